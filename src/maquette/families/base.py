@@ -1,0 +1,62 @@
+"""What a base model is to the rest of the program. Families differ in data, not in code paths elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.denoiser import Conditioning
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """Facts about a family. Sizes of networks are never here: they are read from the weights."""
+
+    name: str  # "sd1", "sd2", "sdxl", "pocket"
+    base_model_version: str  # ss_base_model_version written into LoRA files: "sd_v1", "sdxl_base_v1-0", "maquette_pocket"
+    architecture: str  # modelspec.architecture without the "/lora" suffix
+    native_size: int  # pixels of a side
+    latent_factor: int  # pixels per latent cell: 8, pocket 4
+    te_prefixes: tuple[str, ...]  # Kohya prefixes of the text encoders: ("lora_te",) or ("lora_te1", "lora_te2")
+
+
+@dataclass
+class BaseModel:
+    """A loaded base: modules as diffusers/transformers build them, and the few things that can be done with them.
+
+    `predict`, `encode_text`, `encode_images` and `decode` are the only doors used by trainer, evaluator and sampler.
+    """
+
+    spec: FamilySpec
+    unet: nn.Module
+    vae: nn.Module
+    text_encoders: list[nn.Module]
+    tokenizers: list[Any]
+    scheduler_config: dict[str, Any]  # diffusers scheduler config: betas, prediction_type, timestep_spacing …
+    source: str  # what the user named: "pocket", a file or a folder
+    content_hash: str  # sha256 that identifies the weights (of the file, or of the folder's weight files)
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # "attention" -> regexes over module names
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Raw UNet output (B, 4, h, w); see `core.denoiser.Denoiser`."""
+        raise NotImplementedError
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
+        """Plain prompts (no weights syntax) -> Conditioning of batch len(prompts), tokens (B, 77, D)."""
+        raise NotImplementedError
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> posterior mean and standard deviation, each (B, 4, H/f, W/f), unit-scaled."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, 4, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], clamped."""
+        raise NotImplementedError
