@@ -1,0 +1,73 @@
+"""Networks from a configuration and tensors: built on the meta device, then assigned, so no weight is initialised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MaquetteError
+
+
+def build_unet(config: Mapping[str, Any]) -> nn.Module:
+    """diffusers' UNet2DConditionModel on the meta device."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return _from_config(UNet2DConditionModel, config)
+
+
+def build_vae(config: Mapping[str, Any]) -> nn.Module:
+    """diffusers' AutoencoderKL on the meta device."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return _from_config(AutoencoderKL, config)
+
+
+def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
+    """transformers' CLIPTextModel, or CLIPTextModelWithProjection, on the meta device."""
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    known = {key: value for key, value in config.items() if key not in ("architectures", "dtype", "torch_dtype")}
+    text_config = CLIPTextConfig(**known)
+    text_config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        return (CLIPTextModelWithProjection if projection else CLIPTextModel)(text_config)
+
+
+def _from_config(network: Any, config: Mapping[str, Any]) -> nn.Module:
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    with torch.device("meta"):
+        return network.from_config(known)
+
+
+def fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str, dtype: torch.dtype, device: torch.device | str
+) -> nn.Module:
+    """Give a meta-device module its weights. Every name and shape must agree. Returns the module in eval mode, frozen.
+
+    Floating-point tensors are cast to dtype; one that has it already is used as it lies in the mapped file.
+    """
+    expected = module.state_dict()
+    missing, strange = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or strange:
+        fault = (
+            f"lacks {len(missing)} tensors, e.g. {missing[0]}" if missing else f"has unknown tensors, e.g. {strange[0]}"
+        )
+        raise MaquetteError(f"{source} does not fit its configuration: it {fault}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+            raise MaquetteError(f"{source} does not fit its configuration: {name} has the shape {shapes}.")
+    ready = {
+        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        for name, tensor in tensors.items()
+    }
+    module.load_state_dict(ready, assign=True)
+    for owner in module.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.is_meta:  # CLIP's position_ids: not in the file, always 0 … 76
+                setattr(owner, name, torch.arange(buffer.numel(), device=device).reshape(buffer.shape))
+    return module.requires_grad_(False).eval()

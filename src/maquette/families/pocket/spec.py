@@ -1,0 +1,12 @@
+"""The base model that ships inside the package: Stable Diffusion 1's architecture, small, 64 x 64 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..base import FamilySpec
+
+WEIGHTS = Path(__file__).parent / "weights"
+POCKET = FamilySpec(
+    "pocket", "maquette_pocket", "maquette-pocket", native_size=64, latent_factor=4, te_prefixes=("lora_te",)
+)

@@ -1,0 +1,157 @@
+"""Adapter files (LoRA and its relatives) and their one in-memory form: Kohya module names and Kohya part names.
+
+A module `lora_unet_…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`, …; `adapter_maths` says what they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import MaquetteError
+from . import adapter_maths, safetensors
+
+_MODULE = re.compile(r"^(lora_unet|lora_te[12]?|oft_unet)_(.+)$")
+_KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
+_CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+
+
+@dataclass
+class AdapterModule:
+    """One adapted layer. factors: Kohya part name -> tensor."""
+
+    factors: dict[str, Tensor]
+
+    @property
+    def kind(self) -> str:
+        return adapter_maths.kind(self.factors)
+
+    @property
+    def rank(self) -> int | None:
+        return adapter_maths.rank(self.factors)
+
+    @property
+    def alpha(self) -> float | None:
+        """The file's alpha; None means "equal to the rank"."""
+        return adapter_maths.alpha(self.factors)
+
+
+@dataclass
+class Adapter:
+    """An adapter in memory.
+
+    family: "sd1", "sd2", "sdxl", "pocket" or "unknown". method: "lora", "locon", "dora", "loha", "lokr", … or "mixed".
+    modules: Kohya module name -> its factors.
+    """
+
+    family: str
+    method: str
+    modules: dict[str, AdapterModule]
+    metadata: dict[str, str] = field(default_factory=dict)
+    source: str = "this adapter"
+
+    def delta(self, name: str, base_weight: Tensor | None = None) -> Tensor:
+        """Weight change of one module at multiplier 1, float32, in the layer's shape.
+
+        base_weight is needed by DoRA only. Raises MaquetteError for an unknown module and for factors that do not fit.
+        """
+        if name not in self.modules:
+            raise MaquetteError(f"{self.source} has no module {name}.")
+        try:
+            change = adapter_maths.delta(self.modules[name].factors, base_weight)
+        except ValueError as error:
+            raise MaquetteError(f"{self.source}: module {name} cannot be applied: {error}.") from error
+        if change.ndim == 2 and _KERNEL_3X3.search(name) and change.shape[1] % 9 == 0:
+            change = change.reshape(change.shape[0], -1, 3, 3)
+        return change
+
+    def bias_delta(self, name: str) -> Tensor | None:
+        """Change of the module's bias at multiplier 1, float32, or None when the adapter has none."""
+        return adapter_maths.bias_delta(self.modules[name].factors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Kohya keys -> tensors."""
+        return {f"{name}.{part}": t for name, module in self.modules.items() for part, t in module.factors.items()}
+
+    def save(
+        self,
+        path: str | Path,
+        dialect: str = "kohya",
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a .safetensors file; `metadata` is added to the adapter's own. Same content, same bytes.
+
+        `sshs_model_hash` is computed anew, so that it is true for the file written.
+        """
+        if dialect != "kohya":
+            raise MaquetteError(f"adapters are written in the dialect kohya, not {dialect!r}.")
+        tensors = self.state_dict()
+        facts = {**self.metadata, **(metadata or {})}
+        facts.pop("sshs_legacy_hash", None)
+        facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
+        safetensors.save(tensors, path, facts, dtype)
+
+
+def load(path: str | Path) -> Adapter:
+    """Read an adapter file. Raises MaquetteError when it is broken or holds no adapter."""
+    header = safetensors.read_header(path)
+    return from_state_dict(safetensors.load(path, header), header.metadata, str(path))
+
+
+def from_state_dict(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> Adapter:
+    """Adapter from keys and tensors; every key must be understood, for a dropped key would be a silent fault."""
+    modules: dict[str, AdapterModule] = {}
+    strange = []
+    for key, tensor in tensors.items():
+        name, _, part = key.partition(".")
+        if _MODULE.match(name) and part in adapter_maths.KNOWN_PARTS:
+            modules.setdefault(name, AdapterModule({})).factors[part] = tensor
+        else:
+            strange.append(key)
+    if not modules:
+        raise MaquetteError(f"{source} holds no LoRA that maquette knows; `maquette inspect` says what it is.")
+    if strange:
+        raise MaquetteError(
+            f"{source} mixes {len(modules)} adapter modules with {len(strange)} entries that are not understood, "
+            f"for example {strange[0]!r}; nothing was loaded."
+        )
+    return Adapter(family_of(modules, metadata), method_of(modules), modules, dict(metadata), source)
+
+
+def method_of(modules: Mapping[str, AdapterModule]) -> str:
+    """The adapter's method as a person would name it, from what its modules are."""
+    kinds = Counter(module.kind for module in modules.values())
+    if any("dora_scale" in module.factors for module in modules.values()):
+        return "dora"
+    main = set(kinds) - {"norm"} if len(kinds) > 1 else set(kinds)
+    if main == {"lora", "locon"}:
+        return "locon"
+    return main.pop() if len(main) == 1 else "mixed"
+
+
+def family_of(modules: Mapping[str, AdapterModule], metadata: Mapping[str, str]) -> str:
+    """Which base an adapter is for: pocket says so itself; else the text width of cross-attention, names, metadata."""
+    version = metadata.get("ss_base_model_version", "")
+    if version.startswith("maquette_pocket"):
+        return "pocket"
+    for name, module in modules.items():
+        if name.endswith(("attn2_to_k", "attn2_to_v")) and "lora_down.weight" in module.factors:
+            width = module.factors["lora_down.weight"].shape[1]
+            if width in _CROSS_ATTENTION_WIDTH:
+                return _CROSS_ATTENTION_WIDTH[width]
+    if any(
+        name.startswith(("lora_te1_", "lora_te2_")) or re.match(r"lora_unet_(in|out)put_blocks", name)
+        for name in modules
+    ):
+        return "sdxl"
+    for prefix, family in (("sdxl", "sdxl"), ("sd_v2", "sd2"), ("sd_v1", "sd1")):
+        if version.startswith(prefix):
+            return family
+    return "unknown"
