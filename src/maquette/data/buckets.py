@@ -1,0 +1,121 @@
+"""Aspect buckets: the shapes a photo may be trained at, which one it gets, and which part of it is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import MaquetteError
+
+Size = tuple[int, int]  # width, height in pixels, everywhere in this file
+
+
+@dataclass(frozen=True)
+class BucketRules:
+    """The numbers from which the list of buckets follows."""
+
+    resolution: Size
+    min_size: int
+    max_size: int
+    step: int
+
+    def buckets(self) -> list[Size]:
+        return make_buckets(self.resolution, self.min_size, self.max_size, self.step)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How a photo becomes its bucket: scaled until it covers it, then cut at (left, top), both in scaled pixels."""
+
+    bucket: Size
+    scaled: Size
+    left: int
+    top: int
+    original: Size
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the part that is kept, in pixels of the upright photo."""
+        x, y = self.original[0] / self.scaled[0], self.original[1] / self.scaled[1]
+        width, height = self.bucket
+        # min(): rounding must not step outside the photo
+        right, bottom = min(self.original[0], (self.left + width) * x), min(self.original[1], (self.top + height) * y)
+        return self.left * x, self.top * y, right, bottom
+
+    @property
+    def enlargement(self) -> float:
+        """Factor by which the photo is scaled; above 1 its pixels are invented."""
+        return max(self.scaled[0] / self.original[0], self.scaled[1] / self.original[1])
+
+    @property
+    def lost(self) -> float:
+        """Share of the photo's area that is cut off, 0 to 1."""
+        return 1 - (self.bucket[0] * self.bucket[1]) / (self.scaled[0] * self.scaled[1])
+
+
+def rules_for(resolution: int | Size, latent_factor: int = 8) -> BucketRules:
+    """Usual rules for a resolution: step 64 and sides from half to twice as long, smaller steps for small bases.
+
+    512 -> 256..1024 by 64; 1024 -> 512..2048 by 64; 64 (pocket, latent factor 4) -> 32..128 by 8.
+    """
+    width, height = (resolution, resolution) if isinstance(resolution, int) else resolution
+    side = round(math.sqrt(width * height))
+    step = min(64, max(2 * latent_factor, side // 8 // latent_factor * latent_factor))
+    down, up = min(width, height, side // 2), max(width, height, side * 2)
+    return BucketRules((width, height), max(step, down // step * step), -(-up // step) * step, step)
+
+
+def make_buckets(resolution: int | Size, min_size: int = 256, max_size: int = 1024, step: int = 64) -> list[Size]:
+    """All (width, height) with sides from min to max in steps and no more area than `resolution`, sorted.
+
+    The same list as sd-scripts makes for the same numbers: 512 with 256, 1024, 64 gives 17 buckets.
+    Raises MaquetteError when the numbers leave no bucket.
+    """
+    width, height = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if step < 1 or min_size < 1 or max_size < min_size:
+        raise MaquetteError(f"No buckets: min size {min_size}, max size {max_size} and step {step} do not make sense.")
+    area = width * height
+    square = math.isqrt(area) // step * step
+    found = {(square, square)} if min_size <= square <= max_size else set()
+    for side in range(min_size, max_size + 1, step):
+        other = min(max_size, area // side // step * step)
+        if other >= min_size:
+            found |= {(side, other), (other, side)}
+    if not found:
+        raise MaquetteError(
+            f"No buckets: no shape with sides of {min_size} to {max_size} pixels in steps of {step} has the area of "
+            f"{width} x {height}."
+        )
+    return sorted(found)
+
+
+def choose_bucket(size: Size, buckets: Iterable[Size]) -> Size:
+    """The bucket whose aspect ratio is nearest by factor, so that a photo and the same on its side get mirror buckets.
+
+    An exact match of size wins. Equal ratios: the larger area, then the more nearly square.
+    """
+    width, height = size
+
+    def distance(bucket: Size) -> tuple[float, int, int, Size]:
+        # Ratio of ratios from whole numbers: exactly the same for the mirrored pair, which logarithms would not give.
+        a, b = bucket[0] * height, bucket[1] * width
+        return max(a, b) / min(a, b), -bucket[0] * bucket[1], max(bucket), bucket
+
+    choices = list(buckets)
+    if not choices:
+        raise MaquetteError("There are no buckets to choose from.")
+    return size if size in choices else min(choices, key=distance)
+
+
+def crop_box(size: Size, bucket: Size, anchor: tuple[float, float] = (0.5, 0.5)) -> Crop:
+    """Scale a photo of `size` to cover `bucket`, cut at `anchor` (0, 0 top left; 0.5, 0.5 centre; 1, 1 bottom right)."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise MaquetteError(f"A photo of {width} x {height} pixels cannot be cropped.")
+    scale = max(bucket[0] / width, bucket[1] / height)
+    # max(): rounding must never leave the bucket uncovered by a pixel
+    scaled = max(bucket[0], int(width * scale + 0.5)), max(bucket[1], int(height * scale + 0.5))
+    left = int((scaled[0] - bucket[0]) * anchor[0])
+    top = int((scaled[1] - bucket[1]) * anchor[1])
+    return Crop(bucket, scaled, left, top, size)

@@ -1,0 +1,166 @@
+"""The photos of a training run as data: what each is, how often it counts, and how it becomes pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for
+from .images import read_photo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["instance", "class"]
+MAX_ENLARGEMENT = 4.0  # beyond this a photo teaches blur; it is left out and named
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo that can be trained on. Sizes are width, height in pixels, upright."""
+
+    path: Path
+    name: str  # path relative to the folder the user named, with "/"
+    sha256: str  # of the file's bytes
+    size: Size
+    caption: str
+    caption_source: str  # name of the caption file, or "subject" when the caption was made from the subject
+    repeats: int = 1
+    role: Role = "instance"
+    subject: str = ""
+    crop: Crop | None = None  # set by `plan`
+    has_alpha: bool = False
+    notes: tuple[str, ...] = ()  # what was done while reading: "turned upright (EXIF orientation)"
+
+    @property
+    def bucket(self) -> Size:
+        if self.crop is None:
+            raise ValueError(f"{self.name} has no bucket yet: call plan() first")
+        return self.crop.bucket
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something the user should know. The message is a whole sentence."""
+
+    kind: str  # "unreadable", "too_small", "not_a_photo", "caption", "folder", …
+    photo: str  # name relative to the folder, or "" for the folder as a whole
+    message: str
+    left_out: bool = False  # the file is not trained on
+    blocking: bool = False  # training must not start before the user has dealt with it
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything read from the user's folder(s), good and bad."""
+
+    folder: Path
+    layout: Literal["plain", "kohya"]
+    photos: list[Photo] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    rules: BucketRules | None = None  # set by `plan`
+
+    def of(self, role: Role) -> list[Photo]:
+        return [photo for photo in self.photos if photo.role == role]
+
+    @property
+    def left_out(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.left_out]
+
+    def samples(self, role: Role = "instance") -> int:
+        """Images x repeats: how many samples one epoch shows."""
+        return sum(photo.repeats for photo in self.of(role))
+
+
+def plan(dataset: Dataset, resolution: int | Size, latent_factor: int = 8, rules: BucketRules | None = None) -> Dataset:
+    """Give every photo its bucket and crop. What would be enlarged more than MAX_ENLARGEMENT times is left out."""
+    rules = rules or rules_for(resolution, latent_factor)
+    buckets = rules.buckets()
+    photos: list[Photo] = []
+    problems = list(dataset.problems)
+    chosen: dict[Size, Crop] = {}
+    for photo in dataset.photos:
+        if photo.size not in chosen:
+            chosen[photo.size] = crop_box(photo.size, choose_bucket(photo.size, buckets))
+        crop = chosen[photo.size]
+        if crop.enlargement > MAX_ENLARGEMENT:
+            problems.append(_too_small(photo, crop))
+        else:
+            photos.append(replace(photo, crop=crop))
+    return replace(dataset, photos=photos, problems=problems, rules=rules)
+
+
+def _too_small(photo: Photo, crop: Crop) -> Problem:
+    width, height = photo.size
+    message = (
+        f"{photo.name} is too small: {width} x {height} pixels would be enlarged {crop.enlargement:.1f} times "
+        f"to {crop.bucket[0]} x {crop.bucket[1]}; use the original photo."
+    )
+    return Problem("too_small", photo.name, message, left_out=True)
+
+
+def pixels(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Tensor:
+    """The photo cut and scaled to its bucket: float32 (3, H, W) in [-1, 1]. `crop` replaces the planned one.
+
+    Raises MaquetteError when the file has changed so that it cannot be read any more.
+    """
+    import numpy as np
+    import torch
+
+    values = np.array(picture(photo, flip, crop), dtype=np.float32)  # (H, W, 3), 0..255
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous() / 127.5 - 1
+
+
+def picture(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Any:
+    """As `pixels`, but a Pillow image of the bucket's size (for contact sheets and reports)."""
+    from PIL import Image, ImageOps
+
+    crop = crop or photo.crop
+    if crop is None:
+        raise ValueError(f"{photo.name} has no bucket yet: call plan() first")
+    image = read_photo(photo.path).image
+    if image.size != crop.original:
+        crop = crop_box(image.size, crop.bucket)  # the file was replaced since it was planned
+    cut = image.resize(crop.bucket, Image.Resampling.LANCZOS, box=crop.box)
+    return ImageOps.mirror(cut) if flip else cut
+
+
+def manifest(dataset: Dataset) -> dict[str, Any]:
+    """What dataset.json holds: every file used with its hash, bucket, crop and caption, and what was left out."""
+    rules = dataset.rules
+    return {
+        "folder": str(dataset.folder),
+        "layout": dataset.layout,
+        "resolution": list(rules.resolution) if rules else None,
+        "bucket_step": rules.step if rules else None,
+        "photos": [_entry(photo) for photo in dataset.photos],
+        "left_out": [{"photo": p.photo, "kind": p.kind, "message": p.message} for p in dataset.left_out],
+    }
+
+
+def _entry(photo: Photo) -> dict[str, Any]:
+    crop = photo.crop
+    return {
+        "path": str(photo.path),
+        "name": photo.name,
+        "sha256": photo.sha256,
+        "size": list(photo.size),
+        "bucket": list(crop.bucket) if crop else None,
+        "scaled": list(crop.scaled) if crop else None,
+        "crop": [crop.left, crop.top] if crop else None,
+        "caption": photo.caption,
+        "caption_source": photo.caption_source,
+        "repeats": photo.repeats,
+        "role": photo.role,
+        "subject": photo.subject,
+    }
+
+
+def bucket_counts(photos: Sequence[Photo]) -> dict[Size, int]:
+    """How many samples (images x repeats) each bucket holds, sorted by bucket."""
+    counts: dict[Size, int] = {}
+    for photo in photos:
+        counts[photo.bucket] = counts.get(photo.bucket, 0) + photo.repeats
+    return dict(sorted(counts.items()))
