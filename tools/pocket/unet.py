@@ -1,0 +1,157 @@
+"""The UNet: v-prediction with min-SNR weighting on a pool of encoded scenes, text encoder and VAE frozen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from .scenes import Sprites, batch_of
+from .towers import tokens_of
+from .training import Averaged, Run, warm_stable_decay
+from .vae import to_tensor
+
+MIN_SNR_GAMMA = 5.0
+EMPTY_CAPTIONS = 0.1
+MATRIX_RATE, OTHER_RATE = 1.5e-3, 1.5e-3  # learning rates: Muon on matrices and convolutions, AdamW on the rest
+SHARD = 4096
+
+SCHEDULER = {
+    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+    "beta_end": 0.012, "prediction_type": "v_prediction", "timestep_spacing": "trailing", "clip_sample": False,
+    "set_alpha_to_one": False, "steps_offset": 1, "rescale_betas_zero_snr": False,
+}  # fmt: skip
+
+
+def build() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
+
+
+@dataclass
+class Pool:
+    """Encoded scenes: latent mean and deviation (N, 4, 16, 16) fp16, and per scene the index of its caption's embedding."""
+
+    mean: Tensor
+    std: Tensor
+    caption: Tensor  # (N,) int64 into texts
+    texts: Tensor  # (M, 77, 128) bf16; row 0 is the empty caption
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+@torch.no_grad()
+def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any, folder: Path, shards: int) -> Pool:
+    """Encode `shards` × 4,096 scenes; each shard is a file, so a killed run continues at the next one."""
+    captions: list[str] = []
+    parts = []
+    for k in range(shards):
+        path = folder / f"pool-{k:03d}.pt"
+        if not path.exists():
+            scenes = [s for i in range(SHARD // 64) for s in batch_of(np.random.default_rng((7, k, i)), sprites, 64)]
+            x = to_tensor([s.pixels for s in scenes])
+            with torch.autocast("cpu", torch.bfloat16):
+                posteriors = [vae.encode(p).latent_dist for p in x.split(64)]
+            data = {"mean": torch.cat([p.mean for p in posteriors]).half(), "std": torch.cat([p.std for p in posteriors]).half()}
+            torch.save({**data, "captions": [s.caption for s in scenes]}, path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
+            print(f"pool {k + 1}/{shards}", flush=True)
+        parts.append(torch.load(path, weights_only=True))
+        captions += parts[-1]["captions"]
+    unique = ["", *sorted(set(captions) - {""})]
+    row = {c: i for i, c in enumerate(unique)}
+    texts = []
+    for i in range(0, len(unique), 256):
+        ids = tokens_of(tokenizer, unique[i : i + 256], longest=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            texts.append(text(ids).last_hidden_state.bfloat16())
+    caption = torch.tensor([row[c] for c in captions])
+    return Pool(torch.cat([p["mean"] for p in parts]), torch.cat([p["std"] for p in parts]), caption, torch.cat(texts))
+
+
+class Optimizer:
+    """torch's Muon on everything with two or more dimensions (convolutions seen as matrices), AdamW on the rest."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        first_last = {id(p) for m in (unet.conv_in, unet.conv_out) for p in m.parameters()}
+        self.wide = [p for p in unet.parameters() if p.ndim >= 2 and id(p) not in first_last]
+        wide = {id(p) for p in self.wide}
+        self.flat = [nn.Parameter(p.data.view(len(p), -1)) for p in self.wide]  # share storage with the weights
+        self.muon = torch.optim.Muon(self.flat, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        self.adam = torch.optim.AdamW(
+            [p for p in unet.parameters() if id(p) not in wide], lr=OTHER_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+
+    def step(self, factor: float) -> None:
+        for flat, p in zip(self.flat, self.wide, strict=True):
+            flat.grad = p.grad.view(len(p), -1)
+        self.muon.param_groups[0]["lr"] = MATRIX_RATE * factor
+        self.adam.param_groups[0]["lr"] = OTHER_RATE * factor
+        self.muon.step()
+        self.adam.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
+def alphas_cumprod() -> Tensor:
+    betas = torch.linspace(SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def loss_of(unet: nn.Module, z: Tensor, texts: Tensor, noise: Tensor, t: Tensor, abar: Tensor) -> Tensor:
+    """min-SNR-weighted v-loss (Hang et al. 2303.09556, Salimans & Ho 2202.00512): min(snr, γ)/(snr + 1) · ‖v̂ − v‖²."""
+    a = abar[t].view(-1, 1, 1, 1)
+    x_t = a.sqrt() * z + (1 - a).sqrt() * noise
+    v = a.sqrt() * noise - (1 - a).sqrt() * z
+    snr = (abar / (1 - abar))[t]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = unet(x_t, t, texts, return_dict=False)[0]
+    return ((out.float() - v).square().mean((1, 2, 3)) * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)).mean()
+
+
+def train(pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 64) -> UNet2DConditionModel:
+    """Train or continue; returns the averaged weights. State: folder/unet.pt. `steps` may be changed between runs."""
+    torch.manual_seed(seed)
+    unet = build()
+    unet.set_attn_processor(AttnProcessor())  # plain bmm + softmax: faster than SDPA on a CPU at these sizes
+    optimizer = Optimizer(unet)
+    mean = Averaged(unet, 0.998)
+    run = Run(folder / "unet.pt", steps, {"unet": unet, "optimizer": optimizer, "mean": mean})
+    abar = alphas_cumprod()
+    window: list[float] = []
+    for step in run.steps():
+        g = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        i = torch.randint(len(pool), (batch,), generator=g)
+        z = pool.mean[i].float() + pool.std[i].float() * torch.randn(batch, 4, 16, 16, generator=g)
+        rows = torch.where(torch.rand(batch, generator=g) < EMPTY_CAPTIONS, 0, pool.caption[i])
+        noise = torch.randn(batch, 4, 16, 16, generator=g)
+        t = ((torch.arange(batch) + torch.rand(batch, generator=g)) * 1000 / batch).long()  # stratified over the schedule
+        loss = loss_of(unet, z, pool.texts[rows].float(), noise, t, abar)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step(warm_stable_decay(step, steps, warmup=100, decay=decay))
+        unet.zero_grad()
+        mean.update(step)
+        window.append(loss.item())
+        if step % 50 == 49:
+            speed = batch * (step + 1) / max(run.seconds, 1e-9)
+            print(f"unet {step + 1}/{steps} loss {np.mean(window[-50:]):.4f} {run.seconds:.0f} s {speed:.0f}/s", flush=True)
+    unet.load_state_dict(mean.values)
+    return unet.eval()
