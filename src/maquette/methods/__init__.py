@@ -1,0 +1,39 @@
+"""What is trained: one file per method, each with `attach(slots, spec) -> Attached`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ..errors import MaquetteError
+
+if TYPE_CHECKING:
+    from .base import Attached, MethodSpec, Slots
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name: its file, the groups of UNet layers it adapts by default, and the settings it implies."""
+
+    module: str
+    layers: tuple[str, ...] = ("attention", "feed_forward")
+    magnitude: bool = False
+    network_module: str = "networks.lora"  # ss_network_module: which program's loader reads the file
+
+
+METHODS = {
+    "lora": Method("lora"),
+    "locon": Method("lora", ("attention", "feed_forward", "conv")),
+    "dora": Method("lora", magnitude=True, network_module="lycoris.kohya"),
+}
+
+
+def attach(method: str, slots: Slots, spec: MethodSpec) -> Attached:
+    """Attach a method to layers. Raises MaquetteError for an unknown method."""
+    if method not in METHODS:
+        raise MaquetteError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
+    entry = METHODS[method]
+    module = import_module(f".{entry.module}", __package__)
+    attached: Attached = module.attach(slots, replace(spec, magnitude=spec.magnitude or entry.magnitude))
+    return attached

@@ -1,0 +1,238 @@
+"""What every method has in common: layers are wrapped in place, and their untouched originals come back afterwards.
+
+A method file offers `attach(slots, spec) -> Attached`. `Attached` knows its parameters, the weight change of each layer
+and its state under Kohya's key names; the training loop knows nothing else about methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MaquetteError
+
+Slots = Mapping[str, tuple[nn.Module, str]]
+"""Kohya module name -> (parent module, attribute name) of the layer to adapt."""
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What a method needs to know. Alphas default to their ranks, ranks of kernels larger than 1 x 1 to `rank`."""
+
+    rank: int = 16
+    alpha: float | None = None
+    conv_rank: int | None = None
+    conv_alpha: float | None = None
+    dropout: float = 0.0  # of each inner value
+    rank_dropout: float = 0.0  # of each of the rank's components, per sample
+    module_dropout: float = 0.0  # of the whole adapter of a layer
+    rank_stabilized: bool = False  # scale alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
+    magnitude: bool = False  # DoRA: learn the magnitude of the weights apart from their direction (arXiv 2402.09353)
+    factor: int = 8  # LoKr: size of the first Kronecker factor
+    tokens: int = 4  # textual inversion: number of vectors
+    seed: int = 0
+
+    def for_layer(self, layer: nn.Module) -> tuple[int, float]:
+        """Rank and alpha of a layer, which depend on whether it has a kernel."""
+        rank, alpha = self.rank, self.alpha
+        if has_kernel(layer):
+            rank = self.conv_rank or rank
+            alpha = self.conv_alpha if self.conv_alpha is not None else (alpha if self.conv_rank is None else None)
+        return rank, float(rank if alpha is None else alpha)
+
+
+class Attached(Protocol):
+    """A method at work on a model."""
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters to learn, by group: "unet", "text_encoder", and "unet_up", "text_encoder_up" for LoRA+."""
+        ...
+
+    def delta(self, name: str) -> Tensor:
+        """Weight change of one layer at the current multiplier, float32, in the weight's shape."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything learned, float32, under Kohya's keys: what goes into the file."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        ...
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """0 is the base model, 1 the adapted one."""
+        ...
+
+    def detach(self) -> None:
+        """Put the original layers back."""
+        ...
+
+    def suspended(self) -> Any:
+        """Context manager: the original layers are back in place while it lasts."""
+        ...
+
+
+def has_kernel(layer: nn.Module) -> bool:
+    """Whether the layer is a convolution larger than 1 x 1."""
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
+
+
+def part_of(name: str) -> str:
+    """Parameter group of a Kohya module name."""
+    return "text_encoder" if name.startswith("lora_te") else "unet"
+
+
+def seeded(seed: int, name: str) -> torch.Generator:
+    """A generator of its own for each layer, so that a layer's start does not depend on which others are adapted."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    """Kaiming uniform with a = sqrt(5), the usual start of a LoRA's down matrix: U(-1, 1) / sqrt(fan_in)."""
+    return (torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5
+
+
+class LayerAdapter(nn.Module):
+    """The learned part of one layer. Subclasses hold float32 parameters named as in the file (dots become `__`)."""
+
+    alpha: float = 1.0
+
+    def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
+        """The adapted layer's output; x may be bf16, the parameters stay float32."""
+        raise NotImplementedError
+
+    def delta(self, layer: nn.Module) -> Tensor:
+        """Weight change at multiplier 1, float32, in the weight's shape; with gradients."""
+        raise NotImplementedError
+
+    def factors(self) -> dict[str, Tensor]:
+        """Kohya part name -> tensor."""
+        parts = {name.replace("__", "."): p.detach() for name, p in self.named_parameters(recurse=False)}
+        return {"alpha": torch.tensor(self.alpha), **parts}
+
+    def load_factors(self, factors: Mapping[str, Tensor]) -> None:
+        """Inverse of `factors`; raises KeyError or ValueError for what does not fit."""
+        with torch.no_grad():
+            for name, p in self.named_parameters(recurse=False):
+                part = factors[name.replace("__", ".")]
+                if part.shape != p.shape:
+                    raise ValueError(f"{name.replace('__', '.')} is {tuple(part.shape)}, not {tuple(p.shape)}")
+                p.copy_(part)
+
+    def up_parameters(self) -> set[str]:
+        """Names of the parameters that LoRA+ teaches faster."""
+        return set()
+
+
+def run_layer(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """The layer's own computation with another weight (in x's dtype)."""
+    if isinstance(layer, nn.Conv2d):
+        return nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+    return nn.functional.linear(x, weight, layer.bias)  # type: ignore[arg-type]
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The layer's frozen weight."""
+    return layer.weight  # type: ignore[return-value]
+
+
+class AdaptedLayer(nn.Module):
+    """Stands where the original layer stood, whose attributes (weight, in_features …) can be read through it."""
+
+    def __init__(self, layer: nn.Module, adapter: LayerAdapter) -> None:
+        super().__init__()
+        self.layer = layer
+        self.adapter = adapter
+        self.multiplier = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.multiplier == 1.0:
+            return self.adapter(x, self.layer)
+        base: Tensor = self.layer(x)
+        return base if self.multiplier == 0 else torch.lerp(base, self.adapter(x, self.layer), self.multiplier)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+class AdaptedLayers:
+    """`Attached` for every method that works layer by layer."""
+
+    def __init__(self, slots: Slots, make: Callable[[str, nn.Module], LayerAdapter]) -> None:
+        self._slots: dict[str, tuple[nn.Module, str]] = dict(slots)
+        self._layers: dict[str, nn.Module] = {}
+        self._wrapped: dict[str, AdaptedLayer] = {}
+        for name, (parent, attribute) in self._slots.items():
+            layer = getattr(parent, attribute)
+            if isinstance(layer, AdaptedLayer):
+                raise MaquetteError(f"{name} already carries an adapter; detach it before attaching another.")
+            device = weight_of(layer).device
+            self._layers[name] = layer
+            self._wrapped[name] = AdaptedLayer(layer, make(name, layer).to(device))
+        self._put(self._wrapped)
+
+    def _put(self, layers: Mapping[str, nn.Module]) -> None:
+        for name, (parent, attribute) in self._slots.items():
+            setattr(parent, attribute, layers[name])
+
+    def adapters(self) -> Iterator[tuple[str, LayerAdapter]]:
+        """Kohya module name and adapter of each layer, in the network's order."""
+        return ((name, wrapped.adapter) for name, wrapped in self._wrapped.items())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, adapter in self.adapters():
+            up = adapter.up_parameters()
+            for parameter_name, p in adapter.named_parameters():
+                group = part_of(name) + ("_up" if parameter_name in up else "")
+                groups.setdefault(group, []).append(p)
+        return groups
+
+    @torch.no_grad()
+    def delta(self, name: str) -> Tensor:
+        wrapped = self._wrapped[name]
+        return wrapped.adapter.delta(wrapped.layer) * wrapped.multiplier
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{name}.{part}": t for name, adapter in self.adapters() for part, t in adapter.factors().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Raises MaquetteError when a module is missing, left over, or of another shape."""
+        modules: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            name, _, part = key.partition(".")
+            modules.setdefault(name, {})[part] = tensor
+        wrong = sorted(modules.keys() ^ self._wrapped.keys())
+        if wrong:
+            raise MaquetteError(f"The adapter does not fit this model and method: module {wrong[0]} is not in both.")
+        for name, adapter in self.adapters():
+            try:
+                adapter.load_factors(modules[name])
+            except (KeyError, ValueError) as error:
+                raise MaquetteError(f"The adapter does not fit this model and method: {name}: {error}.") from error
+
+    def set_multiplier(self, multiplier: float) -> None:
+        for wrapped in self._wrapped.values():
+            wrapped.multiplier = multiplier
+
+    def detach(self) -> None:
+        self._put(self._layers)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        self._put(self._layers)
+        try:
+            yield
+        finally:
+            self._put(self._wrapped)
