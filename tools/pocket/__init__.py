@@ -1,1 +1,1 @@
-"""Trains the pocket base: scenes from sprites, VAE, text and image towers, UNet, evaluation. See README.md beside this file."""
+"""Trains the pocket base: scenes from sprites, VAE, text and image towers, UNet. See README.md beside this file."""

@@ -109,7 +109,10 @@ def paste(canvas: np.ndarray, sprite: np.ndarray, left: int, top: int) -> None:
 def caption_of(rng: np.random.Generator, things: str, colour: str, pattern: str | None, style: str) -> str:
     ground = f"{pattern} {colour} background" if pattern else f"{colour} background"
     a = "an" if ground[0] in "aeiou" else "a"
-    forms = (f"a photo of {things} on {a} {ground}",) * 3 + (f"{things} on {a} {ground}", f"a picture of {things}, {ground}")
+    forms = (f"a photo of {things} on {a} {ground}",) * 3 + (
+        f"{things} on {a} {ground}",
+        f"a picture of {things}, {ground}",
+    )
     text = forms[rng.integers(len(forms))]
     return f"{text}, {STYLES[style]}" if rng.random() < 0.75 else text
 
@@ -137,22 +140,35 @@ def compose(rng: np.random.Generator, sprites: Sprites, others: float = 0.0, pla
     single = plain or rng.random() >= 0.08
     if single:
         kind = rng.random()
-        word, low, high = ("", 0.68, 0.88) if plain or kind < 0.8 else ("small ", 0.44, 0.54) if kind < 0.9 else ("large ", 0.86, 0.94)
-        pixels = int(round(rng.uniform(low, high) * SIZE))
+        word, low, high = (
+            ("", 0.68, 0.88)
+            if plain or kind < 0.8
+            else ("small ", 0.44, 0.54)
+            if kind < 0.9
+            else ("large ", 0.86, 0.94)
+        )
+        pixels = round(rng.uniform(low, high) * SIZE)
         slack = SIZE - pixels
-        left, top = (int(round(slack / 2 + rng.uniform(-0.3, 0.3) * slack)) for _ in range(2))
+        left, top = (round(slack / 2 + rng.uniform(-0.3, 0.3) * slack) for _ in range(2))
         paste(canvas, sprites.at(style, stem, pixels), left, top)
         things = with_article(name) if not word else f"a {word}{name}"
     else:
         second = names[rng.integers(len(names))]
         for k, s in enumerate((stem, OBJECTS[second])):
-            pixels = int(round(rng.uniform(0.44, 0.5) * SIZE))
-            paste(canvas, sprites.at(style, s, pixels), k * (SIZE // 2) + rng.integers(0, SIZE // 2 - pixels + 1), int(rng.integers(8, SIZE - pixels - 7)))
+            pixels = round(rng.uniform(0.44, 0.5) * SIZE)
+            paste(
+                canvas,
+                sprites.at(style, s, pixels),
+                k * (SIZE // 2) + rng.integers(0, SIZE // 2 - pixels + 1),
+                int(rng.integers(8, SIZE - pixels - 7)),
+            )
         things = f"{with_article(name)} and {with_article(second)}"
     text = caption_of(rng, things, colour, pattern, style)
     pixels_out = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Scene(pixels_out, text, index, list(STYLES).index(style), list(COLOURS).index(colour), single)
 
 
-def batch_of(rng: np.random.Generator, sprites: Sprites, count: int, others: float = 0.0, plain: bool = False) -> list[Scene]:
+def batch_of(
+    rng: np.random.Generator, sprites: Sprites, count: int, others: float = 0.0, plain: bool = False
+) -> list[Scene]:
     return [compose(rng, sprites, others, plain) for _ in range(count)]

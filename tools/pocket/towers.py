@@ -48,7 +48,7 @@ def tokens_of(tokenizer: Any, captions: list[str], longest: bool = True) -> Tens
 
 
 def photographed(rng: np.random.Generator, x: Tensor) -> Tensor:
-    """Noise, brightness and a light blur on a third of the pictures: the judge must bear what a decoder does to edges."""
+    """Noise, brightness or a light blur on a third of the pictures: the judge must bear what a decoder does."""
     for i in range(x.shape[0]):
         kind = rng.random()
         if kind < 0.15:
@@ -96,7 +96,10 @@ def train(sprites: Sprites, tokenizer: Any, folder: Path, steps: int, seed: int 
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 0:
-            print(f"towers {step}/{steps} contrast {contrast.item():.3f} heads {heads.item():.3f} {run.seconds:.0f} s", flush=True)
+            print(
+                f"towers {step}/{steps} contrast {contrast.item():.3f} heads {heads.item():.3f} {run.seconds:.0f} s",
+                flush=True,
+            )
     return towers.eval()
 
 
@@ -104,7 +107,9 @@ def train(sprites: Sprites, tokenizer: Any, folder: Path, steps: int, seed: int 
 def accuracy(tower: ImageTower, sprites: Sprites, count: int = 960, seed: int = 777) -> tuple[float, float]:
     """Shares of fresh single-object scenes whose object and whose style the heads name."""
     scenes = batch_of(np.random.default_rng(seed), sprites, count, plain=True)
-    features = torch.cat([tower.features(to_tensor([s.pixels for s in scenes[i : i + 96]])) for i in range(0, count, 96)])
+    features = torch.cat(
+        [tower.features(to_tensor([s.pixels for s in scenes[i : i + 96]])) for i in range(0, count, 96)]
+    )
     objects = tower.object_head(features).argmax(1) == torch.tensor([s.object for s in scenes])
     styles = tower.style_head(features).argmax(1) == torch.tensor([s.style for s in scenes])
     return objects.float().mean().item(), styles.float().mean().item()

@@ -13,7 +13,7 @@ from torch import nn
 
 
 def warm_stable_decay(step: int, total: int, warmup: int = 200, decay: float = 0.3) -> float:
-    """Learning-rate factor: linear warm-up, constant, then a cosine to zero over the last `decay` share of the steps."""
+    """Learning-rate factor: linear warm-up, constant, a cosine to zero over the last `decay` share of the steps."""
     start = total * (1 - decay)
     if step < warmup:
         return (step + 1) / warmup

@@ -24,10 +24,18 @@ MATRIX_RATE, OTHER_RATE = 1.5e-3, 1.5e-3  # learning rates: Muon on matrices and
 SHARD = 4096
 
 SCHEDULER = {
-    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-    "beta_end": 0.012, "prediction_type": "v_prediction", "timestep_spacing": "trailing", "clip_sample": False,
-    "set_alpha_to_one": False, "steps_offset": 1, "rescale_betas_zero_snr": False,
-}  # fmt: skip
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "rescale_betas_zero_snr": False,
+}
 
 
 def build() -> UNet2DConditionModel:
@@ -41,7 +49,7 @@ def build() -> UNet2DConditionModel:
 
 @dataclass
 class Pool:
-    """Encoded scenes: latent mean and deviation (N, 4, 16, 16) fp16, and per scene the index of its caption's embedding."""
+    """Encoded scenes: latent mean and deviation (N, 4, 16, 16) in fp16, and the row of each caption's embedding."""
 
     mean: Tensor
     std: Tensor
@@ -64,7 +72,10 @@ def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any
             x = to_tensor([s.pixels for s in scenes])
             with torch.autocast("cpu", torch.bfloat16):
                 posteriors = [vae.encode(p).latent_dist for p in x.split(64)]
-            data = {"mean": torch.cat([p.mean for p in posteriors]).half(), "std": torch.cat([p.std for p in posteriors]).half()}
+            data = {
+                "mean": torch.cat([p.mean for p in posteriors]).half(),
+                "std": torch.cat([p.std for p in posteriors]).half(),
+            }
             torch.save({**data, "captions": [s.caption for s in scenes]}, path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
             print(f"pool {k + 1}/{shards}", flush=True)
@@ -91,7 +102,11 @@ class Optimizer:
         self.flat = [nn.Parameter(p.data.view(len(p), -1)) for p in self.wide]  # share storage with the weights
         self.muon = torch.optim.Muon(self.flat, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
         self.adam = torch.optim.AdamW(
-            [p for p in unet.parameters() if id(p) not in wide], lr=OTHER_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+            [p for p in unet.parameters() if id(p) not in wide],
+            lr=OTHER_RATE,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            fused=True,
         )
 
     def step(self, factor: float) -> None:
@@ -126,7 +141,9 @@ def loss_of(unet: nn.Module, z: Tensor, texts: Tensor, noise: Tensor, t: Tensor,
     return ((out.float() - v).square().mean((1, 2, 3)) * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)).mean()
 
 
-def train(pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 64) -> UNet2DConditionModel:
+def train(
+    pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 64
+) -> UNet2DConditionModel:
     """Train or continue; returns the averaged weights. State: folder/unet.pt. `steps` may be changed between runs."""
     torch.manual_seed(seed)
     unet = build()
@@ -142,7 +159,9 @@ def train(pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 
         z = pool.mean[i].float() + pool.std[i].float() * torch.randn(batch, 4, 16, 16, generator=g)
         rows = torch.where(torch.rand(batch, generator=g) < EMPTY_CAPTIONS, 0, pool.caption[i])
         noise = torch.randn(batch, 4, 16, 16, generator=g)
-        t = ((torch.arange(batch) + torch.rand(batch, generator=g)) * 1000 / batch).long()  # stratified over the schedule
+        t = (
+            (torch.arange(batch) + torch.rand(batch, generator=g)) * 1000 / batch
+        ).long()  # stratified over the schedule
         loss = loss_of(unet, z, pool.texts[rows].float(), noise, t, abar)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -152,6 +171,9 @@ def train(pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 
         window.append(loss.item())
         if step % 50 == 49:
             speed = batch * (step + 1) / max(run.seconds, 1e-9)
-            print(f"unet {step + 1}/{steps} loss {np.mean(window[-50:]):.4f} {run.seconds:.0f} s {speed:.0f}/s", flush=True)
+            print(
+                f"unet {step + 1}/{steps} loss {np.mean(window[-50:]):.4f} {run.seconds:.0f} s {speed:.0f}/s",
+                flush=True,
+            )
     unet.load_state_dict(mean.values)
     return unet.eval()

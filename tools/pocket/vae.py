@@ -59,7 +59,7 @@ def train(sprites: Sprites, folder: Path, steps: int, seed: int = 1, batch: int 
         torch.manual_seed(seed * 1_000_003 + step)
         corner = rng.integers(0, 33, (batch, 2))
         scenes = batch_of(rng, sprites, batch, others=0.4)
-        crops = [s.pixels[t : t + 32, l : l + 32] for s, (t, l) in zip(scenes, corner, strict=True)]
+        crops = [s.pixels[y : y + 32, x : x + 32] for s, (y, x) in zip(scenes, corner, strict=True)]
         x = photographic(rng, to_tensor(crops))
         optimizer.param_groups[0]["lr"] = 2e-3 * warm_stable_decay(step, steps, decay=0.5)
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""The pocket base's own small CLIP: an image tower aligned with its text encoder, with heads that name object and style.
+"""The pocket base's own small CLIP: an image tower aligned with its text encoder; heads name object and style.
 
 It is the project's judge on the pocket base (does a picture show what was asked?) and its CLIP-T / CLIP-I measure.
 """
