@@ -109,7 +109,7 @@ def choose_bucket(size: Size, buckets: Iterable[Size]) -> Size:
 
 
 def crop_box(size: Size, bucket: Size, anchor: tuple[float, float] = (0.5, 0.5)) -> Crop:
-    """Scale a photo of `size` to cover `bucket`, cut at `anchor` (0, 0 top left; 0.5, 0.5 centre; 1, 1 bottom right)."""
+    """Scale a photo of `size` to cover `bucket`, cut at `anchor` (0, 0 top left; 0.5, 0.5 centre)."""
     width, height = size
     if width < 1 or height < 1:
         raise MaquetteError(f"A photo of {width} x {height} pixels cannot be cropped.")

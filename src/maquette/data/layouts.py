@@ -25,7 +25,7 @@ from .dataset import Dataset, Photo, Problem, Role
 from .images import EXTENSIONS, OTHER_PICTURES, OpenedPhoto, read_photo, walk
 
 A_PHOTO_FOLDER = (
-    "A photo folder holds 5 to 50 pictures (jpg, jpeg, png, webp, bmp, heic, heif or avif), each optionally with a text "
+    "A photo folder holds 5 to 50 photos (jpg, jpeg, png, webp, bmp, heic, heif or avif), each with or without a text "
     "file of the same name as its caption (IMG_1.jpg, IMG_1.txt); Kohya's '40_ohwx man' folders are understood too."
 )
 _KOHYA_NAME = re.compile(r"^(\d{1,3})_(.*\S)\s*$")  # at most 3 digits, so that '2024_holiday' is a plain folder

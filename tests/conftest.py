@@ -1,0 +1,52 @@
+"""Photos that tests build for themselves: good ones, odd ones, broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MakeImage = Callable[..., Image.Image]
+
+
+def _quadrants(width: int = 80, height: int = 60) -> Image.Image:
+    """Red top left, green top right, blue bottom left, grey bottom right: shows turns, mirrors and swapped channels."""
+    image = Image.new("RGB", (width, height), (128, 128, 128))
+    image.paste((220, 30, 30), (0, 0, width // 2, height // 2))
+    image.paste((30, 200, 30), (width // 2, 0, width, height // 2))
+    image.paste((30, 30, 220), (0, height // 2, width // 2, height))
+    return image
+
+
+@pytest.fixture
+def quadrants() -> MakeImage:
+    """A function (width, height) -> picture with a different colour in each quarter."""
+    return _quadrants
+
+
+@pytest.fixture
+def fault_folder(tmp_path: Path) -> Path:
+    """The folder of issue 2's acceptance: three bad files, one animation, and five odd but good photos."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "truncated.jpg", quality=95)
+    whole = (folder / "truncated.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "notes.jpg").write_text("Shopping: milk, bread, a new lens.\n", encoding="utf-8")
+    _quadrants().save(folder / "good.JPG", quality=95)
+    _quadrants().convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    ramp = np.linspace(0, 65535, 80 * 60).reshape(60, 80).astype(np.uint16)
+    Image.fromarray(ramp).save(folder / "sixteen.png")
+    palette = _quadrants().quantize(8)
+    palette.save(folder / "palette.png", transparency=palette.getpixel((79, 59)))
+    frames = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in (0, 100, 200)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: the stored picture lies on its left side
+    _quadrants().transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=exif, quality=95)
+    return folder
