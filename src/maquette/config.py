@@ -1,0 +1,239 @@
+"""The options of each stage, one pydantic model per stage, from which command line options and TOML keys follow."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import MaquetteError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class StageConfig(BaseModel):
+    """Unknown keys are errors that name the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str = "the configuration") -> Self:
+        """From keys and values as TOML or the command line give them. Raises MaquetteError naming key and source."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise MaquetteError(_sentence(cls, error, source)) from error
+
+    @classmethod
+    def read(cls, path: str | Path, **overrides: Any) -> Self:
+        """From a TOML file; `overrides` win."""
+        return cls.parse(read_toml(path) | overrides, str(path))
+
+    def to_toml(self) -> str:
+        """TOML text with every key that has a value; `parse` of it gives the same configuration."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+
+    @classmethod
+    def describe(cls, key: str) -> str:
+        """The documentation of a key."""
+        return " ".join((cls.model_fields[key].description or "").split())
+
+
+class TrainConfig(StageConfig):
+    """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
+
+    photos: Path
+    """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
+    subject: str | None = None
+    """The rare word and the class, "ohwx man": makes the captions of photos that have no text file."""
+    base: str = "pocket"
+    """Base model: "pocket", a .safetensors file or a diffusers folder."""
+    out: Path | None = None
+    """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
+    reg: Path | None = None
+    """Folder of regularization pictures, which keep the class from drifting."""
+    method: Literal["lora", "locon", "dora"] = "lora"
+    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction)."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Same seed, photos and settings: the same file, byte for byte, on the same machine."""
+    steps: Count | None = None
+    """Optimizer steps; otherwise by the number of photos."""
+    epochs: Count | None = None
+    """Instead of steps: how often all photos times repeats are seen."""
+    repeats: Count | None = None
+    """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
+    batch_size: Count | None = None
+    """Photos per step; otherwise 8 on pocket, 4 on CUDA, 1 on a CPU."""
+    gradient_accumulation: Count = 1
+    """Parts in which a step's photos are computed, to save memory; the result is the same."""
+    resolution: int | None = Field(default=None, ge=16, multiple_of=8)
+    """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
+    buckets: bool | None = None
+    """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
+    flip: bool = False
+    """Also learn from mirrored photos. Wrong for faces, text and anything with a left and a right."""
+
+    layers: list[Literal["attention", "self_attention", "cross_attention", "feed_forward", "conv"]] | None = None
+    """Groups of UNet layers to adapt; otherwise what the method usually adapts."""
+    text_encoder: bool = False
+    """Adapt the text encoder too."""
+    rank: Count = 16
+    """Rank of the adapter: its capacity and file size."""
+    alpha: Positive | None = None
+    """Strength alpha / rank; otherwise alpha = rank."""
+    conv_rank: Count | None = None
+    """Rank on 3 x 3 convolutions; otherwise `rank`."""
+    conv_alpha: Positive | None = None
+    """Alpha on 3 x 3 convolutions; otherwise conv_rank."""
+    rank_stabilized: bool = False
+    """Strength alpha / sqrt(rank) instead of alpha / rank."""
+    dropout: Fraction = 0.0
+    """Share of the adapter's inner values dropped at each step."""
+    rank_dropout: Fraction = 0.0
+    """Share of the rank's components dropped at each step."""
+    module_dropout: Fraction = 0.0
+    """Share of layers whose adapter is skipped at each step."""
+
+    learning_rate: Positive | None = None
+    """Of the UNet's adapter; otherwise 2e-3 on pocket, 1e-4 times the root of the batch size elsewhere."""
+    text_encoder_learning_rate: Positive | None = None
+    """Of the text encoder's adapter; otherwise half the UNet's."""
+    lora_plus_ratio: Positive = 1.0
+    """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
+    optimizer: Literal["adamw", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
+    """adamw, sgd, adafactor, lion, prodigy (set learning_rate to 1) or schedule-free-adamw."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Pull of the weights toward zero."""
+    scheduler: Literal["constant", "linear", "cosine", "restarts"] = "cosine"
+    """How the learning rate falls: constant, linear, cosine to zero, or cosine with restarts."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from zero."""
+    scheduler_cycles: Count = 3
+    """Number of cosines of the scheduler "restarts"."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Longer gradients are shortened to this; 0 is off."""
+    ema_decay: Fraction = 0.0
+    """Average the weights over steps with this decay (0.99, 0.999) and save the average; 0 is off."""
+
+    caption_dropout: Fraction = 0.0
+    """Share of captions replaced by nothing, so that guidance keeps its meaning."""
+    min_snr_gamma: float | None = Field(default=5.0, ge=0)
+    """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off."""
+    debiased: bool = False
+    """Weigh timesteps by the debiased estimation loss."""
+    noise_offset: float = Field(default=0.0, ge=0)
+    """Constant added to each channel's noise, so that very dark and bright pictures can be learned; 0.05 is usual."""
+    noise_offset_random: bool = False
+    """Draw the strength of the noise offset between 0 and noise_offset."""
+    pyramid_noise_levels: int = Field(default=0, ge=0, le=10)
+    """Add noise of so many coarser grids; 0 is off."""
+    pyramid_noise_discount: Fraction = 0.3
+    """How much weaker each coarser level is."""
+    input_perturbation: float = Field(default=0.0, ge=0)
+    """Extra noise on the input only (0.1 is usual); 0 is off."""
+    zero_terminal_snr: bool = False
+    """Correct the schedule to end in pure noise; only for bases trained so."""
+    loss: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
+    """How errors count: l2, l1, huber or smooth_l1."""
+    huber_delta: Positive = 0.1
+    """Error size from which huber and smooth_l1 stop squaring."""
+    huber_schedule: Literal["constant", "exponential", "snr"] = "snr"
+    """How that size depends on the timestep."""
+    timestep_sampling: Literal["uniform", "logit-normal"] = "uniform"
+    """Which timesteps are drawn."""
+    min_timestep: int = Field(default=0, ge=0)
+    """Lowest timestep drawn."""
+    max_timestep: Count = 1000
+    """Timesteps are drawn below this."""
+    prior_loss_weight: float = Field(default=1.0, ge=0)
+    """Weight of the regularization pictures' loss, or of the prediction that replaces them."""
+    prior_preservation: bool = False
+    """Without pictures in `reg`: hold the class to what the base itself predicts for the class word."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the frozen base; adapters stay fp32. auto: bf16 on CUDA and on CPUs that are fast with it."""
+    save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Precision of the saved files."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+    clip_skip: Count = 1
+    """Which text encoder layer is used, counted from the end: 2 for bases trained so."""
+
+    save_every_steps: Count | None = None
+    """Steps between checkpoints; otherwise a quarter of the run."""
+    keep_last: int = Field(default=0, ge=0)
+    """Keep only so many checkpoints besides the last; 0 keeps all."""
+    sample_prompts: list[str] | None = None
+    """Prompts of the sample pictures; otherwise the subject on several backgrounds and the class alone. [] is none."""
+    sample_seed: int = Field(default=1, ge=0)
+    """Seed of the first sample picture, of the next plus one and so on; the same at every checkpoint."""
+    sample_steps: Count = 20
+    """Denoising steps of the sample pictures."""
+    sample_cfg_scale: float | None = Field(default=None, ge=1)
+    """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""
+    timestamps: bool = False
+    """Write the time of training into the files, which then differ from run to run."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        if self.min_timestep >= self.max_timestep:
+            raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
+        if self.reg is not None and self.prior_preservation:
+            raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
+        return self
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The keys of a TOML file. Raises MaquetteError naming the file and line."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MaquetteError(f"{path} is not valid TOML: {error}.") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """ "key=value" of --set. The value is read as TOML where it is that (numbers, true, lists), else as a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise MaquetteError(f"--set {text} has no value; write --set key=value, such as --set learning_rate=1e-4.")
+    try:
+        return key.strip().replace("-", "_"), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip().replace("-", "_"), value
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
+
+
+def _sentence(model: type[BaseModel], error: ValidationError, source: str) -> str:
+    """The first fault, as one sentence."""
+    fault = error.errors()[0]
+    key = str(fault["loc"][0]) if fault["loc"] else ""
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
+        return f"{source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+    if fault["type"] == "missing":
+        return f"{source} lacks {key!r}: {model.model_fields[key].description}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{source}: {message}."
+    return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__

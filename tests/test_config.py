@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from maquette.config import TrainConfig, parse_setting
+from maquette.errors import MaquetteError
+
+
+def test_toml_round_trip_with_awkward_values() -> None:
+    config = TrainConfig(
+        photos=Path('a "b"\\c é'),
+        subject="zkw\trobot",
+        learning_rate=1e-4,
+        sample_prompts=["x, y", 'say "z"'],
+        flip=True,
+    )
+    import tomllib
+
+    assert TrainConfig.parse(tomllib.loads(config.to_toml())) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"photos": "p", "learning_rat": 1}, "'learning_rat'; did you mean 'learning_rate'?"),
+        ({"photos": "p", "noiseoffset": 1}, "did you mean 'noise_offset'?"),
+        ({"photos": "p", "qqq": 1}, "has the unknown key 'qqq'."),
+        ({}, "lacks 'photos': Folder of photos"),
+        ({"photos": "p", "rank": 0}, "rank = 0 is not possible: input should be greater than or equal to 1"),
+        ({"photos": "p", "rank": "many"}, "rank = 'many' is not possible"),
+        ({"photos": "p", "steps": 3, "epochs": 4}, "give steps or epochs, not both"),
+        ({"photos": "p", "min_timestep": 500, "max_timestep": 400}, "min_timestep 500 must be below max_timestep 400"),
+        ({"photos": "p", "method": "lorra"}, "method = 'lorra' is not possible"),
+    ],
+)
+def test_faults_are_one_sentence_with_the_remedy(values: dict[str, object], message: str) -> None:
+    with pytest.raises(MaquetteError) as error:
+        TrainConfig.parse(values, "my.toml")
+    assert message in str(error.value) and str(error.value).startswith("my.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_read_names_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('photos = "x"\nrank = = 3\n')
+    with pytest.raises(MaquetteError, match=r"bad\.toml is not valid TOML: .*line 2"):
+        TrainConfig.read(file)
+    file.write_text('photos = "x"\nrank = 3\n')
+    assert TrainConfig.read(file, rank=5).rank == 5
+    with pytest.raises(MaquetteError, match="cannot be read"):
+        TrainConfig.read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rank=8", ("rank", 8)),
+        ("learning-rate=1e-4", ("learning_rate", 1e-4)),
+        ("flip=true", ("flip", True)),
+        ("subject=zkw robot", ("subject", "zkw robot")),
+        ('sample_prompts=["a", "b"]', ("sample_prompts", ["a", "b"])),
+        ("subject=a=b", ("subject", "a=b")),
+    ],
+)
+def test_settings_of_the_command_line(text: str, expected: tuple[str, object]) -> None:
+    assert parse_setting(text) == expected
+
+
+def test_setting_without_value() -> None:
+    with pytest.raises(MaquetteError, match="--set rank has no value"):
+        parse_setting("rank")
+
+
+def test_every_key_is_documented() -> None:
+    assert [key for key in TrainConfig.model_fields if len(TrainConfig.describe(key)) < 10] == []
