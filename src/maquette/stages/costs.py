@@ -1,0 +1,95 @@
+"""What a run will cost, from the header of the base's weight file alone: layers to train, file size, native size."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MaquetteError
+from ..formats import safetensors
+
+# Attention and feed-forward of the UNet's transformer blocks, in diffusers' and in the original naming.
+_TRANSFORMER = re.compile(r"(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)\.weight$")
+_NOT_UNET = ("cond_stage_model.", "conditioner.", "first_stage_model.", "model_ema.")
+_PER_MODULE_OVERHEAD = 330  # bytes of header per module: three entries with names, dtypes, shapes and offsets
+_METADATA = 2_500  # bytes of training metadata in a LoRA file, about
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """Facts of a base for planning. `layers`: (inputs, outputs, kernel area) of each layer that a LoRA adapts."""
+
+    name: str
+    native_size: int  # pixels
+    latent_factor: int
+    layers: tuple[tuple[int, int, int], ...]
+
+
+def base_facts(base: str | Path) -> BaseFacts:
+    """Facts about "pocket", a diffusers folder or a single .safetensors file. Nothing but headers and configs is read.
+
+    Raises MaquetteError when there is no such base or it has no UNet.
+    """
+    path = Path(base)
+    if str(base) == "pocket":
+        from ..families.pocket.spec import POCKET, WEIGHTS
+
+        return BaseFacts("pocket", POCKET.native_size, POCKET.latent_factor, _layers(_folder_shapes(WEIGHTS)))
+    if path.is_dir():
+        return _folder_facts(path)
+    if not path.is_file():
+        raise MaquetteError(f'There is no base model {base}; name "pocket", a model file or a diffusers folder.')
+    if path.suffix.lower() != ".safetensors":
+        raise MaquetteError(
+            f"{path} is not a .safetensors file; convert it first (maquette convert) or name the folder."
+        )
+    header = safetensors.read_header(path)
+    layers = _layers({name: info.shape for name, info in header.tensors.items()})
+    if not layers:
+        raise MaquetteError(f"{path} is not a base model: it holds no UNet.")
+    native = 1024 if any(name.startswith("conditioner.embedders.1.") for name in header.tensors) else 512
+    if any(name.startswith("cond_stage_model.model.") for name in header.tensors):
+        native = 768  # Stable Diffusion 2; its 512 variant has the same keys
+    return BaseFacts(path.name, native, 8, layers)
+
+
+def _folder_facts(folder: Path) -> BaseFacts:
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        sample = unet["sample_size"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MaquetteError(
+            f"{folder} is not a diffusers model folder: its unet or vae config.json is unfit."
+        ) from error
+    side = sample if isinstance(sample, int) else min(sample)
+    return BaseFacts(folder.name, side * factor, factor, _layers(_folder_shapes(folder)))
+
+
+def _folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    files = sorted((folder / "unet").glob("*.safetensors"))
+    if not files:
+        raise MaquetteError(f"{folder / 'unet'} holds no .safetensors weights.")
+    whole = [file for file in files if ".fp16" not in file.name] or files  # the fp16 variant repeats every tensor
+    return {name: info.shape for file in whole for name, info in safetensors.read_header(file).tensors.items()}
+
+
+def _layers(shapes: dict[str, tuple[int, ...]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple(
+        (shape[1], shape[0], math.prod(shape[2:]))
+        for name, shape in shapes.items()
+        if len(shape) >= 2 and _TRANSFORMER.search(name) and not name.startswith(_NOT_UNET)
+    )
+
+
+def lora_bytes(layers: Iterable[tuple[int, int, int]], rank: int, bytes_per_number: int = 2) -> int:
+    """Expected size of a LoRA file: both factors of each layer, its alpha, and the header. Within a few per cent."""
+    total = _METADATA
+    for inputs, outputs, area in layers:
+        total += (rank * (inputs * area + outputs) + 1) * bytes_per_number + _PER_MODULE_OVERHEAD
+    return total
