@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.data.buckets import choose_bucket, crop_box, make_buckets, rules_for
+from maquette.data.buckets import choose_bucket, crop_box, make_buckets, rules_for, square_rules
 from maquette.errors import MaquetteError
 
 sides = st.integers(1, 6000)
@@ -27,6 +27,7 @@ def test_usual_rules_follow_the_base() -> None:
     assert (rules_for(1024).min_size, rules_for(1024).max_size, rules_for(1024).step) == (512, 2048, 64)
     pocket = rules_for(64, 4)
     assert (pocket.min_size, pocket.max_size, pocket.step) == (32, 128, 8)
+    assert square_rules(72).buckets() == [(72, 72)]
     assert (64, 64) in pocket.buckets() and (80, 48) in pocket.buckets() and len(pocket.buckets()) == 17
 
 

@@ -70,3 +70,6 @@ def test_manifest_tells_what_was_trained_on(fault_folder: Path) -> None:
     assert (entry["size"], entry["bucket"], entry["scaled"], entry["crop"]) == ([80, 60], [72, 56], [75, 56], [1, 0])
     assert (entry["caption"], entry["repeats"], entry["role"]) == ("a photo of zkw robot", 3, "instance")
     assert bucket_counts(data.photos) == {(72, 56): 15}
+    square = plan(read_folder(fault_folder, "zkw robot"), 64, latent_factor=4, aspect_buckets=False)
+    assert bucket_counts(square.photos) == {(64, 64): 5}
+    assert [(p.crop.left, p.crop.top) for p in square.photos if p.crop] == [(10, 0)] * 5

@@ -25,7 +25,8 @@ def command(
     reg: Annotated[Path | None, typer.Option(help="Folder of regularization pictures.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each photo counts in an epoch.")] = None,
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos per training step.")] = 1,
+    buckets: Annotated[bool | None, typer.Option(help="Keep each photo's shape, or cut squares.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per training step.")] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA, for the file size.")] = 16,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -46,6 +47,7 @@ def command(
         reg=reg,
         repeats=repeats,
         resolution=resolution,
+        buckets=buckets,
         batch_size=batch_size,
         rank=rank,
     )

@@ -66,6 +66,11 @@ def rules_for(resolution: int | Size, latent_factor: int = 8) -> BucketRules:
     return BucketRules((width, height), max(step, down // step * step), -(-up // step) * step, step)
 
 
+def square_rules(resolution: int) -> BucketRules:
+    """One square bucket: aspect buckets switched off."""
+    return BucketRules((resolution, resolution), resolution, resolution, resolution)
+
+
 def make_buckets(resolution: int | Size, min_size: int = 256, max_size: int = 1024, step: int = 64) -> list[Size]:
     """All (width, height) with sides from min to max in steps and no more area than `resolution`, sorted.
 

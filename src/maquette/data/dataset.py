@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for
+from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for, square_rules
 from .images import read_photo
 
 if TYPE_CHECKING:
@@ -74,9 +74,13 @@ class Dataset:
         return sum(photo.repeats for photo in self.of(role))
 
 
-def plan(dataset: Dataset, resolution: int | Size, latent_factor: int = 8, rules: BucketRules | None = None) -> Dataset:
-    """Give every photo its bucket and crop. What would be enlarged more than MAX_ENLARGEMENT times is left out."""
-    rules = rules or rules_for(resolution, latent_factor)
+def plan(dataset: Dataset, resolution: int, latent_factor: int = 8, *, aspect_buckets: bool = True) -> Dataset:
+    """Give every photo its bucket and crop. What would be enlarged more than MAX_ENLARGEMENT times is left out.
+
+    resolution: pixels of a side of the square whose area every bucket has. aspect_buckets: keep each photo's shape as
+    nearly as the buckets allow; otherwise everything is cut square.
+    """
+    rules = rules_for(resolution, latent_factor) if aspect_buckets else square_rules(resolution)
     buckets = rules.buckets()
     photos: list[Photo] = []
     problems = list(dataset.problems)

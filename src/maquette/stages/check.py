@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ..config import Count, StageConfig
 from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.layouts import read_folder
+from ..run import Event, Listener, ignore
 from .costs import base_facts, lora_bytes
 
 
-class CheckConfig(BaseModel):
+class CheckConfig(StageConfig):
     """What to check, and for which training."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     photos: Path
     """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
@@ -28,13 +27,15 @@ class CheckConfig(BaseModel):
     """Base model to train on: "pocket", a .safetensors file or a diffusers folder."""
     reg: Path | None = None
     """Folder of regularization pictures."""
-    repeats: int | None = Field(default=None, ge=1)
+    repeats: Count | None = None
     """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
     resolution: int | None = Field(default=None, ge=16)
-    """Pixels of a side of the square whose area every bucket has; otherwise the base's native size."""
-    batch_size: int = Field(default=1, ge=1)
-    """Photos per training step."""
-    rank: int = Field(default=16, ge=1)
+    """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
+    buckets: bool | None = None
+    """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
+    batch_size: Count | None = None
+    """Photos per training step; otherwise 8 on pocket, 1 elsewhere."""
+    rank: Count = 16
     """Rank of the LoRA, for the size of the file."""
 
 
@@ -69,15 +70,22 @@ class CheckResult:
         return asdict(self)
 
 
-def run(config: CheckConfig, on_progress: Callable[[int, int], None] | None = None) -> CheckResult:
-    """Read and decode every photo; change nothing.
+def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
+    """Read and decode every photo; change nothing. Emits "progress" with `done` and `total` photos.
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
     facts = base_facts(config.base)
     resolution = config.resolution or facts.native_size
-    dataset = read_folder(config.photos, config.subject, reg=config.reg, repeats=config.repeats, progress=on_progress)
-    dataset = plan(dataset, resolution, facts.latent_factor)
+
+    def progress(done: int, total: int) -> None:
+        on_event(Event("progress", {"done": done, "total": total}))
+
+    dataset = read_folder(config.photos, config.subject, reg=config.reg, repeats=config.repeats, progress=progress)
+    pocket = facts.name == "pocket"
+    aspect_buckets = config.buckets if config.buckets is not None else not pocket
+    dataset = plan(dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets)
+    batch_size = config.batch_size or (8 if pocket else 1)
     samples, class_samples = dataset.samples("instance"), dataset.samples("class")
     return CheckResult(
         folder=str(config.photos),
@@ -89,8 +97,8 @@ def run(config: CheckConfig, on_progress: Callable[[int, int], None] | None = No
         class_images=len(dataset.of("class")),
         samples=samples,
         class_samples=class_samples,
-        batch_size=config.batch_size,
-        steps_per_epoch=steps_per_epoch(dataset, config.batch_size),
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch(dataset, batch_size),
         file_bytes=lora_bytes(facts.layers, config.rank),
         photos=[_report(photo) for photo in dataset.photos],
         problems=dataset.problems,
