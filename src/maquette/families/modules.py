@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MaquetteError
+from . import quick_import
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
     """diffusers' UNet2DConditionModel on the meta device."""
+    quick_import.prepare()
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     return _from_config(UNet2DConditionModel, config)
@@ -20,6 +22,7 @@ def build_unet(config: Mapping[str, Any]) -> nn.Module:
 
 def build_vae(config: Mapping[str, Any]) -> nn.Module:
     """diffusers' AutoencoderKL on the meta device."""
+    quick_import.prepare()
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return _from_config(AutoencoderKL, config)
