@@ -1,4 +1,4 @@
-"""Names what a 64-pixel picture shows: object and style by the image tower's heads, background by the border's colour."""
+"""Names what a 64-pixel picture shows: object and style by the image tower, background by the colour at the border."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...formats.safetensors import load, read_metadata
-from . import WEIGHTS
+from .spec import WEIGHTS
 from .tower import ImageTower
 
 TOWER_FILE = "image_tower.safetensors"
