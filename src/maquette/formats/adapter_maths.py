@@ -137,7 +137,7 @@ def _lokr(f: Factors) -> Tensor:
     w1, w2 = _kronecker_factor(f, 1), _kronecker_factor(f, 2)
     if w2.ndim == 4:
         w1 = w1[:, :, None, None]
-    return torch.kron(w1, w2) * scale(f)
+    return torch.kron(w1.contiguous(), w2.contiguous()) * scale(f)
 
 
 def _full(f: Factors) -> Tensor:
@@ -155,5 +155,5 @@ def _dora(change: Tensor, magnitude: Tensor, base: Tensor) -> Tensor:
     shape = [1] * base.ndim
     shape[axis] = base.shape[axis]
     others = [i for i in range(base.ndim) if i != axis]
-    norm = direction.norm(dim=others, keepdim=True)
+    norm = torch.linalg.vector_norm(direction, dim=others, keepdim=True)
     return direction * (magnitude.reshape(shape) / norm) - base
