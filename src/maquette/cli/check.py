@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..stages.check import CheckResult
 
 _SHOWN = 40  # photos in the table; --json has them all
+_SAME_KIND = 20  # problems of one kind
 
 
 def command(
@@ -27,7 +29,11 @@ def command(
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
     buckets: Annotated[bool | None, typer.Option(help="Keep each photo's shape, or cut squares.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per training step.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: what train would take.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of steps: passes over all photos.")] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA, for the file size.")] = 16,
+    out: Annotated[Path, typer.Option(help="Where runs will be written, to see whether there is room.")] = Path("runs"),
+    html: Annotated[Path | None, typer.Option(help="Also write a page with every photo and its crop.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What is wrong with PHOTOS, what will be learned from them, and what it will cost. Changes nothing.
@@ -36,22 +42,29 @@ def command(
 
       maquette check photos/ --subject "ohwx man"
 
-      maquette check photos/ --subject "ohwx man" --base sd15.safetensors --repeats 40 --json
+      maquette check photos/ --subject "ohwx man" --base sd15.safetensors --repeats 40 --html check.html
     """
     from ..stages.check import CheckConfig, run
 
-    config = CheckConfig(
-        photos=photos,
-        subject=subject,
-        base=base,
-        reg=reg,
-        repeats=repeats,
-        resolution=resolution,
-        buckets=buckets,
-        batch_size=batch_size,
-        rank=rank,
-    )
-    result = run(config)
+    values = {
+        "photos": photos,
+        "subject": subject,
+        "base": base,
+        "reg": reg,
+        "repeats": repeats,
+        "resolution": resolution,
+        "buckets": buckets,
+        "batch_size": batch_size,
+        "steps": steps,
+        "epochs": epochs,
+        "rank": rank,
+        "out": out,
+    }
+    result = run(CheckConfig.parse({key: value for key, value in values.items() if value is not None}, "check"))
+    if html is not None:
+        from ..stages.check_page import write_page
+
+        write_page(result, html)
     if json_output:
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -66,11 +79,30 @@ def show(result: CheckResult) -> None:
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     console.print(_photo_table(result))
-    for problem in result.problems:
+    if result.problems:
+        console.print()
+    for problem in _shortened(result.problems):
         console.print(_line(problem), markup=False, style="red" if problem.blocking else "yellow")
     console.print()
-    for line in summary(result):
+    for line in [*result.golden_rule.sentences(), "", *result.figures()]:
         console.print(line, markup=False)
+
+
+def _shortened(problems: list[Problem]) -> list[Problem]:
+    """At most _SAME_KIND problems of a kind, and a line that counts the rest."""
+    from ..data.dataset import Problem
+
+    kinds = Counter(problem.kind for problem in problems)
+    shown: list[Problem] = []
+    seen: Counter[str] = Counter()
+    for problem in problems:
+        seen[problem.kind] += 1
+        if seen[problem.kind] <= _SAME_KIND:
+            shown.append(problem)
+        elif seen[problem.kind] == _SAME_KIND + 1:
+            rest = kinds[problem.kind] - _SAME_KIND
+            shown.append(Problem(problem.kind, "", f"… and {rest} more of this kind (--json lists all)."))
+    return shown
 
 
 def _photo_table(result: CheckResult) -> Any:
@@ -82,9 +114,7 @@ def _photo_table(result: CheckResult) -> Any:
         table.add_column(heading, overflow="fold")
     for photo in result.photos[:_SHOWN]:
         size, bucket = ("{} x {}".format(*photo[key]) for key in ("size", "bucket"))
-        notes = [*photo["notes"]]
-        if photo["enlarged"] > 1:
-            notes.append(f"enlarged {photo['enlarged']:.2f} times")
+        notes = photo["notes"]
         cells = [photo["name"], size, bucket, f"{photo['cut_off']:.0%}", str(photo["repeats"])]
         table.add_row(*(escape(cell) for cell in [*cells, photo["caption"] or "(none)", "; ".join(notes)]))
     if len(result.photos) > _SHOWN:
@@ -94,22 +124,3 @@ def _photo_table(result: CheckResult) -> Any:
 
 def _line(problem: Problem) -> str:
     return ("left out: " if problem.left_out else "") + problem.message
-
-
-def summary(result: CheckResult) -> list[str]:
-    """The figures, one sentence a line."""
-    lines = [
-        f"{result.images} photos x repeats = {result.samples} samples per epoch; batch size {result.batch_size}: "
-        f"{result.steps_per_epoch} steps per epoch.",
-        f"Trained at {result.resolution} x {result.resolution} pixels or the same area; "
-        f"LoRA file: about {_megabytes(result.file_bytes)}.",
-    ]
-    if result.class_images:
-        lines.append(f"{result.class_images} regularization pictures x repeats = {result.class_samples}.")
-    if result.left_out:
-        lines.append(f"{len(result.left_out)} files are left out, named above.")
-    return lines
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

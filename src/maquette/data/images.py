@@ -123,16 +123,16 @@ def _decode(name: str, data: bytes) -> Image:
 
 def _what_it_is(data: bytes) -> str:
     """A guess, for the sentence, at what a file with a photo's name holds."""
-    if len(data) < 16:
-        return f"it has only {len(data)} bytes"
     start = data[:500]
     if start[:2] == b"PK":
         return "it is a zip archive; unpack it"
     if start[:4] == b"%PDF":
         return "it is a PDF; export its pages as PNG"
     text = start.decode("utf-8", "replace").rstrip("\ufffd")  # the cut at 500 bytes may split a character
-    if all((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text):
+    if text and all((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text):
         return "it is a web page" if text.lstrip().lower().startswith(("<!doctype", "<html")) else "it holds text"
+    if len(data) < 16:
+        return f"it has only {len(data)} bytes"
     return "its content is of no picture format that can be read, or its beginning is damaged"
 
 

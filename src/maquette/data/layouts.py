@@ -30,7 +30,7 @@ A_PHOTO_FOLDER = (
 )
 _KOHYA_NAME = re.compile(r"^(\d{1,3})_(.*\S)\s*$")  # at most 3 digits, so that '2024_holiday' is a plain folder
 _MOST_WORKERS = 8
-Look = Callable[[str, OpenedPhoto], None]  # called with the photo's name and the decoded photo, from several threads
+Look = Callable[[Path, OpenedPhoto], None]  # called with each decoded photo, from several threads
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _read_one(
     except MaquetteError as error:
         return Problem("unreadable", name, str(error), left_out=True)
     if look:
-        look(name, opened)
+        look(file, opened)
     caption_file = find_caption(file, names)
     try:
         text = read_caption(caption_file) if caption_file else ""

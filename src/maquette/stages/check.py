@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config import Count, StageConfig
 from ..data.dataset import Dataset, Photo, Problem, plan
+from ..data.doctor import GoldenRule, Look, examine_captions, examine_photos, golden_rule, look_at
+from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..run import Event, Listener, ignore
-from .costs import base_facts, lora_bytes
+from .costs import Costs, base_facts, estimate
 
 
 class CheckConfig(StageConfig):
@@ -29,14 +33,26 @@ class CheckConfig(StageConfig):
     """Folder of regularization pictures."""
     repeats: Count | None = None
     """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
-    resolution: int | None = Field(default=None, ge=16)
+    resolution: int | None = Field(default=None, ge=16, multiple_of=8)
     """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
     buckets: bool | None = None
     """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
     batch_size: Count | None = None
-    """Photos per training step; otherwise 8 on pocket, 1 elsewhere."""
+    """Photos per training step; otherwise what train would take."""
+    steps: Count | None = None
+    """Training steps; otherwise what train would take."""
+    epochs: Count | None = None
+    """Instead of steps: how often all photos times repeats are seen."""
     rank: Count = 16
     """Rank of the LoRA, for the size of the file."""
+    out: Path = Path("runs")
+    """Where runs will be written, to see whether there is room."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> CheckConfig:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self
 
 
 @dataclass
@@ -52,11 +68,11 @@ class CheckResult:
     class_images: int
     samples: int  # images x repeats
     class_samples: int
-    batch_size: int
-    steps_per_epoch: int
-    file_bytes: int
-    photos: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    costs: Costs
+    golden_rule: GoldenRule
+    photos: list[dict[str, Any]]
+    problems: list[Problem]
+    dataset: Dataset
 
     @property
     def left_out(self) -> list[Problem]:
@@ -66,27 +82,59 @@ class CheckResult:
     def blocking(self) -> list[Problem]:
         return [problem for problem in self.problems if problem.blocking]
 
+    def figures(self) -> list[str]:
+        """The counts and costs, one sentence each."""
+        costs = self.costs
+        lines = [
+            f"{self.images} photos x repeats = {self.samples} samples per epoch; batch size {costs.batch_size}: "
+            f"{costs.steps_per_epoch} steps per epoch, {costs.steps} steps in all ({costs.epochs:.3g} epochs).",
+            f"Trained at {self.resolution} x {self.resolution} pixels or the same area; "
+            f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
+            f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
+            f"{costs.regularization_present} are there.",
+        ]
+        if self.left_out:
+            lines.append(f"Left out: {len(self.left_out)}, named above.")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        fields = {name: value for name, value in vars(self).items() if name != "dataset"}
+        fields["problems"] = [asdict(problem) for problem in self.problems]
+        fields["costs"] = asdict(self.costs)
+        rule = self.golden_rule
+        fields["golden_rule"] = asdict(rule) | {"sometimes": dict(rule.sometimes), "sentences": rule.sentences()}
+        return fields | {"ready": not self.blocking}
 
 
 def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
-    """Read and decode every photo; change nothing. Emits "progress" with `done` and `total` photos.
+    """Read and decode every photo, judge it, and count; change nothing. Emits "progress" with `done` and `total`.
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
     facts = base_facts(config.base)
     resolution = config.resolution or facts.native_size
+    looks: dict[Path, Look] = {}
 
     def progress(done: int, total: int) -> None:
         on_event(Event("progress", {"done": done, "total": total}))
 
-    dataset = read_folder(config.photos, config.subject, reg=config.reg, repeats=config.repeats, progress=progress)
-    pocket = facts.name == "pocket"
-    aspect_buckets = config.buckets if config.buckets is not None else not pocket
+    def look(path: Path, opened: OpenedPhoto) -> None:
+        looks[path] = look_at(opened)
+
+    dataset = read_folder(
+        config.photos, config.subject, reg=config.reg, repeats=config.repeats, look=look, progress=progress
+    )
+    aspect_buckets = config.buckets if config.buckets is not None else facts.recipe.buckets
     dataset = plan(dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets)
-    batch_size = config.batch_size or (8 if pocket else 1)
-    samples, class_samples = dataset.samples("instance"), dataset.samples("class")
+    costs = estimate(facts, dataset, config.rank, config.batch_size, config.steps, config.epochs)
+    problems = [
+        *dataset.problems,
+        *_nothing_left(dataset),
+        *_room(costs, config.out),
+        *examine_captions(dataset, config.subject, tokenizer()),
+        *_regularization(dataset),
+        *examine_photos(dataset, looks),
+    ]
     return CheckResult(
         folder=str(config.photos),
         layout=dataset.layout,
@@ -95,19 +143,60 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         subject=config.subject,
         images=len(dataset.of("instance")),
         class_images=len(dataset.of("class")),
-        samples=samples,
-        class_samples=class_samples,
-        batch_size=batch_size,
-        steps_per_epoch=steps_per_epoch(dataset, batch_size),
-        file_bytes=lora_bytes(facts.layers, config.rank),
+        samples=dataset.samples("instance"),
+        class_samples=dataset.samples("class"),
+        costs=costs,
+        golden_rule=golden_rule(dataset.of("instance"), config.subject),
         photos=[_report(photo) for photo in dataset.photos],
-        problems=dataset.problems,
+        problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
+        dataset=dataset,
     )
 
 
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Optimizer steps that show every instance photo `repeats` times."""
-    return math.ceil(dataset.samples("instance") / batch_size)
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+
+
+def tokenizer() -> Callable[[str], Sequence[int]]:
+    """CLIP's tokens of a text; the vocabulary is the same for every base."""
+    from ..families.sd.text import Tokenizer
+
+    return Tokenizer().encode
+
+
+def _nothing_left(dataset: Dataset) -> list[Problem]:
+    if dataset.of("instance"):
+        return []
+    message = f"No photo in {dataset.folder} is large enough to train on."
+    return [Problem("nothing", "", message, blocking=True)]
+
+
+def _room(costs: Costs, out: Path) -> list[Problem]:
+    """A blocking problem when the disk that will hold the run is too full for it."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= costs.disk_bytes:
+        return []
+    message = (
+        f"The disk of {existing} has {megabytes(free)} left and the run needs about {megabytes(costs.disk_bytes)}; "
+        "make room or choose another --out."
+    )
+    return [Problem("disk", "", message, blocking=True)]
+
+
+def _regularization(dataset: Dataset) -> list[Problem]:
+    """Too few or too many regularization pictures for one per sample."""
+    needed, present = dataset.samples("instance"), dataset.samples("class")
+    if not present or present == needed:
+        return []
+    if present < needed:
+        rounds = math.ceil(needed / present)
+        message = (
+            f"{present} regularization samples for {needed} photo samples: each is used up to {rounds} times an epoch."
+        )
+    else:
+        message = f"{present} regularization samples for {needed} photo samples: an epoch uses a part of them, in turn."
+    return [Problem("regularization", "", message)]
 
 
 def _report(photo: Photo) -> dict[str, Any]:

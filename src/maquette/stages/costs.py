@@ -9,13 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.dataset import Dataset
 from ..errors import MaquetteError
 from ..formats import safetensors
+from .training.defaults import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 
 # Attention and feed-forward of the UNet's transformer blocks, in diffusers' and in the original naming.
 _TRANSFORMER = re.compile(r"(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)\.weight$")
 _NOT_UNET = ("cond_stage_model.", "conditioner.", "first_stage_model.", "model_ema.")
 _PER_MODULE_OVERHEAD = 330  # bytes of header per module: three entries with names, dtypes, shapes and offsets
+_FILES_PER_RUN = 17  # 4 checkpoints and the chosen one in fp16; 2 states of weights and both moments in fp32 (6 each)
+_BYTES_PER_CELL = 2 * 4 * 4  # mean and deviation of 4 channels in fp32
+_PICTURES = 20_000_000  # samples and the report
 _METADATA = 2_500  # bytes of training metadata in a LoRA file, about
 
 
@@ -27,6 +32,54 @@ class BaseFacts:
     native_size: int  # pixels
     latent_factor: int
     layers: tuple[tuple[int, int, int], ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The defaults of training on it."""
+        return POCKET if self.name == "pocket" else STABLE_DIFFUSION
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a training run takes."""
+
+    batch_size: int
+    steps: int
+    steps_per_epoch: int  # rounded up: a step may span two epochs
+    epochs: float
+    file_bytes: int  # of one LoRA file, about
+    disk_bytes: int  # of the whole run folder and the latents, about
+    regularization_needed: int  # pictures for one per sample: images x repeats
+    regularization_present: int
+
+
+def estimate(
+    facts: BaseFacts, dataset: Dataset, rank: int, batch_size: int | None, steps: int | None, epochs: int | None
+) -> Costs:
+    """Count what follows from photos and settings; None stands for what `maquette train` would take."""
+    samples = dataset.samples("instance")
+    batch_size = batch_size or (facts.recipe.batch_size_cuda if _cuda() else facts.recipe.batch_size)
+    if steps is None and epochs is not None:
+        steps = math.ceil(epochs * samples / batch_size)
+    steps = steps or default_steps(facts.recipe, len(dataset.of("instance")), batch_size)
+    file_bytes = lora_bytes(facts.layers, rank)
+    cells = sum(photo.bucket[0] * photo.bucket[1] for photo in dataset.photos) / facts.latent_factor**2
+    return Costs(
+        batch_size=batch_size,
+        steps=steps,
+        steps_per_epoch=math.ceil(samples / batch_size),
+        epochs=steps * batch_size / samples if samples else 0.0,
+        file_bytes=file_bytes,
+        disk_bytes=int(_FILES_PER_RUN * file_bytes + cells * _BYTES_PER_CELL + _PICTURES),
+        regularization_needed=samples,
+        regularization_present=dataset.samples("class"),
+    )
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def base_facts(base: str | Path) -> BaseFacts:

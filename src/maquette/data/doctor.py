@@ -1,0 +1,265 @@
+"""What is likely to go wrong with photos that can be read: copies, blur, exposure, shape, size, captions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .dataset import Dataset, Photo, Problem
+from .images import OpenedPhoto
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+# Thresholds, with what they were measured against: 53 photos of ten subjects and altered copies of them.
+LOOK_SIZE = 512  # pixels of the longer side at which a photo is judged
+SAME_BITS = (
+    10  # of 64 perceptual-hash bits; unlike photos differ in 16 or more, recompressed or resized copies in 0 to 6
+)
+SAME_COLOUR = 30.0  # mean difference of 8 x 8 thumbnails, 0..255; tells one drawing on two backgrounds apart
+BLURRED = 0.12  # edge strength over contrast; sharp photos have 0.22 or more, blurred by 3 pixels 0.1 or less
+DARK, BRIGHT, FLAT = 40, 225, 20  # of 255
+EXTREME_RATIO = 2.2
+MUCH_CUT = 0.4
+ENLARGED = 1.05
+COMMON_TOKEN = 40_000  # CLIP numbers its word tokens by frequency: "man" 786, "sks" 48,136
+CAPTION_TOKENS = 75
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is measured on a decoded photo."""
+
+    hash: int  # 64-bit perceptual hash
+    mirrored: int  # the same of the mirrored photo
+    colours: np.ndarray  # (8, 8, 3) uint8
+    sharpness: float  # 99th percentile of the Laplacian over the range of brightness
+    brightness: tuple[float, float, float, float]  # 1st, 5th, 95th, 99th percentile, 0..255
+
+
+def look_at(opened: OpenedPhoto) -> Look:
+    """Measure a decoded photo, shrunk to LOOK_SIZE so that the numbers mean the same for every camera."""
+    import numpy as np
+    from PIL import Image
+
+    image = opened.image
+    scale = min(1.0, LOOK_SIZE / max(image.size))
+    size = max(3, round(image.width * scale)), max(3, round(image.height * scale))
+    small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    grey = np.asarray(small.convert("L"), dtype=np.float32)
+    edges = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
+    p1, p5, p95, p99 = (float(x) for x in np.percentile(grey, (1, 5, 95, 99)))
+    return Look(
+        hash=_hash(small),
+        mirrored=_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        colours=np.asarray(small.resize((8, 8), Image.Resampling.BOX)),
+        sharpness=float(np.percentile(np.abs(edges), 99)) / max(1.0, p99 - p1),
+        brightness=(p1, p5, p95, p99),
+    )
+
+
+def _hash(image: Image) -> int:
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
+
+
+def examine_photos(dataset: Dataset, looks: Mapping[Path, Look]) -> list[Problem]:
+    """Warnings about the instance photos of a planned data set, in the order of the photos; pairs of copies last."""
+    photos = [photo for photo in dataset.of("instance") if photo.path in looks]
+    problems = [problem for photo in photos for problem in _one_photo(photo, looks[photo.path])]
+    return problems + list(_copies(photos, [looks[photo.path] for photo in photos]))
+
+
+def _one_photo(photo: Photo, look: Look) -> Iterable[Problem]:
+    p1, p5, p95, p99 = look.brightness
+    name, (width, height) = photo.name, photo.size
+    if p95 < DARK:
+        yield Problem("dark", name, f"{name} is almost black; brighten it or leave it out.")
+    elif p5 > BRIGHT:
+        yield Problem("bright", name, f"{name} is almost white; darken it or leave it out.")
+    elif p99 - p1 < FLAT:
+        yield Problem("flat", name, f"{name} is almost a single colour; leave it out.")
+    elif look.sharpness < BLURRED:
+        yield Problem("blurred", name, f"{name} looks blurred or was enlarged; use a sharper photo.")
+    ratio = max(width, height) / min(width, height)
+    if ratio > EXTREME_RATIO:
+        shape = f"{ratio:.1f} times as {'wide as high' if width > height else 'high as wide'}"
+        yield Problem("aspect", name, f"{name} is {shape}; cut it to the subject.")
+    crop = photo.crop
+    if crop is not None:
+        if crop.lost > MUCH_CUT:
+            lost = f"{crop.lost:.0%} of {name} is cut off at {crop.bucket[0]} x {crop.bucket[1]}"
+            yield Problem("cropped", name, f"{lost}; cut it to the subject yourself.")
+        if crop.enlargement > ENLARGED:
+            size = f"{crop.bucket[0]} x {crop.bucket[1]}"
+            message = (
+                f"{name} ({width} x {height}) is small and would be enlarged {crop.enlargement:.1f} times to {size}."
+            )
+            yield Problem("small", name, message)
+    if photo.has_alpha:
+        yield Problem("alpha", name, f"{name} has transparent parts, which are trained as white.")
+
+
+def _copies(photos: Sequence[Photo], looks: Sequence[Look]) -> Iterable[Problem]:
+    """One problem for each photo that repeats an earlier one, naming the first it repeats."""
+    import numpy as np
+
+    hashes = np.array([look.hash for look in looks], dtype=np.uint64)
+    mirrored = np.array([look.mirrored for look in looks], dtype=np.uint64)
+    colours = np.array([look.colours for look in looks], dtype=np.int16)
+    for i in range(1, len(photos)):
+        name = photos[i].name
+        near = np.flatnonzero(np.bitwise_count(hashes[:i] ^ hashes[i]) <= SAME_BITS)
+        flipped = np.flatnonzero(np.bitwise_count(hashes[:i] ^ mirrored[i]) <= SAME_BITS)
+        first = _first(near, np.abs(colours[near] - colours[i]))
+        turned = _first(flipped, np.abs(colours[flipped] - colours[i][:, ::-1]))
+        if first is not None:
+            other = photos[first]
+            how = "is the same file as" if other.sha256 == photos[i].sha256 else "is nearly the same picture as"
+            yield Problem("duplicate", name, f"{name} {how} {other.name}; leave one out, or it counts twice.")
+        elif turned is not None:
+            yield Problem("duplicate", name, f"{name} is {photos[turned].name} mirrored; use the option flip instead.")
+
+
+def _first(places: np.ndarray, differences: np.ndarray) -> int | None:
+    """The first of the places whose thumbnail differs little; differences: (n, 8, 8, 3)."""
+    alike = places[differences.mean(axis=(1, 2, 3)) < SAME_COLOUR]
+    return int(alike[0]) if len(alike) else None
+
+
+def trigger_of(subject: str) -> str:
+    """The word that shall call up the subject: the first. "ohwx man" -> "ohwx"."""
+    return subject.split()[0] if subject.split() else ""
+
+
+def words_of(text: str) -> list[str]:
+    """Words of a caption, lower case, without punctuation: letters and digits of any script, inner - and ' kept."""
+    return re.findall(r"\w+(?:[-'’]\w+)*", text.lower())
+
+
+def examine_captions(
+    dataset: Dataset, subject: str | None, tokens: Callable[[str], Sequence[int]] | None = None
+) -> list[Problem]:
+    """Warnings about captions, and the blocking fault that none names the subject. `tokens` is the base's tokenizer."""
+    photos = dataset.of("instance")
+    written = [photo for photo in photos if photo.caption_source != "subject" and photo.caption]
+    problems = []
+    for photo in photos:
+        if tokens and (count := len(tokens(photo.caption))) > CAPTION_TOKENS:
+            message = (
+                f"The caption of {photo.name} has {count} tokens; those after the {CAPTION_TOKENS}th may not be seen."
+            )
+            problems.append(Problem("long_caption", photo.name, message))
+    if len(written) > 2 and len(written) == len(photos) and len({photo.caption for photo in written}) == 1:
+        message = (
+            f"All {len(written)} captions are the same ('{written[0].caption}'); say what differs between the photos."
+        )
+        problems.append(Problem("same_caption", "", message))
+    for wanted in sorted({photo.subject for photo in photos if photo.subject}) if subject is None else [subject]:
+        problems += _subject_in_captions([p for p in written if p.subject in ("", wanted)], wanted)
+        if tokens:
+            problems += _common_trigger(wanted, tokens)
+    return problems
+
+
+def _subject_in_captions(written: Sequence[Photo], subject: str) -> Iterable[Problem]:
+    trigger = trigger_of(subject)
+    without = [photo for photo in written if not set(words_of(trigger)) <= set(words_of(photo.caption))]
+    if not without:
+        return
+    if len(without) == len(written):
+        message = (
+            f"No caption file contains '{trigger}', the word of the subject '{subject}', so it could not be learned; "
+            f"add it: maquette caption --prefix '{subject}, '."
+        )
+        yield Problem("no_subject", "", message, blocking=True)
+        return
+    for photo in without:
+        message = f"The caption of {photo.name} does not contain '{trigger}', the word of the subject."
+        yield Problem("no_subject", photo.name, message)
+
+
+def _common_trigger(subject: str, tokens: Callable[[str], Sequence[int]]) -> Iterable[Problem]:
+    trigger = trigger_of(subject)
+    ids = tokens(trigger)
+    if len(ids) == 1 and ids[0] < COMMON_TOKEN:
+        message = (
+            f"The base already knows the word '{trigger}' well and will resist a new meaning; use a rare one (ohwx)."
+        )
+        yield Problem("common_trigger", "", message)
+
+
+@dataclass(frozen=True)
+class GoldenRule:
+    """What the captions say, and so what stays free: named things stay promptable, unnamed ones become the subject."""
+
+    captions: int
+    subject: str
+    always: tuple[str, ...]  # words in every caption, besides the subject's own
+    sometimes: tuple[tuple[str, int], ...]  # words in some captions, with how many, commonest first
+
+    def sentences(self) -> list[str]:
+        subject = f"'{self.subject}'" if self.subject else "the subject"
+        lines = []
+        if self.always:
+            lines.append(f"In all {self.captions} captions: {', '.join(self.always)}. They stay promptable.")
+        if self.sometimes:
+            shown = ", ".join(f"{word} ({count})" for word, count in self.sometimes[:20])
+            more = f" and {len(self.sometimes) - 20} more" if len(self.sometimes) > 20 else ""
+            lines.append(f"In some captions: {shown}{more}. These stay free: prompts can have or leave them.")
+        lines.append(f"Whatever the photos share and no caption names (glasses, a wall) becomes part of {subject}.")
+        return lines
+
+
+_FUNCTION_WORDS = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "of",
+        "on",
+        "in",
+        "at",
+        "with",
+        "and",
+        "or",
+        "to",
+        "for",
+        "from",
+        "by",
+        "is",
+        "are",
+        "was",
+        "be",
+        "its",
+        "it",
+        "this",
+        "that",
+        "as",
+        "into",
+        "over",
+        "under",
+        "near",
+    }
+)
+_MEDIUM_WORDS = frozenset({"photo", "picture", "image"})
+
+
+def golden_rule(photos: Sequence[Photo], subject: str | None) -> GoldenRule:
+    """Count in how many captions each word (or, for comma-separated tags, each tag) occurs."""
+    captions = [photo.caption for photo in photos if photo.caption]
+    own = set(words_of(subject or "")) | {word for photo in photos for word in words_of(photo.subject)}
+    as_tags = bool(captions) and sum(caption.count(",") >= 2 for caption in captions) > len(captions) / 2
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        things = [" ".join(words_of(tag)) for tag in caption.split(",")] if as_tags else words_of(caption)
+        counts.update({t for t in things if t and not set(words_of(t)) <= own | _FUNCTION_WORDS | _MEDIUM_WORDS})
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    always = tuple(word for word, count in ranked if count == len(captions))
+    return GoldenRule(len(captions), subject or "", always, tuple(r for r in ranked if r[1] < len(captions)))

@@ -1,0 +1,172 @@
+"""Planted faults are named, each and only those; captions are judged; the golden rule is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from maquette.data.dataset import Dataset, plan
+from maquette.data.doctor import (
+    Look,
+    examine_captions,
+    examine_photos,
+    golden_rule,
+    look_at,
+    trigger_of,
+    words_of,
+)
+from maquette.data.images import OpenedPhoto
+from maquette.data.layouts import read_folder
+
+
+def scene(seed: int, width: int = 600, height: int = 600) -> Image.Image:
+    """Sharp random shapes: every seed another picture."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), tuple(int(x) for x in random.integers(60, 200, 3)))
+    for _ in range(25):
+        x, y = random.integers(0, [width, height])
+        w, h = random.integers(30, 200, 2)
+        image.paste(tuple(int(v) for v in random.integers(0, 255, 3)), (int(x), int(y), int(x + w), int(y + h)))
+    return image
+
+
+def found(folder: Path, resolution: int = 512, aspect_buckets: bool = True) -> list[tuple[str, str]]:
+    looks: dict[Path, Look] = {}
+
+    def look(path: Path, opened: OpenedPhoto) -> None:
+        looks[path] = look_at(opened)
+
+    data = plan(read_folder(folder, "zkw dog", look=look), resolution, aspect_buckets=aspect_buckets)
+    return [(problem.kind, problem.photo) for problem in examine_photos(data, looks)]
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    for seed in range(6):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    return tmp_path
+
+
+def test_a_clean_folder_has_no_findings(clean: Path) -> None:
+    assert found(clean) == []
+
+
+def alpha(image: Image.Image) -> Image.Image:
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("kind", "picture"),
+    [
+        ("dark", lambda: Image.new("RGB", (600, 600), (3, 3, 3))),
+        ("bright", lambda: Image.new("RGB", (600, 600), (252, 252, 250))),
+        ("flat", lambda: Image.new("RGB", (600, 600), (120, 120, 120))),
+        ("blurred", lambda: scene(9).filter(ImageFilter.GaussianBlur(6))),
+        ("blurred", lambda: scene(9, 100, 100).resize((600, 600), Image.Resampling.BICUBIC)),
+        ("aspect", lambda: scene(9, 1500, 600)),
+        ("aspect", lambda: scene(9, 600, 1500)),
+        ("small", lambda: scene(9, 400, 400)),
+        ("alpha", lambda: alpha(scene(9))),
+        ("duplicate", lambda: scene(2)),
+        ("duplicate", lambda: scene(2).resize((520, 520))),
+        ("duplicate", lambda: scene(2).point(lambda value: int(value * 0.9 + 10))),
+        ("duplicate", lambda: ImageOps.mirror(scene(2))),
+    ],
+)
+def test_each_planted_fault_is_the_only_finding(clean: Path, kind: str, picture: Callable[[], Image.Image]) -> None:
+    picture().save(clean / "planted.png")
+    assert found(clean) == [(kind, "planted.png")]
+
+
+def test_square_cuts_that_lose_much_are_named(clean: Path) -> None:
+    scene(9, 1200, 600).save(clean / "wide.png")
+    assert found(clean) == []
+    assert found(clean, aspect_buckets=False) == [("cropped", "wide.png")]
+
+
+def test_one_drawing_on_two_backgrounds_is_no_duplicate(tmp_path: Path) -> None:
+    for name, colour in [("red", (200, 60, 60)), ("green", (60, 150, 60))]:
+        image = Image.new("RGB", (600, 600), colour)
+        image.paste((250, 250, 250), (200, 150, 400, 450))
+        image.paste((10, 10, 10), (260, 220, 300, 260))
+        image.save(tmp_path / f"{name}.png")
+    assert found(tmp_path) == []
+
+
+def captioned(folder: Path, *captions: str, subject: str = "zkw dog") -> Dataset:
+    for number, caption in enumerate(captions):
+        scene(number, 64, 64).save(folder / f"{number}.png")
+        if caption:
+            (folder / f"{number}.txt").write_text(caption, encoding="utf-8")
+    return read_folder(folder, subject)
+
+
+def findings(data: Dataset, subject: str | None = "zkw dog", tokens: object = None) -> list[tuple[str, str, bool]]:
+    problems = examine_captions(data, subject, tokens)  # type: ignore[arg-type]
+    return [(problem.kind, problem.photo, problem.blocking) for problem in problems]
+
+
+def test_subject_missing_everywhere_blocks_and_somewhere_warns(tmp_path: Path) -> None:
+    data = captioned(tmp_path, "a photo of a dog on grass", "a dog in a car", "")
+    problems = examine_captions(data, "zkw dog")
+    assert [(p.kind, p.blocking) for p in problems] == [("no_subject", True)]
+    assert "No caption file contains 'zkw'" in problems[0].message
+    (tmp_path / "1.txt").write_text("a ZKW, dog in a car")
+    assert findings(read_folder(tmp_path, "zkw dog")) == [("no_subject", "0.png", False)]
+
+
+def test_captions_from_the_subject_are_fine(tmp_path: Path) -> None:
+    assert findings(captioned(tmp_path, "", "", "")) == []
+
+
+def test_the_same_caption_everywhere(tmp_path: Path) -> None:
+    data = captioned(tmp_path, "zkw dog", "zkw dog", "zkw dog")
+    assert findings(data) == [("same_caption", "", False)]
+
+
+def test_tokens_find_common_triggers_and_long_captions(tmp_path: Path) -> None:
+    def tokens(text: str) -> Sequence[int]:
+        ids = {"dog": [1929], "sks": [48136], "zkw": [5, 6]}
+        return [i for word in words_of(text) for i in ids.get(word, [7, 7])]
+
+    data = captioned(tmp_path, "zkw dog " + "x " * 36, "zkw dog " + "x " * 37)
+    assert findings(data, tokens=tokens) == [("long_caption", "1.png", False)]  # 75 tokens fit, 77 do not
+    plain = captioned(tmp_path / "p" if (tmp_path / "p").mkdir() is None else tmp_path, "", subject="dog")
+    assert findings(plain, "dog", tokens) == [("common_trigger", "", False)]
+    assert findings(plain, "sks dog", tokens) == []
+
+
+def test_golden_rule_counts_words_without_the_subject(tmp_path: Path) -> None:
+    rule = golden_rule(
+        captioned(
+            tmp_path, "a photo of zkw dog on grass in a blue shirt", "zkw dog, blue shirt", "a blue shirt on zkw dog"
+        ).photos,
+        "zkw dog",
+    )
+    assert (rule.captions, rule.always, rule.sometimes) == (3, ("blue", "shirt"), (("grass", 1),))
+    assert rule.sentences() == [
+        "In all 3 captions: blue, shirt. They stay promptable.",
+        "In some captions: grass (1). These stay free: prompts can have or leave them.",
+        "Whatever the photos share and no caption names (glasses, a wall) becomes part of 'zkw dog'.",
+    ]
+
+
+def test_golden_rule_keeps_comma_separated_tags_whole(tmp_path: Path) -> None:
+    rule = golden_rule(
+        captioned(
+            tmp_path, "zkw dog, blue shirt, outdoors", "zkw dog, blue shirt, red hat", "zkw, blue shirt, sky"
+        ).photos,
+        "zkw dog",
+    )
+    assert rule.always == ("blue shirt",)
+    assert dict(rule.sometimes) == {"outdoors": 1, "red hat": 1, "sky": 1}
+
+
+def test_words_of_any_script() -> None:
+    assert words_of("A man's T-shirt, 日本 Straße!") == ["a", "man's", "t-shirt", "日本", "straße"]
+    assert trigger_of("ohwx man") == "ohwx" and trigger_of("") == ""

@@ -1,0 +1,108 @@
+"""The check stage: what is counted, what blocks, and the page it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from maquette.errors import MaquetteError
+from maquette.run import Event
+from maquette.stages.check import CheckConfig, run
+from maquette.stages.check_page import write_page
+from maquette.stages.costs import base_facts, lora_bytes
+
+MakeImage = Callable[..., Image.Image]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_fault_folder_counts_the_good_and_names_the_bad(fault_folder: Path) -> None:
+    before = snapshot(fault_folder)
+    events: list[Event] = []
+    result = run(CheckConfig(photos=fault_folder, subject="zkw robot", repeats=4, batch_size=3), events.append)
+    assert snapshot(fault_folder) == before
+    assert (result.images, result.samples, result.costs.steps_per_epoch) == (5, 20, 7)
+    assert {p.photo for p in result.left_out} == {"truncated.jpg", "empty.png", "notes.jpg", "moving.gif"}
+    assert events[-1].data == {"done": 8, "total": 8}
+    record = json.loads(json.dumps(result.to_json()))
+    assert record["ready"] is True and len(record["photos"]) == 5
+    assert [p["photo"] for p in record["problems"] if p["left_out"]] == [p.photo for p in result.left_out]
+
+
+def test_steps_follow_train_unless_named(fault_folder: Path) -> None:
+    def costs(**options: Any) -> Any:
+        return run(CheckConfig(photos=fault_folder, subject="zkw robot", **options)).costs
+
+    assert (costs().batch_size, costs().steps) == (8, 200)  # pocket: at least 1600 pictures
+    assert costs(epochs=7, batch_size=2).steps == 18  # 35 samples
+    assert costs(steps=123).steps == 123
+    assert costs(steps=10, batch_size=1).epochs == 2
+    with pytest.raises(MaquetteError, match="give steps or epochs, not both"):
+        CheckConfig.parse({"photos": fault_folder, "steps": 1, "epochs": 1})
+
+
+def test_unreadable_caption_and_missing_subject_block(fault_folder: Path) -> None:
+    (fault_folder / "good.txt").write_bytes(b"caf\xe9")
+    (fault_folder / "cmyk.txt").write_text("a photo of a robot")
+    result = run(CheckConfig(photos=fault_folder, subject="zkw robot"))
+    assert {p.kind for p in result.blocking} == {"bad_caption", "no_subject"}
+    assert result.problems[0].blocking and result.to_json()["ready"] is False
+
+
+def test_nothing_large_enough_blocks(quadrants: MakeImage, tmp_path: Path) -> None:
+    quadrants(10, 10).save(tmp_path / "a.png")
+    result = run(CheckConfig(photos=tmp_path, subject="zkw robot"))
+    assert [p.kind for p in result.blocking] == ["nothing"]
+    assert result.left_out[0].message.startswith("a.png is too small: 10 x 10")
+
+
+def test_full_disk_blocks(fault_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    result = run(CheckConfig(photos=fault_folder, subject="zkw robot", out=tmp_path / "runs" / "x"))
+    assert [p.kind for p in result.blocking] == ["disk"]
+    assert "has 1.0 MB left and the run needs about" in result.blocking[0].message
+
+
+def test_regularization_pictures_are_counted(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name in ["p/a", "p/b", "r/x"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        quadrants(64, 64).save(tmp_path / f"{name}.png")
+    result = run(CheckConfig(photos=tmp_path / "p", reg=tmp_path / "r", subject="zkw robot", repeats=5))
+    assert (result.costs.regularization_needed, result.costs.regularization_present) == (10, 1)
+    assert [p.message for p in result.problems if p.kind == "regularization"] == [
+        "1 regularization samples for 10 photo samples: each is used up to 10 times an epoch."
+    ]
+
+
+def test_page_holds_every_photo_its_crop_and_warnings(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    quadrants(200, 100).save(tmp_path / "p" / "a <b>.png")
+    result = run(CheckConfig(photos=tmp_path / "p", subject="zkw robot"))
+    write_page(result, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "a &lt;b&gt;.png" in page and "<b>" not in page
+    assert "left:25.00%;top:0.00%;width:50.00%;height:100.00%" in page
+    assert "50% of a &lt;b&gt;.png is cut off at 64 x 64" in page
+    assert page.count("data:image/jpeg;base64,") == 1 and "http" not in page
+
+
+def test_base_facts_and_errors(tmp_path: Path) -> None:
+    pocket = base_facts("pocket")
+    assert (pocket.native_size, pocket.latent_factor) == (64, 4)
+    assert lora_bytes(pocket.layers, 32) > 1.8 * lora_bytes(pocket.layers, 16) > 0
+    with pytest.raises(MaquetteError, match="There is no base model"):
+        base_facts(tmp_path / "nothing.safetensors")
+    (tmp_path / "old.ckpt").write_bytes(b"x")
+    with pytest.raises(MaquetteError, match=r"is not a \.safetensors file"):
+        base_facts(tmp_path / "old.ckpt")
+    with pytest.raises(MaquetteError, match="is not a diffusers model folder"):
+        base_facts(tmp_path)
