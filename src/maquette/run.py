@@ -44,6 +44,12 @@ class RunFolder:
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """A new folder. Raises MaquetteError when anything lies there already: a run is never overwritten."""
+        cls.refuse_taken(path)
+        return cls(_made(Path(path)))
+
+    @staticmethod
+    def refuse_taken(path: str | Path) -> None:
+        """Raise MaquetteError when a new run cannot go there."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise MaquetteError(f"{path} is a file; give the run another folder with --out.")
@@ -54,7 +60,6 @@ class RunFolder:
                     "or choose another --out."
                 )
             raise MaquetteError(f"{path} is not empty; choose another --out for the run.")
-        return cls(_made(path))
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -1,0 +1,258 @@
+"""`maquette train`: from a folder of photos to checkpoints, sample pictures and a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig
+from ..data.dataset import manifest
+from ..errors import MaquetteError
+from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
+from . import report
+from .training import learning, state
+from .training.checkpoint import Author
+from .training.job import Job, photo_names, prepare
+from .training.samples import Sampler
+
+Cancel = threading.Event
+
+
+@dataclass
+class TrainResult:
+    """A run: finished, or stopped early and ready to go on."""
+
+    run: str
+    file: str | None  # the chosen checkpoint; None when stopped early
+    report: str
+    step: int
+    steps: int
+    status: str  # "finished" or "stopped"
+    loss: float | None  # mean over the last steps
+    seconds: float
+    images_per_second: float
+    checkpoints: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
+    """Train from the beginning, in a new run folder. Setting `cancel` ends the run after the step at work, all saved.
+
+    Raises MaquetteError for everything that is the user's to mend.
+    """
+    path = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
+    RunFolder.refuse_taken(path)
+    job = prepare(config, _progress(on_event))
+    folder = RunFolder.create(path)
+    with folder.locked():
+        job.config = job.config.model_copy(update={"out": path})
+        write_text(folder.config, job.config.to_toml())
+        write_json(folder.dataset, manifest(job.dataset))
+        return _Training(folder, job, on_event, cancel or Cancel()).go(0)
+
+
+def resume(
+    path: str | Path, changes: dict[str, Any] | None = None, on_event: Listener = ignore, cancel: Cancel | None = None
+) -> TrainResult:
+    """Go on with a run from its newest whole state, to the same final file as if it had never stopped.
+
+    changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed.
+    """
+    folder = RunFolder.open(path)
+    with folder.locked():
+        config = TrainConfig.read(folder.config)
+        changed = _changed(config, changes or {})
+        job = prepare(changed, _progress(on_event))
+        _refuse_other_photos(folder, job)
+        found = state.latest(folder)
+        start = 0
+        if found is not None:
+            start, where = found
+            state.load(where, job.attached, job.optimizer, job.average)
+        if changed.steps != config.steps:
+            message = (
+                f"The run now ends at step {changed.steps}: from step {start} the learning rate follows that length."
+            )
+            on_event(Event("warning", {"message": message}))
+            write_text(folder.config, job.config.to_toml())
+        folder.keep_metrics_until(start)
+        return _Training(folder, job, on_event, cancel or Cancel()).go(start)
+
+
+def _progress(on_event: Listener) -> Any:
+    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
+
+
+FREE_TO_CHANGE = {
+    "steps", "save_every_steps", "keep_last", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
+}  # fmt: skip
+
+
+def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    changed = TrainConfig.parse(config.model_dump(exclude_none=True) | changes, "the command line")
+    fixed = [key for key in changes if key not in FREE_TO_CHANGE and getattr(changed, key) != getattr(config, key)]
+    if fixed:
+        allowed = ", ".join(sorted(FREE_TO_CHANGE))
+        raise MaquetteError(f"A resumed run cannot change {fixed[0]!r}, only {allowed}; start a new run for the rest.")
+    return changed
+
+
+def _refuse_other_photos(folder: RunFolder, job: Job) -> None:
+    """The photos must be those that the run began with."""
+    before = json.loads(folder.dataset.read_text(encoding="utf-8"))["photos"]
+    now = manifest(job.dataset)["photos"]
+    keys = ("name", "sha256", "caption", "repeats", "role", "bucket")
+    old, new = ([tuple(map(str, (photo[key] for key in keys))) for photo in photos] for photos in (before, now))
+    if old != new:
+        name = sorted(set(old) ^ set(new))[0][0]
+        raise MaquetteError(
+            f"The photos have changed since {folder.path} began ({name}); put them back, or start a new run."
+        )
+
+
+class _Training:
+    """The loop and what happens around it."""
+
+    def __init__(self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel) -> None:
+        self.folder, self.job, self.on_event, self.cancel = folder, job, on_event, cancel
+        self.config = job.config
+        self.steps = job.config.steps or 0
+        self.author = Author(job.config, job.base, job.dataset)
+        self.sampler = Sampler(job, folder, on_event)
+        self.began = time.perf_counter()
+        self.training_seconds = 0.0
+        self.seen = 0
+        self.refused = False  # the step before was not finite and was skipped
+
+    def go(self, start: int) -> TrainResult:
+        """Train from `start` steps on to the end, or until told to stop."""
+        for problem in self.job.dataset.left_out:
+            self.on_event(Event("warning", {"message": problem.message}))
+        self._expect_room()
+        if start == 0:
+            self.sampler.base()
+        step = start
+        while step < self.steps:
+            self._step(step)
+            step += 1
+            stop = self.cancel.is_set()
+            if step % (self.config.save_every_steps or step) == 0 or step == self.steps or stop:
+                self._save(step)
+            if stop and step < self.steps:
+                return self._result(step, "stopped")
+        return self._finish()
+
+    def _step(self, step: int) -> None:
+        """One optimizer step, guarded against numbers that are not finite."""
+        began, job = time.perf_counter(), self.job
+        factor = learning.rate_factor(self.config, step, self.steps)
+        learning.set_rates(job.optimizer, factor)
+        job.optimizer.zero_grad(set_to_none=True)
+        loss, batches = job.gradients(step)
+        norm = learning.gradient_norm(job.parameters)
+        value = float(loss)
+        if not torch.isfinite(loss + norm):
+            self._refuse(step, batches)
+        else:
+            if self.config.max_grad_norm:
+                learning.shorten(job.parameters, norm, self.config.max_grad_norm)
+            job.optimizer.step()
+            if job.average is not None:
+                job.average.update()
+            self.refused = False
+        self.training_seconds += time.perf_counter() - began
+        self.seen += self.config.batch_size or 1
+        self._tell(step + 1, value, float(norm), (self.config.learning_rate or 0.0) * factor)
+
+    def _refuse(self, step: int, batches: list[Any]) -> None:
+        """A step whose loss or gradient is not finite is passed over once; twice in a row ends the run."""
+        names = ", ".join(photo_names(self.job, batches))
+        if self.refused:
+            state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+            raise MaquetteError(
+                f"The loss is not finite at steps {step} and {step + 1} (photos {names}); training stopped at the last "
+                f"good weights, and the checkpoints in {self.folder.path} are good. "
+                "Lower learning_rate, or try --set dtype=fp32."
+            )
+        self.refused = True
+        message = f"Step {step + 1} was skipped: its loss or gradient is not finite (photos {names})."
+        self.on_event(Event("warning", {"message": message}))
+
+    def _tell(self, step: int, loss: float, norm: float, rate: float) -> None:
+        speed = self.seen / max(self.training_seconds, 1e-9)
+        values = {
+            "step": step,
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "images_per_second": speed,
+            "remaining_seconds": (self.steps - step) * (self.config.batch_size or 1) / speed,
+        }
+        self.folder.append_metric({key: values[key] for key in ("step", "loss", "gradient_norm", "learning_rate")})
+        self.on_event(Event("metric", {"steps": self.steps, **values}))
+
+    def _save(self, step: int) -> None:
+        """Checkpoint, state and sample pictures; the pictures are made from the file."""
+        weights = self.job.state()
+        self._need_room(sum(value.numel() * 4 for value in weights.values()) * 5)
+        path = self.folder.checkpoint(step)
+        self.author.save(weights, path, step)
+        self.on_event(Event("saved", {"path": str(path), "step": step}))
+        state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+        if self.config.keep_last:
+            for old in list(self.folder.checkpoints().values())[: -self.config.keep_last]:
+                old.unlink()
+        self.sampler.checkpoint(step, path)
+
+    def _finish(self) -> TrainResult:
+        """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
+        self._need_room(self.folder.checkpoint(self.steps).stat().st_size * 2)
+        self.author.save(self.job.state(), self.folder.final, self.steps)
+        self.author.sidecar(self.folder.final)
+        self.sampler.preview(self.steps, self.folder.final.with_suffix(".png"))
+        self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.steps}))
+        return self._result(self.steps, "finished")
+
+    def _result(self, step: int, status: str) -> TrainResult:
+        last = [line["loss"] for line in self.folder.read_metrics()][-20:]
+        result = TrainResult(
+            run=str(self.folder.path),
+            file=str(self.folder.final) if status == "finished" else None,
+            report=str(self.folder.report),
+            step=step,
+            steps=self.steps,
+            status=status,
+            loss=sum(last) / len(last) if last else None,
+            seconds=time.perf_counter() - self.began,
+            images_per_second=self.seen / max(self.training_seconds, 1e-9),
+            checkpoints=[str(path) for path in self.folder.checkpoints().values()],
+            left_out=[problem.message for problem in self.job.dataset.left_out],
+        )
+        report.write(self.folder)
+        self.on_event(Event("done", result.to_json()))
+        return result
+
+    def _expect_room(self) -> None:
+        """Refuse to start a run whose files cannot all be written."""
+        weights = sum(value.numel() for value in self.job.attached.state().values())
+        saves = -(-self.steps // (self.config.save_every_steps or self.steps))
+        kept = min(saves, self.config.keep_last or saves) + 1
+        self._need_room(weights * (kept * 2 + 3 * 12))
+
+    def _need_room(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder.path).free
+        if free < size:
+            raise MaquetteError(
+                f"The disk of {self.folder.path} has {free / 1e6:.0f} MB left, the run needs {size / 1e6:.0f} MB; "
+                f"make room and go on with: maquette train --resume {self.folder.path}"
+            )

@@ -1,0 +1,1 @@
+"""The parts of the training stage; `stages.train` is the loop that uses them."""

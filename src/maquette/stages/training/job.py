@@ -1,0 +1,187 @@
+"""A run made ready: the base with its adapters, the photos as latents, the captions as conditioning, the optimizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ... import methods
+from ...config import TrainConfig
+from ...data.captions import caption_for_class, class_of
+from ...data.dataset import Dataset, plan
+from ...data.layouts import read_folder, require_trainable
+from ...errors import MaquetteError
+from ...families import load, targets
+from ...families.base import BaseModel
+from ...methods.base import Attached, MethodSpec
+from . import defaults, learning
+from .batches import Batch, PhotoSet, encode_photos, generator
+from .objective import Objective
+from .texts import Texts
+
+
+@dataclass
+class Job:
+    """Everything the loop needs. `base` is as the user gave it, for pictures; `computing` is what is trained on."""
+
+    config: TrainConfig  # with every default filled in
+    base: BaseModel
+    computing: BaseModel
+    dataset: Dataset
+    attached: Attached
+    optimizer: torch.optim.Optimizer
+    average: learning.Average | None
+    objective: Objective
+    texts: Texts
+    instance: PhotoSet
+    regularization: PhotoSet | None
+    class_prompt: str | None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.attached.parameter_groups().values() for p in group]
+
+    def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
+        """Compute a step's gradients. Returns its mean loss () and the photos seen."""
+        config = self.config
+        random = generator(config.seed, "step", step)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
+        size, parts = config.batch_size or 1, config.gradient_accumulation
+        total = torch.zeros((), device=self.base.device)
+        batches = self.instance.batches(step, size, parts, random)
+        for batch in batches:
+            captions = self._captions(self.instance, batch, random)
+            total += _backward(self.objective.losses(batch, self.texts(captions), random).sum() / size)
+            if config.prior_preservation and self.class_prompt is not None:
+                prompts = [self.class_prompt] * len(batch)
+                drift = self.objective.drift(
+                    batch, self.texts(prompts), self.texts.original(prompts), self.attached, random
+                )
+                total += _backward(drift.sum() / size * config.prior_loss_weight)
+        if self.regularization is not None:
+            for batch in self.regularization.batches(step, size, parts, random):
+                captions = self._captions(self.regularization, batch, random)
+                losses = self.objective.losses(batch, self.texts(captions), random)
+                total += _backward(losses.sum() / size * config.prior_loss_weight)
+        return total, batches
+
+    def _captions(self, photos: PhotoSet, batch: Batch, random: torch.Generator) -> list[str]:
+        captions = [photos.photos[index].caption for index in batch.photos]
+        if self.config.caption_dropout:
+            kept = torch.rand(len(captions), generator=random) >= self.config.caption_dropout
+            captions = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
+        return captions
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: the averaged weights where there is an average, float32."""
+        learning.evaluate_mode(self.optimizer, True)
+        if self.average is not None:
+            self.average.swap()
+        state = {key: value.clone() for key, value in self.attached.state().items()}
+        if self.average is not None:
+            self.average.swap()
+        learning.evaluate_mode(self.optimizer, False)
+        return state
+
+
+def _backward(loss: Tensor) -> Tensor:
+    loss.backward()
+    return loss.detach()
+
+
+def prepare(config: TrainConfig, on_progress: Callable[[str, int, int], None]) -> Job:
+    """Open the base, read the photos, encode both once, attach the adapters.
+
+    on_progress: told (what, done, all). Raises MaquetteError for everything that is the user's to mend.
+    """
+    device = defaults.pick_device(config.device)
+    dtype = defaults.pick_dtype(config.dtype, device)
+    base = load(config.base, device=device)
+    dataset = read_photos(config, base, on_progress)
+    config = defaults.resolve(config, base, dataset)
+    latents = encode_photos(base, dataset.photos, config.flip, lambda n, of: on_progress("encoding photos", n, of))
+    sets: dict[str, PhotoSet] = {}
+    for role in ("instance", "class"):
+        chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
+        if chosen:
+            photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
+            sets[role] = PhotoSet(photos, kept, config.seed, role)
+    class_prompt = _class_prompt(config, dataset)
+    computing = _computing(base, dtype, config.text_encoder)
+    captions = [photo.caption for photo in dataset.photos]
+    prompts = captions + ([class_prompt] if class_prompt else [])
+    texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
+    attached = _attach(config, computing)
+    optimizer = learning.make_optimizer(config, attached.parameter_groups())
+    learning.evaluate_mode(optimizer, False)
+    parameters = [p for group in attached.parameter_groups().values() for p in group]
+    average = learning.Average(parameters, config.ema_decay) if config.ema_decay else None
+    objective = Objective(config, computing)
+    return Job(
+        config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
+        sets.get("class"), class_prompt,
+    )  # fmt: skip
+
+
+def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]) -> Dataset:
+    """The photos with captions and buckets, as `maquette check` sees them."""
+    dataset = read_folder(
+        config.photos,
+        config.subject,
+        reg=config.reg,
+        repeats=config.repeats,
+        progress=lambda done, of: on_progress("reading photos", done, of),
+    )
+    resolution = config.resolution or base.spec.native_size
+    buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
+    dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets)
+    require_trainable(dataset)
+    return dataset
+
+
+def _class_prompt(config: TrainConfig, dataset: Dataset) -> str | None:
+    if not config.prior_preservation:
+        return None
+    subject = defaults.subject_of(config, dataset)
+    if subject is None:
+        raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
+    return caption_for_class(class_of(subject))
+
+
+def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseModel:
+    """The base in the arithmetic of training. On a CPU the original stays beside it, for exact sample pictures."""
+    if dtype == torch.float32:
+        return base
+    if base.device.type == "cuda":
+        base.unet.to(dtype)
+        return base
+    encoders = [copy.deepcopy(e) for e in base.text_encoders] if text_encoder else base.text_encoders
+    return replace(base, unet=copy.deepcopy(base.unet).to(dtype), text_encoders=encoders)
+
+
+def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
+    layers = config.layers or methods.METHODS[config.method].layers
+    slots = targets(computing, layers, config.text_encoder)
+    spec = MethodSpec(
+        rank=config.rank,
+        alpha=config.alpha,
+        conv_rank=config.conv_rank,
+        conv_alpha=config.conv_alpha,
+        dropout=config.dropout,
+        rank_dropout=config.rank_dropout,
+        module_dropout=config.module_dropout,
+        rank_stabilized=config.rank_stabilized,
+        seed=config.seed,
+    )
+    return methods.attach(config.method, slots, spec)
+
+
+def photo_names(job: Job, batches: list[Batch]) -> list[str]:
+    """The files that a step saw."""
+    seen = dict.fromkeys(index for batch in batches for index in batch.photos)
+    return [str(Path(job.instance.photos[index].name)) for index in seen]

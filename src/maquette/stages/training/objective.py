@@ -1,0 +1,71 @@
+"""What a step minimises: the denoising loss of photos, and what keeps the class as it was."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...config import TrainConfig
+from ...core import noise as N
+from ...core.denoiser import Conditioning
+from ...families.base import BaseModel
+from ...methods.base import Attached
+from .batches import Batch
+
+
+class Objective:
+    """Loss of batches against a base that carries adapters."""
+
+    def __init__(self, config: TrainConfig, base: BaseModel) -> None:
+        self.config = config
+        self.base = base
+        self.schedule = N.NoiseSchedule.from_config(
+            base.scheduler_config, zero_terminal_snr=config.zero_terminal_snr or None
+        ).to(base.device)
+        self._highest = min(config.max_timestep, len(self.schedule))
+
+    def losses(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Tensor:
+        """Weighted loss of each photo, (B,) float32, with gradients."""
+        noise, x_t, t = self._noised(batch.x0, random)
+        output = self.base.predict(x_t, t, conditioning).float()
+        return self._compare(output, self.schedule.target(batch.x0, noise, t), t)
+
+    def drift(
+        self,
+        batch: Batch,
+        conditioning: Conditioning,
+        original: Conditioning,
+        attached: Attached,
+        random: torch.Generator,
+    ) -> Tensor:
+        """Distance of each class prediction from the unadapted base's own, (B,): prior preservation without pictures.
+
+        conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
+        """
+        _, x_t, t = self._noised(batch.x0, random)
+        attached.set_multiplier(0.0)
+        with torch.no_grad():
+            target = self.base.predict(x_t, t, original).float()
+        attached.set_multiplier(1.0)
+        return self._compare(self.base.predict(x_t, t, conditioning).float(), target, t)
+
+    def _noised(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """noise, x_t and t: (B, C, h, w) twice and (B,)."""
+        config = self.config
+        low, high = min(config.min_timestep, self._highest - 1), self._highest
+        t = N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling).to(x0.device)
+        noise = torch.randn(x0.shape, generator=random).to(x0)
+        if config.noise_offset:
+            noise = N.offset_noise(noise, config.noise_offset, random, config.noise_offset_random)
+        if config.pyramid_noise_levels:
+            noise = N.pyramid_noise(noise, config.pyramid_noise_levels, config.pyramid_noise_discount, random)
+        seen = noise
+        if config.input_perturbation:
+            seen = noise + config.input_perturbation * torch.randn(x0.shape, generator=random).to(x0)
+        return noise, self.schedule.add_noise(x0, seen, t), t
+
+    def _compare(self, output: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        config = self.config
+        delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
+        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), None)
+        return loss * self.schedule.loss_weight(t, config.min_snr_gamma, config.debiased)

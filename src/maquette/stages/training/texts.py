@@ -1,0 +1,35 @@
+"""Captions as conditioning: encoded once and kept, or at every step where the text encoder learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...core.denoiser import Conditioning
+from ...families.base import BaseModel
+
+
+class Texts:
+    """Every prompt of a run. `live`: the text encoder is being trained."""
+
+    def __init__(self, base: BaseModel, prompts: Sequence[str], clip_skip: int, live: bool) -> None:
+        self._base, self._clip_skip, self._live = base, clip_skip, live
+        self._place = {prompt: i for i, prompt in enumerate(dict.fromkeys([*prompts, ""]))}
+        self._kept = self._encode_all(list(self._place))
+
+    @torch.no_grad()
+    def _encode_all(self, prompts: list[str]) -> Conditioning:
+        parts = [self._base.encode_text(prompts[i : i + 32], self._clip_skip) for i in range(0, len(prompts), 32)]
+        return Conditioning.cat(parts)
+
+    def original(self, prompts: Sequence[str]) -> Conditioning:
+        """As the untrained text encoder says it."""
+        return self._kept[[self._place[prompt] for prompt in prompts]]
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """As the text encoder says it now, with gradients where it learns."""
+        if not self._live:
+            return self.original(prompts)
+        distinct = list(dict.fromkeys(prompts))
+        return self._base.encode_text(distinct, self._clip_skip)[[distinct.index(prompt) for prompt in prompts]]
