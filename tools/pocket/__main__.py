@@ -30,9 +30,9 @@ def main() -> None:
         "--stage", choices=["vae", "towers", "pool", "unet", "all"], default="all", help="stop after it"
     )
     parser.add_argument("--vae-steps", type=int, default=2400)
-    parser.add_argument("--towers-steps", type=int, default=1500)
+    parser.add_argument("--towers-steps", type=int, default=950)
     parser.add_argument("--shards", type=int, default=10, help="pool size in units of 4,096 scenes")
-    parser.add_argument("--unet-steps", type=int, default=6000, help="of 64 samples; may be raised to continue")
+    parser.add_argument("--unet-steps", type=int, default=10000, help="of 32 samples; may be raised to continue")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the UNet's steps with falling rate")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()

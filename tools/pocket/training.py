@@ -62,7 +62,7 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         began = last = time.monotonic()
-        earlier = self.seconds
+        earlier, first = self.seconds, self.step
         while self.step < self.total:
             yield self.step
             self.step += 1
@@ -70,4 +70,5 @@ class Run:
             if time.monotonic() - last > self.save_seconds:
                 self.save()
                 last = time.monotonic()
-        self.save()
+        if self.step > first:
+            self.save()

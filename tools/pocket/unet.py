@@ -20,7 +20,7 @@ from .vae import to_tensor
 
 MIN_SNR_GAMMA = 5.0
 EMPTY_CAPTIONS = 0.1
-MATRIX_RATE, OTHER_RATE = 1.5e-3, 1.5e-3  # learning rates: Muon on matrices and convolutions, AdamW on the rest
+LEARNING_RATE = 1.5e-3
 SHARD = 4096
 
 SCHEDULER = {
@@ -92,39 +92,6 @@ def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any
     return Pool(torch.cat([p["mean"] for p in parts]), torch.cat([p["std"] for p in parts]), caption, torch.cat(texts))
 
 
-class Optimizer:
-    """torch's Muon on everything with two or more dimensions (convolutions seen as matrices), AdamW on the rest."""
-
-    def __init__(self, unet: nn.Module) -> None:
-        first_last = {id(p) for m in (unet.conv_in, unet.conv_out) for p in m.parameters()}
-        self.wide = [p for p in unet.parameters() if p.ndim >= 2 and id(p) not in first_last]
-        wide = {id(p) for p in self.wide}
-        self.flat = [nn.Parameter(p.data.view(len(p), -1)) for p in self.wide]  # share storage with the weights
-        self.muon = torch.optim.Muon(self.flat, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        self.adam = torch.optim.AdamW(
-            [p for p in unet.parameters() if id(p) not in wide],
-            lr=OTHER_RATE,
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-            fused=True,
-        )
-
-    def step(self, factor: float) -> None:
-        for flat, p in zip(self.flat, self.wide, strict=True):
-            flat.grad = p.grad.view(len(p), -1)
-        self.muon.param_groups[0]["lr"] = MATRIX_RATE * factor
-        self.adam.param_groups[0]["lr"] = OTHER_RATE * factor
-        self.muon.step()
-        self.adam.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
-
-
 def alphas_cumprod() -> Tensor:
     betas = torch.linspace(SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
@@ -142,14 +109,14 @@ def loss_of(unet: nn.Module, z: Tensor, texts: Tensor, noise: Tensor, t: Tensor,
 
 
 def train(
-    pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 64
+    pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 32
 ) -> UNet2DConditionModel:
     """Train or continue; returns the averaged weights. State: folder/unet.pt. `steps` may be changed between runs."""
     torch.manual_seed(seed)
     unet = build()
     unet.set_attn_processor(AttnProcessor())  # plain bmm + softmax: faster than SDPA on a CPU at these sizes
-    optimizer = Optimizer(unet)
-    mean = Averaged(unet, 0.998)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    mean = Averaged(unet, 0.999)
     run = Run(folder / "unet.pt", steps, {"unet": unet, "optimizer": optimizer, "mean": mean})
     abar = alphas_cumprod()
     window: list[float] = []
@@ -165,7 +132,8 @@ def train(
         loss = loss_of(unet, z, pool.texts[rows].float(), noise, t, abar)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step(warm_stable_decay(step, steps, warmup=100, decay=decay))
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm_stable_decay(step, steps, warmup=100, decay=decay)
+        optimizer.step()
         unet.zero_grad()
         mean.update(step)
         window.append(loss.item())
