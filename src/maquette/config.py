@@ -125,7 +125,7 @@ class TrainConfig(StageConfig):
 
     caption_dropout: Fraction = 0.0
     """Share of captions replaced by nothing, so that guidance keeps its meaning."""
-    min_snr_gamma: float | None = Field(default=5.0, ge=0)
+    min_snr_gamma: float = Field(default=5.0, ge=0)
     """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off."""
     debiased: bool = False
     """Weigh timesteps by the debiased estimation loss."""

@@ -63,7 +63,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset) -> TrainConfig:
+def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch.dtype) -> TrainConfig:
     """The configuration with every default filled in, as run.toml records it."""
     family = recipe(base.spec)
     on_cuda = base.device.type == "cuda"
@@ -81,7 +81,9 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset) -> TrainConf
             "save_every_steps": config.save_every_steps or max(1, math.ceil(steps / 4)),
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
-            "min_snr_gamma": config.min_snr_gamma or None,
+            "dtype": "bf16" if dtype == torch.bfloat16 else "fp32",
+            "photos": config.photos.expanduser().resolve(),  # so that the run can be gone on with from any folder
+            "reg": config.reg and config.reg.expanduser().resolve(),
         }
     )
 

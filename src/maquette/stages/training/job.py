@@ -103,7 +103,7 @@ def prepare(config: TrainConfig, on_progress: Callable[[str, int, int], None]) -
     dtype = defaults.pick_dtype(config.dtype, device)
     base = load(config.base, device=device)
     dataset = read_photos(config, base, on_progress)
-    config = defaults.resolve(config, base, dataset)
+    config = defaults.resolve(config, base, dataset, dtype)
     latents = encode_photos(base, dataset.photos, config.flip, lambda n, of: on_progress("encoding photos", n, of))
     sets: dict[str, PhotoSet] = {}
     for role in ("instance", "class"):

@@ -68,4 +68,4 @@ class Objective:
         config = self.config
         delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
         loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), None)
-        return loss * self.schedule.loss_weight(t, config.min_snr_gamma, config.debiased)
+        return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased)

@@ -1,0 +1,185 @@
+"""maquette train: from photos to a LoRA file, and going on with a run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import TrainConfig, parse_setting, read_toml
+from ..errors import MaquetteError
+
+if TYPE_CHECKING:
+    from ..run import Event
+    from ..stages.train import TrainResult
+
+STOPPED = 130  # exit code of a run that was interrupted, as shells have it
+
+
+def _described(key: str, *names: str, **more: Any) -> Any:
+    """An option whose help is the documentation of its key."""
+    return typer.Option(*names, help=TrainConfig.describe(key), show_default=False, **more)
+
+
+def command(
+    photos: Annotated[Path | None, typer.Argument(help=TrainConfig.describe("photos"), show_default=False)] = None,
+    subject: Annotated[str | None, _described("subject")] = None,
+    base: Annotated[str | None, _described("base")] = None,
+    method: Annotated[str | None, _described("method")] = None,
+    reg: Annotated[Path | None, _described("reg")] = None,
+    steps: Annotated[int | None, _described("steps")] = None,
+    epochs: Annotated[int | None, _described("epochs")] = None,
+    rank: Annotated[int | None, _described("rank")] = None,
+    out: Annotated[Path | None, _described("out")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of keys and values; the command line wins over it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other key, as key=value; may be given again.")
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key of --set and --config, and stop.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, to the same file as without a stop.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a LoRA on PHOTOS. Ctrl-C finishes the step, saves, and says how to go on.
+
+    Examples:
+
+      maquette train photos/ --subject "zkw robot"
+
+      maquette train photos/ --subject "ohwx man" --base sd15.safetensors --rank 32 --set learning_rate=5e-5
+
+      maquette train --resume runs/zkw-robot
+    """
+    if keys:
+        for key in TrainConfig.model_fields:
+            print(f"{key:28} {TrainConfig.describe(key)}")
+        return
+    given = {
+        "photos": photos, "subject": subject, "base": base, "method": method, "reg": reg, "steps": steps,
+        "epochs": epochs, "rank": rank, "out": out,
+    }  # fmt: skip
+    values = {key: value for key, value in given.items() if value is not None}
+    values |= dict(parse_setting(setting) for setting in settings or [])
+    result = _train(values, config, resume)
+    if json_output:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _say(result)
+    if result.status == "stopped":
+        raise typer.Exit(STOPPED)
+
+
+def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> TrainResult:
+    from ..stages import train
+
+    cancel = threading.Event()
+    with _interruptible(cancel), Display() as display:
+        if resume is not None:
+            if config is not None or "photos" in values:
+                raise MaquetteError(
+                    "--resume goes on with the run's own photos and configuration; leave the others out."
+                )
+            return train.resume(resume, values, display, cancel)
+        if config is not None:
+            values = read_toml(config) | values
+        if "photos" not in values:
+            raise MaquetteError('Which photos? maquette train PHOTOS --subject "ohwx man"')
+        source = str(config) if config else "the command line"
+        return train.run(TrainConfig.parse(values, source), display, cancel)
+
+
+@contextmanager
+def _interruptible(cancel: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `cancel`; a second one ends the program at once (the states on disk stay whole)."""
+
+    def handle(number: int, frame: Any) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+        print("\nStopping after this step, and saving …", file=sys.stderr)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Display:
+    """Events as a progress bar with loss, speed and remaining time, on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._smooth: float | None = None
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        data = event.data
+        if event.kind == "progress":
+            self._show(data["what"], data["done"], data["of"], "")
+        elif event.kind == "metric":
+            loss = data["loss"]
+            self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
+            facts = f"loss {self._smooth:.4f}  {data['images_per_second']:.1f} images/s"
+            facts += f"  {_time(data['remaining_seconds'])} left"
+            self._show("training", data["step"], data["steps"], facts)
+        elif event.kind == "warning":
+            self._console.print(f"[yellow]warning:[/] {_plain(data['message'])}", highlight=False)
+        elif event.kind == "saved":
+            self._console.print(f"saved {_plain(data['path'])}", highlight=False)
+
+    def _show(self, what: str, done: int, of: int, facts: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=of, facts=facts)
+        self._bar.update(self._tasks[what], completed=done, total=of, facts=facts)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _say(result: TrainResult) -> None:
+    speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"
+    if result.status == "stopped":
+        print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with:")
+        print(f"  maquette train --resume {result.run}")
+        return
+    print(f"{result.steps} steps in {speed}.")
+    print(f"LoRA:   {result.file}")
+    print(f"Report: {result.report}")
