@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,23 +51,48 @@ def look_at(opened: OpenedPhoto) -> Look:
     image = opened.image
     scale = min(1.0, LOOK_SIZE / max(image.size))
     size = max(3, round(image.width * scale)), max(3, round(image.height * scale))
-    small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    grey = np.asarray(small.convert("L"), dtype=np.float32)
-    edges = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
-    p1, p5, p95, p99 = (float(x) for x in np.percentile(grey, (1, 5, 95, 99)))
+    small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0) if size != image.size else image
+    shades = small.convert("L")
+    grey = np.asarray(shades, dtype=np.int16)
+    edges = np.abs(grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1])
+    p1, p5, p95, p99 = _percentiles(np.array(shades.histogram()), (1, 5, 95, 99))
+    strongest = _percentiles(np.bincount(edges.ravel()), (99,))[0]
+    plain, mirrored = _hashes(shades)
     return Look(
-        hash=_hash(small),
-        mirrored=_hash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        hash=plain,
+        mirrored=mirrored,
         colours=np.asarray(small.resize((8, 8), Image.Resampling.BOX)),
-        sharpness=float(np.percentile(np.abs(edges), 99)) / max(1.0, p99 - p1),
+        sharpness=strongest / max(1.0, p99 - p1),
         brightness=(p1, p5, p95, p99),
     )
 
 
-def _hash(image: Image) -> int:
-    import imagehash
+def _percentiles(histogram: np.ndarray, percents: Sequence[int]) -> tuple[float, ...]:
+    """The values below which so many per cent of a histogram lie."""
+    import numpy as np
 
-    return int(str(imagehash.phash(image)), 16)
+    below = np.cumsum(histogram)
+    return tuple(float(np.searchsorted(below, below[-1] * percent / 100)) for percent in percents)
+
+
+@cache
+def _cosines() -> np.ndarray:
+    """(8, 32): the eight lowest basis functions of a 32-point cosine transform."""
+    import numpy as np
+
+    return np.cos(np.pi / 32 * np.outer(np.arange(8), np.arange(32) + 0.5))
+
+
+def _hashes(shades: Image) -> tuple[int, int]:
+    """Perceptual hash (pHash: low cosine frequencies against their median) of a picture and of its mirror image."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(shades.resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = _cosines() @ pixels @ _cosines().T  # (8, 8): vertical by horizontal frequency
+    mirrored = low * np.array([1, -1] * 4)  # mirroring turns the sign of odd horizontal frequencies
+    first, second = (np.packbits(x > np.median(x)).tobytes() for x in (low, mirrored))
+    return int.from_bytes(first, "big"), int.from_bytes(second, "big")
 
 
 def examine_photos(dataset: Dataset, looks: Mapping[Path, Look]) -> list[Problem]:
