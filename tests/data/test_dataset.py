@@ -73,3 +73,11 @@ def test_manifest_tells_what_was_trained_on(fault_folder: Path) -> None:
     square = plan(read_folder(fault_folder, "zkw robot"), 64, latent_factor=4, aspect_buckets=False)
     assert bucket_counts(square.photos) == {(64, 64): 5}
     assert [(p.crop.left, p.crop.top) for p in square.photos if p.crop] == [(10, 0)] * 5
+
+
+def test_a_photo_that_changes_after_planning_is_refused(quadrants: MakeImage, tmp_path: Path) -> None:
+    quadrants(64, 64).save(tmp_path / "a.png")
+    photo = plan(read_folder(tmp_path, "x y"), 64, latent_factor=4).photos[0]
+    quadrants(64, 64).rotate(90).save(tmp_path / "a.png")
+    with pytest.raises(MaquetteError, match=r"a\.png changed while it was in use"):
+        pixels(photo)

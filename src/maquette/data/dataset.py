@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import MaquetteError
 from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for, square_rules
 from .images import read_photo
 
@@ -108,7 +109,7 @@ def _too_small(photo: Photo, crop: Crop) -> Problem:
 def pixels(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Tensor:
     """The photo cut and scaled to its bucket: float32 (3, H, W) in [-1, 1]. `crop` replaces the planned one.
 
-    Raises MaquetteError when the file has changed so that it cannot be read any more.
+    Raises MaquetteError when the file has changed since the folder was read.
     """
     import numpy as np
     import torch
@@ -124,10 +125,10 @@ def picture(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Any:
     crop = crop or photo.crop
     if crop is None:
         raise ValueError(f"{photo.name} has no bucket yet: call plan() first")
-    image = read_photo(photo.path).image
-    if image.size != crop.original:
-        crop = crop_box(image.size, crop.bucket)  # the file was replaced since it was planned
-    cut = image.resize(crop.bucket, Image.Resampling.LANCZOS, box=crop.box)
+    opened = read_photo(photo.path, photo.name)
+    if opened.sha256 != photo.sha256:
+        raise MaquetteError(f"{photo.name} changed while it was in use; start again.")
+    cut = opened.image.resize(crop.bucket, Image.Resampling.LANCZOS, box=crop.box)
     return ImageOps.mirror(cut) if flip else cut
 
 

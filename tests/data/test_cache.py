@@ -1,0 +1,165 @@
+"""The latent cache: found by content only, whole or not at all, bounded."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maquette.data.cache import LatentCache, cache_folder, latent_key, latents_of
+from maquette.data.dataset import Photo, pixels, plan
+from maquette.data.layouts import read_folder
+
+MakeImage = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def photos(quadrants: MakeImage, tmp_path: Path) -> list[Photo]:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        quadrants(64 + 8 * number, 64).save(tmp_path / "photos" / f"{number}.png")
+    return plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
+
+
+class Encoder:
+    """Stands for a VAE; counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool]] = []
+
+    def __call__(self, photo: Photo, flip: bool) -> tuple[Tensor, Tensor]:
+        self.asked.append((photo.name, flip))
+        mean = pixels(photo, flip=flip)[:, ::4, ::4]
+        return mean, mean.abs() + 0.1
+
+
+def test_second_time_comes_from_the_cache_bit_for_bit(photos: list[Photo], tmp_path: Path) -> None:
+    first, second = Encoder(), Encoder()
+    cache = LatentCache(tmp_path / "cache")
+    fresh = latents_of(photos, first, "vae", cache, (False, True))
+    again = latents_of(photos, second, "vae", LatentCache(tmp_path / "cache"), (False, True))
+    assert len(first.asked) == 6 and second.asked == []
+    for row, other in zip(fresh, again, strict=True):
+        for (mean, std), (mean2, std2) in zip(row, other, strict=True):
+            assert torch.equal(mean, mean2) and torch.equal(std, std2)
+    assert not torch.equal(fresh[0][0][0], fresh[0][1][0])
+    assert sorted(p.name for p in (tmp_path / "photos").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_changed_pixel_crop_encoder_or_mirror_is_another_entry(photos: list[Photo], tmp_path: Path) -> None:
+    photo = photos[1]
+    assert photo.crop is not None
+    keys = {
+        latent_key(photo, "vae"),
+        latent_key(photo, "vae", flip=True),
+        latent_key(photo, "other vae"),
+        latent_key(replace(photo, sha256="0" * 64), "vae"),
+        latent_key(replace(photo, crop=replace(photo.crop, left=photo.crop.left + 1)), "vae"),
+        latent_key(replace(photo, crop=replace(photo.crop, bucket=(72, 56))), "vae"),
+    }
+    assert len(keys) == 6
+    # the name alone does not matter: a renamed photo is the same photo
+    assert latent_key(replace(photo, name="new.png", path=Path("new.png")), "vae") in keys
+
+
+def test_same_name_new_content_is_encoded_again(photos: list[Photo], quadrants: MakeImage, tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path / "cache")
+    old = latents_of(photos, Encoder(), "vae", cache)
+    quadrants(64, 64).rotate(180).save(tmp_path / "photos" / "0.png")
+    encoder = Encoder()
+    renewed = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
+    new = latents_of(renewed, encoder, "vae", cache)
+    assert encoder.asked == [("0.png", False)]
+    assert not torch.equal(old[0][0][0], new[0][0][0])
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other entry"])
+def test_damaged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, damage: str) -> None:
+    cache = LatentCache(tmp_path / "cache")
+    latents_of(photos, Encoder(), "vae", cache)
+    path = cache.path(latent_key(photos[0], "vae"))
+    data = bytearray(path.read_bytes())
+    if damage == "bit":
+        data[-3] ^= 1
+    other = cache.path(latent_key(photos[1], "vae")).read_bytes()
+    path.write_bytes(
+        {"cut": bytes(data[: len(data) // 2]), "bit": bytes(data), "empty": b"", "other entry": other}[damage]
+    )
+    encoder = Encoder()
+    latents = latents_of(photos, encoder, "vae", cache)
+    assert encoder.asked == [("0.png", False)]
+    assert torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
+
+
+def test_size_bound_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path)
+    tensor = torch.zeros(4, 16, 16)
+    for number in range(10):
+        cache.put(f"{number:064d}", tensor, tensor)
+        os.utime(cache.path(f"{number:064d}"), (number, number))
+    one = cache.path(f"{0:064d}").stat().st_size
+    assert cache.get(f"{0:064d}") is not None  # used just now
+    bounded = LatentCache(tmp_path, most_bytes=4 * one)
+    assert bounded.trim() == 6 * one
+    assert [n for n in range(10) if bounded.get(f"{n:064d}")] == [0, 7, 8, 9]
+
+
+def test_leftovers_of_killed_processes_go_when_they_are_old(tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path)
+    cache.put("ab" * 32, torch.zeros(1), torch.zeros(1))
+    old, young = cache.folder / "ab" / "old.tmp", cache.folder / "ab" / "young.tmp"
+    old.write_bytes(b"x" * 7)
+    young.write_bytes(b"x")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert cache.trim() == 7
+    assert not old.exists() and young.exists() and cache.get("ab" * 32) is not None
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MAQUETTE_CACHE", raising=False)
+    assert cache_folder(Path("runs")) == Path("runs/.cache")
+    monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path))
+    assert cache_folder(Path("runs")) == tmp_path
+
+
+WRITER = """
+import sys, torch
+from maquette.data.cache import LatentCache
+cache = LatentCache(sys.argv[1])
+print("ready", flush=True)
+for number in range(5000):
+    key = f"{number * 7919 % 5000:064x}"
+    if cache.get(key) is None:
+        cache.put(key, torch.full((4, 16, 16), float(int(key, 16))), torch.ones(4, 16, 16))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.heavy
+def test_five_thousand_entries_survive_ten_kills_with_two_writers(tmp_path: Path) -> None:
+    moments = random.Random(3)
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    for _ in range(10):
+        writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        for writer in writers:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0.01, 0.4))
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("done\n")
+    cache = LatentCache(tmp_path)
+    for number in range(5000):
+        latent = cache.get(f"{number:064x}")
+        assert latent is not None and (latent[0] == number).all() and (latent[1] == 1).all()
