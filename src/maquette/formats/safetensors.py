@@ -231,7 +231,8 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
         raise MaquetteError(f"{path} is empty (0 bytes); download or copy it again.")
     if size < 8:
         raise MaquetteError(f"{path} is not a safetensors file: it has only {size} bytes.")
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+    too_long = int.from_bytes(start, "little") > MAX_HEADER  # a header of 128 or 640 bytes begins as a pickle does
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and too_long):
         raise MaquetteError(f"{path} is a PyTorch pickle with the wrong name; rename it to .ckpt, or convert it.")
     if start.startswith(b"version "):
         raise MaquetteError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
