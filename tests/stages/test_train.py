@@ -1,0 +1,242 @@
+"""Training on the pocket base, a few steps at a time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maquette.config import TrainConfig
+from maquette.errors import MaquetteError
+from maquette.formats import safetensors
+from maquette.run import Event
+from maquette.stages import train
+from maquette.stages.training import state
+
+COLOURS = {"red": (220, 40, 40), "blue": (50, 80, 220), "green": (50, 170, 70)}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five photos of a yellow disc, of two shapes, with captions."""
+    folder = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[0:96, 0:96]
+    for i in range(5):
+        name, colour = list(COLOURS.items())[i % 3]
+        pixels = np.full((96, 96, 3), colour, np.uint8)
+        pixels[(x - 30 - 8 * i) ** 2 + (y - 48) ** 2 < 22**2] = (240, 220, 60)
+        Image.fromarray(pixels[: 96 if i < 3 else 64]).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a photo of zkw disc on a {name} background")
+    return folder
+
+
+SMALL = {"subject": "zkw disc", "sample_prompts": [], "batch_size": 2, "steps": 4, "rank": 2, "dtype": "fp32"}
+
+
+def config(photos: Path, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig.parse({"photos": photos, "out": out, **SMALL, **changes})
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_complete_files(photos: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = train.run(config(photos, tmp_path / "disc", save_every_steps=2), events.append)
+    run = tmp_path / "disc"
+    assert result.status == "finished" and result.step == 4 and result.file == str(run / "disc.safetensors")
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "disc-000002.safetensors",
+        "disc-000004.safetensors",
+    ]
+    header = safetensors.read_header(run / "disc.safetensors")
+    assert len([k for k in header.tensors if k.endswith(".alpha")]) == len(header.tensors) / 3 > 50
+    facts = header.metadata
+    assert facts["ss_output_name"] == "disc" and facts["modelspec.trigger_phrase"] == "zkw disc"
+    assert facts["ss_base_model_version"] == "maquette_pocket" and facts["modelspec.prediction_type"] == "v"
+    assert facts["sshs_model_hash"] == safetensors.body_sha256(run / "disc.safetensors")
+    assert str(tmp_path) not in json.dumps(facts) and str(photos) not in json.dumps(facts)
+    assert safetensors.read_metadata(run / "checkpoints/disc-000002.safetensors")["ss_output_name"] == "disc-000002"
+    sidecar = json.loads((run / "disc.json").read_text())
+    assert sidecar["activation text"] == "zkw disc" and sidecar["sd version"] == "Unknown"
+    kinds = [event.kind for event in events]
+    assert kinds.count("metric") == 4 and kinds.count("saved") == 3 and kinds[-1] == "done"
+    report = (run / "report.html").read_text()
+    assert "maquette generate" in report and "&lt;lora:disc:0.8&gt;" in report and "<svg" in report
+    assert len(json.loads((run / "dataset.json").read_text())["photos"]) == 5
+
+
+def test_the_adapter_moves_and_the_loss_is_that_of_the_base_at_first(photos: Path, tmp_path: Path) -> None:
+    train.run(config(photos, tmp_path / "a"))
+    train.run(config(photos, tmp_path / "b", learning_rate=1e-9))
+    assert losses(tmp_path / "a")[0] == losses(tmp_path / "b")[0]
+    moved = safetensors.load(tmp_path / "a/a.safetensors")
+    assert max(t.abs().max().item() for k, t in moved.items() if "lora_up" in k) > 1e-3
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(photos: Path, tmp_path: Path) -> None:
+    files = []
+    for folder, seed in (("1", 7), ("2", 7), ("3", 8)):
+        train.run(config(photos, tmp_path / folder / "disc", seed=seed))
+        files.append((tmp_path / folder / "disc/disc.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"optimizer": "adafactor", "ema_decay": 0.9, "flip": True, "caption_dropout": 0.5, "buckets": True},
+    {"optimizer": "lion", "method": "dora", "dropout": 0.2, "rank_dropout": 0.2, "text_encoder": True},
+    {"optimizer": "prodigy", "learning_rate": 1.0, "method": "locon", "noise_offset": 0.1, "dtype": "bf16"},
+    {"optimizer": "schedule-free-adamw", "prior_preservation": True, "gradient_accumulation": 2},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: c.get("optimizer", "plain"))
+def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    """Stopped twice, after steps 1 and 3, as another thread would do it."""
+    if changes.get("optimizer") in ("prodigy", "schedule-free-adamw"):
+        pytest.importorskip("pytorch_optimizer")
+    whole = train.run(config(photos, tmp_path / "whole/disc", **changes))
+    run = tmp_path / "parts/disc"
+
+    def stop_after(step: int, cancel: threading.Event) -> Callable[[Event], None]:
+        return lambda event: cancel.set() if event.kind == "metric" and event.data["step"] == step else None
+
+    cancel = threading.Event()
+    first = train.run(config(photos, run, **changes), stop_after(1, cancel), cancel)
+    assert first.status == "stopped" and first.step == 1 and first.file is None
+    cancel = threading.Event()
+    assert train.resume(run, None, stop_after(3, cancel), cancel).step == 3
+    last = train.resume(run)
+    assert last.status == "finished" and whole.file and last.file
+    assert Path(whole.file).read_bytes() == Path(last.file).read_bytes()
+    assert losses(tmp_path / "whole/disc") == losses(run)
+
+
+def test_killed_in_the_middle_goes_on_byte_identically(photos: Path, tmp_path: Path) -> None:
+    train.run(config(photos, tmp_path / "whole/disc", steps=12, save_every_steps=3))
+    settings = config(photos, tmp_path / "killed/disc", steps=12, save_every_steps=3)
+    (tmp_path / "run.toml").write_text(settings.to_toml())
+    code = (
+        "import sys\nfrom maquette.config import TrainConfig\nfrom maquette.stages import train\n"
+        "def tell(event):\n    if event.kind == 'metric': print(event.data['step'], flush=True)\n"
+        f"train.run(TrainConfig.read({str(tmp_path / 'run.toml')!r}), tell)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) >= 8:
+            os.kill(child.pid, signal.SIGKILL)
+            break
+    child.communicate()
+    result = train.resume(tmp_path / "killed/disc")
+    assert result.status == "finished" and result.file
+    assert Path(result.file).read_bytes() == (tmp_path / "whole/disc/disc.safetensors").read_bytes()
+
+
+def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "disc"
+    train.run(config(photos, run, save_every_steps=1))
+    before = (run / "disc.safetensors").read_bytes()
+    with (run / "state/000004/optimizer.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    found = state.latest(train.RunFolder(run))
+    assert found is not None and found[0] == 3
+    result = train.resume(run)
+    assert result.file and Path(result.file).read_bytes() == before
+
+
+def test_steps_may_be_changed_on_resume_and_other_things_not(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "disc"
+    train.run(config(photos, run))
+    warnings: list[str] = []
+    result = train.resume(
+        run, {"steps": 6}, lambda e: warnings.append(e.data["message"]) if e.kind == "warning" else None
+    )
+    assert result.step == 6 and warnings == [
+        "The run now ends at step 6: from step 4 the learning rate follows that length."
+    ]
+    with pytest.raises(MaquetteError, match=r"A resumed run cannot change 'rank', only .*steps"):
+        train.resume(run, {"rank": 4})
+
+
+def test_resume_refuses_other_photos(photos: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "photos"
+    copy.mkdir()
+    for file in photos.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    train.run(config(copy, tmp_path / "disc"))
+    (copy / "0.txt").write_text("another caption")
+    with pytest.raises(MaquetteError, match=r"The photos have changed since .*\(0\.png\)"):
+        train.resume(tmp_path / "disc", {"steps": 5})
+
+
+def test_a_taken_folder_is_refused_before_any_work(photos: Path, tmp_path: Path) -> None:
+    train.run(config(photos, tmp_path / "disc", steps=1))
+    with pytest.raises(MaquetteError, match="already holds a run"):
+        train.run(config(photos / "missing", tmp_path / "disc"))
+
+
+def test_loss_that_is_not_finite_is_skipped_once_then_stops(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maquette.stages.training.objective import Objective
+
+    real, calls, bad = Objective.losses, [0], {1}
+
+    def poisoned(self: Objective, *args: Any) -> torch.Tensor:
+        calls[0] += 1
+        value = real(self, *args)
+        return value * float("nan") if calls[0] - 1 in bad else value
+
+    monkeypatch.setattr(Objective, "losses", poisoned)
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            warnings.append(event.data["message"])
+
+    result = train.run(config(photos, tmp_path / "once"), listen)
+    assert result.status == "finished" and len(warnings) == 1
+    assert warnings[0].startswith("Step 2 was skipped") and ".png" in warnings[0]
+    weights = safetensors.load(tmp_path / "once/once.safetensors")
+    assert all(t.isfinite().all() for t in weights.values())
+    calls[0], bad = 0, {2, 3}
+    with pytest.raises(MaquetteError, match=r"not finite at steps 3 and 4 \(photos .*\.png"):
+        train.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=1))
+    found = state.latest(train.RunFolder(tmp_path / "twice"))
+    assert found is not None
+    kept = safetensors.load(found[1] / "adapter.safetensors")
+    assert all(t.isfinite().all() for t in kept.values())
+
+
+def test_disk_without_room_stops_before_the_start(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(MaquetteError, match=r"has 0 MB left, the run needs \d+ MB"):
+        train.run(config(photos, tmp_path / "disc"))
+
+
+def test_keep_last_keeps_the_last(photos: Path, tmp_path: Path) -> None:
+    train.run(config(photos, tmp_path / "disc", save_every_steps=1, keep_last=2))
+    assert list(train.RunFolder(tmp_path / "disc").checkpoints()) == [3, 4]
+
+
+def test_class_word_is_needed_for_prior_preservation(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match="needs the class word"):
+        train.run(config(photos, tmp_path / "disc", subject=None, prior_preservation=True))
