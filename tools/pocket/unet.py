@@ -126,9 +126,8 @@ def train(
         z = pool.mean[i].float() + pool.std[i].float() * torch.randn(batch, 4, 16, 16, generator=g)
         rows = torch.where(torch.rand(batch, generator=g) < EMPTY_CAPTIONS, 0, pool.caption[i])
         noise = torch.randn(batch, 4, 16, 16, generator=g)
-        t = (
-            (torch.arange(batch) + torch.rand(batch, generator=g)) * 1000 / batch
-        ).long()  # stratified over the schedule
+        u = (torch.arange(batch) + torch.rand(batch, generator=g)) / batch  # stratified over the schedule
+        t = (u * 1000).long().clamp(max=999)
         loss = loss_of(unet, z, pool.texts[rows].float(), noise, t, abar)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
