@@ -1,0 +1,80 @@
+"""maquette caption: write and edit the text files beside photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..stages.caption import CaptionResult
+
+_SHOWN = 20  # captions printed; --json has them all
+
+
+def command(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos.", show_default=False)],
+    subject: Annotated[str | None, typer.Option(help='Rare word and class: "ohwx man".')] = None,
+    captioner: Annotated[
+        str, typer.Option(help="template, blip, wd14, a model folder, or hf:owner/name.")
+    ] = "template",
+    model: Annotated[Path | None, typer.Option(help="Folder of the captioner's weights.")] = None,
+    template: Annotated[str | None, typer.Option(help='What "template" writes: "a photo of {subject}".')] = None,
+    overwrite: Annotated[bool, typer.Option(help="Also replace existing captions; the old are kept as .bak.")] = False,
+    replace: Annotated[list[str] | None, typer.Option(help="Replace words: old=new; may be given again.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="Remove this tag; may be given again.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="Add this tag where it lacks; may be given again.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Text before every caption.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Text behind every caption.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only show what would be written.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write a caption beside each photo of PHOTOS that has none, and edit many at once.
+
+    Captions that exist are kept unless edited or --overwrite is given; what is replaced is kept as a .bak file.
+
+    Examples:
+
+      maquette caption photos/ --subject "ohwx man"
+
+      maquette caption photos/ --captioner blip --subject "ohwx man"
+
+      maquette caption photos/ --replace "shirt=blue shirt" --add outdoors --dry-run
+    """
+    from ..stages.caption import CaptionConfig, run
+
+    values: dict[str, Any] = {
+        "photos": photos,
+        "subject": subject,
+        "captioner": captioner,
+        "model": model,
+        "template": template,
+        "overwrite": overwrite,
+        "replace": replace,
+        "remove": remove,
+        "add": add,
+        "prefix": prefix,
+        "suffix": suffix,
+        "dry_run": dry_run,
+    }
+    result = run(CaptionConfig.parse({key: value for key, value in values.items() if value is not None}, "caption"))
+    if json_output:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        return
+    for line in _lines(result):
+        print(line)
+
+
+def _lines(result: CaptionResult) -> list[str]:
+    """What was done, for a person."""
+    lines = [f"{caption.file}: {caption.after}" for caption in result.written[:_SHOWN]]
+    if len(result.written) > _SHOWN:
+        lines.append(f"… and {len(result.written) - _SHOWN} more")
+    lines += [("left out: " if problem.left_out else "") + problem.message for problem in result.problems]
+    verb = "would be written" if result.dry_run else "written"
+    kept = len(result.captions) - len(result.written)
+    backups = sum(caption.backup is not None for caption in result.captions)
+    saved = f"; {backups} old ones kept as .bak" if backups else ""
+    return [*lines, f"{len(result.written)} captions {verb}, {kept} kept as they were{saved}."]

@@ -1,0 +1,154 @@
+"""`maquette caption`: write a caption beside each photo that has none, and edit many captions at once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ..config import StageConfig
+from ..data.caption_edit import Edits, name_subject, parse_replacements
+from ..data.captions import TEMPLATE, caption_for_subject
+from ..data.dataset import Photo, Problem
+from ..data.layouts import read_folder
+from ..errors import MaquetteError
+from ..run import Event, Listener, ignore, write_text
+from .captioners import Captioner, open_captioner
+
+
+class CaptionConfig(StageConfig):
+    """Which captions to write, and what to change in those that are there."""
+
+    photos: Path
+    """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
+    subject: str | None = None
+    """The rare word and the class, "ohwx man"; a Kohya folder's name says it too."""
+    captioner: str = "template"
+    """template, blip, wd14, or the folder of an image-to-text model of transformers."""
+    model: Path | None = None
+    """Where the captioner's weights are, when not in models/ under the captioner's name."""
+    template: str = TEMPLATE
+    """What the captioner "template" writes."""
+    overwrite: bool = False
+    """Also write captions that exist; the old ones are kept as .bak files."""
+    replace: list[str] = Field(default_factory=list)
+    """Replace whole words in every caption: old=new."""
+    remove: list[str] = Field(default_factory=list)
+    """Remove this comma-separated tag from every caption."""
+    add: list[str] = Field(default_factory=list)
+    """Add this tag to every caption that lacks it."""
+    prefix: str = ""
+    """Put this before every caption that does not begin with it."""
+    suffix: str = ""
+    """Put this behind every caption that does not end with it."""
+    dry_run: bool = False
+    """Only show what would be written."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One photo's caption before and after; `file` is relative to the folder."""
+
+    photo: str
+    file: str
+    before: str | None
+    after: str
+    backup: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+@dataclass
+class CaptionResult:
+    """What was written, or would be."""
+
+    folder: str
+    captioner: str
+    dry_run: bool
+    captions: list[Captioned] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def written(self) -> list[Captioned]:
+        return [caption for caption in self.captions if caption.changed]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"written": len(self.written)}
+
+
+def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
+    """Write and edit captions. Emits "progress" with `done` and `total` photos.
+
+    Raises MaquetteError when the folder holds no photo, a caption cannot be read, the subject is needed and not named,
+    or the captioner's weights are missing.
+    """
+    edits = Edits(
+        parse_replacements(config.replace),
+        tuple(config.remove),
+        tuple(config.add),
+        " ".join(config.prefix.split()),
+        " ".join(config.suffix.split()),
+    )
+    dataset = read_folder(config.photos, config.subject, template=config.template)
+    for problem in dataset.problems:
+        if problem.blocking:
+            raise MaquetteError(problem.message)
+    wanted = [photo for photo in dataset.photos if config.overwrite or not _is_written(photo)]
+    captioner = _captioner(config, wanted)
+    result = CaptionResult(str(config.photos), config.captioner, config.dry_run, problems=dataset.problems)
+    for done, photo in enumerate(dataset.photos, 1):
+        before = photo.caption if _is_written(photo) else None
+        fresh = before is None or config.overwrite
+        text = captioner(photo) if fresh else before
+        assert text is not None
+        result.captions.append(_keep(config, photo, before, edits.apply(text)))
+        on_event(Event("progress", {"done": done, "total": len(dataset.photos)}))
+    return result
+
+
+def _is_written(photo: Photo) -> bool:
+    return photo.caption_source != "subject"
+
+
+def _captioner(config: CaptionConfig, wanted: list[Photo]) -> Captioner:
+    """What makes the captions; weights are opened only when a caption is wanted."""
+    if config.captioner == "template" or not wanted:
+        nameless = [photo.name for photo in wanted if not photo.subject]
+        if nameless:
+            raise MaquetteError(f"{nameless[0]} has no caption and no subject is named: give --subject 'ohwx man'.")
+        return lambda photo: caption_for_subject(photo.subject, config.template)
+    describe = open_captioner(config.captioner, config.model)
+    return lambda photo: name_subject(describe(photo), photo.subject)
+
+
+def _keep(config: CaptionConfig, photo: Photo, before: str | None, after: str) -> Captioned:
+    """Write the caption if it is new or changed; what it replaces is copied to a .bak file first."""
+    file = photo.path.with_name(photo.caption_source) if before is not None else photo.path.with_suffix(".txt")
+    backup = None
+    if before != after and not config.dry_run:
+        if file.exists():
+            backup = _free_backup(file)
+            shutil.copy2(file, backup)
+        write_text(file, after + "\n")
+    folder = Path(photo.name).parent
+    return Captioned(
+        photo.name,
+        (folder / file.name).as_posix(),
+        before,
+        after,
+        (folder / backup.name).as_posix() if backup else None,
+    )
+
+
+def _free_backup(file: Path) -> Path:
+    """a.txt -> a.txt.bak, or a.txt.bak2, .bak3 … where earlier ones lie."""
+    number, backup = 1, file.with_name(file.name + ".bak")
+    while backup.exists():
+        number += 1
+        backup = file.with_name(f"{file.name}.bak{number}")
+    return backup
