@@ -59,8 +59,8 @@ class TrainConfig(StageConfig):
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
     """Folder of regularization pictures, which keep the class from drifting."""
-    method: Literal["lora", "locon", "dora"] = "lora"
-    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction)."""
+    method: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
+    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha or lokr."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Same seed, photos and settings: the same file, byte for byte, on the same machine."""
@@ -93,6 +93,8 @@ class TrainConfig(StageConfig):
     """Rank on 3 x 3 convolutions; otherwise `rank`."""
     conv_alpha: Positive | None = None
     """Alpha on 3 x 3 convolutions; otherwise conv_rank."""
+    factor: Count = 8
+    """LoKr: size of the first, small factor of the Kronecker product."""
     rank_stabilized: bool = False
     """Strength alpha / sqrt(rank) instead of alpha / rank."""
     dropout: Fraction = 0.0

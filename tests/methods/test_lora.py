@@ -49,7 +49,7 @@ def attached(method: str, net: nn.Module, **spec: object) -> AdaptedLayers:
 
 
 X = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(2))
-METHODS = ["lora", "locon", "dora"]
+METHODS = ["lora", "locon", "dora", "loha", "lokr"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,7 +103,7 @@ def test_starts_as_the_base_and_state_round_trips(method: str) -> None:
     assert torch.equal(second(X), net(X))
 
 
-@pytest.mark.parametrize("method", ["lora", "locon"])
+@pytest.mark.parametrize("method", ["lora", "locon", "loha", "lokr"])
 def test_gradients_are_those_of_finite_differences(method: str) -> None:
     net = Net().double()
     adapter = attached(method, net)

@@ -26,6 +26,8 @@ METHODS = {
     "lora": Method("lora"),
     "locon": Method("lora", ("attention", "feed_forward", "conv")),
     "dora": Method("lora", magnitude=True, network_module="lycoris.kohya"),
+    "loha": Method("loha", network_module="lycoris.kohya"),
+    "lokr": Method("lokr", network_module="lycoris.kohya"),
 }
 
 

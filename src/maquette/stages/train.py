@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
+from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
@@ -52,7 +53,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     """
     path = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
     RunFolder.refuse_taken(path)
-    job = prepare(config, _progress(on_event))
+    job = prepare(config, cache_folder(Path(path).parent), _progress(on_event))
     folder = RunFolder.create(path)
     with folder.locked():
         job.config = job.config.model_copy(update={"out": path})
@@ -72,7 +73,7 @@ def resume(
     with folder.locked():
         config = TrainConfig.read(folder.config)
         changed = _changed(config, changes or {})
-        job = prepare(changed, _progress(on_event))
+        job = prepare(changed, cache_folder(folder.path.parent), _progress(on_event))
         _refuse_other_photos(folder, job)
         found = state.latest(folder)
         start = 0

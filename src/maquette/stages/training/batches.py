@@ -15,6 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ...data.cache import LatentCache, latents_of
 from ...data.dataset import Photo, pixels
 from ...errors import MaquetteError
 from ...families.base import BaseModel
@@ -90,24 +91,25 @@ class PhotoSet:
 
 @torch.no_grad()
 def encode_photos(
-    base: BaseModel, photos: Sequence[Photo], flip: bool, on_progress: Callable[[int, int], None]
+    base: BaseModel,
+    photos: Sequence[Photo],
+    flip: bool,
+    cache: LatentCache | None,
+    on_progress: Callable[[int, int], None],
 ) -> list[list[Latent]]:
-    """Latents of every photo, on the base's device; photos of one shape together, up to a megapixel at a time.
+    """Latents of every photo (as it is and, with `flip`, mirrored) on the base's device, out of the cache where known.
 
     Raises MaquetteError naming the photo when its latent is not finite.
     """
-    jobs = [(index, mirrored) for index in range(len(photos)) for mirrored in ((False, True) if flip else (False,))]
-    jobs.sort(key=lambda job: (photos[job[0]].bucket, job))
-    found: dict[tuple[int, bool], Latent] = {}
-    while jobs:
-        width, height = photos[jobs[0][0]].bucket
-        most = max(1, 2**20 // (width * height))
-        now = [job for job in jobs[:most] if photos[job[0]].bucket == (width, height)]
-        jobs = jobs[len(now) :]
-        mean, std = base.encode_images(torch.stack([pixels(photos[i], flip=mirrored) for i, mirrored in now]))
-        for job, m, s in zip(now, mean, std, strict=True):
-            if not (m.isfinite().all() and s.isfinite().all()):
-                raise MaquetteError(f"{photos[job[0]].path} cannot be encoded: the base's VAE gives no finite numbers.")
-            found[job] = Latent(m, s)
-        on_progress(len(found), len(found) + len(jobs))
-    return [[found[i, mirrored] for mirrored in ((False, True) if flip else (False,))] for i in range(len(photos))]
+
+    def encode(photo: Photo, mirrored: bool) -> tuple[Tensor, Tensor]:
+        on_progress(1 + order[photo.path], len(photos))
+        mean, std = base.encode_images(pixels(photo, flip=mirrored)[None])
+        if not (mean.isfinite().all() and std.isfinite().all()):
+            raise MaquetteError(f"{photo.path} cannot be encoded: the base's VAE gives no finite numbers.")
+        return mean[0], std[0]
+
+    order = {photo.path: i for i, photo in enumerate(photos)}
+    encoder = f"{base.content_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
+    found = latents_of(photos, encode, encoder, cache, (False, True) if flip else (False,))
+    return [[Latent(mean.to(base.device), std.to(base.device)) for mean, std in row] for row in found]

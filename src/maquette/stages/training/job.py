@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ... import methods
 from ...config import TrainConfig
+from ...data.cache import LatentCache
 from ...data.captions import caption_for_class, class_of
 from ...data.dataset import Dataset, plan
 from ...data.layouts import read_folder, require_trainable
@@ -94,17 +95,20 @@ def _backward(loss: Tensor) -> Tensor:
     return loss.detach()
 
 
-def prepare(config: TrainConfig, on_progress: Callable[[str, int, int], None]) -> Job:
+def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, int], None]) -> Job:
     """Open the base, read the photos, encode both once, attach the adapters.
 
-    on_progress: told (what, done, all). Raises MaquetteError for everything that is the user's to mend.
+    cache: folder of latents that earlier runs encoded. on_progress: told (what, done, all).
+    Raises MaquetteError for everything that is the user's to mend.
     """
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device)
     base = load(config.base, device=device)
     dataset = read_photos(config, base, on_progress)
     config = defaults.resolve(config, base, dataset, dtype)
-    latents = encode_photos(base, dataset.photos, config.flip, lambda n, of: on_progress("encoding photos", n, of))
+    latents = encode_photos(
+        base, dataset.photos, config.flip, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
+    )
     sets: dict[str, PhotoSet] = {}
     for role in ("instance", "class"):
         chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
@@ -176,6 +180,7 @@ def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
         rank_dropout=config.rank_dropout,
         module_dropout=config.module_dropout,
         rank_stabilized=config.rank_stabilized,
+        factor=config.factor,
         seed=config.seed,
     )
     return methods.attach(config.method, slots, spec)

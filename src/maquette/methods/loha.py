@@ -1,0 +1,70 @@
+"""LoHa (FedPara, arXiv 2108.06098; LyCORIS arXiv 2309.14859): the elementwise product of two low-rank matrices.
+
+W' = W + s (A1 B1) * (A2 B2), rank up to r^2. The product cannot be applied factor by factor, so the changed weight is
+formed once per step and used as an ordinary weight: three matrix products where others spend five.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, run_layer, seeded, weight_of
+
+
+class Hadamard(torch.autograd.Function):
+    """s (a1 @ b1) * (a2 @ b2); the backward pass forms the products again instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx: Any, a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(a1, b1, a2, b2)
+        ctx.scale = scale
+        return (a1 @ b1).mul_(a2 @ b2).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        a1, b1, a2, b2 = ctx.saved_tensors
+        gradient = gradients[0] * ctx.scale
+        first = (a2 @ b2).mul_(gradient)
+        second = (a1 @ b1).mul_(gradient)
+        return first @ b1.T, a1.T @ first, second @ b2.T, a2.T @ second, None
+
+
+class LoHaLayer(LayerAdapter):
+    """Parameters in LyCORIS's shapes: hada_w1_a (out, r), hada_w1_b (r, in·k·k), and the same for w2."""
+
+    def __init__(self, layer: nn.Module, spec: MethodSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = weight_of(layer)
+        rank, self.alpha = spec.for_layer(layer)
+        self.scale = self.alpha / (rank**0.5 if spec.rank_stabilized else rank)
+        self.rank, self.module_dropout = rank, spec.module_dropout
+        rows, columns = weight.shape[0], weight[0].numel()
+        self.hada_w1_a = nn.Parameter(torch.randn(rows, rank, generator=generator) * 0.1)
+        self.hada_w1_b = nn.Parameter(torch.randn(rank, columns, generator=generator))
+        self.hada_w2_a = nn.Parameter(torch.zeros(rows, rank))
+        self.hada_w2_b = nn.Parameter(torch.randn(rank, columns, generator=generator))
+
+    def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
+        if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
+            return layer(x)
+        weight = (weight_of(layer) + self.delta(layer)).to(x.dtype)
+        return run_layer(layer, x, weight)
+
+    def delta(self, layer: nn.Module) -> Tensor:
+        factors = (self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b)
+        product: Tensor = Hadamard.apply(*factors, self.scale)
+        return product.reshape(weight_of(layer).shape)
+
+    def factors(self) -> dict[str, Tensor]:
+        return super().factors() | {"alpha": torch.tensor(self.scale * self.rank)}
+
+    def up_parameters(self) -> set[str]:
+        return {"hada_w1_a", "hada_w2_a"}
+
+
+def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
+    """LoHa on every slot."""
+    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec, seeded(spec.seed, name)))
