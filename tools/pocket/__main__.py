@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=10, help="pool size in units of 4,096 scenes")
     parser.add_argument("--unet-steps", type=int, default=10000, help="of 32 samples; may be raised to continue")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the UNet's steps with falling rate")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="cores to use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def main() -> None:
     pool = unet.build_pool(sprites, encoder, pair.text, pairs, args.out, args.shards)
     if args.stage == "pool":
         return
-    network = unet.train(pool, args.out, args.unet_steps, args.decay)
+    network = unet.train(pool, args.out, args.unet_steps, args.decay, workers=args.threads)
     assemble.write(args.out / "weights", encoder, pair, network, args.merges)
     print(f"written: {args.out / 'weights'}", flush=True)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+SAVE_SECONDS = 120.0
+
 
 def warm_stable_decay(step: int, total: int, warmup: int = 200, decay: float = 0.3) -> float:
     """Learning-rate factor: linear warm-up, constant, a cosine to zero over the last `decay` share of the steps."""
@@ -42,11 +44,11 @@ class Averaged:
 class Run:
     """Step counter over a training that can be killed at any time and started again with the same call.
 
-    `for step in run.steps(): …` yields the steps still to do and saves everything registered every `save_seconds`.
+    `for step in run.steps(): …` yields the steps still to do and saves everything registered every two minutes.
     """
 
-    def __init__(self, path: Path, total: int, parts: dict[str, object], save_seconds: float = 120.0) -> None:
-        self.path, self.total, self.parts, self.save_seconds = path, total, parts, save_seconds
+    def __init__(self, path: Path, total: int, parts: dict[str, object], writes: bool = True) -> None:
+        self.path, self.total, self.parts, self.writes = path, total, parts, writes
         self.step, self.seconds = 0, 0.0
         if path.exists():
             saved = torch.load(path, weights_only=True)
@@ -67,8 +69,8 @@ class Run:
             yield self.step
             self.step += 1
             self.seconds = earlier + time.monotonic() - began
-            if time.monotonic() - last > self.save_seconds:
+            if self.writes and time.monotonic() - last > SAVE_SECONDS:
                 self.save()
                 last = time.monotonic()
-        if self.step > first:
+        if self.writes and self.step > first:
             self.save()

@@ -109,38 +109,72 @@ def loss_of(unet: nn.Module, z: Tensor, texts: Tensor, noise: Tensor, t: Tensor,
 
 
 def train(
-    pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 32
+    pool: Pool, folder: Path, steps: int, decay: float = 0.3, seed: int = 3, batch: int = 32, workers: int = 2
 ) -> UNet2DConditionModel:
-    """Train or continue; returns the averaged weights. State: folder/unet.pt. `steps` may be changed between runs."""
+    """Train or continue; returns the averaged weights. State: folder/unet.pt. `steps` may be changed between runs.
+
+    Each worker is a process with one thread and its share of the batch: on a shared machine far quicker than threads,
+    which wait for each other in every operation.
+    """
+    if folder.joinpath("unet.pt").exists() and torch.load(folder / "unet.pt", weights_only=True)["step"] >= steps:
+        return averaged(folder)
+    port = 20000 + os.getpid() % 20000
+    arguments = (workers, port, pool, folder, steps, decay, seed, batch)
+    torch.multiprocessing.spawn(_worker, arguments, nprocs=workers)  # type: ignore[attr-defined]
+    return averaged(folder)
+
+
+def averaged(folder: Path) -> UNet2DConditionModel:
+    """The averaged weights of folder/unet.pt, at whatever step it was saved."""
+    unet = build()
+    unet.load_state_dict(torch.load(folder / "unet.pt", weights_only=True)["mean"])
+    return unet.eval()
+
+
+def _worker(
+    rank: int, workers: int, port: int, pool: Pool, folder: Path, steps: int, decay: float, seed: int, batch: int
+) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=workers)
     torch.manual_seed(seed)
     unet = build()
     unet.set_attn_processor(AttnProcessor())  # plain bmm + softmax: faster than SDPA on a CPU at these sizes
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    parameters = list(unet.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     mean = Averaged(unet, 0.999)
-    run = Run(folder / "unet.pt", steps, {"unet": unet, "optimizer": optimizer, "mean": mean})
+    run = Run(folder / "unet.pt", steps, {"unet": unet, "optimizer": optimizer, "mean": mean}, writes=rank == 0)
     abar = alphas_cumprod()
     window: list[float] = []
     for step in run.steps():
-        g = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        i = torch.randint(len(pool), (batch,), generator=g)
-        z = pool.mean[i].float() + pool.std[i].float() * torch.randn(batch, 4, 16, 16, generator=g)
-        rows = torch.where(torch.rand(batch, generator=g) < EMPTY_CAPTIONS, 0, pool.caption[i])
-        noise = torch.randn(batch, 4, 16, 16, generator=g)
-        u = (torch.arange(batch) + torch.rand(batch, generator=g)) / batch  # stratified over the schedule
-        t = (u * 1000).long().clamp(max=999)
-        loss = loss_of(unet, z, pool.texts[rows].float(), noise, t, abar)
+        z, texts, noise, t = (x[rank::workers] for x in samples(pool, batch, seed * 1_000_003 + step))
+        loss = loss_of(unet, z, texts, noise, t, abar)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= workers
+        flat *= (1.0 / flat.norm()).clamp(max=1.0)  # clip to norm 1
+        for g, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            g.copy_(part.view_as(g))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm_stable_decay(step, steps, warmup=100, decay=decay)
         optimizer.step()
         unet.zero_grad()
         mean.update(step)
         window.append(loss.item())
-        if step % 50 == 49:
+        if rank == 0 and step % 50 == 49:
             speed = batch * (step + 1) / max(run.seconds, 1e-9)
-            print(
-                f"unet {step + 1}/{steps} loss {np.mean(window[-50:]):.4f} {run.seconds:.0f} s {speed:.0f}/s",
-                flush=True,
-            )
-    unet.load_state_dict(mean.values)
-    return unet.eval()
+            recent = float(np.mean(window[-50:]))
+            print(f"unet {step + 1}/{steps} loss {recent:.4f} {run.seconds:.0f} s {speed:.0f}/s", flush=True)
+    torch.distributed.destroy_process_group()
+
+
+def samples(pool: Pool, batch: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents, text features, noise and timesteps of one step: (B, 4, 16, 16), (B, 77, 128), (B, 4, 16, 16), (B,)."""
+    g = torch.Generator().manual_seed(seed)
+    i = torch.randint(len(pool), (batch,), generator=g)
+    z = pool.mean[i].float() + pool.std[i].float() * torch.randn(batch, 4, 16, 16, generator=g)
+    rows = torch.where(torch.rand(batch, generator=g) < EMPTY_CAPTIONS, 0, pool.caption[i])
+    noise = torch.randn(batch, 4, 16, 16, generator=g)
+    u = (torch.arange(batch) + torch.rand(batch, generator=g)) / batch  # stratified over the schedule
+    return z, pool.texts[rows].float(), noise, (u * 1000).long().clamp(max=999)

@@ -1,0 +1,38 @@
+"""Classifier-free guidance, with several weighted prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .denoiser import Conditioning, Denoiser
+
+Parts = Sequence[tuple[Conditioning, float]]
+"""Conditionings of B rows each, and how strongly each one guides."""
+
+
+def guided(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor,
+    positives: Parts,
+    negative: Conditioning | None,
+    scale: float,
+) -> Tensor:
+    """Guided prediction: negative + scale · Σ wᵢ (positiveᵢ − negative), in the model's own prediction type.
+
+    Ho & Salimans 2207.12598, equation 6; for several prompts Liu et al. 2206.01714, equation 11 (A1111's `AND`).
+    x_t: (B, C, h, w); t: (B,); every conditioning has B rows. Without a negative, or with one prompt of weight 1 at
+    scale 1, only the positive prompt is computed.
+    """
+    alone = len(positives) == 1 and positives[0][1] == 1
+    if negative is None or (alone and scale == 1):
+        return denoiser.predict(x_t, t, positives[0][0])
+    parts = [*(conditioning for conditioning, _ in positives), negative]
+    n = len(parts)
+    outputs = denoiser.predict(torch.cat([x_t] * n), torch.cat([t] * n), Conditioning.cat(parts)).float().chunk(n)
+    base = outputs[-1]
+    change = sum((weight * (out - base) for (_, weight), out in zip(positives, outputs[:-1], strict=True)), 0 * base)
+    return base + scale * change

@@ -1,0 +1,109 @@
+"""Pictures with A1111's generation parameters inside ("infotext"), written, read and parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MaquetteError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KEY = "parameters"
+_NEGATIVE = "Negative prompt:"
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d+)x(\d+)")
+_FEWEST_PAIRS = 3  # a last line with fewer `Key: value` pairs is part of the prompt
+
+
+def format_infotext(prompt: str, negative_prompt: str, values: Mapping[str, Any]) -> str:
+    """A1111's text: prompt, negative prompt, then `Key: value` pairs in the given order; None values are left out.
+
+    A value with a comma, colon or line break is quoted as JSON.
+    """
+    pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items() if value is not None)
+    negative = f"\n{_NEGATIVE} {negative_prompt}" if negative_prompt else ""
+    return f"{prompt}{negative}\n{pairs}".strip()
+
+
+def parse_infotext(text: str) -> dict[str, str]:
+    """A1111's text -> "Prompt", "Negative prompt", then its keys; a value WxH under key K gives "K-1" and "K-2".
+
+    The last line counts as parameters when it holds at least three pairs; lines after "Negative prompt:" belong to it.
+    """
+    lines = text.strip().split("\n")
+    pairs = _PAIR.findall(lines[-1])
+    if len(pairs) >= _FEWEST_PAIRS:
+        lines = lines[:-1]
+    else:
+        pairs = []
+    prompt: list[str] = []
+    negative: list[str] = []
+    current = prompt
+    for line in (line.strip() for line in lines):
+        if line.startswith(_NEGATIVE):
+            current, line = negative, line.removeprefix(_NEGATIVE).strip()
+        current.append(line)
+    result = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
+    for key, raw in pairs:
+        value = _unquoted(raw.strip())
+        if size := _SIZE.fullmatch(value):
+            result[f"{key}-1"], result[f"{key}-2"] = size[1], size[2]
+        else:
+            result[key] = value
+    return result
+
+
+def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
+    """Write a PNG with the text under A1111's key; the file appears whole or not at all."""
+    from PIL.PngImagePlugin import PngInfo
+
+    path = Path(path)
+    info = PngInfo()
+    if infotext:
+        info.add_text(KEY, infotext)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, format="PNG", pnginfo=info)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_infotext(path: str | Path) -> str:
+    """The generation parameters of a PNG, "" when it has none. Raises MaquetteError for a file that is no picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            text = image.info.get(KEY, "")
+    except (UnidentifiedImageError, OSError) as error:
+        raise MaquetteError(f"{path} cannot be read as a picture ({error}).") from error
+    return text if isinstance(text, str) else ""
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text
+
+
+def _unquoted(text: str) -> str:
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+        return text
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, str) else text

@@ -1,0 +1,128 @@
+"""Puts LoRAs into a base model's weights for a while, and takes them out again without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MaquetteError
+from ..families.base import BaseModel
+from ..formats.adapters import Adapter
+from ..formats.keys import kohya_module_name
+
+INPAINTING_CHANNELS = 9
+
+
+@dataclass
+class Applied:
+    """What became of one LoRA: how many of its modules exist in the base, and the names of those that do not."""
+
+    source: str
+    matched: int = 0
+    unmatched: list[str] = field(default_factory=list)
+
+    @property
+    def warning(self) -> str | None:
+        if not self.unmatched:
+            return None
+        return (
+            f"{self.source}: {len(self.unmatched)} of its {self.matched + len(self.unmatched)} modules do not exist "
+            f"in this base and are not applied, for example {self.unmatched[0]}."
+        )
+
+
+@contextmanager
+def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) -> Iterator[list[Applied]]:
+    """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards they are the very tensors of before.
+
+    loras: (adapter, multiplier for the text encoders, multiplier for the UNet), applied in order; the sum is formed in
+    float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError for an adapter of which
+    no module, or one of another shape, belongs to this base.
+    """
+    layers = _layers(base)
+    originals: dict[nn.Parameter, Tensor] = {}
+    try:
+        yield [_apply(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
+    finally:
+        for parameter, original in originals.items():
+            parameter.data = original
+
+
+def _layers(base: BaseModel) -> dict[str, nn.Module]:
+    """Kohya name -> module, for everything that has a weight; SDXL's UNet under LDM and under diffusers names."""
+    found: dict[str, nn.Module] = {}
+    naming = {base.spec.name, "sd1"}
+    for path, module in base.unet.named_modules():
+        if isinstance(getattr(module, "weight", None), Tensor):
+            found.update({kohya_module_name(family, "unet", path): module for family in naming})
+    for prefix, encoder in zip(base.spec.te_prefixes, base.text_encoders, strict=True):
+        for path, module in encoder.named_modules():
+            if isinstance(getattr(module, "weight", None), Tensor):
+                found[kohya_module_name(base.spec.name, prefix.removeprefix("lora_"), path)] = module
+    return found
+
+
+@torch.no_grad()
+def _apply(
+    base: BaseModel,
+    layers: dict[str, nn.Module],
+    adapter: Adapter,
+    te: float,
+    unet: float,
+    originals: dict[nn.Parameter, Tensor],
+) -> Applied:
+    report = Applied(adapter.source)
+    for name in adapter.modules:
+        module = layers.get(name)
+        if module is None:
+            report.unmatched.append(name)
+            continue
+        report.matched += 1
+        multiplier = te if name.startswith("lora_te") else unet
+        if multiplier == 0:
+            continue
+        weight: nn.Parameter = module.weight  # type: ignore[assignment]
+        change = _fitted(adapter, name, adapter.delta(name, weight.float()), weight)
+        _add(weight, change, multiplier, originals)
+        shift = adapter.bias_delta(name)
+        if shift is not None:
+            _add(_bias(module, adapter, name), shift, multiplier, originals)
+    if not report.matched:
+        raise MaquetteError(
+            f"{adapter.source} is a LoRA for {adapter.family}: none of its {len(adapter.modules)} modules exists in "
+            f"{base.source} ({base.spec.name}). Use a LoRA that was trained on this kind of base."
+        )
+    return report
+
+
+def _add(parameter: nn.Parameter, change: Tensor, multiplier: float, originals: dict[nn.Parameter, Tensor]) -> None:
+    original = originals.setdefault(parameter, parameter.data)
+    total = parameter.data.float() + multiplier * change.to(parameter.device)
+    parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
+
+
+def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
+    bias = getattr(module, "bias", None)
+    if not isinstance(bias, nn.Parameter):
+        raise MaquetteError(f"{adapter.source}: module {name} changes a bias, but the base's layer has none.")
+    return bias
+
+
+def _fitted(adapter: Adapter, name: str, change: Tensor, weight: Tensor) -> Tensor:
+    """The change in the weight's shape: 1 × 1 kernels and matrices are the same; inpainting's extra inputs get zero."""
+    if change.shape == weight.shape:
+        return change
+    if change.ndim == weight.ndim == 4 and weight.shape[1] == INPAINTING_CHANNELS and change.shape[1] == 4:
+        padded = change.new_zeros(weight.shape)
+        padded[:, :4] = change
+        return padded
+    if change.shape[:2] == weight.shape[:2] and change.numel() == weight.numel():
+        return change.reshape(weight.shape)
+    raise MaquetteError(
+        f"{adapter.source} does not fit this base: module {name} changes a weight of {tuple(change.shape)}, "
+        f"here it is {tuple(weight.shape)}. The LoRA was trained on another kind of base."
+    )
