@@ -92,20 +92,17 @@ def robot(size: int, pose: Pose) -> Image.Image:
     """The robot on a transparent picture (size, size) RGBA."""
     from PIL import Image
 
-    unit, middle = size * pose.height, (0.5, pose.y)
+    unit, middle = size * pose.height, (1 - pose.x if pose.flipped else pose.x, pose.y)
     picture = Image.new("RGBA", (size, size), (*INK, 0))
     _limbs(Brush(picture, unit, middle), pose)
     _body(Brush(picture, unit, middle))
     head = Image.new("RGBA", (size, size), (*INK, 0))
     _head(Brush(head, unit, middle), pose.look)
-    neck = (size / 2, size * pose.y + 0.1 * unit)
-    head = head.rotate(-pose.tilt, Image.Resampling.BICUBIC, center=neck)
+    if pose.tilt:
+        neck = (size * middle[0], size * middle[1] + 0.1 * unit)
+        head = head.rotate(-pose.tilt, Image.Resampling.BILINEAR, center=neck)
     picture.alpha_composite(head)
-    if pose.flipped:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    moved = Image.new("RGBA", (size, size), (*INK, 0))
-    moved.paste(picture, (round((pose.x - 0.5) * size), 0))
-    return moved
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if pose.flipped else picture
 
 
 def _limbs(brush: Brush, pose: Pose) -> None:

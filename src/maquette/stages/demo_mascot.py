@@ -7,6 +7,7 @@ picture is named, the background and the neighbour too, except for what the trig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -103,12 +104,7 @@ def write_photos(folder: Path) -> list[Path]:
     Files that are there already are left as they are. Raises MaquetteError when one of them is not the expected one, or
     when the folder holds anything else: a training on it would not be the demonstration.
     """
-    files: dict[str, bytes] = {}
-    for index, scene in enumerate(SCENES):
-        buffer = BytesIO()
-        draw(scene).save(buffer, "PNG")
-        files[f"robot-{index + 1:02}.png"] = buffer.getvalue()
-        files[f"robot-{index + 1:02}.txt"] = (scene.caption + "\n").encode()
+    files = _files()
     if folder.exists():
         if not folder.is_dir():
             raise MaquetteError(f"{folder} is a file, where the demonstration's photos should go; move it away.")
@@ -123,6 +119,18 @@ def write_photos(folder: Path) -> list[Path]:
         if not (folder / name).exists():
             (folder / name).write_bytes(data)
     return [folder / name for name in files if name.endswith(".png")]
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """Name -> content of every picture and caption."""
+    files: dict[str, bytes] = {}
+    for index, scene in enumerate(SCENES):
+        buffer = BytesIO()
+        draw(scene).save(buffer, "PNG")
+        files[f"robot-{index + 1:02}.png"] = buffer.getvalue()
+        files[f"robot-{index + 1:02}.txt"] = (scene.caption + "\n").encode()
+    return files
 
 
 def _holds(path: Path, data: bytes | None) -> bool:
@@ -140,4 +148,4 @@ def draw(scene: Scene, size: int = SIZE) -> Image.Image:
         NEIGHBOURS[scene.neighbour](Brush(canvas, full, scene.beside))
     figure = robot(full, scene.pose)
     canvas.paste(figure, mask=figure)
-    return canvas.resize((size, size), Image.Resampling.LANCZOS)
+    return canvas.reduce(SUPERSAMPLING)
