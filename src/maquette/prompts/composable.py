@@ -1,4 +1,4 @@
-"""`AND` in A1111's prompt language: several prompts, each guiding on its own (composable diffusion, arXiv 2206.01714)."""
+"""`AND` in A1111's prompt language: several prompts, each guiding on its own (arXiv 2206.01714)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..core.denoiser import Conditioning
-from ..core.guidance import Parts
 from ..errors import MaquetteError
 from .attention import BREAK, parse_attention
 from .composable import parse_composable
@@ -69,8 +68,8 @@ def encode(base: TextModel, prompt: str, clip_skip: int = 1, emphasis: Emphasis 
     """One prompt with emphasis and BREAK -> Conditioning of batch 1, tokens (1, 77 k, D) for k chunks.
 
     emphasis "Original" multiplies each token's features by its weight and restores the chunk's mean; "No norm" leaves
-    that out; "Ignore" reads brackets without effect; "None" takes them for text. The pooled vector (SDXL) is that of the
-    first chunk, without weights.
+    that out; "Ignore" reads brackets without effect; "None" takes them for text. The pooled vector (SDXL) is the first
+    chunk's, without weights.
     """
     pieces: list[list[str | float]] = [[prompt, 1.0]]
     if emphasis != "None":
@@ -140,7 +139,7 @@ class Prompt:
                 schedule.append((int(end), known[str(plain)]))
             self.parts.append((schedule, weight))
 
-    def at(self, step: int) -> Parts:
+    def at(self, step: int) -> list[tuple[Conditioning, float]]:
         """Conditionings of batch `batch` and their weights at a step, counted from 1."""
         return [
             (next((told for end, told in schedule if step <= end), schedule[-1][1]), weight)

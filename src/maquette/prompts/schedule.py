@@ -1,4 +1,4 @@
-"""Prompt editing in A1111's prompt language: `[from:to:when]`, `[to:when]`, `[from::when]`, and `[a|b]` every step anew."""
+"""Prompt editing in A1111's prompt language: `[from:to:when]`, `[to:when]`, `[from::when]`; and `[a|b]`, every step anew."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parse_schedule(prompt: str, steps: int, hires_steps: int | None = None) -> l
     """The plain prompts a scheduled one stands for, as [last step, text]: "[a:b:0.5]", 10 -> [[5, "a"], [10, "b"]].
 
     `when` with a point is a share of the steps, else a number of steps. With `hires_steps` the result is for the second
-    pass, whose shares run from 1.0 to 2.0 and whose step numbers go on after `steps`. What does not parse is plain text.
+    pass: its shares run from 1.0 to 2.0, its step numbers go on after `steps`. What does not parse is plain text.
     """
     total = steps if hires_steps is None else hires_steps
     if "[" not in prompt:

@@ -37,7 +37,10 @@ class SamplerKind:
 
     @property
     def schedule(self) -> str | None:
-        return "Karras" if self.options.get("use_karras_sigmas") else None
+        if self.options.get("use_karras_sigmas"):
+            return "Karras"
+        # Unless told, A1111 takes Karras or Exponential for these.
+        return "Uniform" if "DPM" in self.scheduler else None
 
 
 SAMPLERS = {

@@ -23,7 +23,7 @@ Step = Callable[[int, int], None]
 
 def check_size(base: BaseModel, width: int, height: int) -> None:
     """Sides must be whole numbers of latent cells that the UNet can halve down to its smallest level and back."""
-    levels = len(base.unet.config.block_out_channels) - 1  # type: ignore[union-attr]
+    levels = len(base.unet.config.block_out_channels) - 1  # type: ignore[union-attr, arg-type]
     unit = base.spec.latent_factor * 2**levels
     if width % unit or height % unit or min(width, height) < unit:
         raise MaquetteError(f"{width} x {height} is not possible: with this base both sides are multiples of {unit}.")

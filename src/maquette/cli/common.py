@@ -1,0 +1,78 @@
+"""What commands share: events as progress bars on stderr, results as JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..run import Event
+
+
+def print_json(result: Any) -> None:
+    """The result of a stage on stdout, for programs."""
+    print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given: the others keep their defaults, which are written in the stage's configuration."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+class Display:
+    """Events as progress bars, warnings and notes on stderr; training's with loss, speed and remaining time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._smooth: float | None = None
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        data = event.data
+        if event.kind == "progress":
+            self._show(data["what"], data["done"], data["of"], "")
+        elif event.kind == "metric":
+            loss = data["loss"]
+            self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
+            facts = f"loss {self._smooth:.4f}  {data['images_per_second']:.1f} images/s"
+            facts += f"  {clock(data['remaining_seconds'])} left"
+            self._show("training", data["step"], data["steps"], facts)
+        elif event.kind == "warning":
+            self._console.print(f"[yellow]warning:[/] {_plain(data['message'])}")
+        elif event.kind == "saved":
+            self._console.print(f"saved {_plain(data['path'])}")
+
+    def _show(self, what: str, done: int, of: int, facts: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=of, facts=facts)
+        self._bar.update(self._tasks[what], completed=done, total=of, facts=facts)
+
+
+def clock(seconds: float) -> str:
+    """3725 -> "1:02:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

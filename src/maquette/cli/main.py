@@ -1,0 +1,94 @@
+"""The `maquette` command. Each module beside this one with a function `command` is a command of that name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import MaquetteError
+
+PACKAGE = __package__ or "maquette.cli"
+NO_COMMANDS = {"main", "common"}
+# The road from photos to pictures first; the others follow by name.
+ORDER = ("demo", "check", "caption", "regularize", "train", "evaluate", "generate", "grid", "compare")
+
+
+class LazyGroup(TyperGroup):
+    """Commands are imported when asked for; none of them imports torch before it runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        path = importlib.import_module(PACKAGE).__path__
+        names = {module.name.rstrip("_") for module in pkgutil.iter_modules(path)} - NO_COMMANDS
+        return [name for name in ORDER if name in names] + sorted(names.difference(ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        name = cmd_name + "_" if cmd_name == "import" else cmd_name
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(cmd_name)(importlib.import_module(f"{PACKAGE}.{name}").command)
+        return typer.main.get_command(app)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, show the traceback too.")] = False,
+) -> None:
+    """From a folder of about 14 photos to a LoRA that makes Stable Diffusion draw their subject.
+
+    maquette demo shows the whole road in three minutes; maquette COMMAND --help explains a command with examples.
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"maquette {installed('maquette')}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 success, 1 the input is at fault, 2 wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _take_debug(given)
+    try:
+        app(args=given, prog_name="maquette")
+    except MaquetteError as error:
+        _fail(str(error), debug)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+    except Exception as error:  # a fault of the program: the sentence says how to report it
+        _fail(
+            f"unexpected {type(error).__name__}: {error}. This is a fault in maquette; --debug shows where it arose.",
+            debug,
+        )
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    """Remove --debug wherever it stands before "--", so that it can follow the command as well."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    debug = "--debug" in arguments[:end]
+    arguments[:end] = [argument for argument in arguments[:end] if argument != "--debug"]
+    return debug
+
+
+def _fail(message: str, debug: bool) -> Any:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)

@@ -1,0 +1,92 @@
+"""LoRA files by the name that a prompt gives: the file's stem, or the name written inside it, as A1111 finds them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MaquetteError
+from ..formats import safetensors
+from ..prompts import Network
+
+DEFAULT_FOLDER = Path("runs")
+_KINDS = ("lora", "lyco")
+
+
+@dataclass(frozen=True)
+class LoraTag:
+    """`<lora:NAME:TE:UNET>`; one multiplier stands for both, none for 1."""
+
+    name: str
+    te: float = 1.0
+    unet: float = 1.0
+
+
+def tags_of(networks: Sequence[Network]) -> list[LoraTag]:
+    """The LoRAs that a prompt asks for. Raises MaquetteError for what would otherwise be silently without effect."""
+    return [_tag(network) for network in networks]
+
+
+def _tag(network: Network) -> LoraTag:
+    written = ":".join([network.kind, *network.positional, *(f"{k}={v}" for k, v in network.named.items())])
+    if network.kind not in _KINDS:
+        raise MaquetteError(f"The prompt's <{written}> is of the unknown kind {network.kind!r}; write <lora:NAME:0.8>.")
+    unknown = [key for key in network.named if key not in ("te", "unet")]
+    if unknown or len(network.positional) > 3:
+        what = f"argument {unknown[0]!r}" if unknown else "third number"
+        raise MaquetteError(f"The prompt's <{written}> has the unknown {what}; write <lora:NAME:TE:UNET>.")
+    if not network.positional or not network.positional[0]:
+        raise MaquetteError(f"The prompt's <{written}> names no LoRA; write <lora:NAME:0.8>.")
+    name, *numbers = network.positional
+    try:
+        values = [float(number) for number in numbers]
+        te = float(network.named["te"]) if "te" in network.named else (values[0] if values else 1.0)
+        unet = float(network.named["unet"]) if "unet" in network.named else (values[1] if len(values) > 1 else te)
+    except ValueError as error:
+        raise MaquetteError(f"The prompt's <{written}> has a multiplier that is no number.") from error
+    return LoraTag(name, te, unet)
+
+
+def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
+    """Name -> file. folder: searched with its subfolders; a file stands for itself. None: `runs`.
+
+    Raises MaquetteError, listing the names there, for one that is not found, and for one that two different files have.
+    """
+    if not names:
+        return {}
+    place = DEFAULT_FOLDER if folder is None else folder
+    if not place.exists():
+        raise MaquetteError(f"The folder of LoRAs {place} does not exist; give the right one with --lora-dir.")
+    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        inside = file.parent.relative_to(place).parts if place.is_dir() else ()
+        if not any(part.startswith(".") or part == "state" for part in inside):
+            by_stem.setdefault(file.stem, []).append(file)
+    return {name: _find(name, place, by_stem) for name in names}
+
+
+def _find(name: str, place: Path, by_stem: dict[str, list[Path]]) -> Path:
+    found = by_stem.get(name) or [
+        file
+        for files in by_stem.values()
+        for file in files
+        if safetensors.read_metadata(file).get("ss_output_name") == name
+    ]
+    if not found:
+        raise MaquetteError(_not_found(name, place, sorted(by_stem)))
+    if len(found) > 1 and len({safetensors.body_sha256(file) for file in found}) > 1:
+        raise MaquetteError(
+            f"Two different files are called {name}: {found[0]} and {found[1]}; name the folder of one with --lora-dir."
+        )
+    return found[0]
+
+
+def _not_found(name: str, place: Path, stems: list[str]) -> str:
+    if not stems:
+        return f"There is no LoRA {name!r}: {place} holds no .safetensors file; give the right folder with --lora-dir."
+    near = difflib.get_close_matches(name, stems, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no LoRA {name!r} in {place}; it holds {', '.join(stems)}.{hint}"
