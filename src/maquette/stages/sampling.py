@@ -13,7 +13,7 @@ from ..core.denoiser import Conditioning
 from ..core.guidance import Parts, guided
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from .samplers import SAMPLERS, find_sampler, scheduler_for
+from .samplers import scheduler_for
 
 if TYPE_CHECKING:
     from ..prompts.encode import Prompt
