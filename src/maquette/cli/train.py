@@ -83,7 +83,7 @@ def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> 
     from ..stages import train
 
     cancel = threading.Event()
-    with _interruptible(cancel), Display() as display:
+    with interruptible(cancel), Display() as display:
         if resume is not None:
             if config is not None or "photos" in values:
                 raise MaquetteError(
@@ -99,7 +99,7 @@ def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> 
 
 
 @contextmanager
-def _interruptible(cancel: threading.Event) -> Iterator[None]:
+def interruptible(cancel: threading.Event) -> Iterator[None]:
     """Ctrl-C and SIGTERM set `cancel`; a second one ends the program at once (the states on disk stay whole)."""
 
     def handle(number: int, frame: Any) -> None:
