@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_loras import random_adapter, write_lora
+
+from maquette import families
+from maquette.errors import MaquetteError
+from maquette.families.base import BaseModel
+from maquette.formats import safetensors
+from maquette.formats.png import parse_infotext, read_infotext
+from maquette.run import Event
+from maquette.stages.generate import GenerateConfig, GenerateResult, run
+
+PROMPT = "a photo of a cat on a red background"
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseModel:
+    return families.load("pocket")
+
+
+@pytest.fixture(scope="module")
+def loras(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loras")
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    (folder / "run" / "state" / "000100").mkdir(parents=True)
+    write_lora(base, folder / "run" / "robot.safetensors", name="robot")
+    write_lora(base, folder / "run" / "checkpoints" / "robot-000100.safetensors", seed=1, name="first try")
+    write_lora(base, folder / "run" / "state" / "000100" / "adapter.safetensors", seed=2)
+    return folder
+
+
+def draw(base: BaseModel, out: Path, prompt: str = PROMPT, **options: Any) -> GenerateResult:
+    values = {"prompt": prompt, "out": out, "steps": 3, "seed": 7, **options}
+    return run(GenerateConfig.parse(values), base=base)
+
+
+def pixels(result: GenerateResult, index: int = 0) -> np.ndarray:
+    with Image.open(result.paths[index]) as image:
+        return np.asarray(image).astype(int)
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> int:
+    return int(np.abs(first - second).max())
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler a", "DPM++ 2M SDE Karras"])
+def test_a_batch_equals_its_pictures_one_by_one(base: BaseModel, tmp_path: Path, sampler: str) -> None:
+    batch = draw(base, tmp_path, sampler=sampler, batch_size=2, batch_count=2)
+    assert batch.seeds == [7, 8, 9, 10]
+    assert len({pixels(batch, i).tobytes() for i in range(4)}) == 4
+    for i in (1, 2):
+        single = draw(base, tmp_path, sampler=sampler, seed=7 + i)
+        assert difference(pixels(single), pixels(batch, i)) <= 1  # rounding of float32 sums of other shapes
+
+
+def test_files_are_numbered_on_and_never_overwritten(base: BaseModel, tmp_path: Path) -> None:
+    first = draw(base, tmp_path / "a" / "b", batch_size=2)
+    second = draw(base, tmp_path / "a" / "b")
+    names = [Path(path).name for path in first.paths + second.paths]
+    assert names == ["00001-7.png", "00002-8.png", "00003-7.png"]
+
+
+def test_infotext_makes_the_picture_again(base: BaseModel, tmp_path: Path, loras: Path) -> None:
+    prompt = "a (cat:1.2), red <lora:robot:0.5>"
+    made = draw(
+        base, tmp_path, prompt, lora_dir=loras, negative_prompt="blue", sampler="DPM++ 2M Karras", clip_skip=2,
+        width=64, height=48,
+    )  # fmt: skip
+    text = read_infotext(made.paths[0])
+    assert text == made.infotexts[0]
+    values = parse_infotext(text)
+    assert list(values)[:8] == [
+        "Prompt", "Negative prompt", "Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size-1",
+    ]  # fmt: skip
+    assert values["Prompt"] == prompt
+    assert (values["Sampler"], values["Schedule type"]) == ("DPM++ 2M", "Karras")
+    assert (values["CFG scale"], values["Clip skip"], values["RNG"]) == ("4", "2", "CPU")
+    assert (values["Model"], values["Model hash"]) == ("pocket", base.content_hash[:10])
+    body = safetensors.body_sha256(loras / "run" / "robot.safetensors")
+    assert values["Lora hashes"] == f"robot: {body[:12]}"
+    assert "Denoising strength" not in values
+    again = draw(
+        base, tmp_path, values["Prompt"], lora_dir=loras, negative_prompt=values["Negative prompt"],
+        steps=int(values["Steps"]), sampler=f"{values['Sampler']} {values['Schedule type']}", seed=int(values["Seed"]),
+        cfg_scale=float(values["CFG scale"]), clip_skip=int(values["Clip skip"]), width=int(values["Size-1"]),
+        height=int(values["Size-2"]),
+    )  # fmt: skip
+    assert difference(pixels(again), pixels(made)) == 0
+    assert pixels(made).shape == (48, 64, 3)
+
+
+def test_random_seeds_are_recorded(base: BaseModel, tmp_path: Path) -> None:
+    first, second = (draw(base, tmp_path, seed=-1) for _ in range(2))
+    assert first.seeds != second.seeds
+    assert parse_infotext(first.infotexts[0])["Seed"] == str(first.seeds[0])
+    again = draw(base, tmp_path, seed=first.seeds[0])
+    assert difference(pixels(again), pixels(first)) == 0
+
+
+def test_multipliers(base: BaseModel, tmp_path: Path, loras: Path) -> None:
+    def drawn(tag: str) -> np.ndarray:
+        return pixels(draw(base, tmp_path, PROMPT + tag, lora_dir=loras))
+
+    plain, one = drawn(""), drawn("<lora:robot>")
+    assert difference(drawn("<lora:robot:0>"), plain) == 0
+    assert difference(one, plain) > 20
+    assert difference(drawn("<lora:robot:1>"), one) == 0
+    assert difference(drawn("<lora:robot:te=1:unet=1>"), one) == 0
+    assert difference(drawn("<lora:robot:0.5><lora:robot:0.5>"), one) <= 1
+    parts = [drawn("<lora:robot:1:0>"), drawn("<lora:robot:0:1>")]
+    assert all(difference(part, other) > 5 for part in parts for other in (plain, one))
+    assert difference(drawn("<lora:robot:0:unet=1>"), parts[1]) == 0
+
+
+def test_weights_come_back_to_the_bit(base: BaseModel, tmp_path: Path, loras: Path) -> None:
+    before = [p.data for m in (base.unet, *base.text_encoders) for p in m.parameters()]
+    copies = [tensor.clone() for tensor in before]
+    draw(base, tmp_path, PROMPT + "<lora:robot:0.7>", lora_dir=loras)
+    with pytest.raises(MaquetteError, match="multiples of"):
+        draw(base, tmp_path, PROMPT + "<lora:robot:0.7>", lora_dir=loras, width=72)
+    after = [p.data for m in (base.unet, *base.text_encoders) for p in m.parameters()]
+    for now, then, copy in zip(after, before, copies, strict=True):
+        assert now.data_ptr() == then.data_ptr()
+        assert torch.equal(now, copy)
+
+
+def test_a_file_is_found_by_the_name_inside_it(base: BaseModel, tmp_path: Path, loras: Path) -> None:
+    by_file = draw(base, tmp_path, PROMPT + "<lora:robot-000100>", lora_dir=loras)
+    by_name = draw(base, tmp_path, PROMPT + "<lora:first try>", lora_dir=loras)
+    assert difference(pixels(by_file), pixels(by_name)) == 0
+    single = draw(base, tmp_path, PROMPT + "<lora:robot>", lora_dir=loras / "run" / "robot.safetensors")
+    assert difference(pixels(single), pixels(by_file)) > 20
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("<lora:robto>", r"There is no LoRA 'robto' in .*; it holds robot, robot-000100\. Did you mean robot\?"),
+        ("<lora:adapter>", "There is no LoRA 'adapter'"),  # the state of a run is no LoRA to draw with
+        ("<lora:robot:strong>", "<lora:robot:strong> has a multiplier that is no number"),
+        ("<lora:robot:1:lbw=MIDD>", "unknown argument 'lbw'"),
+        ("<lora:robot:1:1:8>", "unknown third number"),
+        ("<Lora:robot:1>", "unknown kind 'Lora'"),
+        ("<lora::1>", "names no LoRA"),
+    ],
+)
+def test_faults_in_tags(base: BaseModel, tmp_path: Path, loras: Path, tag: str, message: str) -> None:
+    with pytest.raises(MaquetteError, match=message):
+        draw(base, tmp_path, PROMPT + tag, lora_dir=loras)
+    assert not list(tmp_path.iterdir())
+
+
+def test_faults_in_folders(base: BaseModel, tmp_path: Path, loras: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"absent does not exist.*--lora-dir"):
+        draw(base, tmp_path, "<lora:robot>", lora_dir=tmp_path / "absent")
+    with pytest.raises(MaquetteError, match=r"holds no \.safetensors file"):
+        draw(base, tmp_path, "<lora:robot>", lora_dir=tmp_path)
+    write_lora(base, tmp_path / "robot.safetensors")
+    (tmp_path / "b").mkdir()
+    write_lora(base, tmp_path / "b" / "robot.safetensors", seed=5)
+    with pytest.raises(MaquetteError, match="Two different files are called robot"):
+        draw(base, tmp_path, "<lora:robot>", lora_dir=tmp_path)
+
+
+def test_partly_matching_lora_is_reported(base: BaseModel, tmp_path: Path) -> None:
+    adapter = random_adapter(base)
+    adapter.modules["lora_unet_down_blocks_9_attentions_0_proj_in"] = next(iter(adapter.modules.values()))
+    adapter.save(tmp_path / "odd.safetensors")
+    heard: list[Event] = []
+    config = GenerateConfig.parse({"prompt": "<lora:odd>", "lora_dir": tmp_path, "out": tmp_path, "steps": 1})
+    result = run(config, heard.append, base)
+    [warning] = [event.data["message"] for event in heard if event.kind == "warning"]
+    assert "1 of its" in warning and "down_blocks_9" in warning
+    assert result.warnings == [warning]
+
+
+def test_events(base: BaseModel, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    config = GenerateConfig.parse({"prompt": "x", "out": tmp_path, "steps": 2, "batch_count": 2, "sampler": "Heun"})
+    run(config, heard.append, base)
+    progress = [(event.data["done"], event.data["of"]) for event in heard if event.kind == "progress"]
+    assert progress[-1] == (4, 4)
+    assert progress == sorted(progress)
+    assert [event.kind for event in heard if event.kind != "progress"] == ["saved", "saved", "done"]
+
+
+def test_prompt_editing_changes_the_picture_at_its_step(base: BaseModel, tmp_path: Path) -> None:
+    never = draw(base, tmp_path, "a photo of a cat", steps=4)
+    late = draw(base, tmp_path, "a photo of a [cat:house:4]", steps=4)
+    early = draw(base, tmp_path, "a photo of a [cat:house:0]", steps=4)
+    middle = draw(base, tmp_path, "a photo of a [cat:house:2]", steps=4)
+    house = draw(base, tmp_path, "a photo of a house", steps=4)
+    assert difference(pixels(late), pixels(never)) == 0
+    assert difference(pixels(early), pixels(house)) == 0
+    assert difference(pixels(middle), pixels(never)) > 10
+    assert difference(pixels(middle), pixels(house)) > 10
+
+
+def test_and_of_a_prompt_with_itself_is_twice_the_guidance(base: BaseModel, tmp_path: Path) -> None:
+    double = draw(base, tmp_path, "a cat AND a cat", cfg_scale=2)
+    halves = draw(base, tmp_path, "a cat :0.5 AND a cat :0.5", cfg_scale=4)
+    assert difference(pixels(double), pixels(draw(base, tmp_path, "a cat ", cfg_scale=4))) <= 2
+    assert difference(pixels(halves), pixels(draw(base, tmp_path, "a cat", cfg_scale=4))) <= 2
+
+
+def test_image_to_image(base: BaseModel, tmp_path: Path) -> None:
+    ramp = np.linspace(40, 200, 128).astype(np.uint8)
+    Image.fromarray(np.stack([np.broadcast_to(ramp, (96, 128))] * 3, -1)).save(tmp_path / "ramp.png")
+
+    def drawn(strength: float) -> np.ndarray:
+        return pixels(draw(base, tmp_path, steps=10, init_image=tmp_path / "ramp.png", denoising_strength=strength))
+
+    with Image.open(tmp_path / "ramp.png") as image:
+        middle = np.asarray(image.crop((16, 0, 112, 96)).resize((64, 64))).astype(int)
+    distances = [float(np.abs(drawn(strength) - middle).mean()) for strength in (0.0, 0.3, 0.9)]
+    assert distances[0] < 10  # the autoencoder's own error
+    assert distances == sorted(distances)
+    assert distances[2] > 3 * distances[0]
+    made = draw(base, tmp_path, init_image=tmp_path / "ramp.png")
+    assert parse_infotext(made.infotexts[0])["Denoising strength"] == "0.75"
+    with pytest.raises(MaquetteError, match=r"absent\.png"):
+        draw(base, tmp_path, init_image=tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sampler": "Euler b"}, r"no sampler called 'Euler b'.*DDIM"),
+        ({"cfg": 7}, r"unknown key 'cfg'"),
+        ({"width": 100}, r"width = 100 is not possible"),
+        ({"steps": 0}, r"steps = 0 is not possible"),
+        ({"device": "gpu"}, r"no device 'gpu'"),
+    ],
+)
+def test_faults_in_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(MaquetteError, match=message):
+        run(GenerateConfig.parse({"prompt": "x", "out": tmp_path, **values}))
+
+
+def test_sampler_names_in_any_case() -> None:
+    assert GenerateConfig(prompt="x", sampler="dpm++ 2m KARRAS").sampler == "DPM++ 2M Karras"
