@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import MaquetteError
@@ -21,8 +21,8 @@ def caption_for_subject(subject: str, template: str = TEMPLATE) -> str:
     return subject if _ALREADY_A_SENTENCE.match(subject) else template.replace("{subject}", subject)
 
 
-def read_caption(path: str | Path) -> str:
-    """The text of a caption file on one line; "" when it holds only white space.
+def read_caption(path: str | Path, keep_lines: bool = False) -> str:
+    """The text of a caption file on one line; "" when it holds only white space. keep_lines: its lines stay apart.
 
     Raises MaquetteError when it cannot be read or is not UTF-8 (UTF-16 with a byte-order mark is understood).
     """
@@ -40,7 +40,8 @@ def read_caption(path: str | Path) -> str:
         ) from error
     if "\0" in text:
         raise MaquetteError(f"The caption {path.name} is not text; replace it by a text file.")
-    return " ".join(text.split())
+    lines = text.splitlines() if keep_lines else [text]
+    return "\n".join(line for part in lines if (line := " ".join(part.split())))
 
 
 def class_of(subject: str) -> str:
@@ -73,7 +74,7 @@ class FolderNames:
         return None if real is None else self._folder / real
 
 
-def find_caption(photo: Path, names: FolderNames) -> Path | None:
+def find_caption(photo: Path, names: FolderNames, extensions: Sequence[str] = CAPTION_EXTENSIONS) -> Path | None:
     """The caption file of a photo: IMG.txt, IMG.caption, IMG.jpg.txt or IMG.jpg.caption in this order, or None."""
-    candidates = (names.find(base + end) for base in (photo.stem, photo.name) for end in CAPTION_EXTENSIONS)
+    candidates = (names.find(base + end) for base in (photo.stem, photo.name) for end in extensions)
     return next((path for path in candidates if path is not None), None)

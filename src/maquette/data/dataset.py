@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MaquetteError
 from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for, square_rules
+from .caption_options import PLAIN, CaptionOptions, variants
 from .images import read_photo
 
 if TYPE_CHECKING:
@@ -27,12 +29,15 @@ class Photo:
     sha256: str  # of the file's bytes
     size: Size
     caption: str
-    caption_source: str  # name of the caption file, or "subject" when the caption was made from the subject
+    caption_source: str  # name of the caption or metadata file, or "subject" when it was made from the subject
+    caption_file: Path | None = None  # the text file beside the photo, even when it is empty
+    options: CaptionOptions = PLAIN
     repeats: int = 1
     role: Role = "instance"
     subject: str = ""
     crop: Crop | None = None  # set by `plan`
     has_alpha: bool = False
+    mask: Path | Literal["alpha"] | None = None  # where the loss counts: a picture or the photo's transparency
     notes: tuple[str, ...] = ()  # what was done while reading: "turned upright (EXIF orientation)"
 
     @property
@@ -40,6 +45,11 @@ class Photo:
         if self.crop is None:
             raise ValueError(f"{self.name} has no bucket yet: call plan() first")
         return self.crop.bucket
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """The captions to train with, each as likely as the others: one, or many draws where options make it vary."""
+        return variants(self.caption, self.options, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,12 @@ class Dataset:
     """Everything read from the user's folder(s), good and bad."""
 
     folder: Path
-    layout: Literal["plain", "kohya"]
+    layout: Literal["plain", "kohya", "toml"]
     photos: list[Photo] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     rules: BucketRules | None = None  # set by `plan`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # a data set file's wishes, by TrainConfig's keys
+    bucket_limits: tuple[int, int, int] | None = None  # a data set file's smallest side, largest side and step
 
     def of(self, role: Role) -> list[Photo]:
         return [photo for photo in self.photos if photo.role == role]
@@ -82,6 +94,8 @@ def plan(dataset: Dataset, resolution: int, latent_factor: int = 8, *, aspect_bu
     nearly as the buckets allow; otherwise everything is cut square.
     """
     rules = rules_for(resolution, latent_factor) if aspect_buckets else square_rules(resolution)
+    if dataset.bucket_limits and aspect_buckets:
+        rules = BucketRules(rules.resolution, *dataset.bucket_limits)
     buckets = rules.buckets()
     photos: list[Photo] = []
     problems = list(dataset.problems)
@@ -116,6 +130,31 @@ def pixels(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Tensor
 
     values = np.array(picture(photo, flip, crop), dtype=np.float32)  # (H, W, 3), 0..255
     return torch.from_numpy(values).permute(2, 0, 1).contiguous() / 127.5 - 1
+
+
+def mask_weights(photo: Photo, latent_factor: int, flip: bool = False) -> Tensor | None:
+    """How much each latent cell of the photo counts: float32 (1, H/f, W/f) in [0, 1], or None where all count.
+
+    The share of a cell that the mask covers. Raises MaquetteError when the mask has changed size or covers nothing.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    if photo.mask is None or photo.crop is None:
+        return None
+    if photo.mask == "alpha":
+        mask = read_photo(photo.path, photo.name).alpha
+    else:
+        mask = read_photo(photo.mask, f"the mask {photo.mask.name}").image.convert("L")
+    if mask is None or mask.size != photo.size:
+        raise MaquetteError(f"The mask of {photo.name} changed while it was in use; start again.")
+    width, height = (side // latent_factor for side in photo.bucket)
+    cells = mask.resize((width, height), Image.Resampling.BOX, box=photo.crop.box)
+    weights = torch.from_numpy(np.array(ImageOps.mirror(cells) if flip else cells, dtype=np.float32))[None] / 255
+    if not weights.any():
+        raise MaquetteError(f"The mask of {photo.name} covers nothing of what is trained; mend it or leave it out.")
+    return weights
 
 
 def picture(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Any:
@@ -157,6 +196,8 @@ def _entry(photo: Photo) -> dict[str, Any]:
         "crop": [crop.left, crop.top] if crop else None,
         "caption": photo.caption,
         "caption_source": photo.caption_source,
+        "caption_options": asdict(photo.options) if photo.options != PLAIN else None,
+        "mask": str(photo.mask) if photo.mask else None,
         "repeats": photo.repeats,
         "role": photo.role,
         "subject": photo.subject,

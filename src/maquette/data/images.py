@@ -61,9 +61,14 @@ def walk(folder: Path) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+def is_photo(path: Path) -> bool:
+    """Whether the extension, in any letter case, is a photo's."""
+    return path.suffix.lower() in EXTENSIONS
+
+
 def find_photos(folder: str | Path) -> list[Path]:
     """Files below `folder` with a photo's extension in any letter case, sorted; nested and linked folders too."""
-    return sorted(path for path in walk(Path(folder)) if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in walk(Path(folder)) if is_photo(path))
 
 
 def open_photo(path: str | Path) -> Image:

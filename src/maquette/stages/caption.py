@@ -112,6 +112,7 @@ def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
 
 
 def _is_written(photo: Photo) -> bool:
+    """By a text file, or in a metadata file (which is never changed: a text file beside the photo comes before it)."""
     return photo.caption_source != "subject"
 
 
@@ -128,7 +129,7 @@ def _captioner(config: CaptionConfig, wanted: list[Photo]) -> Captioner:
 
 def _keep(config: CaptionConfig, photo: Photo, before: str | None, after: str) -> Captioned:
     """Write the caption if it is new or changed; what it replaces is copied to a .bak file first."""
-    file = photo.path.with_name(photo.caption_source) if before is not None else photo.path.with_suffix(".txt")
+    file = photo.caption_file or photo.path.with_suffix(".txt")
     backup = None
     if before != after and not config.dry_run:
         if file.exists():
