@@ -1,0 +1,89 @@
+"""Masks: from a folder or from transparency, brought to the latent's cells exactly as the photo is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from maquette.data.dataset import mask_weights, pixels, plan
+from maquette.data.layouts import read_folder, require_trainable
+from maquette.errors import MaquetteError
+
+MakeImage = Callable[..., Image.Image]
+
+
+def left_half(width: int, height: int) -> Image.Image:
+    mask = Image.new("L", (width, height), 0)
+    mask.paste(255, (0, 0, width // 2, height))
+    return mask
+
+
+def test_masks_folder_is_found_paired_by_stem_and_not_trained_on(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "Masks").mkdir()
+    for name in ["a", "b"]:
+        quadrants(64, 64).save(tmp_path / f"{name}.png")
+    left_half(64, 64).save(tmp_path / "Masks" / "A.jpg", quality=95)
+    left_half(64, 64).save(tmp_path / "Masks" / "stray.png")
+    data = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4)
+    assert [(p.name, p.mask) for p in data.photos] == [("a.png", tmp_path / "Masks" / "A.jpg"), ("b.png", None)]
+    assert [p.message for p in data.problems] == ["The mask stray.png is not used: there is no photo of that name."]
+    weights = mask_weights(data.photos[0], 4)
+    assert weights is not None and weights.shape == (1, 16, 16)
+    assert weights[:, :, :7].min() > 0.97 and weights[:, :, 9:].max() < 0.03
+    mirrored = mask_weights(data.photos[0], 4, flip=True)
+    assert mirrored is not None and torch.equal(mirrored, weights.flip(2))
+    assert mask_weights(data.photos[1], 4) is None
+
+
+def test_mask_follows_the_crop(tmp_path: Path) -> None:
+    """A white disc on black is its own mask: cut and shrunk, mask and photo must still agree."""
+    image = Image.new("RGB", (300, 200), (0, 0, 0))
+    image.paste((255, 255, 255), (60, 40, 150, 160))
+    (tmp_path / "masks").mkdir()
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "masks" / "a.png")
+    for aspect_buckets in (False, True):
+        data = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4, aspect_buckets=aspect_buckets)
+        weights = mask_weights(data.photos[0], 4)
+        assert weights is not None
+        shrunk = torch.nn.functional.avg_pool2d((pixels(data.photos[0])[:1] + 1) / 2, 4)
+        assert weights.shape == shrunk.shape and (weights - shrunk).abs().max() < 0.15
+        assert (weights - shrunk).abs().mean() < 0.01
+
+
+def test_transparency_as_mask_only_when_asked_for(quadrants: MakeImage, tmp_path: Path) -> None:
+    image = quadrants(64, 64).convert("RGBA")
+    image.putalpha(left_half(64, 64))
+    image.save(tmp_path / "a.png")
+    quadrants(64, 64).save(tmp_path / "opaque.png")
+    assert [p.mask for p in read_folder(tmp_path, "zkw robot").photos] == [None, None]
+    data = plan(read_folder(tmp_path, "zkw robot", alpha_mask=True), 64, latent_factor=4)
+    assert [p.mask for p in data.photos] == ["alpha", None]
+    weights = mask_weights(data.photos[0], 4)
+    assert weights is not None and weights[0, 0].tolist() == [1.0] * 8 + [0.0] * 8
+
+
+def test_a_mask_of_another_size_blocks(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    quadrants(64, 64).save(tmp_path / "a.png")
+    quadrants(64, 64).save(tmp_path / "b.png")
+    left_half(64, 32).save(tmp_path / "masks" / "a.png")
+    data = read_folder(tmp_path, "zkw robot")
+    assert [(p.photo, p.blocking) for p in data.problems] == [("a.png", True)]
+    with pytest.raises(
+        MaquetteError, match=r"The mask of a\.png is 64 x 32 pixels and the photo 64 x 64; make them equal"
+    ):
+        require_trainable(data)
+
+
+def test_an_empty_mask_is_refused(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    quadrants(64, 64).save(tmp_path / "a.png")
+    Image.new("L", (64, 64), 0).save(tmp_path / "masks" / "a.png")
+    photo = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4).photos[0]
+    with pytest.raises(MaquetteError, match=r"The mask of a\.png covers nothing"):
+        mask_weights(photo, 4)
