@@ -21,12 +21,13 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from maquette.families import load
-from maquette.families.pocket.judge import judge
-from maquette.stages.generate import sample
 from tools.pocket.scenes import COLOURS, OBJECTS, STYLES, Sprites, with_article
 from tools.pocket.towers import accuracy
 from tools.pocket.vae import psnr
+
+from maquette.families import load
+from maquette.families.pocket.judge import judge
+from maquette.stages.generate import sample
 
 CFG_SCALE, STEPS, BATCH = 4.0, 20, 25
 
@@ -99,7 +100,15 @@ def main() -> None:
     }
     machine = f"{torch.get_num_threads()} CPU threads, {platform.machine()}, torch {torch.__version__}"
     lines = [f"| {k} | {v} |" for k, v in figures.items()]
-    table = "\n".join([f"DDIM, {STEPS} steps, CFG {CFG_SCALE:g}; {date.today()}, {machine}.", "", "| measure | figure |", "|---|---|", *lines])
+    table = "\n".join(
+        [
+            f"DDIM, {STEPS} steps, CFG {CFG_SCALE:g}; {date.today()}, {machine}.",
+            "",
+            "| measure | figure |",
+            "|---|---|",
+            *lines,
+        ]
+    )
     print(table)
     wrong = sorted({asked[i][0] for i in (~top1).nonzero()[:, 0].tolist()})
     print("objects missed at least once:", ", ".join(wrong))
