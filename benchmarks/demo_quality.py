@@ -9,6 +9,7 @@ import argparse
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -136,15 +137,21 @@ def measure(lora: adapters.Adapter, base: BaseModel, court: Judge) -> tuple[dict
     def likeness(name: str) -> float:
         return (court.embed(pictures[f"{name}, base"]) * court.embed(pictures[f"{name}, LoRA"])).sum(1).mean().item()
 
-    seen = {k: probe.share(v) for k, v in pictures.items()}
+    def pair(measure: Callable[[str], float], name: str) -> str:
+        return f"{measure(f'{name}, base'):.0%} / {measure(f'{name}, LoRA'):.0%}"
+
+    def seen(name: str) -> float:
+        return probe.share(pictures[name])
+
     figures = {
         "probe right on held-out pictures": f"{probe.accuracy:.1%}",
-        f"mascot in {len(subject)} pictures on unseen colours: base / LoRA": f"{seen['subject, base']:.0%} / {seen['subject, LoRA']:.0%}",
+        f"mascot in {len(subject)} pictures on unseen colours: base / LoRA": pair(seen, "subject"),
         "asked background kept, colours in no photo: LoRA": f"{kept(pictures['subject, LoRA'], asked):.1%}",
-        'leak into the class word ("a robot"): base / LoRA': f"{seen['class word, base']:.0%} / {seen['class word, LoRA']:.0%}",
-        "leak into ordinary objects, LoRA loaded but not named": f"{seen['ordinary, LoRA']:.0%}",
-        "ordinary object right: base / LoRA loaded": f"{right(pictures['ordinary, base']):.0%} / {right(pictures['ordinary, LoRA']):.0%}",
-        "likeness of base's and LoRA's pictures, same seed (cosine): class word / ordinary": f"{likeness('class word'):.2f} / {likeness('ordinary'):.2f}",
+        'leak into the class word ("a robot"): base / LoRA': pair(seen, "class word"),
+        "leak into ordinary objects, LoRA loaded but not named": f"{seen('ordinary, LoRA'):.0%}",
+        "ordinary object right: base / LoRA loaded": pair(lambda name: right(pictures[name]), "ordinary"),
+        "cosine of base's and LoRA's pictures, class word": f"{likeness('class word'):.2f}",
+        "cosine of base's and LoRA's pictures, ordinary objects": f"{likeness('ordinary'):.2f}",
     }
     return figures, pictures
 
@@ -161,9 +168,8 @@ def main() -> None:
     figures, pictures = measure(lora, base, court)
     if seconds is not None:
         figures["training, all stages"] = f"{seconds:.0f} s"
-    print(
-        f"{date.today()}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}, DDIM {STEPS} steps, CFG {CFG_SCALE:g}\n"
-    )
+    machine = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    print(f"{date.today()}, {machine}, DDIM {STEPS} steps, CFG {CFG_SCALE:g}\n")
     print("| measure | figure |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in figures.items()))
     rows = [
         Image.fromarray((p.permute(1, 2, 0).numpy() * 255).astype(np.uint8))

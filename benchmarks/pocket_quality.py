@@ -1,8 +1,8 @@
 """How good is the pocket base? 500 fixed prompts judged by its image tower, and the autoencoder's PSNR on fresh scenes.
 
-python benchmarks/pocket_quality.py SPRITES [--prompts 500] [--card]
-SPRITES is the sprite folder the base was trained from (needed for fresh scenes only). --card writes the figures into the
-model card and the sample sheet into docs/images.
+python -m benchmarks.pocket_quality SPRITES [--prompts 500] [--card]
+Run as `python -m benchmarks.pocket_quality` from the checkout. SPRITES is the sprite folder the base was trained from
+(for fresh scenes). --card writes the figures into the model card and the sample sheet into docs/images.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
-import sys
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
 from tools.pocket.scenes import COLOURS, OBJECTS, STYLES, Sprites, with_article
 from tools.pocket.towers import accuracy
 from tools.pocket.vae import psnr
 
 from maquette.families import load
+from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import judge
-from maquette.stages.generate import sample
+from maquette.stages.sampling import sample
 
+ROOT = Path(__file__).parent.parent
 CFG_SCALE, STEPS, BATCH = 4.0, 20, 25
 
 
@@ -44,7 +41,7 @@ def prompt_of(thing: str, colour: str, style: str) -> str:
 
 
 @torch.no_grad()
-def draw(base, prompts: list[str], first_seed: int = 0) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def draw(base: BaseModel, prompts: list[str], first_seed: int = 0) -> torch.Tensor:
     """(N, 3, 64, 64) in [0, 1], one picture a prompt, seeds counted up from first_seed."""
     pictures = []
     size = base.spec.native_size
