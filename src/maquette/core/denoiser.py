@@ -29,7 +29,7 @@ class Conditioning:
     concat: Tensor | None = None
 
     def _map(self, f) -> Conditioning:  # type: ignore[no-untyped-def]
-        return Conditioning(*(None if x is None else f(x) for x in self._fields()))
+        return Conditioning(*(None if x is None else f(x) for x in self._fields()))  # type: ignore[arg-type]
 
     def _fields(self) -> tuple[Tensor | None, ...]:
         return self.tokens, self.pooled, self.time_ids, self.concat

@@ -239,6 +239,7 @@ class _Training:
             checkpoints=[str(path) for path in self.folder.checkpoints().values()],
             left_out=[problem.message for problem in self.job.dataset.left_out],
         )
+        self.sampler.sheet()
         report.write(self.folder)
         self.on_event(Event("done", result.to_json()))
         return result

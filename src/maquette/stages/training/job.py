@@ -19,6 +19,7 @@ from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
+from ...fast import attention
 from ...methods.base import Attached, MethodSpec
 from . import defaults, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
@@ -164,8 +165,10 @@ def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseM
     if base.device.type == "cuda":
         base.unet.to(dtype)
         return base
+    unet = copy.deepcopy(base.unet).to(dtype)
+    attention.install(unet)
     encoders = [copy.deepcopy(e) for e in base.text_encoders] if text_encoder else base.text_encoders
-    return replace(base, unet=copy.deepcopy(base.unet).to(dtype), text_encoders=encoders)
+    return replace(base, unet=unet, text_encoders=encoders)
 
 
 def _attach(config: TrainConfig, computing: BaseModel) -> Attached:

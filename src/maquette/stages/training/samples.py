@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...core.denoiser import Conditioning
 from ...formats import adapters
+from ...formats.png import format_infotext, write_png
 from ...run import Event, Listener, RunFolder, write_json
+from ..apply import apply_loras
+from ..generate import to_image
+from ..grid import sheet
+from ..sampling import check_size, sample
 
 if TYPE_CHECKING:
     from .job import Job
@@ -26,6 +31,9 @@ class Sampler:
         self.job, self.folder, self.on_event = job, folder, on_event
         self.prompts = job.config.sample_prompts or []
         self.seeds = [job.config.sample_seed + i for i in range(len(self.prompts))]
+        self.size = job.base.spec.native_size
+        if self.prompts:
+            check_size(job.base, self.size, self.size)
 
     def base(self) -> None:
         """What the base draws before any training, as step 0."""
@@ -41,66 +49,72 @@ class Sampler:
         if picture.exists():
             shutil.copyfile(picture, target)
 
+    def sheet(self) -> None:
+        """samples/grid.png: prompts down, checkpoints across."""
+        from PIL import Image
+
+        folders = sorted(self.folder.path.glob("samples/[0-9]*"))
+        folders = [f for f in folders if _prompts(f) == self.prompts]  # prompts may have been changed on resuming
+        if not self.prompts or not folders:
+            return
+        images = [Image.open(f / f"{i}.png") for i in range(len(self.prompts)) for f in folders]
+        heads = ["base" if int(f.name) == 0 else f"step {int(f.name)}" for f in folders]
+        made = sheet(images, len(folders), heads, self.prompts, self.folder.name, self._zoom())
+        write_png(made, self.folder.path / "samples" / "grid.png")
+
+    def _zoom(self) -> int:
+        return max(1, 192 // self.size)
+
     def _draw(self, step: int, file: Path | None) -> None:
         if not self.prompts:
             return
         images = self._images(file)
         folder = self.folder.samples(step)
-        folder.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
-            self._write(image, folder / f"{i}.png", i, file)
+            write_png(image, folder / f"{i}.png", self._infotext(i, file))
+        write_png(sheet(images, len(images), self.prompts, zoom=self._zoom()), folder / "grid.png")
         write_json(folder / "prompts.json", self.prompts)
         self.on_event(Event("sample", {"step": step, "folder": str(folder), "prompts": self.prompts}))
 
     @torch.no_grad()
     def _images(self, file: Path | None) -> list[Any]:
         """One Pillow image per prompt."""
-        from ..apply import apply_loras
-        from ..generate import sample
-
-        job = self.job
-        base, config = job.base, job.config
-        size = config.resolution or base.spec.native_size
+        base, config = self.job.base, self.job.config
         with ExitStack() as stack:
-            if job.computing is base:
-                stack.enter_context(job.attached.suspended())
+            if self.job.computing is base:
+                stack.enter_context(self.job.attached.suspended())
             if file is not None:
                 stack.enter_context(apply_loras(base, [(adapters.load(file), 1.0, 1.0)]))
-            told = base.encode_text(self.prompts, config.clip_skip)
             latents = sample(
                 base,
-                told,
-                _repeated(base.encode_text([""], config.clip_skip), len(self.prompts)),
+                base.encode_text(self.prompts, config.clip_skip),
+                base.encode_text([""] * len(self.prompts), config.clip_skip),
                 sampler=SAMPLER,
                 steps=config.sample_steps,
-                cfg_scale=config.sample_cfg_scale or 7.0,
+                cfg_scale=config.sample_cfg_scale or 1.0,
                 seeds=self.seeds,
-                width=size,
-                height=size,
+                width=self.size,
+                height=self.size,
             )
-            pixels = base.decode(latents)
-        return [_image(x) for x in pixels]
+            return [to_image(pixels) for pixels in base.decode(latents)]
 
-    def _write(self, image: Any, path: Path, index: int, file: Path | None) -> None:
-        from ...formats.png import write_png
-
+    def _infotext(self, index: int, file: Path | None) -> str:
+        """What makes the picture again with `maquette generate` or A1111."""
         config = self.job.config
         tag = f" <lora:{file.stem}:1>" if file else ""
-        size = f"{image.width}x{image.height}"
-        infotext = (
-            f"{self.prompts[index]}{tag}\nSteps: {config.sample_steps}, Sampler: {SAMPLER}, "
-            f"CFG scale: {config.sample_cfg_scale}, Seed: {self.seeds[index]}, Size: {size}"
-        )
-        write_png(image, path, infotext)
+        values = {
+            "Steps": config.sample_steps,
+            "Sampler": SAMPLER,
+            "CFG scale": f"{config.sample_cfg_scale:g}",
+            "Seed": self.seeds[index],
+            "Size": f"{self.size}x{self.size}",
+            "Model hash": self.job.base.content_hash[:10],
+            "Model": Path(self.job.base.source).stem,
+            "RNG": "CPU",
+        }
+        return format_infotext(self.prompts[index] + tag, "", values)
 
 
-def _repeated(conditioning: Conditioning, count: int) -> Conditioning:
-    return conditioning[[0] * count]
-
-
-def _image(pixels: torch.Tensor) -> Any:
-    """(3, H, W) in [0, 1] -> Pillow image."""
-    from PIL import Image
-
-    values = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(values)
+def _prompts(folder: Path) -> list[str]:
+    file = folder / "prompts.json"
+    return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
