@@ -20,7 +20,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 class Display:
-    """Events as progress bars, warnings and notes on stderr; training's with loss, speed and remaining time."""
+    """Events as progress bars (where stderr is no terminal: lines), warnings and notes."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -38,11 +38,11 @@ class Display:
         self._smooth: float | None = None
 
     def __enter__(self) -> Display:
-        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def __call__(self, event: Event) -> None:
         data = event.data
@@ -60,9 +60,19 @@ class Display:
             self._console.print(f"saved {_plain(data['path'])}")
 
     def _show(self, what: str, done: int, of: int, facts: str) -> None:
+        if not self._console.is_interactive:
+            return self._log(what, done, of, facts)
+        self._bar.start()  # here, because a bar without a task would leave an empty line; started twice, it goes on
         if what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=of, facts=facts)
         self._bar.update(self._tasks[what], completed=done, total=of, facts=facts)
+
+    def _log(self, what: str, done: int, of: int, facts: str) -> None:
+        """In a file or pipe: a line for every tenth."""
+        tenth = 10 * done // max(1, of)
+        if tenth != self._tasks.get(what, 0):
+            self._tasks[what] = tenth
+            self._console.print(f"{what} {done}/{of}  {facts}".rstrip(), markup=False)
 
 
 def clock(seconds: float) -> str:

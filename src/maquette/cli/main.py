@@ -34,7 +34,15 @@ class LazyGroup(TyperGroup):
         name = cmd_name + "_" if cmd_name == "import" else cmd_name
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(cmd_name)(importlib.import_module(f"{PACKAGE}.{name}").command)
-        return typer.main.get_command(app)
+        command = typer.main.get_command(app)
+        command.help = _keep_examples(command.help or "")
+        return command
+
+
+def _keep_examples(text: str) -> str:
+    """Mark indented paragraphs, which are command lines to copy, as not to be wrapped."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(f"\b\n{part}" if part.startswith("  ") else part for part in paragraphs)
 
 
 app = typer.Typer(

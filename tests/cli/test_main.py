@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from maquette.cli import main as program
+from maquette.cli.common import Display
+from maquette.cli.main import main
+from maquette.run import Event
+
+
+def outcome(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return int(end.value.code or 0)
+
+
+def loaded_after(code: str) -> set[str]:
+    """Modules that a fresh Python has loaded after running `code`."""
+    script = f"{code}\nimport sys; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL"}
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    assert not loaded_after("import maquette; maquette.train, maquette.prompts") & HEAVY
+    assert not loaded_after("import maquette") & {"pydantic", "typer", "rich"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "from maquette.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not loaded_after(code) & HEAVY
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("--help") == 0
+    listed = capsys.readouterr().out
+    files = {path.stem for path in Path(program.__file__).parent.glob("*.py")}
+    commands = {name.rstrip("_") for name in files - {"__init__", "main", "common"}}
+    assert {"check", "train", "generate"} <= commands
+    for command in commands:
+        assert f"\n  {command} " in listed
+
+
+@pytest.mark.parametrize("command", ["check", "train", "generate"])
+def test_each_command_explains_itself_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"maquette {command}" in text
+    assert "Examples:" in text
+    examples = [line for line in text.splitlines() if line.startswith("    maquette ")]
+    assert len(examples) >= 2
+    assert all(line.count('"') % 2 == 0 for line in examples)  # whole command lines, to copy
+    assert "--json" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["generate"], ["generate", "x", "--stepps", "3"], ["generat", "x"], ["generate", "x", "--steps", "many"]],
+)
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err
+
+
+def test_a_fault_in_the_input_is_1_and_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("generate", "x", "--sampler", "Euler b") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: There is no sampler called 'Euler b'")
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(place: int, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "x", "--sampler", "Euler b"]
+    arguments.insert(place, "--debug")
+    assert outcome(*arguments) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: There is no sampler")
+
+
+def test_a_fault_of_the_program_is_no_traceback_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("maquette.stages.generate.run", broken)
+    assert outcome("generate", "x") == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: unexpected ZeroDivisionError: division by zero.")
+    assert "Traceback" not in error
+
+
+def test_json_on_stdout_and_progress_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "generate",
+        "a cat",
+        "--steps",
+        "1",
+        "--seed",
+        "4",
+        "--batch-size",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    assert outcome(*arguments) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["seeds"] == [4, 5]
+    assert [Path(path).parent for path in result["paths"]] == [tmp_path] * 2
+    with Image.open(result["paths"][1]) as image:
+        assert image.size == (64, 64)
+        assert image.info["parameters"] == result["infotexts"][1]
+    assert "saved" in captured.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("--version") == 0
+    assert capsys.readouterr().out.startswith("maquette 0.")
+
+
+def test_progress_in_a_pipe_is_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as display:
+        for step in range(1, 201):
+            values = {
+                "step": step,
+                "steps": 200,
+                "loss": 0.5,
+                "images_per_second": 8.0,
+                "remaining_seconds": 200.0 - step,
+            }
+            display(Event("metric", values))
+        display(Event("warning", {"message": "photo [1].jpg is small"}))
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert lines[4] == "training 100/200  loss 0.5000  8.0 images/s  1:40 left"
+    assert lines[10:] == ["warning: photo [1].jpg is small"]

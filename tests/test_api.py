@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import maquette
+
+
+def test_generate(tmp_path: Path) -> None:
+    base = maquette.families.load("pocket")
+    result = maquette.generate("a cat", base=base, steps=1, seed=3, out=tmp_path)
+    again = maquette.generate("a cat", steps=1, seed=3, out=tmp_path)
+    assert result.images[0].tobytes() == again.images[0].tobytes()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["00001-3.png", "00002-3.png"]
+
+
+def test_check(fault_folder: Path) -> None:
+    heard: list[object] = []
+    result = maquette.check(fault_folder, heard.append, subject="zkw robot")
+    assert result.images == 5
+
+
+def test_wrong_options_are_named() -> None:
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'step'; did you mean 'steps'"):
+        maquette.generate("a cat", step=3)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'learning_rat'; did you mean 'learning_rate'"):
+        maquette.train("photos", learning_rat=3)
+
+
+def test_subpackages_come_by_themselves() -> None:
+    assert maquette.prompts.parse_networks("x <lora:f:0.8>")[0] == "x "
+    assert maquette.formats.__name__ == "maquette.formats"
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        maquette.trian  # noqa: B018
