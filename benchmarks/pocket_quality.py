@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tools.pocket.scenes import COLOURS, OBJECTS, STYLES, Sprites, with_article
-from tools.pocket.towers import accuracy
-from tools.pocket.vae import psnr
 
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import judge
 from maquette.stages.sampling import sample
+from tools.pocket.scenes import COLOURS, OBJECTS, STYLES, Sprites, with_article
+from tools.pocket.towers import accuracy
+from tools.pocket.vae import psnr
 
 ROOT = Path(__file__).parent.parent
 CFG_SCALE, STEPS, BATCH = 4.0, 20, 25
