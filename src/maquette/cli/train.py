@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -15,9 +14,9 @@ import typer
 
 from ..config import TrainConfig, parse_setting, read_toml
 from ..errors import MaquetteError
+from .common import Display, given, print_json
 
 if TYPE_CHECKING:
-    from ..run import Event
     from ..stages.train import TrainResult
 
 STOPPED = 130  # exit code of a run that was interrupted, as shells have it
@@ -64,15 +63,21 @@ def command(
         for key in TrainConfig.model_fields:
             print(f"{key:28} {TrainConfig.describe(key)}")
         return
-    given = {
-        "photos": photos, "subject": subject, "base": base, "method": method, "reg": reg, "steps": steps,
-        "epochs": epochs, "rank": rank, "out": out,
-    }  # fmt: skip
-    values = {key: value for key, value in given.items() if value is not None}
+    values = given(
+        photos=photos,
+        subject=subject,
+        base=base,
+        method=method,
+        reg=reg,
+        steps=steps,
+        epochs=epochs,
+        rank=rank,
+        out=out,
+    )
     values |= dict(parse_setting(setting) for setting in settings or [])
     result = _train(values, config, resume)
     if json_output:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result)
     else:
         _say(result)
     if result.status == "stopped":
@@ -114,64 +119,6 @@ def interruptible(cancel: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class Display:
-    """Events as a progress bar with loss, speed and remaining time, on stderr."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=self._console,
-        )
-        self._tasks: dict[str, Any] = {}
-        self._smooth: float | None = None
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, event: Event) -> None:
-        data = event.data
-        if event.kind == "progress":
-            self._show(data["what"], data["done"], data["of"], "")
-        elif event.kind == "metric":
-            loss = data["loss"]
-            self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
-            facts = f"loss {self._smooth:.4f}  {data['images_per_second']:.1f} images/s"
-            facts += f"  {_time(data['remaining_seconds'])} left"
-            self._show("training", data["step"], data["steps"], facts)
-        elif event.kind == "warning":
-            self._console.print(f"[yellow]warning:[/] {_plain(data['message'])}", highlight=False)
-        elif event.kind == "saved":
-            self._console.print(f"saved {_plain(data['path'])}", highlight=False)
-
-    def _show(self, what: str, done: int, of: int, facts: str) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=of, facts=facts)
-        self._bar.update(self._tasks[what], completed=done, total=of, facts=facts)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _say(result: TrainResult) -> None:
