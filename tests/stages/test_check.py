@@ -31,7 +31,7 @@ def test_fault_folder_counts_the_good_and_names_the_bad(fault_folder: Path) -> N
     assert snapshot(fault_folder) == before
     assert (result.images, result.samples, result.costs.steps_per_epoch) == (5, 20, 7)
     assert {p.photo for p in result.left_out} == {"truncated.jpg", "empty.png", "notes.jpg", "moving.gif"}
-    assert events[-1].data == {"done": 8, "total": 8}
+    assert events[-1].data == {"what": "reading photos", "done": 8, "of": 8}
     record = json.loads(json.dumps(result.to_json()))
     assert record["ready"] is True and len(record["photos"]) == 5
     assert [p["photo"] for p in record["problems"] if p["left_out"]] == [p.photo for p in result.left_out]
@@ -79,7 +79,7 @@ def test_regularization_pictures_are_counted(quadrants: MakeImage, tmp_path: Pat
     result = run(CheckConfig(photos=tmp_path / "p", reg=tmp_path / "r", subject="zkw robot", repeats=5))
     assert (result.costs.regularization_needed, result.costs.regularization_present) == (10, 1)
     assert [p.message for p in result.problems if p.kind == "regularization"] == [
-        "1 regularization samples for 10 photo samples: each is used up to 10 times an epoch."
+        "1 regularization sample for 10 of photos: each is used up to 10 times."
     ]
 
 

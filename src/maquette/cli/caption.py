@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .common import Display, given, print_json
 
 if TYPE_CHECKING:
     from ..stages.caption import CaptionResult
@@ -45,23 +46,24 @@ def command(
     """
     from ..stages.caption import CaptionConfig, run
 
-    values: dict[str, Any] = {
-        "photos": photos,
-        "subject": subject,
-        "captioner": captioner,
-        "model": model,
-        "template": template,
-        "overwrite": overwrite,
-        "replace": replace,
-        "remove": remove,
-        "add": add,
-        "prefix": prefix,
-        "suffix": suffix,
-        "dry_run": dry_run,
-    }
-    result = run(CaptionConfig.parse({key: value for key, value in values.items() if value is not None}, "caption"))
+    values = given(
+        photos=photos,
+        subject=subject,
+        captioner=captioner,
+        model=model,
+        template=template,
+        overwrite=overwrite,
+        replace=replace,
+        remove=remove,
+        add=add,
+        prefix=prefix,
+        suffix=suffix,
+        dry_run=dry_run,
+    )
+    with Display() as display:
+        result = run(CaptionConfig.parse(values, "caption"), display)
     if json_output:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result)
         return
     for line in _lines(result):
         print(line)

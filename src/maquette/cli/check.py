@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .common import Display, given, print_json
 
 if TYPE_CHECKING:
     from ..data.dataset import Problem
@@ -46,27 +47,28 @@ def command(
     """
     from ..stages.check import CheckConfig, run
 
-    values = {
-        "photos": photos,
-        "subject": subject,
-        "base": base,
-        "reg": reg,
-        "repeats": repeats,
-        "resolution": resolution,
-        "buckets": buckets,
-        "batch_size": batch_size,
-        "steps": steps,
-        "epochs": epochs,
-        "rank": rank,
-        "out": out,
-    }
-    result = run(CheckConfig.parse({key: value for key, value in values.items() if value is not None}, "check"))
+    values = given(
+        photos=photos,
+        subject=subject,
+        base=base,
+        reg=reg,
+        repeats=repeats,
+        resolution=resolution,
+        buckets=buckets,
+        batch_size=batch_size,
+        steps=steps,
+        epochs=epochs,
+        rank=rank,
+        out=out,
+    )
+    with Display() as display:
+        result = run(CheckConfig.parse(values, "check"), display)
     if html is not None:
         from ..stages.check_page import write_page
 
         write_page(result, html)
     if json_output:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result)
     else:
         show(result)
     if result.blocking:
@@ -109,16 +111,17 @@ def _photo_table(result: CheckResult) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
+    instance = [photo for photo in result.photos if photo["role"] == "instance"]
     table = Table(box=None, pad_edge=False)
     for heading in ("photo", "size", "trained at", "cut off", "repeats", "caption", "notes"):
         table.add_column(heading, overflow="fold")
-    for photo in result.photos[:_SHOWN]:
+    for photo in instance[:_SHOWN]:
         size, bucket = ("{} x {}".format(*photo[key]) for key in ("size", "bucket"))
         notes = photo["notes"]
         cells = [photo["name"], size, bucket, f"{photo['cut_off']:.0%}", str(photo["repeats"])]
         table.add_row(*(escape(cell) for cell in [*cells, photo["caption"] or "(none)", "; ".join(notes)]))
-    if len(result.photos) > _SHOWN:
-        table.add_row(f"… and {len(result.photos) - _SHOWN} more")
+    if len(instance) > _SHOWN:
+        table.add_row(f"… and {len(instance) - _SHOWN} more")
     return table
 
 

@@ -82,7 +82,7 @@ class CaptionResult:
 
 
 def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
-    """Write and edit captions. Emits "progress" with `done` and `total` photos.
+    """Write and edit captions. Emits "progress".
 
     Raises MaquetteError when the folder holds no photo, a caption cannot be read, the subject is needed and not named,
     or the captioner's weights are missing.
@@ -107,7 +107,7 @@ def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
         text = captioner(photo) if fresh else before
         assert text is not None
         result.captions.append(_keep(config, photo, before, edits.apply(text)))
-        on_event(Event("progress", {"done": done, "total": len(dataset.photos)}))
+        on_event(Event("progress", {"what": "captions", "done": done, "of": len(dataset.photos)}))
     return result
 
 

@@ -86,8 +86,9 @@ class CheckResult:
         """The counts and costs, one sentence each."""
         costs = self.costs
         lines = [
-            f"{self.images} photos x repeats = {self.samples} samples per epoch; batch size {costs.batch_size}: "
-            f"{costs.steps_per_epoch} steps per epoch, {costs.steps} steps in all ({costs.epochs:.3g} epochs).",
+            f"{_count(self.images, 'photo')} x repeats = {_count(self.samples, 'sample')} per epoch; "
+            f"batch size {costs.batch_size}: {_count(costs.steps_per_epoch, 'step')} per epoch, "
+            f"{_count(costs.steps, 'step')} in all ({costs.epochs:.3g} epochs).",
             f"Trained at {self.resolution} x {self.resolution} pixels or the same area; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
             f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
@@ -107,7 +108,7 @@ class CheckResult:
 
 
 def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
-    """Read and decode every photo, judge it, and count; change nothing. Emits "progress" with `done` and `total`.
+    """Read and decode every photo, judge it, and count; change nothing. Emits "progress".
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
@@ -116,7 +117,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
     looks: dict[Path, Look] = {}
 
     def progress(done: int, total: int) -> None:
-        on_event(Event("progress", {"done": done, "total": total}))
+        on_event(Event("progress", {"what": "reading photos", "done": done, "of": total}))
 
     def look(path: Path, opened: OpenedPhoto) -> None:
         looks[path] = look_at(opened)
@@ -135,22 +136,27 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         *_regularization(dataset),
         *examine_photos(dataset, looks),
     ]
+    subject = config.subject or ", ".join(dict.fromkeys(p.subject for p in dataset.of("instance") if p.subject)) or None
     return CheckResult(
         folder=str(config.photos),
         layout=dataset.layout,
         base=config.base,
         resolution=resolution,
-        subject=config.subject,
+        subject=subject,
         images=len(dataset.of("instance")),
         class_images=len(dataset.of("class")),
         samples=dataset.samples("instance"),
         class_samples=dataset.samples("class"),
         costs=costs,
-        golden_rule=golden_rule(dataset.of("instance"), config.subject),
+        golden_rule=golden_rule(dataset.of("instance"), subject),
         photos=[_report(photo) for photo in dataset.photos],
         problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
         dataset=dataset,
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def megabytes(size: int) -> str:
@@ -192,10 +198,10 @@ def _regularization(dataset: Dataset) -> list[Problem]:
     if present < needed:
         rounds = math.ceil(needed / present)
         message = (
-            f"{present} regularization samples for {needed} photo samples: each is used up to {rounds} times an epoch."
+            f"{_count(present, 'regularization sample')} for {needed} of photos: each is used up to {rounds} times."
         )
     else:
-        message = f"{present} regularization samples for {needed} photo samples: an epoch uses a part of them, in turn."
+        message = f"{_count(present, 'regularization sample')} for {needed} of photos: an epoch uses some, in turn."
     return [Problem("regularization", "", message)]
 
 

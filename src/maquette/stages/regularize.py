@@ -1,0 +1,204 @@
+"""`maquette regularize`: pictures of the class, drawn by the base itself, that keep training from changing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from ..config import Count, StageConfig
+from ..data.captions import caption_for_class, class_of
+from ..data.images import find_photos
+from ..data.layouts import read_folder
+from ..errors import MaquetteError
+from ..families.base import BaseModel
+from ..run import Event, Listener, ignore, write_text
+from .samplers import find_sampler
+
+SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
+
+
+class RegularizeConfig(StageConfig):
+    """How many pictures of what."""
+
+    out: Path
+    """Folder for the pictures, each with its prompt as its caption."""
+    base: str = "pocket"
+    """Base model that draws them: the one that will be trained."""
+    photos: Path | None = None
+    """Folder of photos that the pictures are for: gives their number, images x repeats, and the class."""
+    prompt: list[str] = Field(default_factory=list)
+    """Prompts, shared out evenly; otherwise "a photo of a CLASS"."""
+    count: Count | None = None
+    """How many pictures the folder shall hold; otherwise one per sample of `photos`."""
+    subject: str | None = None
+    """The rare word and the class, "ohwx man", where the folder of photos does not name it."""
+    repeats: Count | None = None
+    """How often each photo will count in an epoch, as given to train."""
+    negative_prompt: str = ""
+    """What to keep away from."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the first picture, of the next plus one and so on."""
+    steps: Count = 20
+    """Denoising steps."""
+    cfg_scale: float | None = Field(default=None, ge=1)
+    """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""
+    sampler: str = "DDIM"
+    """Sampler by A1111's name."""
+    width: int | None = Field(default=None, ge=16, multiple_of=8)
+    """Pixels; otherwise the base's native size."""
+    height: int | None = Field(default=None, ge=16, multiple_of=8)
+    """Pixels; otherwise the base's native size."""
+    batch_size: Count = 8
+    """Pictures drawn at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        self.sampler = find_sampler(self.sampler)
+        if self.count is None and self.photos is None:
+            raise ValueError("give count, or the photos that the pictures are for")
+        if not self.prompt and self.photos is None and self.subject is None:
+            raise ValueError("give a prompt, the subject, or the photos that the pictures are for")
+        return self
+
+
+@dataclass
+class RegularizeResult:
+    """`made` were drawn now; with those that were `there` the folder holds `count`."""
+
+    out: str
+    count: int
+    there: int
+    made: int
+    prompts: list[str]
+    sheet: str | None
+    paths: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel | None = None) -> RegularizeResult:
+    """Fill the folder up to the number, after a kill as well: what is there is kept and counted. base: one in memory.
+
+    Picture i always has seed + i and prompt i modulo their number, so a folder that was interrupted ends the same.
+    Raises MaquetteError when the photos cannot be read or no class is known.
+    """
+    prompts, count = _plan(config)
+    there = len(find_photos(config.out)) if config.out.is_dir() else 0
+    result = RegularizeResult(str(config.out), max(count, there), there, 0, prompts, None)
+    places = _free_places(config.out, count - there)
+    if places:
+        _draw(config, base or _open(config), prompts, places, result, on_event)
+        result.sheet = _contact_sheet(config.out)
+        on_event(Event("saved", {"path": result.sheet}))
+    on_event(Event("done", result.to_json()))
+    return result
+
+
+def _plan(config: RegularizeConfig) -> tuple[list[str], int]:
+    """The prompts and the number of pictures."""
+    classes = [class_of(config.subject)] if config.subject else []
+    samples = 0
+    if config.photos is not None:
+        dataset = read_folder(config.photos, config.subject, repeats=config.repeats)
+        samples = dataset.samples("instance")
+        classes = list(dict.fromkeys(class_of(p.subject) for p in dataset.of("instance") if p.subject)) or classes
+    if not config.prompt and not classes:
+        raise MaquetteError(f"The class is not known: name the subject of {config.photos} (--subject 'ohwx man').")
+    return config.prompt or [caption_for_class(name) for name in classes], config.count or samples
+
+
+def _name(index: int) -> str:
+    return f"class-{index:05d}"
+
+
+def _free_places(out: Path, missing: int) -> list[int]:
+    """Numbers of the pictures to draw: the lowest that are not there."""
+    places: list[int] = []
+    index = 0
+    while len(places) < missing:
+        if not (out / f"{_name(index)}.png").exists():
+            places.append(index)
+        index += 1
+    return places
+
+
+def _open(config: RegularizeConfig) -> BaseModel:
+    import torch
+
+    from .. import families
+    from .training.defaults import pick_device
+
+    device = pick_device(config.device)
+    return families.load(config.base, torch.float16 if device.type == "cuda" else torch.float32, device)
+
+
+def _draw(
+    config: RegularizeConfig,
+    base: BaseModel,
+    prompts: Sequence[str],
+    places: list[int],
+    result: RegularizeResult,
+    on_event: Listener,
+) -> None:
+    """Draw the pictures batch by batch. A caption is written before its picture: no picture is ever without one."""
+    from ..formats.png import format_infotext, write_png
+    from .generate import GenerateConfig, cfg_scale, to_image
+    from .sampling import sample
+
+    width, height = config.width or base.spec.native_size, config.height or base.spec.native_size
+    scale = cfg_scale(GenerateConfig(prompt="", cfg_scale=config.cfg_scale), base)
+    began = time.perf_counter()
+    for start in range(0, len(places), config.batch_size):
+        batch = places[start : start + config.batch_size]
+        texts = [prompts[index % len(prompts)] for index in batch]
+        latents = sample(
+            base,
+            base.encode_text(texts),
+            base.encode_text([config.negative_prompt] * len(batch)),
+            sampler=config.sampler,
+            steps=config.steps,
+            cfg_scale=scale,
+            seeds=[config.seed + index for index in batch],
+            width=width,
+            height=height,
+        )
+        for index, text, pixels in zip(batch, texts, base.decode(latents), strict=True):
+            path = config.out / f"{_name(index)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = {
+                "Steps": config.steps,
+                "Sampler": config.sampler,
+                "CFG scale": f"{scale:g}",
+                "Seed": config.seed + index,
+                "Size": f"{width}x{height}",
+            }
+            write_text(path.with_suffix(".txt"), text + "\n")
+            write_png(to_image(pixels), path, format_infotext(text, config.negative_prompt, values))
+            result.paths.append(str(path))
+        result.made = start + len(batch)
+        left = (time.perf_counter() - began) / result.made * (len(places) - result.made)
+        progress = {"what": "drawing", "done": result.made, "of": len(places), "remaining_seconds": left}
+        on_event(Event("progress", progress))
+
+
+def _contact_sheet(out: Path) -> str:
+    """A sheet of up to 64 of the pictures, beside the folder, where it cannot be taken for one of them."""
+    from ..data.images import open_photo
+    from .grid import sheet
+
+    photos = find_photos(out)
+    step = -(-len(photos) // SHEET_SIDE**2)
+    images = [open_photo(path) for path in photos[::step]]
+    for image in images:
+        image.thumbnail((128, 128))
+    path = out.parent / f"{out.resolve().name}-sheet.png"
+    sheet(images, SHEET_SIDE, title=f"{out.resolve().name}: {len(photos)} pictures").save(path)
+    return str(path)

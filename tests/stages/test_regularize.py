@@ -1,0 +1,89 @@
+"""Regularization pictures: number, prompts, seeds, and going on after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from maquette import families
+from maquette.data.layouts import read_folder
+from maquette.errors import MaquetteError
+from maquette.families.base import BaseModel
+from maquette.formats.png import parse_infotext, read_infotext
+from maquette.run import Event
+from maquette.stages.regularize import RegularizeConfig, RegularizeResult, run
+
+MakeImage = Callable[..., Image.Image]
+
+
+@pytest.fixture(scope="module")
+def pocket() -> BaseModel:
+    return families.load("pocket")
+
+
+def regularize(out: Path, base: BaseModel, events: list[Event] | None = None, **options: Any) -> RegularizeResult:
+    options = {"steps": 2, "width": 32, "height": 32, "batch_size": 2} | options
+    return run(RegularizeConfig.parse({"out": out, **options}), (events if events is not None else []).append, base)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def test_prompts_are_shared_out_and_an_interrupted_folder_ends_the_same(tmp_path: Path, pocket: BaseModel) -> None:
+    prompts = ["a photo of a cat", "a photo of a cat on grass"]
+    events: list[Event] = []
+    result = regularize(tmp_path / "whole", pocket, events, prompt=prompts, count=5, seed=7)
+    assert (result.there, result.made, len(result.paths)) == (0, 5, 5)
+    texts = [(tmp_path / "whole" / f"class-{i:05d}.txt").read_text().strip() for i in range(5)]
+    assert texts == [prompts[i % 2] for i in range(5)]
+    info = parse_infotext(read_infotext(tmp_path / "whole" / "class-00003.png"))
+    assert (info["Prompt"], info["Seed"]) == (prompts[1], "10")
+    assert [e.data["done"] for e in events if e.kind == "progress"] == [2, 4, 5]
+    assert events[-3].data["remaining_seconds"] == 0
+
+    cut = tmp_path / "cut"
+    regularize(cut, pocket, prompt=prompts, count=2, seed=7)
+    (cut / "class-00001.png").unlink()  # as if killed between a caption and its picture
+    again = regularize(cut, pocket, prompt=prompts, count=5, seed=7)
+    assert (again.there, again.made) == (1, 4)
+    assert content(cut).keys() == content(tmp_path / "whole").keys()
+    assert content(cut)["class-00000.png"] == content(tmp_path / "whole")["class-00000.png"]
+    pixels = [[Image.open(f / f"class-{i:05d}.png").tobytes() for i in range(5)] for f in (cut, tmp_path / "whole")]
+    worst = max(abs(a - b) for x, y in zip(*pixels, strict=True) for a, b in zip(x, y, strict=True))
+    assert worst <= 1  # other batches, so other roundings of the same pictures
+
+    kept = content(cut)
+    assert regularize(cut, pocket, prompt=prompts, count=4).made == 0
+    assert content(cut) == kept
+
+
+def test_the_number_and_class_come_from_the_photos(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
+    folder = tmp_path / "photos" / "3_zkw robot"
+    folder.mkdir(parents=True)
+    quadrants().save(folder / "a.png")
+    quadrants().rotate(180).save(folder / "b.png")
+    out = tmp_path / "reg"
+    out.mkdir()
+    quadrants().save(out / "mine.png")
+    result = regularize(out, pocket, photos=tmp_path / "photos")
+    assert (result.count, result.there, result.made, result.prompts) == (6, 1, 5, ["a photo of a robot"])
+    assert Path(result.sheet or "").parent == tmp_path and Image.open(result.sheet or "").width > 8 * 32
+    data = read_folder(tmp_path / "photos", reg=out)
+    assert (data.samples("instance"), data.samples("class")) == (6, 6)
+    assert {p.caption for p in data.of("class")} == {"a photo of a robot"}
+
+
+def test_what_is_missing_is_asked_for(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
+    with pytest.raises(MaquetteError, match="give count, or the photos that the pictures are for"):
+        regularize(tmp_path / "reg", pocket, prompt=["a cat"])
+    with pytest.raises(MaquetteError, match="give a prompt, the subject, or the photos"):
+        regularize(tmp_path / "reg", pocket, count=3)
+    quadrants().save(tmp_path / "a.png")
+    with pytest.raises(MaquetteError, match="The class is not known: name the subject"):
+        regularize(tmp_path / "reg", pocket, photos=tmp_path)
+    assert not (tmp_path / "reg").exists()
