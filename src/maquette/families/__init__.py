@@ -1,9 +1,9 @@
-"""Base models: `load` opens one, `targets` finds the layers to train."""
+"""Base models: `load` opens one, `targets` finds the layers to train, `kohya_names` lists adapter keys."""
 
 from __future__ import annotations
 
 from .base import BaseModel, FamilySpec
 from .load import load
-from .targets import targets
+from .targets import kohya_names, targets
 
-__all__ = ["BaseModel", "FamilySpec", "load", "targets"]
+__all__ = ["BaseModel", "FamilySpec", "kohya_names", "load", "targets"]

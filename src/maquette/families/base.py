@@ -17,7 +17,7 @@ class FamilySpec:
     """Facts about a family. Sizes of networks are never here: they are read from the weights."""
 
     name: str  # "sd1", "sd2", "sdxl", "pocket"
-    base_model_version: str  # ss_base_model_version written into LoRA files: "sd_v1", "sdxl_base_v1-0", "maquette_pocket"
+    base_model_version: str  # ss_base_model_version of LoRA files: "sd_v1", "sdxl_base_v1-0", "maquette_pocket"
     architecture: str  # modelspec.architecture without the "/lora" suffix
     native_size: int  # pixels of a side
     latent_factor: int  # pixels per latent cell: 8, pocket 4

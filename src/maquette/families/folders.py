@@ -1,18 +1,14 @@
-"""Reading a model from a diffusers folder: configurations, weight files, scheduler."""
+"""Files of a diffusers folder: configurations and weights."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..errors import MaquetteError
-from ..formats import safetensors
 
-_WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,26 +24,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def weight_file(part: Path) -> Path:
-    """The weight file of a part: full precision first, then the fp16 variant."""
-    for variant in ("", ".fp16"):
-        for name in _WEIGHT_NAMES:
-            path = part / f"{name}{variant}.safetensors"
-            if path.is_file():
-                return path
+def weight_files(part: Path) -> list[Path]:
+    """The weight files of a part: safetensors before .bin, full precision before the fp16 variant, all shards of
+    one.
+    """
+    for suffix in ("safetensors", "bin"):
+        for variant in ("", ".fp16"):
+            for name in _WEIGHT_NAMES:
+                path = part / f"{name}{variant}.{suffix}"
+                if path.is_file():
+                    return [path]
+                index = part / f"{name}.{suffix}.index{variant}.json"
+                if index.is_file():
+                    return _shards(index)
     raise MaquetteError(
         f"{part} holds no weights: expected {_WEIGHT_NAMES[0]}.safetensors or {_WEIGHT_NAMES[1]}.safetensors."
     )
 
 
-def read_weights(part: Path) -> dict[str, Tensor]:
-    """Memory-mapped tensors of a part."""
-    return safetensors.load(weight_file(part))
-
-
-def folder_hash(folder: Path, parts: tuple[str, ...]) -> str:
-    """sha256 over the sha256 of each part's weight file, in order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(bytes.fromhex(safetensors.file_sha256(weight_file(folder / part))))
-    return digest.hexdigest()
+def _shards(index: Path) -> list[Path]:
+    mapping = read_json(index).get("weight_map")
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+        raise MaquetteError(f"{index} does not list its weight files.")
+    files = [index.parent / Path(name).name for name in sorted(set(mapping.values()))]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise MaquetteError(f"{missing[0]} is missing; {index.name} names it as a part of the model.")
+    return files

@@ -3,77 +3,118 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import MaquetteError
-from . import folders, modules
-from .base import BaseModel, FamilySpec
+from ..formats import ldm, tensor_files
+from . import configs, modules
+from .base import BaseModel
+from .checkpoint import Checkpoint, read, read_folder
+from .detect import FAMILY_NAMES, identify
 from .pocket.spec import POCKET, WEIGHTS
 from .sd.model import StableDiffusion
-from .sd.spec import SD1, SD2, SD2_V, TARGETS
+from .sd.spec import TARGETS
 from .sd.text import Tokenizer
+from .sdxl.model import StableDiffusionXL
 
 
 def load(
-    path: str | Path = "pocket", dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-) -> BaseModel:
-    """Open a base model: "pocket" (inside the package) or a diffusers folder. Weights are frozen, modules in eval mode.
-
-    Raises MaquetteError, naming the file, when something is missing, broken or of an unknown kind.
-    """
-    if str(path) == "pocket":
-        return load_folder(WEIGHTS, dtype, device, POCKET, source="pocket")
-    folder = Path(path)
-    if not folder.exists():
-        raise MaquetteError(f'{path} does not exist; give "pocket" or a diffusers model folder.')
-    if not folder.is_dir():
-        raise MaquetteError(f"{path} is a file; give a diffusers model folder (one with model_index.json).")
-    return load_folder(folder, dtype, device)
-
-
-def load_folder(
-    folder: Path,
+    path: str | Path = "pocket",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-    spec: FamilySpec | None = None,
-    source: str | None = None,
+    vae: str | Path | None = None,
+    prediction_type: str | None = None,
 ) -> BaseModel:
-    """Open a diffusers folder of a Stable Diffusion 1 or 2 model. `spec` is found from the weights unless given."""
-    folders.read_json(folder / "model_index.json")
-    configs = {part: folders.read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
-    scheduler = folders.read_json(folder / "scheduler" / "scheduler_config.json")
-    spec = spec or _spec(folder, configs, scheduler)
+    """Open a base model: "pocket" (inside the package), a single file (.safetensors, .ckpt) or a diffusers folder.
+
+    Weights are frozen, modules in eval mode. vae: a VAE-only file or folder to use instead of the model's own.
+    prediction_type: "epsilon" or "v_prediction" where the file's own statement is wrong (see
+    `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
+    unknown kind.
+    """
+    if str(path) == "pocket":
+        checkpoint = read_folder(WEIGHTS, POCKET)
+        checkpoint.source = "pocket"
+    else:
+        checkpoint = read(path, prediction_type)
+    if vae is not None:
+        checkpoint.parts["vae"], checkpoint.configs["vae"] = read_vae(Path(vae), checkpoint.spec.name)
+    return build(checkpoint, dtype, device)
+
+
+def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device = "cpu") -> BaseModel:
+    """Networks from a checkpoint. SDXL's own VAE overflows in float16 and stays float32 then, unless it says it is
+    safe.
+    """
+    if "vae" not in checkpoint.parts:
+        raise MaquetteError(f"{checkpoint.source} contains no VAE; name one with --vae.")
+    vae_dtype = torch.float32 if dtype == torch.float16 and checkpoint.configs["vae"].get("force_upcast") else dtype
+    family = checkpoint.spec.name
 
     def part(name: str, module: torch.nn.Module) -> torch.nn.Module:
-        tensors = folders.read_weights(folder / name)
-        if name == "text_encoder":
-            tensors = {k.removeprefix("text_model."): t for k, t in tensors.items() if not k.endswith(".position_ids")}
-        return modules.fill(module, tensors, str(folders.weight_file(folder / name)), dtype, device)
+        tensors = checkpoint.parts[name]
+        if name == "text_encoder_2":
+            tensors = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in tensors.items()}
+        wanted = vae_dtype if name == "vae" else dtype
+        return modules.fill(module, tensors, f"{checkpoint.source} ({name})", wanted, device)
 
-    return StableDiffusion(
-        spec=spec,
-        unet=part("unet", modules.build_unet(configs["unet"])),
-        vae=part("vae", modules.build_vae(configs["vae"])),
-        text_encoders=[part("text_encoder", modules.build_text_encoder(configs["text_encoder"]))],
-        tokenizers=[_tokenizer(folder)],
-        scheduler_config={key: value for key, value in scheduler.items() if not key.startswith("_")},
-        source=source or str(folder),
-        content_hash=folders.folder_hash(folder, ("unet", "vae", "text_encoder")),
+    found = checkpoint.configs
+    encoders = [part("text_encoder", modules.build_text_encoder(found["text_encoder"]))]
+    tokenizers = [_tokenizer(checkpoint, "text_encoder", 0 if family == "sd2" else None)]
+    if family == "sdxl":
+        encoders.append(part("text_encoder_2", modules.build_text_encoder(found["text_encoder_2"], projection=True)))
+        tokenizers.append(_tokenizer(checkpoint, "text_encoder_2", 0))
+    model = (StableDiffusionXL if family == "sdxl" else StableDiffusion)(
+        spec=checkpoint.spec,
+        unet=part("unet", modules.build_unet(found["unet"])),
+        vae=part("vae", modules.build_vae(found["vae"])),
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        scheduler_config={key: value for key, value in checkpoint.scheduler.items() if not key.startswith("_")},
+        source=checkpoint.source,
+        content_hash="",
         targets=TARGETS,
     )
+    model.hash_when_asked(checkpoint.content_hash)
+    return model
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer" / "tokenizer.json"
-    return Tokenizer(path) if path.is_file() else Tokenizer()
+def read_vae(path: Path, family: str) -> tuple[dict[str, Tensor], configs.Config]:
+    """Tensors and configuration of a VAE: a VAE-only file of either layout, a whole model's file, or a diffusers
+    folder.
+    """
+    if path.is_dir():
+        return _vae_folder(path)
+    file = tensor_files.read(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
+    identity = identify(shapes)
+    prefixes = dict(identity.prefixes)
+    if identity.kind == "vae" and identity.layout == "diffusers":
+        tensors = {ldm.vae_modern_name(name): tensor for name, tensor in file.tensors.items()}
+    elif "vae" in prefixes:
+        tensors = ldm.split(file.tensors, {"vae": prefixes["vae"]}).parts["vae"]
+    else:
+        raise MaquetteError(f"{path} contains no VAE.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return tensors, configs.vae_config(shapes, family)
 
 
-def _spec(folder: Path, configs: dict[str, dict[str, Any]], scheduler: dict[str, Any]) -> FamilySpec:
-    """Which family a folder belongs to, from its text width; a scale that is none of the two is SD1's architecture."""
-    if (folder / "text_encoder_2").is_dir():
-        raise MaquetteError(f"{folder} is an SDXL model, which this version cannot open yet.")
-    if configs["unet"].get("cross_attention_dim") == 1024:
-        return SD2_V if scheduler.get("prediction_type") == "v_prediction" else SD2
-    return SD1
+def _vae_folder(path: Path) -> tuple[dict[str, Tensor], configs.Config]:
+    from . import folders
+
+    folder = path / "vae" if (path / "vae").is_dir() else path
+    tensors: dict[str, Tensor] = {}
+    for file in folders.weight_files(folder):
+        tensors |= tensor_files.read(file).tensors
+    return {ldm.vae_modern_name(n): t for n, t in tensors.items()}, folders.read_json(folder / "config.json")
+
+
+def _tokenizer(checkpoint: Checkpoint, part: str, pad: int | None) -> Tokenizer:
+    folder = checkpoint.tokenizers.get(part)
+    path = folder / "tokenizer.json" if folder is not None else None
+    return Tokenizer(path, pad) if path is not None and path.is_file() else Tokenizer(pad=pad)
+
+
+__all__ = ["FAMILY_NAMES", "build", "load", "read_vae"]

@@ -65,7 +65,7 @@ def fill(
             shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
             raise MaquetteError(f"{source} does not fit its configuration: {name} has the shape {shapes}.")
     ready = {
-        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in tensors.items()
     }
     module.load_state_dict(ready, assign=True)

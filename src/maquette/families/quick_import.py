@@ -1,8 +1,8 @@
 """Import single diffusers networks without the hundred others that their packages pull in.
 
 `diffusers.models.unets` and its neighbours import every network they know as soon as one is asked for, which takes
-longer than loading the pocket base. `prepare` makes such packages lazy: their submodules can be imported one by one, and
-a package itself runs when a name of its own is asked for.
+longer than loading the pocket base. `prepare` makes such packages lazy: their submodules can be imported one by one,
+and a package itself runs when a name of its own is asked for.
 """
 
 from __future__ import annotations

@@ -9,8 +9,11 @@ from torch import nn
 
 from ..errors import MaquetteError
 from ..formats.keys import kohya_module_name
+from . import full_size
 from .base import BaseModel
-from .sd.spec import TEXT_TARGETS
+from .sd.spec import TARGETS, TEXT_TARGETS
+
+_SDXL_RESNET_LINEAR = r"resnets\.\d+\.(time_emb_proj|conv_shortcut)"
 
 
 def targets(
@@ -36,6 +39,39 @@ def targets(
                 name = kohya_module_name(base.spec.name, prefix.removeprefix("lora_"), path)
                 found[name] = (parent, attribute)
     return found
+
+
+def kohya_names(family: str, conv: bool = False, rank: int = 8) -> dict[str, tuple[int, ...]]:
+    """Every key that a LoRA file of Kohya's trainer can have for a family, and its shape, at full size; text encoders
+    too.
+
+    family: "sd1", "sd2", "sdxl" or "pocket". conv: also the convolutions of residual blocks and samplers (LoCon).
+    Without it SDXL has the linear layers and 1x1 convolutions of its residual blocks all the same, as sd-scripts may
+    write them. Nothing is loaded: the networks are on the meta device. Raises MaquetteError for an unknown family.
+    """
+    networks = full_size.networks(family)
+    patterns = [pattern for group in ("attention", "feed_forward") for pattern in TARGETS[group]]
+    if conv:
+        patterns += TARGETS["conv"]
+    elif family == "sdxl":
+        patterns.append(_SDXL_RESNET_LINEAR)
+    names: dict[str, tuple[int, ...]] = {}
+    for part, network in networks.items():
+        if part == "vae":
+            continue
+        for path, parent, attribute in _matches(network, patterns if part == "unet" else TEXT_TARGETS):
+            names |= _lora_shapes(kohya_module_name(family, part, path), parent.get_submodule(attribute), rank)
+    return names
+
+
+def _lora_shapes(name: str, layer: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
+    outer, inner, *kernel = tuple(layer.get_parameter("weight").shape)
+    ones = (1,) * len(kernel)
+    return {
+        f"{name}.alpha": (),
+        f"{name}.lora_down.weight": (rank, inner, *kernel),
+        f"{name}.lora_up.weight": (outer, rank, *ones),
+    }
 
 
 def _matches(root: nn.Module, patterns: Sequence[str]) -> Iterator[tuple[str, nn.Module, str]]:

@@ -81,9 +81,10 @@ def read_header(path: str | Path) -> Header:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
+            start = file.read(9)
             _check_start(path, start, size)
-            raw = file.read(int.from_bytes(start, "little"))
+            file.seek(8)
+            raw = file.read(int.from_bytes(start[:8], "little"))
     except OSError as error:
         raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
     body = 8 + len(raw)
@@ -112,12 +113,13 @@ def save(
     tensors: Mapping[str, Tensor],
     path: str | Path,
     metadata: Mapping[str, str] | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
 ) -> None:
     """Write atomically (temporary file, fsync, rename) and deterministically: same tensors and metadata, same bytes.
 
-    The body is laid out as the reference library does. With `dtype`, floating-point tensors are cast one at a time
-    while they are written, so that a memory-mapped model is converted without ever being in memory as a whole.
+    The body is laid out as the reference library does. With `dtype` (one, or one for some of the names),
+    floating-point tensors are cast one at a time while they are written, so that a memory-mapped model is converted
+    without ever being in memory as a whole.
     """
     path = Path(path)
     stored, names = _layout(path, tensors, dtype)
@@ -141,13 +143,21 @@ def save(
             file.write(tensor_bytes(tensors[name].to(stored[name])))
 
 
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins with these 9 bytes is a PyTorch pickle.
+
+    The ninth byte decides: a safetensors header of 128 or 640 bytes begins as a pickle does, but then comes its "{".
+    """
+    return start[8:9] != b"{" and (start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5"))
+
+
 def body_sha256(path: str | Path) -> str:
     """sha256 of the bytes after the header: what trainers write as `sshs_model_hash` and Civitai calls AutoV3."""
     header = read_header(path)
     return file_sha256(header.path, start=header.body)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor], dtype: torch.dtype | Mapping[str, torch.dtype] | None = None) -> str:
     """The `body_sha256` that a file saved from these tensors will have; metadata does not enter."""
     digest = hashlib.sha256()
     stored, names = _layout(Path("the file"), tensors, dtype)
@@ -212,10 +222,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _layout(
-    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | Mapping[str, torch.dtype] | None
 ) -> tuple[dict[str, torch.dtype], list[str]]:
     """Type under which each tensor is stored, and the order in which they lie in the body."""
-    stored = {name: _stored_dtype(path, name, tensor, dtype) for name, tensor in tensors.items()}
+    wanted = dtype if isinstance(dtype, Mapping) else dict.fromkeys(tensors, dtype)
+    stored = {name: _stored_dtype(path, name, tensor, wanted.get(name)) for name, tensor in tensors.items()}
     return stored, sorted(tensors, key=lambda name: (-_LAYOUT.index(DTYPE_NAMES[stored[name]]), name))
 
 
@@ -231,12 +242,11 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
         raise MaquetteError(f"{path} is empty (0 bytes); download or copy it again.")
     if size < 8:
         raise MaquetteError(f"{path} is not a safetensors file: it has only {size} bytes.")
-    too_long = int.from_bytes(start, "little") > MAX_HEADER  # a header of 128 or 640 bytes begins as a pickle does
-    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and too_long):
+    if is_pickle(start):
         raise MaquetteError(f"{path} is a PyTorch pickle with the wrong name; rename it to .ckpt, or convert it.")
     if start.startswith(b"version "):
         raise MaquetteError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
-    length = int.from_bytes(start, "little")
+    length = int.from_bytes(start[:8], "little")
     if start.isascii() and start.lstrip()[:1].isascii() and length > MAX_HEADER:
         raise MaquetteError(
             f"{path} is not a safetensors file: it looks like text (a saved web page?); download it again."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,23 @@ from .text import encode_windows
 
 class StableDiffusion(BaseModel):
     """One UNet, one VAE, one CLIP text encoder."""
+
+    _hash: str = ""
+
+    def hash_when_asked(self, compute: Callable[[], str]) -> None:
+        """Put off the content hash until it is needed: hashing 2 GB takes longer than loading them."""
+        self._compute_hash = compute
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 that identifies the weights."""
+        if not self._hash:
+            self._hash = self._compute_hash()
+        return self._hash
+
+    @content_hash.setter
+    def content_hash(self, value: str) -> None:
+        self._hash = value
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         x = x_t if conditioning.concat is None else torch.cat([x_t, conditioning.concat.to(x_t)], dim=1)

@@ -1,0 +1,249 @@
+"""A base model as tensors and configurations, before any network is built: what loading and converting share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import MaquetteError
+from ..formats import ldm, safetensors, tensor_files
+from . import configs, folders
+from .base import FamilySpec
+from .detect import FAMILY_NAMES, Identity, identify
+from .pocket.spec import POCKET
+from .sd.spec import SD1, SD2, SD2_V
+from .sdxl.spec import SDXL
+
+Parts = dict[str, dict[str, Tensor]]
+EXTRAS = "maquette_extras.safetensors"  # beside model_index.json: what a single file held beyond the parts
+_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+
+
+@dataclass
+class Checkpoint:
+    """parts: "unet", "vae", "text_encoder"[, "text_encoder_2"] -> tensors under diffusers and transformers names.
+
+    Text encoders are without the `text_model.` level. configs: per part. prefixes, extras, metadata: what a single
+    file had besides, so that it can be written back as it was. files: the weight files, for the content hash.
+    """
+
+    spec: FamilySpec
+    parts: Parts
+    configs: dict[str, dict[str, Any]]
+    scheduler: dict[str, Any]
+    source: str
+    files: list[Path]
+    prefixes: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+
+    def content_hash(self) -> str:
+        """sha256 of the file, or over the sha256 of each of the folder's weight files."""
+        if len(self.files) == 1:
+            return safetensors.file_sha256(self.files[0])
+        digest = hashlib.sha256()
+        for path in self.files:
+            digest.update(bytes.fromhex(safetensors.file_sha256(path)))
+        return digest.hexdigest()
+
+
+def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
+    """Read a diffusers folder or a single file; tensors of .safetensors files are memory-mapped.
+
+    prediction_type: "epsilon" or "v_prediction" overrides what is found. Raises MaquetteError naming the fault.
+    """
+    if prediction_type is not None and prediction_type not in _PREDICTIONS:
+        raise MaquetteError(f"prediction type {prediction_type!r} is unknown; choose epsilon or v_prediction.")
+    path = Path(path)
+    if not path.exists():
+        raise MaquetteError(f'{path} does not exist; give "pocket", a model file or a diffusers model folder.')
+    if path.is_dir():
+        checkpoint = read_folder(path)
+    else:
+        checkpoint = read_single_file(path)
+    if prediction_type is not None:
+        checkpoint.scheduler["prediction_type"] = _PREDICTIONS[prediction_type]
+        checkpoint.spec = _spec(checkpoint.spec.name, checkpoint.scheduler)
+    return checkpoint
+
+
+def read_single_file(path: Path) -> Checkpoint:
+    """Read an LDM single file (.safetensors, .ckpt). Configurations come from shapes, or from maquette's own
+    metadata.
+    """
+    file = tensor_files.read(path)
+    identity = identify({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
+    prefixes = dict(identity.prefixes)
+    _require_base(path, identity, prefixes)
+    single = ldm.split(file.tensors, prefixes)
+    family = str(identity.family)
+    own = _own_configuration(path, file.metadata)
+    found = own or {
+        "configs": derive_configs(single.parts, family, str(path)),
+        "scheduler": _scheduler(path, family, identity.variant, single.extras, file.metadata),
+    }
+    spec = POCKET if own and own.get("family") == "pocket" else _spec(family, found["scheduler"])
+    return Checkpoint(
+        spec,
+        single.parts,
+        found["configs"],
+        found["scheduler"],
+        str(path),
+        [path],
+        prefixes,
+        single.extras,
+        file.metadata,
+    )
+
+
+def derive_configs(parts: Mapping[str, Mapping[str, Tensor]], family: str, source: str) -> dict[str, dict[str, Any]]:
+    """Configuration of every part from its shapes; MaquetteError when a part is too strange for that."""
+    result = {}
+    for part, tensors in parts.items():
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        try:
+            if part == "unet":
+                result[part] = configs.unet_config(shapes, family)
+            elif part == "vae":
+                result[part] = configs.vae_config(shapes, family)
+            else:
+                result[part] = configs.text_config(shapes, family, second=part == "text_encoder_2")
+        except (KeyError, IndexError, StopIteration) as error:
+            raise MaquetteError(f"{source}: its {part} is incomplete or of an unknown build ({error}).") from error
+    return result
+
+
+def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
+    """Read a diffusers folder. `spec` is found from the weights unless given."""
+    folders.read_json(folder / "model_index.json")
+    names = ["unet", "vae", "text_encoder"] + (["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])
+    found = {part: folders.read_json(folder / part / "config.json") for part in names}
+    scheduler = folders.read_json(folder / "scheduler" / "scheduler_config.json")
+    files = {part: folders.weight_files(folder / part) for part in names}
+    parts: Parts = {}
+    for part in names:
+        tensors: dict[str, Tensor] = {}
+        for path in files[part]:
+            tensors |= tensor_files.read(path).tensors
+        parts[part] = _modern_names(part, tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in parts["unet"].items()}
+    identity = identify(shapes)
+    checkpoint = Checkpoint(
+        spec or _folder_spec(folder, identity, scheduler),
+        parts,
+        found,
+        {key: value for key, value in scheduler.items() if not key.startswith("_")},
+        str(folder),
+        [path for part in names for path in files[part]],
+        tokenizers={part: path for part in names if (path := folder / _tokenizer_folder(part)).is_dir()},
+    )
+    if (folder / EXTRAS).is_file():
+        _restore_extras(checkpoint, folder / EXTRAS)
+    return checkpoint
+
+
+def _tokenizer_folder(part: str) -> str:
+    return part.replace("text_encoder", "tokenizer")
+
+
+def _restore_extras(checkpoint: Checkpoint, path: Path) -> None:
+    header = safetensors.read_header(path)
+    try:
+        checkpoint.prefixes = json.loads(header.metadata["prefixes"])
+        checkpoint.metadata = json.loads(header.metadata["metadata"])
+    except (KeyError, ValueError) as error:
+        raise MaquetteError(f"{path} is not as maquette writes it; delete it to go on without.") from error
+    checkpoint.extras = safetensors.load(path, header)
+
+
+def _modern_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if part == "vae":
+        return {
+            (new := ldm.vae_modern_name(name)): tensor[:, :, 0, 0] if new != name and tensor.ndim == 4 else tensor
+            for name, tensor in tensors.items()
+        }
+    if part.startswith("text_encoder"):
+        return {n.removeprefix("text_model."): t for n, t in tensors.items() if not n.endswith("position_ids")}
+    return dict(tensors)
+
+
+def _require_base(path: Path, identity: Identity, prefixes: Mapping[str, str]) -> None:
+    """Refuse by name whatever is not a whole base model."""
+    if identity.family == "refiner":
+        raise MaquetteError(f"{path} is the SDXL refiner, which cannot be used as a base; use the SDXL base model.")
+    if identity.kind != "model":
+        names = {"unknown": identity.note or "nothing that maquette knows", "lora": "a LoRA", "unet": "a UNet alone"}
+        names |= {"vae": "a VAE alone", "controlnet": "a ControlNet", "embedding": "a textual inversion embedding"}
+        raise MaquetteError(f"{path} is {names[identity.kind]}, not a whole Stable Diffusion model.")
+    if identity.family not in FAMILY_NAMES:
+        raise MaquetteError(f"{path} is a diffusion model of a family that maquette does not know.")
+    needed = ["unet", "text_encoder"] + (["text_encoder_2"] if identity.family == "sdxl" else [])
+    missing = [part for part in needed if part not in prefixes]
+    if missing:
+        raise MaquetteError(
+            f"{path} is a {FAMILY_NAMES[identity.family]} model without its {missing[0].replace('_', ' ')}."
+        )
+
+
+def _own_configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `maquette convert` wrote beside the tensors where shapes cannot tell it."""
+    if "maquette.configuration" not in metadata:
+        return None
+    try:
+        own = json.loads(metadata["maquette.configuration"])
+        if isinstance(own["configs"], dict) and isinstance(own["scheduler"], dict):
+            return dict(own)
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaquetteError(f"{path}: the configuration in its metadata is damaged.") from error
+    raise MaquetteError(f"{path}: the configuration in its metadata is damaged.")
+
+
+def _scheduler(
+    path: Path, family: str, variant: str, extras: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    return configs.scheduler_config(family, prediction_rule(path, family, variant, extras, metadata), "ztsnr" in extras)
+
+
+def prediction_rule(
+    path: Path, family: str, variant: str, extras: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> str:
+    """Prediction type of a single file, which its shapes do not tell. The first that applies:
+
+    1. `modelspec.prediction_type` in the metadata; 2. a tensor called `v_pred`; 3. a `.yaml` of the same name beside
+    it that says `parameterization: "v"`; 4. SD2 other than inpainting and depth, unless its `global_step` is 875000
+    (the 512-pixel base model), is v-prediction, as nearly all SD2 models in use are; 5. epsilon.
+    """
+    told = metadata.get("modelspec.prediction_type", "")
+    if told in _PREDICTIONS:
+        return _PREDICTIONS[told]
+    if "v_pred" in extras:
+        return "v_prediction"
+    recipe = path.with_suffix(".yaml")
+    if recipe.is_file():
+        text = recipe.read_text(encoding="utf-8", errors="replace").replace("'", '"')
+        return "v_prediction" if 'parameterization: "v"' in text else "epsilon"
+    if family == "sd2" and variant == "base":
+        step = extras.get("global_step")
+        return "epsilon" if step is not None and step.numel() == 1 and int(step) == 875000 else "v_prediction"
+    return "epsilon"
+
+
+def _spec(family: str, scheduler: Mapping[str, Any]) -> FamilySpec:
+    if family == "sd2":
+        return SD2_V if scheduler.get("prediction_type") == "v_prediction" else SD2
+    return {"sd1": SD1, "sdxl": SDXL, "pocket": POCKET}[family]
+
+
+def _folder_spec(folder: Path, identity: Identity, scheduler: Mapping[str, Any]) -> FamilySpec:
+    if identity.family == "refiner":
+        raise MaquetteError(f"{folder} is the SDXL refiner, which cannot be used as a base; use the SDXL base model.")
+    if identity.family is None:
+        raise MaquetteError(f"{folder}: its unet is not a Stable Diffusion UNet.")
+    return _spec(identity.family, scheduler)

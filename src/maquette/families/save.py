@@ -1,0 +1,199 @@
+"""Writing a base model: as a single file (LDM layout, .safetensors or .ckpt) or as a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MaquetteError
+from ..formats import ldm, safetensors
+from .checkpoint import EXTRAS, Checkpoint, derive_configs
+from .configs import scheduler_config
+from .sd.text import EMBEDDED
+
+Dtypes = torch.dtype | dict[str, torch.dtype] | None
+_PIPELINES = {
+    ("sd", 4): "StableDiffusionPipeline",
+    ("sd", 9): "StableDiffusionInpaintPipeline",
+    ("sd", 8): "StableDiffusionInstructPix2PixPipeline",
+    ("sdxl", 4): "StableDiffusionXLPipeline",
+    ("sdxl", 9): "StableDiffusionXLInpaintPipeline",
+    ("sdxl", 8): "StableDiffusionXLInstructPix2PixPipeline",
+}
+_CLASSES = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+}
+
+
+def write_single_file(
+    checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None, half_vae: bool = True
+) -> None:
+    """Write one file with the key names that the model came with, or the family's usual ones. `.ckpt` is a pickle.
+
+    dtype: cast floating-point weights while writing; half_vae False keeps the VAE in its own precision. Where the
+    shapes do not tell the configuration (the pocket base), it is put into the metadata, and only .safetensors will do.
+    """
+    path = Path(path)
+    parts = checkpoint.parts
+    prefixes = {**ldm.standard_prefixes(checkpoint.spec.name, parts), **checkpoint.prefixes}
+    tensors = ldm.join(ldm.SingleFile(parts, prefixes, checkpoint.extras))
+    kept = set(checkpoint.extras) | ({n for n in tensors if n.startswith(ldm.VAE)} if not half_vae else set())
+    metadata = _metadata(checkpoint)
+    if path.suffix.lower() != ".ckpt":
+        dtypes = None if dtype is None else {n: dtype for n in tensors if n not in kept}
+        safetensors.save(tensors, path, metadata, dtypes)
+        return
+    if "maquette.configuration" in metadata:
+        raise MaquetteError(f"{path}: this model's configuration can only be kept in a .safetensors file.")
+    cast = {n: t.to(dtype) if dtype and n not in kept and t.is_floating_point() else t for n, t in tensors.items()}
+    with safetensors.atomic_writer(path) as file:
+        torch.save({**metadata, "state_dict": {name: tensor.contiguous() for name, tensor in cast.items()}}, file)
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    v_prediction = checkpoint.scheduler.get("prediction_type") == "v_prediction"
+    metadata = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": checkpoint.spec.architecture,
+        "modelspec.resolution": f"{checkpoint.spec.native_size}x{checkpoint.spec.native_size}",
+        **checkpoint.metadata,
+        "modelspec.prediction_type": "v" if v_prediction else "epsilon",
+    }
+    metadata.pop("maquette.configuration", None)
+    if not _is_derivable(checkpoint):
+        own = {"family": checkpoint.spec.name, "configs": checkpoint.configs, "scheduler": checkpoint.scheduler}
+        metadata["maquette.configuration"] = json.dumps(own, sort_keys=True)
+    return metadata
+
+
+def _is_derivable(checkpoint: Checkpoint) -> bool:
+    """Whether a reader finds the same configuration from the shapes and `modelspec.prediction_type`."""
+    family = checkpoint.spec.name
+    if family == "pocket":
+        return False
+    derived = derive_configs(checkpoint.parts, family, checkpoint.source)
+    silent = {
+        "_class_name",
+        "sample_size",
+        "architectures",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "force_upcast",
+    }
+    for part, config in derived.items():
+        actual = checkpoint.configs[part]
+        if actual.get("norm_num_groups", 32) != 32 or actual.get("num_attention_heads") not in (
+            None,
+            config.get("num_attention_heads"),
+        ):
+            return False
+        count = len(config.get("block_out_channels", [])) or 1
+        for name, value in config.items():
+            if name not in silent and name in actual and _listed(actual[name], count) != _listed(value, count):
+                return False
+    scheduler = checkpoint.scheduler
+    usual = scheduler_config(family, str(scheduler.get("prediction_type", "epsilon")))
+    names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr")
+    return all(scheduler.get(name, usual[name]) == usual[name] for name in names)
+
+
+def _listed(value: Any, count: int) -> Any:
+    return list(value) if isinstance(value, list | tuple) else [value] * count if isinstance(value, int) else value
+
+
+def write_folder(
+    checkpoint: Checkpoint, folder: str | Path, dtype: torch.dtype | None = None, half_vae: bool = True
+) -> None:
+    """Write a diffusers folder. It appears complete or not at all; an existing folder with files in it is refused.
+
+    Text encoders get the `text_model.` level, which every version of transformers reads. What the folder layout has
+    no place for goes into `maquette_extras.safetensors`, so that a single file can be restored exactly.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MaquetteError(f"{folder} exists already and is not empty; choose another name with --out.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        root = Path(temporary) / "model"
+        root.mkdir()
+        for part, tensors in checkpoint.parts.items():
+            _write_part(
+                root / part, part, tensors, checkpoint.configs[part], None if part == "vae" and not half_vae else dtype
+            )
+            if part.startswith("text_encoder"):
+                _write_tokenizer(root / part.replace("text_encoder", "tokenizer"), checkpoint, part)
+        scheduler = {"_class_name": "DDIMScheduler", **checkpoint.scheduler}
+        _write_json(root / "scheduler" / "scheduler_config.json", scheduler)
+        _write_json(root / "model_index.json", _model_index(checkpoint, scheduler["_class_name"]))
+        if checkpoint.extras or checkpoint.prefixes:
+            notes = {"prefixes": json.dumps(checkpoint.prefixes), "metadata": json.dumps(checkpoint.metadata)}
+            safetensors.save(checkpoint.extras, root / EXTRAS, notes)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(root, folder)
+
+
+def _write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], config: dict[str, Any], dtype: Dtypes) -> None:
+    _write_json(folder / "config.json", config)
+    if not part.startswith("text_encoder"):
+        safetensors.save(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"}, dtype)
+        return
+    named = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in tensors.items()}
+    safetensors.save(named, folder / "model.safetensors", {"format": "pt"}, dtype)
+
+
+def _write_tokenizer(folder: Path, checkpoint: Checkpoint, part: str) -> None:
+    """The model's own tokenizer files where it has them, else the embedded CLIP vocabulary with the family's
+    padding.
+    """
+    own = checkpoint.tokenizers.get(part)
+    if own is not None:
+        shutil.copytree(own, folder)
+        return
+    pads_with_zero = checkpoint.spec.name == "sd2" or part == "text_encoder_2"
+    vocabulary = json.loads(EMBEDDED.read_text(encoding="utf-8"))
+    facts = json.loads((EMBEDDED.parent / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if pads_with_zero:
+        vocabulary["padding"] |= {"pad_id": 0, "pad_token": "!"}
+        facts["pad_token"] = "!"
+    _write_json(folder / "tokenizer.json", vocabulary)
+    _write_json(folder / "tokenizer_config.json", facts)
+
+
+def _model_index(checkpoint: Checkpoint, scheduler: str) -> dict[str, Any]:
+    family = "sdxl" if checkpoint.spec.name == "sdxl" else "sd"
+    channels = int(checkpoint.configs["unet"].get("in_channels", 4))
+    index: dict[str, Any] = {"_class_name": _PIPELINES.get((family, channels), _PIPELINES[family, 4])}
+    index["scheduler"] = ["diffusers", scheduler]
+    for part in checkpoint.parts:
+        index[part] = list(_CLASSES[part])
+        if part.startswith("text_encoder"):
+            tokenizer = part.replace("text_encoder", "tokenizer")
+            index[tokenizer] = list(_CLASSES[tokenizer])
+    empty = ["feature_extractor", "image_encoder"] + ([] if family == "sdxl" else ["safety_checker"])
+    index |= {name: [None, None] for name in empty}
+    if family == "sdxl":
+        index["force_zeros_for_empty_prompt"] = True
+    else:
+        index["requires_safety_checker"] = False
+    return index
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=2 if len(content) < 200 else None, ensure_ascii=False, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")

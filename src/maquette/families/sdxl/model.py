@@ -1,0 +1,46 @@
+"""Stable Diffusion XL as a BaseModel: two text encoders, a pooled vector, and size conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...core.denoiser import Conditioning
+from ..sd.model import StableDiffusion
+from ..sd.text import encode_windows
+
+
+class StableDiffusionXL(StableDiffusion):
+    """UNet with size conditioning, VAE, CLIP-L and OpenCLIP bigG."""
+
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        if conditioning.pooled is None:
+            raise ValueError("SDXL needs the pooled text vector in its conditioning")
+        dtype = next(self.unet.parameters()).dtype
+        x = x_t if conditioning.concat is None else torch.cat([x_t, conditioning.concat.to(x_t)], dim=1)
+        sizes = conditioning.time_ids if conditioning.time_ids is not None else self._full_picture(x_t)
+        added = {"text_embeds": conditioning.pooled.to(dtype), "time_ids": sizes.to(dtype)}
+        output: Tensor = self.unet(
+            x.to(dtype),
+            t,
+            encoder_hidden_states=conditioning.tokens.to(dtype),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output
+
+    def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
+        """Token windows for both encoders -> tokens (B, 77, D1 + D2) of the layer before the last, pooled (B, P).
+
+        SDXL was trained on the layer before the last, so clip_skip 1 means that layer, 2 the one before it.
+        """
+        first, _ = encode_windows(self.text_encoders[0], ids[0], clip_skip + 1, final_norm=False)
+        second, pooled = encode_windows(self.text_encoders[1], ids[1], clip_skip + 1, final_norm=False)
+        return Conditioning(torch.cat([first, second], dim=-1), pooled)
+
+    def _full_picture(self, x_t: Tensor) -> Tensor:
+        """(B, 6) size numbers of a picture that was neither scaled nor cropped: height, width, 0, 0, height, width."""
+        height, width = (side * self.spec.latent_factor for side in x_t.shape[-2:])
+        return torch.tensor([[height, width, 0, 0, height, width]], device=x_t.device).repeat(len(x_t), 1)

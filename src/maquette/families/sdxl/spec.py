@@ -1,0 +1,14 @@
+"""Facts about Stable Diffusion XL (the base model; its refiner is recognised and refused)."""
+
+from __future__ import annotations
+
+from ..base import FamilySpec
+
+SDXL = FamilySpec(
+    "sdxl",
+    "sdxl_base_v1-0",
+    "stable-diffusion-xl-v1-base",
+    native_size=1024,
+    latent_factor=8,
+    te_prefixes=("lora_te1", "lora_te2"),
+)
