@@ -1,4 +1,4 @@
-"""Prompt editing in A1111's prompt language: `[from:to:when]`, `[to:when]`, `[from::when]`; and `[a|b]`, every step anew."""
+"""Prompt editing in A1111's prompt language: `[from:to:when]`, `[to:when]`, `[from::when]`; `[a|b]` alternates."""
 
 from __future__ import annotations
 
