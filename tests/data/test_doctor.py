@@ -124,6 +124,13 @@ def test_captions_from_the_subject_are_fine(tmp_path: Path) -> None:
     assert findings(captioned(tmp_path, "", "", "")) == []
 
 
+def test_photos_without_any_caption_are_named(tmp_path: Path) -> None:
+    data = captioned(tmp_path, "", "zkw", "", subject="")
+    assert [p.message for p in examine_captions(data, None)] == [
+        "0.png and 1 more photos have no caption: training will need the subject (--subject)."
+    ]
+
+
 def test_the_same_caption_everywhere(tmp_path: Path) -> None:
     data = captioned(tmp_path, "zkw dog", "zkw dog", "zkw dog")
     assert findings(data) == [("same_caption", "", False)]

@@ -95,6 +95,19 @@ def test_page_holds_every_photo_its_crop_and_warnings(quadrants: MakeImage, tmp_
     assert page.count("data:image/jpeg;base64,") == 1 and "http" not in page
 
 
+def test_a_data_set_file_sets_what_the_user_does_not(quadrants: MakeImage, tmp_path: Path) -> None:
+    quadrants(200, 100).save(tmp_path / "a.png")
+    subset = '[[datasets.subsets]]\nimage_dir = "."\nclass_tokens = "zkw robot"\nnum_repeats = 6\n'
+    (tmp_path / "set.toml").write_text(
+        "[[datasets]]\nresolution = 128\nbatch_size = 3\nenable_bucket = true\n" + subset
+    )
+    result = run(CheckConfig(photos=tmp_path / "set.toml"))
+    assert (result.layout, result.resolution, result.samples, result.costs.steps_per_epoch) == ("toml", 128, 6, 2)
+    assert result.photos[0]["bucket"] == [176, 80] and result.subject == "zkw robot"
+    result = run(CheckConfig(photos=tmp_path / "set.toml", resolution=64, batch_size=2, buckets=False))
+    assert (result.photos[0]["bucket"], result.costs.steps_per_epoch) == ([64, 64], 3)
+
+
 def test_base_facts_and_errors(tmp_path: Path) -> None:
     pocket = base_facts("pocket")
     assert (pocket.native_size, pocket.latent_factor) == (64, 4)

@@ -32,6 +32,7 @@ def command(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per training step.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: what train would take.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of steps: passes over all photos.")] = None,
+    alpha_mask: Annotated[bool, typer.Option("--alpha-mask", help="Transparency will be the mask.")] = False,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA, for the file size.")] = 16,
     out: Annotated[Path, typer.Option(help="Where runs will be written, to see whether there is room.")] = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Also write a page with every photo and its crop.")] = None,
@@ -58,6 +59,7 @@ def command(
         batch_size=batch_size,
         steps=steps,
         epochs=epochs,
+        alpha_mask=alpha_mask,
         rank=rank,
         out=out,
     )

@@ -128,8 +128,8 @@ def _one_photo(photo: Photo, look: Look) -> Iterable[Problem]:
                 f"{name} ({width} x {height}) is small and would be enlarged {crop.enlargement:.1f} times to {size}."
             )
             yield Problem("small", name, message)
-    if photo.has_alpha:
-        yield Problem("alpha", name, f"{name} has transparent parts, which are trained as white.")
+    if photo.has_alpha and photo.mask != "alpha":
+        yield Problem("alpha", name, f"{name} has transparent parts, which are trained as white (or use alpha_mask).")
 
 
 def _copies(photos: Sequence[Photo], looks: Sequence[Look]) -> Iterable[Problem]:
@@ -176,6 +176,10 @@ def examine_captions(
     photos = dataset.of("instance")
     written = [photo for photo in photos if photo.caption_source != "subject" and photo.caption]
     problems = []
+    bare = [photo.name for photo in photos if not photo.caption]
+    if bare:
+        message = f"{bare[0]} and {len(bare) - 1} more photos have" if len(bare) > 1 else f"{bare[0]} has"
+        problems.append(Problem("no_caption", "", f"{message} no caption: training will need the subject (--subject)."))
     for photo in photos:
         if tokens and (count := len(tokens(photo.caption))) > CAPTION_TOKENS:
             message = (

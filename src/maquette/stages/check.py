@@ -43,6 +43,8 @@ class CheckConfig(StageConfig):
     """Training steps; otherwise what train would take."""
     epochs: Count | None = None
     """Instead of steps: how often all photos times repeats are seen."""
+    alpha_mask: bool = False
+    """The loss will count only where photos are not transparent."""
     rank: Count = 16
     """Rank of the LoRA, for the size of the file."""
     out: Path = Path("runs")
@@ -113,7 +115,6 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
     facts = base_facts(config.base)
-    resolution = config.resolution or facts.native_size
     looks: dict[Path, Look] = {}
 
     def progress(done: int, total: int) -> None:
@@ -123,8 +124,16 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         looks[path] = look_at(opened)
 
     dataset = read_folder(
-        config.photos, config.subject, reg=config.reg, repeats=config.repeats, look=look, progress=progress
+        config.photos,
+        config.subject,
+        reg=config.reg,
+        repeats=config.repeats,
+        alpha_mask=config.alpha_mask,
+        look=look,
+        progress=progress,
     )
+    config = _with_settings(config, dataset)
+    resolution = config.resolution or facts.native_size
     aspect_buckets = config.buckets if config.buckets is not None else facts.recipe.buckets
     dataset = plan(dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets)
     costs = estimate(facts, dataset, config.rank, config.batch_size, config.steps, config.epochs)
@@ -168,6 +177,12 @@ def tokenizer() -> Callable[[str], Sequence[int]]:
     from ..families.sd.text import Tokenizer
 
     return Tokenizer().encode
+
+
+def _with_settings(config: CheckConfig, dataset: Dataset) -> CheckConfig:
+    """What a data set file asks for, where the user said nothing."""
+    wishes = {key: dataset.settings[key] for key in ("resolution", "batch_size", "buckets") if key in dataset.settings}
+    return CheckConfig.parse(wishes | config.model_dump(exclude_unset=True), str(config.photos))
 
 
 def _nothing_left(dataset: Dataset) -> list[Problem]:
@@ -218,5 +233,6 @@ def _report(photo: Photo) -> dict[str, Any]:
         "repeats": photo.repeats,
         "caption": photo.caption,
         "caption_source": photo.caption_source,
+        "mask": str(photo.mask) if photo.mask else None,
         "notes": list(photo.notes),
     }
