@@ -45,7 +45,7 @@ def test_twice_in_a_row_gives_two_runs_with_the_same_weights(capsys: pytest.Capt
         assert path is not None and Path(path).is_file()
     assert len(list(Path("runs/demo-photos").glob("*.png"))) == 14 and len(list(Path("runs").iterdir())) <= 3
     assert [event.kind for event in events].count("done") == 1 and events[-1].data == first.to_json()
-    assert {"checking photos", "drawing before and after"} <= {e.data["what"] for e in events if e.kind == "progress"}
+    assert {"reading photos", "drawing before and after"} <= {e.data["what"] for e in events if e.kind == "progress"}
     assert not [event for event in events if event.kind == "warning"]
 
     before = {path: path.read_bytes() for path in Path("runs/demo").rglob("*") if path.is_file()}

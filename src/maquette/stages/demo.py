@@ -116,12 +116,8 @@ def free_run(out: Path) -> Path:
 def _check(photos: Path, path: Path, config: DemoConfig, on_event: Listener) -> check.CheckResult:
     """The findings of `maquette check`; what it would warn of is told, what it would refuse is an error."""
 
-    def listen(event: Event) -> None:
-        if event.kind == "progress":
-            data = {"what": "checking photos", "done": event.data["done"], "of": event.data["total"]}
-            on_event(Event("progress", data))
-
-    result = check.run(check.CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps), listen)
+    settings = check.CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps)
+    result = check.run(settings, _without_done(on_event))
     if result.blocking:
         raise MaquetteError(result.blocking[0].message)
     for problem in result.problems:
