@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch
 
-MAX_STEPS = 5_000_000  # instructions; bounds the memory that a hostile file can ask for
+MAX_STEPS = 1_500_000  # instructions; bounds the memory that a hostile file can ask for
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
