@@ -125,6 +125,20 @@ class TrainConfig(StageConfig):
     ema_decay: Fraction = 0.0
     """Average the weights over steps with this decay (0.99, 0.999) and save the average; 0 is off."""
 
+    caption_prefix: str = ""
+    """Text in front of every caption."""
+    caption_suffix: str = ""
+    """Text behind every caption."""
+    caption_wildcards: bool = False
+    """Understand {a|b|c} in captions: one of them each time."""
+    shuffle_captions: bool = False
+    """Shuffle the tags of captions (parts between commas)."""
+    keep_tokens: int = Field(default=0, ge=0)
+    """So many tags at the beginning are neither shuffled nor dropped."""
+    tag_dropout: Fraction = 0.0
+    """Chance of each tag of being left out."""
+    alpha_mask: bool = False
+    """The loss counts only where photos are not transparent."""
     caption_dropout: Fraction = 0.0
     """Share of captions replaced by nothing, so that guidance keeps its meaning."""
     min_snr_gamma: float = Field(default=5.0, ge=0)

@@ -240,3 +240,49 @@ def test_keep_last_keeps_the_last(photos: Path, tmp_path: Path) -> None:
 def test_class_word_is_needed_for_prior_preservation(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match="needs the class word"):
         train.run(config(photos, tmp_path / "disc", subject=None, prior_preservation=True))
+
+
+def test_bad_photos_are_named_and_good_ones_used(fault_folder: Path, tmp_path: Path) -> None:
+    result = train.run(config(fault_folder, tmp_path / "disc", steps=1))
+    assert sorted(message.split()[0] for message in result.left_out) == [
+        "empty.png", "moving.gif", "notes.jpg", "truncated.jpg",
+    ]  # fmt: skip
+    used = {photo["name"]: photo for photo in json.loads((tmp_path / "disc/dataset.json").read_text())["photos"]}
+    assert {"cmyk.jpg", "sixteen.png", "palette.png", "turned.jpg"} <= set(used)
+    assert used["turned.jpg"]["size"] == [80, 60]  # the right way up
+    assert "truncated.jpg" in (tmp_path / "disc/report.html").read_text()
+
+
+def test_a_mask_hides_the_rest_of_the_photo(tmp_path: Path) -> None:
+    """Two photos that differ only where the mask covers nothing teach the same, but for what the encoder mixes in."""
+    first = {}
+    for name, colour in (("a", (220, 40, 40)), ("b", (60, 60, 200))):
+        folder = tmp_path / name
+        (folder / "masks").mkdir(parents=True)
+        pixels = np.full((64, 64, 3), colour, np.uint8)
+        pixels[:, :32] = (240, 220, 60)
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:, :16] = 255
+        Image.fromarray(pixels).save(folder / "0.png")
+        for masked in (True, False):
+            if masked:
+                Image.fromarray(mask).save(folder / "masks/0.png")
+            else:
+                (folder / "masks/0.png").unlink()
+            train.run(config(folder, tmp_path / f"{name}-{masked}", steps=1, min_timestep=400, max_timestep=401))
+            first[name, masked] = losses(tmp_path / f"{name}-{masked}")[0]
+    assert abs(first["a", True] - first["b", True]) < abs(first["a", False] - first["b", False])
+    assert first["a", True] != first["a", False]
+
+
+def test_a_data_set_file_sets_what_the_user_did_not(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "data.toml"
+    file.write_text(
+        "[[datasets]]\nresolution = 32\nbatch_size = 3\n"
+        f'[[datasets.subsets]]\nimage_dir = "{photos}"\nnum_repeats = 2\n'
+    )
+    settings = {key: value for key, value in SMALL.items() if key != "batch_size"}
+    train.run(TrainConfig.parse({**settings, "photos": file, "out": tmp_path / "disc", "steps": 1}))
+    written = TrainConfig.read(tmp_path / "disc/run.toml")
+    assert written.batch_size == 3 and written.resolution == 32
+    assert json.loads((tmp_path / "disc/dataset.json").read_text())["photos"][0]["repeats"] == 2

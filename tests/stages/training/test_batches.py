@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from maquette.data.buckets import crop_box
+from maquette.data.buckets import Crop, crop_box
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Photo
-from maquette.stages.training.batches import Latent, PhotoSet, generator
+from maquette.stages.training.batches import Latent, PhotoSet, generator, size_numbers
 
 
 def photo(name: str, repeats: int = 1) -> Photo:
-    plain = Photo(Path(name), name, "0" * 64, (64, 64), f"caption {name}", "subject", repeats)
+    plain = Photo(Path(name), name, "0" * 64, (64, 64), f"caption {name}", "subject", repeats=repeats)
     return replace(plain, crop=crop_box((64, 64), (64, 64)))
 
 
@@ -62,7 +63,33 @@ def test_latents_are_drawn_from_mean_and_deviation() -> None:
     assert abs(first.mean() - 3.0) < 0.05 and abs(first.std() - 0.5) < 0.05
 
 
+def test_size_numbers_by_hand() -> None:
+    # 200 x 100 scaled to 128 x 64, cut at (50, 0): mirrored, 128 - 64 - 50 = 14 pixels are missing on the left
+    wide = replace(photo("w"), crop=Crop((64, 64), (128, 64), 50, 0, (200, 100)))
+    assert size_numbers(wide) == [100, 200, 0, 50, 64, 64]
+    assert size_numbers(wide, mirrored=True) == [100, 200, 0, 14, 64, 64]
+
+
 def test_both_mirror_images_are_seen() -> None:
     photos = PhotoSet([photo("a")], [[latent(1.0), latent(-1.0)]], 0, "instance")
     seen = {photos.batches(step, 1, 1, generator(0, step))[0].x0[0, 0, 0, 0].item() for step in range(20)}
     assert seen == {1.0, -1.0}
+
+
+def test_masks_travel_with_their_photos_and_others_count_everywhere() -> None:
+    half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    masked = Latent(torch.ones(4, 2, 2), torch.zeros(4, 2, 2), half)
+    photos = PhotoSet([photo("a"), photo("b")], [[masked], [latent(0.0)]], 0, "instance")
+    (batch,) = photos.batches(0, 2, 1, generator(0, "x"))
+    assert batch.mask is not None and batch.mask.shape == (2, 1, 2, 2)
+    for index, mask in zip(batch.photos, batch.mask, strict=True):
+        assert torch.equal(mask, half if index == 0 else torch.ones(1, 2, 2))
+    assert photo_set([1, 1]).batches(0, 2, 1, generator(0, "x"))[0].mask is None
+
+
+def test_captions_vary_and_drop_out() -> None:
+    tags = replace(photo("a"), caption="zkw, red, big", options=CaptionOptions(shuffle=True, keep_tokens=1))
+    photos = PhotoSet([tags], [[latent(0.0)]], 0, "instance", caption_dropout=0.3)
+    drawn = Counter(photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(300))
+    assert set(drawn) == {"zkw, red, big", "zkw, big, red", ""}
+    assert 60 <= drawn[""] <= 120

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...data.cache import LatentCache, latents_of
-from ...data.dataset import Photo, pixels
+from ...data.dataset import Photo, mask_weights, pixels
 from ...errors import MaquetteError
 from ...families.base import BaseModel
 
@@ -29,10 +29,11 @@ def generator(seed: int, *stream: object) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Latent:
-    """A photo's posterior: mean and standard deviation, each (C, h, w)."""
+    """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts."""
 
     mean: Tensor
     std: Tensor
+    mask: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -41,10 +42,17 @@ class Latent:
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos of one shape. x0: (B, C, h, w) float32, a fresh draw from each posterior. `photos`: their indices."""
+    """Photos of one shape. x0: (B, C, h, w) float32, a fresh draw from each posterior. `photos`: their indices.
+
+    captions: one draw for each. sizes: (B, 6) what SDXL is told of each: original height and width, crop top and left,
+    height and width. mask: (B, 1, h, w) weights of the loss, or None.
+    """
 
     x0: Tensor
     photos: list[int]
+    captions: list[str]
+    sizes: Tensor
+    mask: Tensor | None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -53,11 +61,18 @@ class Batch:
 class PhotoSet:
     """All photos of one role."""
 
-    def __init__(self, photos: Sequence[Photo], latents: Sequence[Sequence[Latent]], seed: int, stream: str) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        latents: Sequence[Sequence[Latent]],
+        seed: int,
+        stream: str,
+        caption_dropout: float = 0.0,
+    ) -> None:
         """`latents[i]` are the variants of photo i: as it is, and mirrored where that is asked for."""
         self.photos = list(photos)
         self.latents = latents
-        self._seed, self._stream = seed, stream
+        self._seed, self._stream, self._dropout = seed, stream, caption_dropout
         self._row = [i for i, photo in enumerate(photos) for _ in range(photo.repeats)]
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
@@ -80,13 +95,39 @@ class PhotoSet:
         return [self._draw(piece, random) for piece in pieces]
 
     def _draw(self, indices: list[int], random: torch.Generator) -> Batch:
-        chosen = []
+        chosen, sizes, captions = [], [], []
         for index in indices:
             variants = self.latents[index]
-            which = int(torch.randint(len(variants), (), generator=random)) if len(variants) > 1 else 0
+            which = _one_of(len(variants), random)
             chosen.append(variants[which])
+            sizes.append(size_numbers(self.photos[index], mirrored=which == 1))
+            captions.append(self._caption(self.photos[index], random))
         mean, std = torch.stack([c.mean for c in chosen]), torch.stack([c.std for c in chosen])
-        return Batch(mean + std * torch.randn(mean.shape, generator=random).to(mean), indices)
+        x0 = mean + std * torch.randn(mean.shape, generator=random).to(mean)
+        mask = None
+        if any(c.mask is not None for c in chosen):
+            everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
+            mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
+        return Batch(x0, indices, captions, torch.tensor(sizes, dtype=torch.float32, device=mean.device), mask)
+
+    def _caption(self, photo: Photo, random: torch.Generator) -> str:
+        """One of the photo's captions, or nothing where dropout strikes."""
+        caption = photo.captions[_one_of(len(photo.captions), random)]
+        dropout = max(self._dropout, photo.options.dropout)
+        return "" if dropout and float(torch.rand((), generator=random)) < dropout else caption
+
+
+def _one_of(count: int, random: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=random)) if count > 1 else 0
+
+
+def size_numbers(photo: Photo, mirrored: bool = False) -> list[float]:
+    """Original height and width, crop top and left (in pixels of the scaled photo), height and width of the bucket."""
+    if photo.crop is None:
+        raise ValueError(f"{photo.name} has no bucket yet")
+    (width, height), (bucket_width, bucket_height) = photo.crop.original, photo.crop.bucket
+    left = photo.crop.scaled[0] - bucket_width - photo.crop.left if mirrored else photo.crop.left
+    return [height, width, photo.crop.top, left, bucket_height, bucket_width]
 
 
 @torch.no_grad()
@@ -112,4 +153,15 @@ def encode_photos(
     order = {photo.path: i for i, photo in enumerate(photos)}
     encoder = f"{base.content_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
     found = latents_of(photos, encode, encoder, cache, (False, True) if flip else (False,))
-    return [[Latent(mean.to(base.device), std.to(base.device)) for mean, std in row] for row in found]
+    factor, device = base.spec.latent_factor, base.device
+    return [
+        [
+            Latent(mean.to(device), std.to(device), _to(mask_weights(photo, factor, flip=bool(mirrored)), device))
+            for mirrored, (mean, std) in enumerate(row)
+        ]
+        for photo, row in zip(photos, found, strict=True)
+    ]
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)

@@ -30,7 +30,7 @@ class Recipe:
 
 # Pocket: 300 steps of 8 for 14 photos, measured with its prototype. Stable Diffusion: about 110 views of each photo and
 # 1e-4 at batch 1, the middle of what the widely used presets do for alpha = rank.
-POCKET = Recipe(170, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False)
+POCKET = Recipe(171, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False)
 STABLE_DIFFUSION = Recipe(110, 700, 4000, 1e-4, 1, 4, 7.0, buckets=True)
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ... import methods
 from ...config import TrainConfig
+from ...core.denoiser import Conditioning
 from ...data.cache import LatentCache
+from ...data.caption_options import CaptionOptions
 from ...data.captions import caption_for_class, class_of
 from ...data.dataset import Dataset, plan
 from ...data.layouts import read_folder, require_trainable
@@ -57,27 +59,19 @@ class Job:
         total = torch.zeros((), device=self.base.device)
         batches = self.instance.batches(step, size, parts, random)
         for batch in batches:
-            captions = self._captions(self.instance, batch, random)
-            total += _backward(self.objective.losses(batch, self.texts(captions), random).sum() / size)
+            told = _sized(self.texts(batch.captions), batch)
+            total += _backward(self.objective.losses(batch, told, random).sum() / size)
             if config.prior_preservation and self.class_prompt is not None:
                 prompts = [self.class_prompt] * len(batch)
-                drift = self.objective.drift(
-                    batch, self.texts(prompts), self.texts.original(prompts), self.attached, random
-                )
+                now, original = _sized(self.texts(prompts), batch), _sized(self.texts.original(prompts), batch)
+                drift = self.objective.drift(batch, now, original, self.attached, random)
                 total += _backward(drift.sum() / size * config.prior_loss_weight)
         if self.regularization is not None:
             for batch in self.regularization.batches(step, size, parts, random):
-                captions = self._captions(self.regularization, batch, random)
-                losses = self.objective.losses(batch, self.texts(captions), random)
+                told = _sized(self.texts(batch.captions), batch)
+                losses = self.objective.losses(batch, told, random)
                 total += _backward(losses.sum() / size * config.prior_loss_weight)
         return total, batches
-
-    def _captions(self, photos: PhotoSet, batch: Batch, random: torch.Generator) -> list[str]:
-        captions = [photos.photos[index].caption for index in batch.photos]
-        if self.config.caption_dropout:
-            kept = torch.rand(len(captions), generator=random) >= self.config.caption_dropout
-            captions = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
-        return captions
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
@@ -89,6 +83,11 @@ class Job:
             self.average.swap()
         learning.evaluate_mode(self.optimizer, False)
         return state
+
+
+def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
+    """SDXL, the family with a pooled vector, is also told how each photo was cut."""
+    return conditioning if conditioning.pooled is None else replace(conditioning, time_ids=batch.sizes)
 
 
 def _backward(loss: Tensor) -> Tensor:
@@ -106,6 +105,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     dtype = defaults.pick_dtype(config.dtype, device)
     base = load(config.base, device=device)
     dataset = read_photos(config, base, on_progress)
+    config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype)
     latents = encode_photos(
         base, dataset.photos, config.flip, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
@@ -115,10 +115,10 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
         chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
         if chosen:
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
-            sets[role] = PhotoSet(photos, kept, config.seed, role)
+            sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout)
     class_prompt = _class_prompt(config, dataset)
     computing = _computing(base, dtype, config.text_encoder)
-    captions = [photo.caption for photo in dataset.photos]
+    captions = [caption for photo in dataset.photos for caption in photo.captions]
     prompts = captions + ([class_prompt] if class_prompt else [])
     texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
     attached = _attach(config, computing)
@@ -140,13 +140,31 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
         config.subject,
         reg=config.reg,
         repeats=config.repeats,
+        options=CaptionOptions(
+            prefix=config.caption_prefix,
+            suffix=config.caption_suffix,
+            wildcards=config.caption_wildcards,
+            keep_tokens=config.keep_tokens,
+            shuffle=config.shuffle_captions,
+            tag_dropout=config.tag_dropout,
+        ),
+        alpha_mask=config.alpha_mask,
         progress=lambda done, of: on_progress("reading photos", done, of),
     )
+    config = _with_settings(config, dataset)
     resolution = config.resolution or base.spec.native_size
     buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets)
     require_trainable(dataset)
     return dataset
+
+
+def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """What a data set file asks for, where the user said nothing."""
+    wishes = {key: value for key, value in dataset.settings.items() if key not in config.model_fields_set}
+    if not wishes:
+        return config
+    return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
 
 
 def _class_prompt(config: TrainConfig, dataset: Dataset) -> str | None:

@@ -28,7 +28,7 @@ class Objective:
         """Weighted loss of each photo, (B,) float32, with gradients."""
         noise, x_t, t = self._noised(batch.x0, random)
         output = self.base.predict(x_t, t, conditioning).float()
-        return self._compare(output, self.schedule.target(batch.x0, noise, t), t)
+        return self._compare(output, self.schedule.target(batch.x0, noise, t), t, batch.mask)
 
     def drift(
         self,
@@ -47,7 +47,7 @@ class Objective:
         with torch.no_grad():
             target = self.base.predict(x_t, t, original).float()
         attached.set_multiplier(1.0)
-        return self._compare(self.base.predict(x_t, t, conditioning).float(), target, t)
+        return self._compare(self.base.predict(x_t, t, conditioning).float(), target, t, None)
 
     def _noised(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """noise, x_t and t: (B, C, h, w) twice and (B,)."""
@@ -64,8 +64,8 @@ class Objective:
             seen = noise + config.input_perturbation * torch.randn(x0.shape, generator=random).to(x0)
         return noise, self.schedule.add_noise(x0, seen, t), t
 
-    def _compare(self, output: Tensor, target: Tensor, t: Tensor) -> Tensor:
+    def _compare(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
         config = self.config
         delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
-        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), None)
+        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)
         return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased)
