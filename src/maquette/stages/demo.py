@@ -115,7 +115,6 @@ def free_run(out: Path) -> Path:
 
 def _check(photos: Path, path: Path, config: DemoConfig, on_event: Listener) -> check.CheckResult:
     """The findings of `maquette check`; what it would warn of is told, what it would refuse is an error."""
-
     settings = check.CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps)
     result = check.run(settings, _without_done(on_event))
     if result.blocking:
