@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from maquette.errors import MaquetteError
@@ -114,8 +115,10 @@ def test_base_facts_and_errors(tmp_path: Path) -> None:
     assert lora_bytes(pocket.layers, 32) > 1.8 * lora_bytes(pocket.layers, 16) > 0
     with pytest.raises(MaquetteError, match="There is no base model"):
         base_facts(tmp_path / "nothing.safetensors")
-    (tmp_path / "old.ckpt").write_bytes(b"x")
-    with pytest.raises(MaquetteError, match=r"is not a \.safetensors file"):
-        base_facts(tmp_path / "old.ckpt")
+    from safetensors.torch import save_file
+
+    save_file({"lora_unet_x.alpha": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(MaquetteError, match=r"lora\.safetensors is not a Stable Diffusion model that can be trained"):
+        base_facts(tmp_path / "lora.safetensors")
     with pytest.raises(MaquetteError, match="is not a diffusers model folder"):
         base_facts(tmp_path)

@@ -96,6 +96,11 @@ class CheckResult:
             f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
             f"{costs.regularization_present} are there.",
         ]
+        if costs.effort is not None:
+            lines.append(
+                f"Training takes about {_duration(costs.effort.seconds)} and {megabytes(costs.effort.memory_bytes)} "
+                f"of memory: {costs.effort.how}."
+            )
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
         return lines
@@ -162,6 +167,13 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
         dataset=dataset,
     )
+
+
+def _duration(seconds: float) -> str:
+    """Rounded as roughly as it is known: "40 seconds", "12 minutes", "3.5 hours"."""
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _count(number: int, thing: str) -> str:
