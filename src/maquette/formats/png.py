@@ -25,7 +25,7 @@ _FEWEST_PAIRS = 3  # a last line with fewer `Key: value` pairs is part of the pr
 def format_infotext(prompt: str, negative_prompt: str, values: Mapping[str, Any]) -> str:
     """A1111's text: prompt, negative prompt, then `Key: value` pairs in the given order; None values are left out.
 
-    A value with a comma, colon or line break is quoted as JSON.
+    A value with a comma, colon or line break, or that begins with a quotation mark, is quoted as JSON.
     """
     pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items() if value is not None)
     negative = f"\n{_NEGATIVE} {negative_prompt}" if negative_prompt else ""
@@ -96,7 +96,7 @@ def read_infotext(path: str | Path) -> str:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:\n]|^"', text) else text
 
 
 def _unquoted(text: str) -> str:
