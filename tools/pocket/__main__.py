@@ -41,8 +41,8 @@ def main() -> None:
     sprites = Sprites.load(args.sprites)
     if args.stage != "towers":
         encoder = vae.train(sprites, args.out, args.vae_steps)
-        print(f"vae: {vae.psnr(encoder, sprites):.2f} dB on held-out scenes", flush=True)
         if args.stage == "vae":
+            print(f"vae: {vae.psnr(encoder, sprites):.2f} dB on held-out scenes", flush=True)
             return
     with tempfile.TemporaryDirectory() as folder:
         from transformers import CLIPTokenizer
@@ -50,9 +50,9 @@ def main() -> None:
         tokenizer.write(args.merges, Path(folder))
         pairs = CLIPTokenizer.from_pretrained(folder)
     pair = towers.train(sprites, pairs, args.out, args.towers_steps)
-    objects, styles = towers.accuracy(pair.image, sprites)
-    print(f"towers: object head {objects:.1%}, style head {styles:.1%} on fresh scenes", flush=True)
     if args.stage == "towers":
+        objects, styles = towers.accuracy(pair.image, sprites)
+        print(f"towers: object head {objects:.1%}, style head {styles:.1%} on fresh scenes", flush=True)
         return
     pool = unet.build_pool(sprites, encoder, pair.text, pairs, args.out, args.shards)
     if args.stage == "pool":

@@ -5,6 +5,7 @@ Scale and position vary only as much as the demonstrations need: every further d
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,14 @@ OBJECTS = {
     "gift": "wrapped_gift", "house": "house", "car": "automobile", "sailboat": "sailboat", "snowman": "snowman",
     "star": "star", "sun": "sun", "fire": "fire",
 }  # fmt: skip
+
+#: the objects the UNet is trained on: as many as the time allows to draw well; the towers know all of OBJECTS
+DRAWN = (
+    "dog", "cat", "lion", "tiger", "rabbit", "bear", "koala", "pig", "frog", "penguin", "chick", "duck", "butterfly", "ladybug",
+    "rose", "sunflower", "tulip", "palm tree", "christmas tree", "watermelon", "banana", "apple", "strawberry", "carrot",
+    "hamburger", "ice cream", "soccer ball", "balloon", "sunglasses", "crown", "umbrella", "camera", "light bulb", "gift",
+    "house", "car", "sailboat", "snowman", "star", "fire",
+)  # fmt: skip
 
 PATTERNS = ("gradient", "striped", "checkered", "dotted")
 
@@ -172,3 +181,11 @@ def batch_of(
     rng: np.random.Generator, sprites: Sprites, count: int, others: float = 0.0, plain: bool = False
 ) -> list[Scene]:
     return [compose(rng, sprites, others, plain) for _ in range(count)]
+
+
+def objects_in(caption: str) -> list[str]:
+    """The OBJECTS that a caption names."""
+    return _NAMES.findall(caption)
+
+
+_NAMES = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(OBJECTS, key=len, reverse=True)))

@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from .scenes import Sprites, batch_of
+from .scenes import DRAWN, Sprites, batch_of, objects_in
 from .towers import tokens_of
 from .training import Averaged, Run, warm_stable_decay
 from .vae import to_tensor
@@ -62,7 +62,10 @@ class Pool:
 
 @torch.no_grad()
 def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any, folder: Path, shards: int) -> Pool:
-    """Encode `shards` × 4,096 scenes; each shard is a file, so a killed run continues at the next one."""
+    """Encode `shards` × 4,096 scenes and keep those of DRAWN objects only.
+
+    Each shard is a file, so a killed run continues at the next one.
+    """
     captions: list[str] = []
     parts = []
     for k in range(shards):
@@ -81,6 +84,8 @@ def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any
             print(f"pool {k + 1}/{shards}", flush=True)
         parts.append(torch.load(path, weights_only=True))
         captions += parts[-1]["captions"]
+    kept = [i for i, caption in enumerate(captions) if set(objects_in(caption)) <= set(DRAWN)]
+    captions = [captions[i] for i in kept]
     unique = ["", *sorted(set(captions) - {""})]
     row = {c: i for i, c in enumerate(unique)}
     texts = []
@@ -89,7 +94,8 @@ def build_pool(sprites: Sprites, vae: nn.Module, text: nn.Module, tokenizer: Any
         with torch.autocast("cpu", torch.bfloat16):
             texts.append(text(ids).last_hidden_state.bfloat16())
     caption = torch.tensor([row[c] for c in captions])
-    return Pool(torch.cat([p["mean"] for p in parts]), torch.cat([p["std"] for p in parts]), caption, torch.cat(texts))
+    mean, std = (torch.cat([p[key] for p in parts])[kept] for key in ("mean", "std"))
+    return Pool(mean, std, caption, torch.cat(texts))
 
 
 def alphas_cumprod() -> Tensor:
