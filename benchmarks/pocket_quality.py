@@ -21,7 +21,7 @@ from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import judge
 from maquette.stages.sampling import sample
-from tools.pocket.scenes import COLOURS, OBJECTS, STYLES, Sprites, with_article
+from tools.pocket.scenes import COLOURS, DRAWN, STYLES, Sprites, with_article
 from tools.pocket.towers import accuracy
 from tools.pocket.vae import psnr
 
@@ -33,7 +33,7 @@ def fixed_prompts(count: int) -> list[tuple[str, str, str]]:
     """(object, colour, style words): every object equally often, colours and styles shuffled by a fixed seed."""
     rng = np.random.default_rng(2026)
     pairs = list(itertools.product(COLOURS, STYLES.values()))
-    return [(o, *pairs[rng.integers(len(pairs))]) for o in itertools.islice(itertools.cycle(OBJECTS), count)]
+    return [(o, *pairs[rng.integers(len(pairs))]) for o in itertools.islice(itertools.cycle(DRAWN), count)]
 
 
 def prompt_of(thing: str, colour: str, style: str) -> str:
@@ -85,7 +85,7 @@ def main() -> None:
     background = [b == a[1] for b, a in zip(court.name_backgrounds(pictures), asked, strict=True)]
     style = [s == a[2] for s, a in zip(court.name_styles(pictures), asked, strict=True)]
     figures = {
-        "objects": len(OBJECTS),
+        "objects drawn": len(DRAWN),
         "styles": len(STYLES),
         "VAE PSNR on held-out scenes": f"{decibels:.2f} dB",
         "object head on fresh scenes": f"{head_objects:.1%}",
@@ -110,9 +110,9 @@ def main() -> None:
     wrong = sorted({asked[i][0] for i in (~top1).nonzero()[:, 0].tolist()})
     print("objects missed at least once:", ", ".join(wrong))
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures[: 3 * len(OBJECTS)]).save(args.sheet)
+    sheet(pictures[: 3 * len(DRAWN)]).save(args.sheet)
     if args.card:
-        write_card(table, pictures[: len(OBJECTS)])
+        write_card(table, pictures[: len(DRAWN)])
 
 
 def write_card(table: str, pictures: torch.Tensor) -> None:
