@@ -73,6 +73,7 @@ def test_entries_without_a_photo_are_named(folder: Path) -> None:
     [
         ("metadata.json", "{", r"metadata\.json is not valid JSON"),
         ("metadata.json", "3", r"metadata\.json is not metadata of pictures"),
+        ("metadata.json", '{"a": {"caption": "x"}, "b": 3}', r"metadata\.json is not metadata of pictures"),
         ("metadata.jsonl", '{"file_name": "a.jpg"}\n{', r"metadata\.jsonl, line 2, is not valid JSON"),
         (
             "metadata.csv",
@@ -85,6 +86,11 @@ def test_faults(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(MaquetteError, match=message):
         read_folder(folder)
+
+
+def test_the_metadata_of_an_album_is_something_else(folder: Path) -> None:
+    (folder / "metadata.json").write_text('{"title": "Summer", "description": "", "access": "protected"}')
+    assert captions(folder, "zkw robot")["a.jpg"] == ("a photo of zkw robot", "subject")
 
 
 def test_two_metadata_files_are_refused_in_a_folder_but_each_can_be_named(folder: Path) -> None:

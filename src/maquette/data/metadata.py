@@ -47,13 +47,25 @@ def _plain(key: str) -> str:
 
 def find_metadata(folder: Path) -> Path | None:
     """The metadata file in a folder, or None. Raises MaquetteError when there are several."""
-    found = sorted(p for p in folder.iterdir() if p.is_file() and _FOUND_IN_FOLDERS.match(p.name))
+    named = sorted(p for p in folder.iterdir() if p.is_file() and _FOUND_IN_FOLDERS.match(p.name))
+    found = [path for path in named if not _is_of_an_album(path)]
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise MaquetteError(
             f"{folder} has several metadata files ({names}); name the one to use instead of the folder."
         )
     return found[0] if found else None
+
+
+def _is_of_an_album(file: Path) -> bool:
+    """Whether a .json is about something else, such as the metadata.json of a photo service's album."""
+    if file.suffix.lower() != ".json":
+        return False
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False  # read_metadata will say what is wrong
+    return isinstance(content, dict) and not any(isinstance(value, dict) for value in content.values())
 
 
 def read_metadata(file: Path) -> Metadata:

@@ -99,7 +99,7 @@ class CheckResult:
         if costs.effort is not None:
             lines.append(
                 f"Training takes about {_duration(costs.effort.seconds)} and {megabytes(costs.effort.memory_bytes)} "
-                f"of memory: {costs.effort.how}."
+                f"of memory besides the program's own half gigabyte: {costs.effort.how}."
             )
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
