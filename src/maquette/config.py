@@ -59,8 +59,9 @@ class TrainConfig(StageConfig):
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
     """Folder of regularization pictures, which keep the class from drifting."""
-    method: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
-    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha or lokr."""
+    method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth"] = "lora"
+    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha, lokr, or
+    dreambooth (the whole UNet; makes a model, not a LoRA)."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Same seed, photos and settings: the same file, byte for byte, on the same machine."""

@@ -97,6 +97,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "adafactor", "ema_decay": 0.9, "flip": True, "caption_dropout": 0.5, "buckets": True},
     {"optimizer": "lion", "method": "dora", "dropout": 0.2, "rank_dropout": 0.2, "text_encoder": True},
     {"optimizer": "prodigy", "learning_rate": 1.0, "method": "locon", "noise_offset": 0.1, "dtype": "bf16"},
+    {"optimizer": "sgd", "method": "dreambooth", "text_encoder": True, "learning_rate": 0.01, "reg": "itself"},
     {"optimizer": "schedule-free-adamw", "prior_preservation": True, "gradient_accumulation": 2},
 ]
 
@@ -106,6 +107,8 @@ def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: 
     """Stopped twice, after steps 1 and 3, as another thread would do it."""
     if changes.get("optimizer") in ("prodigy", "schedule-free-adamw"):
         pytest.importorskip("pytorch_optimizer")
+    if "reg" in changes:
+        changes = {**changes, "reg": photos}
     whole = train.run(config(photos, tmp_path / "whole/disc", **changes))
     run = tmp_path / "parts/disc"
 
@@ -240,6 +243,46 @@ def test_keep_last_keeps_the_last(photos: Path, tmp_path: Path) -> None:
 def test_class_word_is_needed_for_prior_preservation(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match="needs the class word"):
         train.run(config(photos, tmp_path / "disc", subject=None, prior_preservation=True))
+
+
+def test_dreambooth_makes_a_model_that_loads_and_draws(photos: Path, tmp_path: Path) -> None:
+    from maquette import families
+
+    settings = config(
+        photos, tmp_path / "disc", method="dreambooth", steps=2, sample_prompts=["a photo of zkw disc"], sample_steps=2
+    )
+    result = train.run(settings)
+    assert result.file
+    before, after = families.load("pocket"), families.load(result.file)
+    assert after.spec == before.spec and after.scheduler_config["prediction_type"] == "v_prediction"
+    pairs = {n: (p, after.unet.get_parameter(n)) for n, p in before.unet.named_parameters()}
+    assert all((a - b).abs().max() < 0.01 for a, b in pairs.values())
+    assert sum(not torch.equal(a, b) for a, b in pairs.values()) > 100
+    decoder = before.vae.state_dict()
+    assert all(torch.equal(decoder[name], value) for name, value in after.vae.state_dict().items())
+    assert (tmp_path / "disc/samples/000002/0.png").exists() and (tmp_path / "disc/disc.png").exists()
+    assert f"--base {result.file}" in (tmp_path / "disc/report.html").read_text()
+
+
+def test_sample_pictures_are_those_of_the_saved_file(photos: Path, tmp_path: Path) -> None:
+    """generate, given the text inside a sample picture, draws the same picture."""
+    from maquette.formats.png import parse_infotext, read_infotext
+    from maquette.stages import generate
+
+    prompts = ["a photo of zkw disc on a red background"]
+    train.run(config(photos, tmp_path / "disc", sample_prompts=prompts, sample_steps=3, steps=2, dtype="bf16"))
+    sample = tmp_path / "disc/samples/000002/0.png"
+    facts = parse_infotext(read_infotext(sample))
+    assert facts["Prompt"] == f"{prompts[0]} <lora:disc-000002:1>"
+    drawn = generate.run(
+        generate.GenerateConfig(
+            prompt=facts["Prompt"], lora_dir=tmp_path / "disc", steps=int(facts["Steps"]), sampler=facts["Sampler"],
+            cfg_scale=float(facts["CFG scale"]), seed=int(facts["Seed"]), out=tmp_path / "out",
+        )
+    )  # fmt: skip
+    difference = np.abs(np.asarray(drawn.images[0], int) - np.asarray(Image.open(sample), int))
+    assert difference.max() <= 1  # one prompt in a batch of one here, there as well; rounding only
+    assert (tmp_path / "disc/samples/grid.png").exists()
 
 
 def test_bad_photos_are_named_and_good_ones_used(fault_folder: Path, tmp_path: Path) -> None:

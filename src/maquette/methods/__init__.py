@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A method by name: its file, the groups of UNet layers it adapts by default, and the settings it implies."""
+    """A method by name: its file, the groups of UNet layers it adapts by default, and the settings it implies.
+
+    product: what it makes, "adapter" or "model" (then its slots are whole networks). rate: its usual learning rate as
+    a multiple of LoRA's.
+    """
 
     module: str
     layers: tuple[str, ...] = ("attention", "feed_forward")
     magnitude: bool = False
+    product: str = "adapter"
+    rate: float = 1.0
     network_module: str = "networks.lora"  # ss_network_module: which program's loader reads the file
 
 
@@ -28,6 +34,7 @@ METHODS = {
     "dora": Method("lora", magnitude=True, network_module="lycoris.kohya"),
     "loha": Method("loha", network_module="lycoris.kohya"),
     "lokr": Method("lokr", network_module="lycoris.kohya"),
+    "dreambooth": Method("full", (), product="model", rate=0.05),
 }
 
 

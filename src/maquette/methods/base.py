@@ -86,7 +86,7 @@ def has_kernel(layer: nn.Module) -> bool:
 
 def part_of(name: str) -> str:
     """Parameter group of a Kohya module name."""
-    return "text_encoder" if name.startswith("lora_te") else "unet"
+    return "text_encoder" if name.startswith(("lora_te", "te")) else "unet"
 
 
 def seeded(seed: int, name: str) -> torch.Generator:

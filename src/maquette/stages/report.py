@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..methods import METHODS
 from ..run import RunFolder, write_text
 
 STYLE = """
@@ -55,13 +56,16 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
     if not folder.final.exists():
         return f"maquette train --resume {shlex.quote(str(folder.path))}"
     prompt = (config.sample_prompts or [f"a photo of {config.subject}"])[0]
+    longer = f"maquette train --resume {shlex.quote(str(folder.path))} --steps {2 * (config.steps or 0)}"
+    if METHODS[config.method].product == "model":
+        return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(folder.final))}\n{longer}"
     tagged = shlex.quote(f"{prompt} <lora:{folder.name}:0.8>")
     base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
     lora_dir = shlex.quote(str(folder.path))
     return (
         f"maquette generate {tagged}{base} --lora-dir {lora_dir}\n"
         f"maquette inspect {shlex.quote(str(folder.final))}\n"
-        f"maquette train --resume {lora_dir} --steps {2 * (config.steps or 0)}    # twice as long"
+        f"{longer}    # twice as long"
     )
 
 
@@ -70,7 +74,8 @@ def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> str:
     rows = {
         "Subject": config.subject or "from the captions",
         "Base": Path(config.base).name,
-        "Method": f"{config.method}, rank {config.rank}, alpha {config.alpha:g}",
+        "Method": config.method
+        + ("" if METHODS[config.method].product == "model" else f", rank {config.rank}, alpha {config.alpha:g}"),
         "Photos": f"{len(photos)} used, {len(data['left_out'])} left out",
         "Training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, "
         f"{config.scheduler}, seed {config.seed}",

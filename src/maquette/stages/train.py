@@ -19,7 +19,7 @@ from ..errors import MaquetteError
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from . import report
 from .training import learning, state
-from .training.checkpoint import Author
+from .training.checkpoint import author
 from .training.job import Job, photo_names, prepare
 from .training.samples import Sampler
 
@@ -128,8 +128,8 @@ class _Training:
         self.folder, self.job, self.on_event, self.cancel = folder, job, on_event, cancel
         self.config = job.config
         self.steps = job.config.steps or 0
-        self.author = Author(job.config, job.base, job.dataset)
-        self.sampler = Sampler(job, folder, on_event)
+        self.author = author(job.config, job.base, job.dataset)
+        self.sampler = Sampler(job, self.author, folder, on_event)
         self.began = time.perf_counter()
         self.training_seconds = 0.0
         self.seen = 0

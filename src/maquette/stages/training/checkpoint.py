@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +16,23 @@ from torch import Tensor
 from ... import methods
 from ...config import TrainConfig
 from ...data.dataset import Dataset, bucket_counts
+from ...families import checkpoint, load
 from ...families.base import BaseModel
+from ...families.pocket.spec import POCKET, WEIGHTS
+from ...families.save import write_single_file
 from ...formats.adapters import from_state_dict
+from ...formats.adapters import load as load_adapter
 from ...run import write_json
+from ..apply import apply_loras
 from .defaults import subject_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def author(config: TrainConfig, base: BaseModel, dataset: Dataset) -> Author:
+    """The author of what the run's method makes."""
+    makes_models = methods.METHODS[config.method].product == "model"
+    return (ModelAuthor if makes_models else Author)(config, base, dataset)
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,17 @@ class Author:
         """Write one file, whole or not at all. Its `ss_output_name` is its own stem."""
         adapter = from_state_dict(state, {}, str(path))
         adapter.save(path, "kohya", DTYPES[self.config.save_dtype], self.metadata(path.stem, step))
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        """The base as a saved file changes it, or as it is; within the block only."""
+        loras = [] if file is None else [(load_adapter(file), 1.0, 1.0)]
+        with apply_loras(self.base, loras):
+            yield self.base
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        """The prompt that calls a saved file in `maquette generate` and A1111."""
+        return prompt if file is None else f"{prompt} <lora:{file.stem}:1>"
 
     def metadata(self, name: str, step: int) -> dict[str, str]:
         """ss_* as Kohya's trainer names them and modelspec.*; no folder paths. `sshs_model_hash` is added on saving."""
@@ -154,3 +178,27 @@ class Author:
             tag.strip() for photo in self.dataset.of("instance") for tag in photo.caption.split(",") if tag.strip()
         )
         return {self._subject(): dict(sorted(tags.items()))}
+
+
+class ModelAuthor(Author):
+    """Writes whole models: the base's single file with what was learned in place of its own."""
+
+    def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
+        """`state` holds "unet.NAME" and, where it learned too, "te.NAME"; the VAE is the base's."""
+        base = self.config.base
+        model = checkpoint.read_folder(WEIGHTS, POCKET) if base == "pocket" else checkpoint.read(base)
+        parts = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
+        for key, tensor in state.items():
+            network, _, name = key.partition(".")
+            model.parts[parts[network]][name] = tensor
+        model.metadata = {"modelspec.title": path.stem, "modelspec.architecture": self.base.spec.architecture}
+        if subject := subject_of(self.config, self.dataset):
+            model.metadata["modelspec.trigger_phrase"] = subject
+        write_single_file(model, path, DTYPES[self.config.save_dtype])
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        yield self.base if file is None else load(file, device=self.base.device)
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        return prompt

@@ -12,6 +12,7 @@ from ...data.captions import class_of
 from ...data.dataset import Dataset
 from ...errors import MaquetteError
 from ...families.base import BaseModel, FamilySpec
+from ...methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device, method: str) -> torch.dtype:
     """ "auto" is bf16 on CUDA and on CPUs with instructions for it, where it is several times faster; else fp32."""
     if name != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    frozen = METHODS[method].product == "adapter"  # learning weights would be cast anew at every step
+    return torch.bfloat16 if frozen and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch.dtype) -> TrainConfig:
@@ -68,7 +70,8 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
     family = recipe(base.spec)
     on_cuda = base.device.type == "cuda"
     batch_size = config.batch_size or (family.batch_size_cuda if on_cuda else family.batch_size)
-    learning_rate = config.learning_rate or family.learning_rate * math.sqrt(batch_size / family.batch_size)
+    usual = family.learning_rate * METHODS[config.method].rate
+    learning_rate = config.learning_rate or usual * math.sqrt(batch_size / family.batch_size)
     steps = config.steps or _steps(config, family, dataset, batch_size)
     return config.model_copy(
         update={

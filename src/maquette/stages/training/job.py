@@ -22,7 +22,7 @@ from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
 from ...fast import attention
-from ...methods.base import Attached, MethodSpec
+from ...methods.base import Attached, MethodSpec, Slots
 from . import defaults, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
@@ -102,7 +102,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     Raises MaquetteError for everything that is the user's to mend.
     """
     device = defaults.pick_device(config.device)
-    dtype = defaults.pick_dtype(config.dtype, device)
+    dtype = defaults.pick_dtype(config.dtype, device, config.method)
     base = load(config.base, device=device)
     dataset = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
@@ -117,7 +117,8 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout)
     class_prompt = _class_prompt(config, dataset)
-    computing = _computing(base, dtype, config.text_encoder)
+    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
+    computing = base if whole else _computing(base, dtype, config.text_encoder)
     captions = [caption for photo in dataset.photos for caption in photo.captions]
     prompts = captions + ([class_prompt] if class_prompt else [])
     texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
@@ -190,8 +191,7 @@ def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseM
 
 
 def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
-    layers = config.layers or methods.METHODS[config.method].layers
-    slots = targets(computing, layers, config.text_encoder)
+    slots = _slots(config, computing)
     spec = MethodSpec(
         rank=config.rank,
         alpha=config.alpha,
@@ -205,6 +205,18 @@ def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
         seed=config.seed,
     )
     return methods.attach(config.method, slots, spec)
+
+
+def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
+    """The places where the method takes hold: layers, or whole networks."""
+    method = methods.METHODS[config.method]
+    if method.product == "adapter":
+        return targets(computing, config.layers or method.layers, config.text_encoder)
+    networks = nn.ModuleDict({"unet": computing.unet})
+    if config.text_encoder:
+        for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
+            networks[prefix.removeprefix("lora_")] = encoder
+    return {name: (networks, name) for name in networks}
 
 
 def photo_names(job: Job, batches: list[Batch]) -> list[str]:

@@ -27,7 +27,7 @@ class Objective:
     def losses(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Tensor:
         """Weighted loss of each photo, (B,) float32, with gradients."""
         noise, x_t, t = self._noised(batch.x0, random)
-        output = self.base.predict(x_t, t, conditioning).float()
+        output = self._predict(x_t, t, conditioning)
         return self._compare(output, self.schedule.target(batch.x0, noise, t), t, batch.mask)
 
     def drift(
@@ -45,9 +45,16 @@ class Objective:
         _, x_t, t = self._noised(batch.x0, random)
         attached.set_multiplier(0.0)
         with torch.no_grad():
-            target = self.base.predict(x_t, t, original).float()
+            target = self._predict(x_t, t, original)
         attached.set_multiplier(1.0)
-        return self._compare(self.base.predict(x_t, t, conditioning).float(), target, t, None)
+        return self._compare(self._predict(x_t, t, conditioning), target, t, None)
+
+    def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The model's output, float32. Weights that are float32 in a bf16 run are cast for each use."""
+        weight = next(self.base.unet.parameters())
+        casts = self.config.dtype == "bf16" and weight.dtype == torch.float32
+        with torch.autocast(weight.device.type, torch.bfloat16, enabled=casts):
+            return self.base.predict(x_t, t, conditioning).float()
 
     def _noised(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """noise, x_t and t: (B, C, h, w) twice and (B,)."""

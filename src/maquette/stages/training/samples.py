@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...formats import adapters
 from ...formats.png import format_infotext, write_png
 from ...run import Event, Listener, RunFolder, write_json
-from ..apply import apply_loras
 from ..generate import to_image
 from ..grid import sheet
 from ..sampling import check_size, sample
 
 if TYPE_CHECKING:
+    from .checkpoint import Author
     from .job import Job
 
 SAMPLER = "DDIM"
@@ -27,8 +26,8 @@ SAMPLER = "DDIM"
 class Sampler:
     """The same prompts and seeds at every checkpoint, so that only the training differs."""
 
-    def __init__(self, job: Job, folder: RunFolder, on_event: Listener) -> None:
-        self.job, self.folder, self.on_event = job, folder, on_event
+    def __init__(self, job: Job, author: Author, folder: RunFolder, on_event: Listener) -> None:
+        self.job, self.author, self.folder, self.on_event = job, author, folder, on_event
         self.prompts = job.config.sample_prompts or []
         self.seeds = [job.config.sample_seed + i for i in range(len(self.prompts))]
         self.size = job.base.spec.native_size
@@ -79,12 +78,11 @@ class Sampler:
     @torch.no_grad()
     def _images(self, file: Path | None) -> list[Any]:
         """One Pillow image per prompt."""
-        base, config = self.job.base, self.job.config
+        config = self.job.config
         with ExitStack() as stack:
-            if self.job.computing is base:
+            if self.job.computing is self.job.base:
                 stack.enter_context(self.job.attached.suspended())
-            if file is not None:
-                stack.enter_context(apply_loras(base, [(adapters.load(file), 1.0, 1.0)]))
+            base = stack.enter_context(self.author.opened(file))
             latents = sample(
                 base,
                 base.encode_text(self.prompts, config.clip_skip),
@@ -101,7 +99,6 @@ class Sampler:
     def _infotext(self, index: int, file: Path | None) -> str:
         """What makes the picture again with `maquette generate` or A1111."""
         config = self.job.config
-        tag = f" <lora:{file.stem}:1>" if file else ""
         values = {
             "Steps": config.sample_steps,
             "Sampler": SAMPLER,
@@ -112,7 +109,7 @@ class Sampler:
             "Model": Path(self.job.base.source).stem,
             "RNG": "CPU",
         }
-        return format_infotext(self.prompts[index] + tag, "", values)
+        return format_infotext(self.author.prompt(self.prompts[index], file), "", values)
 
 
 def _prompts(folder: Path) -> list[str]:
