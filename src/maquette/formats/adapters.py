@@ -5,17 +5,19 @@ A module `lora_unet_…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from . import adapter_maths, safetensors
+from . import adapter_maths, dialects, safetensors, tensor_files
 
 _MODULE = re.compile(r"^(lora_unet|lora_te[12]?|oft_unet)_(.+)$")
 _KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
@@ -90,9 +92,14 @@ class Adapter:
 
         `sshs_model_hash` is computed anew, so that it is true for the file written.
         """
-        if dialect != "kohya":
-            raise MaquetteError(f"adapters are written in the dialect kohya, not {dialect!r}.")
+        if dialect not in ("kohya", "diffusers"):
+            raise MaquetteError(f"adapters are written in the dialect kohya or diffusers, not {dialect!r}.")
         tensors = self.state_dict()
+        if dialect == "diffusers":
+            try:
+                tensors = dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
+            except ValueError as error:
+                raise MaquetteError(f"{self.source} cannot be written for diffusers: {error}.") from error
         facts = {**self.metadata, **(metadata or {})}
         facts.pop("sshs_legacy_hash", None)
         facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
@@ -100,16 +107,39 @@ class Adapter:
 
 
 def load(path: str | Path) -> Adapter:
-    """Read an adapter file. Raises MaquetteError when it is broken or holds no adapter."""
-    header = safetensors.read_header(path)
-    return from_state_dict(safetensors.load(path, header), header.metadata, str(path))
+    """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
+
+    Raises MaquetteError when it is broken or holds no adapter.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "adapter_model.safetensors"
+    file = tensor_files.read(path)
+    config = path.parent / "adapter_config.json"
+    is_peft = any(key.startswith("base_model.model.") for key in file.tensors) and config.is_file()
+    return from_state_dict(file.tensors, file.metadata, str(path), _read_config(config) if is_peft else {})
 
 
-def from_state_dict(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str) -> Adapter:
-    """Adapter from keys and tensors; every key must be understood, for a dropped key would be a silent fault."""
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MaquetteError(f"{path} cannot be read as JSON: {str(error)[:120]}.") from error
+    if not isinstance(content, dict):
+        raise MaquetteError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def from_state_dict(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str, config: Mapping[str, Any] | None = None
+) -> Adapter:
+    """Adapter from keys and tensors of any dialect; `config` is PEFT's.
+
+    Every key must be understood, for a dropped key would be a silent fault.
+    """
     modules: dict[str, AdapterModule] = {}
     strange = []
-    for key, tensor in tensors.items():
+    for key, tensor in dialects.to_kohya(tensors, metadata, config or {}).items():
         name, _, part = key.partition(".")
         if _MODULE.match(name) and part in adapter_maths.KNOWN_PARTS:
             modules.setdefault(name, AdapterModule({})).factors[part] = tensor
@@ -122,7 +152,11 @@ def from_state_dict(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], 
             f"{source} mixes {len(modules)} adapter modules with {len(strange)} entries that are not understood, "
             f"for example {strange[0]!r}; nothing was loaded."
         )
-    return Adapter(family_of(modules, metadata), method_of(modules), modules, dict(metadata), source)
+    family = family_of(modules, metadata)
+    if family == "sdxl":
+        renamed = dialects.sgm_names(modules)
+        modules = {renamed.get(name, name): module for name, module in modules.items()}
+    return Adapter(family, method_of(modules), modules, dict(metadata), source)
 
 
 def method_of(modules: Mapping[str, AdapterModule]) -> str:

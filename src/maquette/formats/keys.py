@@ -31,6 +31,15 @@ _OUTER_TO_LDM = {
 _OUTER_FROM_LDM = {ldm: ours for ours, ldm in _OUTER_TO_LDM.items()}
 
 
+# Words of module paths that contain an underscore themselves, longer ones first where one contains another.
+_WORDS = (
+    "down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "transformer_blocks",
+    "proj_in", "proj_out", "to_q", "to_k", "to_v", "to_out", "time_emb_proj", "conv_shortcut", "skip_connection",
+    "in_layers", "out_layers", "emb_layers", "label_emb", "time_embedding", "add_embedding", "time_embed",
+    "linear_1", "linear_2", "conv_in", "conv_out", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class UNetLayout:
     """What the LDM numbering depends on: residual layers per down block, and which up blocks have attention."""
@@ -55,6 +64,23 @@ def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
     else:
         path = "text_model." + module_path.removeprefix("text_model.")
     return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
+
+
+def kohya_module_path(name: str) -> tuple[str, str]:
+    """(part, diffusers or transformers path) of a Kohya module name: the inverse of `kohya_module_name`.
+
+    Text encoder paths keep their `text_model.` level. Raises ValueError for names without one of Kohya's prefixes.
+    """
+    match = re.match(r"lora_(unet|te1|te2|te)_(.+)", name)
+    if match is None:
+        raise ValueError(f"not a Kohya module name: {name}")
+    part, rest = match[1], match[2]
+    for word in _WORDS:
+        rest = rest.replace(word, word.replace("_", "\0"))
+    path = rest.replace("_", ".").replace("\0", "_")
+    if part == "unet" and re.match(r"(input_blocks|middle_block|output_blocks|time_embed\.|label_emb|out\.)", path):
+        path = unet_from_ldm(path)
+    return part, path
 
 
 def unet_to_ldm(path: str, layout: UNetLayout = SD_LAYOUT) -> str:

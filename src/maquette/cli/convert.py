@@ -1,0 +1,48 @@
+"""maquette convert: a model or an adapter in another layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Display, given, print_json
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Model file, diffusers folder or LoRA file.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="single-file or diffusers-dir (models); kohya or diffusers (LoRA).", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File or folder to write.", show_default=False)],
+    dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as it is.")] = None,
+    half_vae: Annotated[bool | None, typer.Option(help="Cast the VAE too, or keep its precision.")] = None,
+    ema: Annotated[bool | None, typer.Option(help="Use a training checkpoint's averaged weights.")] = None,
+    prediction_type: Annotated[
+        str | None, typer.Option(help="epsilon or v_prediction, where the file's own statement is wrong.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write SOURCE in another layout with the same numbers and, for single files, the names it came with.
+
+    Examples:
+
+      maquette convert old.ckpt --to single-file --out new.safetensors --dtype fp16
+
+      maquette convert model.safetensors --to diffusers-dir --out model/
+
+      maquette convert person.safetensors --to diffusers --out person-diffusers.safetensors
+    """
+    from ..stages.convert import ConvertConfig, run
+
+    values = given(
+        source=source, to=to, out=out, dtype=dtype, half_vae=half_vae, ema=ema, prediction_type=prediction_type
+    )
+    with Display() as display:
+        result = run(ConvertConfig.parse(values, "convert"), display)
+    if json_output:
+        print_json(result)

@@ -1,0 +1,79 @@
+"""maquette inspect: what is this file?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import print_json
+
+if TYPE_CHECKING:
+    from ..stages.inspect import InspectResult
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="Model file or diffusers folder.", show_default=False)],
+    hashes: Annotated[bool, typer.Option(help="Compute hashes and look for damaged numbers (reads the file).")] = True,
+    metadata: Annotated[bool, typer.Option(help="Print the file's metadata in full.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What PATH is: family, parts, precision, size, hashes; of a LoRA also method, rank and trigger words.
+
+    Nothing in the file is run, however it was made.
+
+    Examples:
+
+      maquette inspect downloaded.safetensors
+
+      maquette inspect old-model.ckpt --json
+    """
+    from ..stages.inspect import InspectConfig, run
+
+    result = run(InspectConfig.parse({"path": path, "hashes": hashes}, "inspect"))
+    if json_output:
+        print_json(result)
+    else:
+        show(result, metadata)
+
+
+def show(result: InspectResult, metadata: bool) -> None:
+    """Print the findings for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console.print(result.sentence, markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _facts(result):
+        table.add_row(name, value)
+    console.print(table)
+    for problem in result.problems:
+        console.print(f"problem: {problem}", markup=False, style="yellow")
+    if metadata:
+        for key, value in sorted(result.metadata.items()):
+            console.print(f"{key} = {value}", markup=False)
+    elif result.metadata:
+        console.print(f"{len(result.metadata)} metadata entries (--metadata prints them)", markup=False)
+
+
+def _facts(result: InspectResult) -> list[tuple[str, str]]:
+    facts = [("size", f"{result.size_bytes / 1e6:,.1f} MB"), ("parameters", f"{result.parameters:,}")]
+    facts.append(("precision", ", ".join(result.dtypes)))
+    for part, counts in result.parts.items():
+        if len(result.parts) > 1:
+            facts.append((part, f"{counts['parameters']:,} in {counts['tensors']} tensors"))
+    if result.prediction_type:
+        facts.append(("predicts", result.prediction_type))
+    if result.lora:
+        lora = result.lora
+        facts.append(("method", lora.method))
+        facts.append(("rank", ", ".join(f"{rank} ({n} modules)" for rank, n in list(lora.ranks.items())[:4])))
+        facts.append(("alpha", ", ".join(f"{alpha} ({n} modules)" for alpha, n in list(lora.alphas.items())[:4])))
+        facts.append(("modules", f"{lora.modules}, of which {lora.matched} are layers of the family"))
+        facts.append(("trigger words", ", ".join(lora.trigger_words) or "not known"))
+    if result.embedding:
+        facts.append(("vectors", f"{result.embedding['vectors']} of width {result.embedding['width']}"))
+    return facts + [(name, value) for name, value in result.hashes.items() if value]

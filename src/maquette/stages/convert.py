@@ -1,0 +1,92 @@
+"""`maquette convert`: a model or an adapter in another layout, with the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..config import StageConfig
+from ..errors import MaquetteError
+from ..families import checkpoint, save
+from ..families.pocket import POCKET, WEIGHTS
+from ..formats import adapters, ldm
+from ..run import Event, Listener, ignore
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_MODEL_TARGETS = ("single-file", "diffusers-dir")
+
+
+class ConvertConfig(StageConfig):
+    """What `maquette convert` reads and writes."""
+
+    source: Path
+    """Model file, diffusers folder, adapter file, or "pocket"."""
+    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers"]
+    """single-file or diffusers-dir for models; kohya or diffusers for adapters."""
+    out: Path
+    """File or folder to write; it must not exist yet."""
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    """Precision of the result; otherwise that of the source."""
+    half_vae: bool = True
+    """Cast the VAE too; no keeps its precision."""
+    ema: bool = False
+    """Use the averaged weights that a training checkpoint holds beside the others."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the model predicts, where its own statement is wrong."""
+
+
+@dataclass
+class ConvertResult:
+    """What was written."""
+
+    path: str
+    kind: str
+    family: str
+    tensors: int
+    size_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def run(config: ConvertConfig, on_event: Listener = ignore) -> ConvertResult:
+    """Convert. Raises MaquetteError naming the fault; an existing file is never overwritten."""
+    if config.out.exists() and not (config.to == "diffusers-dir" and config.out.is_dir()):
+        raise MaquetteError(f"{config.out} exists already; choose another name with --out.")
+    result = _convert_model(config) if config.to in _MODEL_TARGETS else _convert_adapter(config)
+    on_event(Event("saved", {"path": result.path}))
+    return result
+
+
+def _convert_model(config: ConvertConfig) -> ConvertResult:
+    dtype = _DTYPES[config.dtype] if config.dtype else None
+    if str(config.source) == "pocket":
+        read = checkpoint.read_folder(WEIGHTS, POCKET)
+    else:
+        read = checkpoint.read(config.source, config.prediction_type)
+    if config.ema:
+        averaged = ldm.ema_unet(ldm.SingleFile(read.parts, read.prefixes, read.extras))
+        if averaged is None:
+            raise MaquetteError(f"{config.source} holds no averaged weights.")
+        read.parts["unet"] = averaged
+        read.extras = {name: t for name, t in read.extras.items() if not name.startswith("model_ema.")}
+    if config.to == "diffusers-dir":
+        save.write_folder(read, config.out, dtype, config.half_vae)
+        size = sum(file.stat().st_size for file in config.out.rglob("*") if file.is_file())
+    else:
+        if config.out.suffix.lower() not in (".safetensors", ".ckpt"):
+            raise MaquetteError(f"{config.out} must end in .safetensors or .ckpt.")
+        save.write_single_file(read, config.out, dtype, config.half_vae)
+        size = config.out.stat().st_size
+    count = sum(len(tensors) for tensors in read.parts.values()) + len(read.extras)
+    return ConvertResult(str(config.out), "model", read.spec.name, count, size)
+
+
+def _convert_adapter(config: ConvertConfig) -> ConvertResult:
+    adapter = adapters.load(config.source)
+    adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
+    count = sum(len(module.factors) for module in adapter.modules.values())
+    return ConvertResult(str(config.out), "adapter", adapter.family, count, config.out.stat().st_size)
