@@ -46,7 +46,7 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """Join along the batch; prompts of fewer 77-token chunks are padded by repeating their last vector (as A1111)."""
+        """Join along the batch; prompts of fewer 77-token chunks repeat their last vector, as in A1111."""
         longest = max(p.tokens.shape[1] for p in parts)
 
         def pad(x: Tensor) -> Tensor:
