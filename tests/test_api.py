@@ -21,6 +21,14 @@ def test_check(fault_folder: Path) -> None:
     assert result.images == 5
 
 
+def test_every_name_offered_is_a_function_with_its_own_options() -> None:
+    for name in set(maquette.__all__) - {"MaquetteError", "convert"}:
+        with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+            getattr(maquette, name)("x", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.convert("x", "kohya", "y", zzz=1)
+
+
 def test_wrong_options_are_named() -> None:
     with pytest.raises(maquette.MaquetteError, match="unknown key 'step'; did you mean 'steps'"):
         maquette.generate("a cat", step=3)

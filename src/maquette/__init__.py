@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
     from .families.base import BaseModel
     from .run import Event
+    from .stages.caption import CaptionResult
     from .stages.check import CheckResult
+    from .stages.convert import ConvertResult
     from .stages.generate import GenerateResult
+    from .stages.inspect import InspectResult
+    from .stages.regularize import RegularizeResult
     from .stages.train import TrainResult
 
     Listener = Callable[[Event], None]
 
-__all__ = ["MaquetteError", "check", "generate", "train"]
+__all__ = ["MaquetteError", "caption", "check", "convert", "generate", "inspect", "regularize", "train"]
 
 _SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages"}
 
@@ -36,6 +40,22 @@ def check(photos: str | PathLike[str], on_event: Listener | None = None, **optio
     from .stages.check import CheckConfig, run
 
     return run(CheckConfig.parse({"photos": photos, **options}, "check"), on_event or ignore)
+
+
+def caption(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CaptionResult:
+    """Write a text file beside each photo that has none, and edit many at once. options: keys of CaptionConfig."""
+    from .run import ignore
+    from .stages.caption import CaptionConfig, run
+
+    return run(CaptionConfig.parse({"photos": photos, **options}, "caption"), on_event or ignore)
+
+
+def regularize(out: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> RegularizeResult:
+    """Fill a folder with pictures of the class, drawn by the base. options: keys of RegularizeConfig."""
+    from .run import ignore
+    from .stages.regularize import RegularizeConfig, run
+
+    return run(RegularizeConfig.parse({"out": out, **options}, "regularize"), on_event or ignore)
 
 
 def train(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> TrainResult:
@@ -65,6 +85,24 @@ def generate(
     return run(
         GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate"), on_event or ignore, opened
     )
+
+
+def inspect(path: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> InspectResult:
+    """What a file or model folder is: family, method, rank, metadata, hashes. options: keys of InspectConfig."""
+    from .run import ignore
+    from .stages.inspect import InspectConfig, run
+
+    return run(InspectConfig.parse({"path": path, **options}, "inspect"), on_event or ignore)
+
+
+def convert(
+    source: str | PathLike[str], to: str, out: str | PathLike[str], on_event: Listener | None = None, **options: Any
+) -> ConvertResult:
+    """Write a model or adapter in another layout. options: keys of stages.convert.ConvertConfig."""
+    from .run import ignore
+    from .stages.convert import ConvertConfig, run
+
+    return run(ConvertConfig.parse({"source": source, "to": to, "out": out, **options}, "convert"), on_event or ignore)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import keyword
 import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,12 +34,28 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
-        name = cmd_name + "_" if cmd_name == "import" else cmd_name
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name)(importlib.import_module(f"{PACKAGE}.{name}").command)
+        app.command(cmd_name)(importlib.import_module(f"{PACKAGE}.{_module(cmd_name)}").command)
         command = typer.main.get_command(app)
         command.help = _keep_examples(command.help or "")
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list in --help, from the modules' text: importing all of them would take three times as long."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(name)) for name in self.list_commands(ctx)])
+
+
+def _module(command: str) -> str:
+    return f"{command}_" if keyword.iskeyword(command) else command
+
+
+def _first_sentence(command: str) -> str:
+    """The beginning of a command's docstring."""
+    tree = ast.parse((Path(__file__).parent / f"{_module(command)}.py").read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "command")
+    text = " ".join((ast.get_docstring(next(functions)) or "").split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".") + "."
 
 
 def _keep_examples(text: str) -> str:
