@@ -19,7 +19,6 @@ from .checkpoint import EXTRAS, Checkpoint, derive_configs
 from .configs import scheduler_config
 from .sd.text import EMBEDDED
 
-Dtypes = torch.dtype | dict[str, torch.dtype] | None
 _PIPELINES = {
     ("sd", 4): "StableDiffusionPipeline",
     ("sd", 9): "StableDiffusionInpaintPipeline",
@@ -130,15 +129,9 @@ def write_folder(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         root = Path(temporary) / "model"
         root.mkdir()
+        write_configuration(checkpoint, root)
         for part, tensors in checkpoint.parts.items():
-            _write_part(
-                root / part, part, tensors, checkpoint.configs[part], None if part == "vae" and not half_vae else dtype
-            )
-            if part.startswith("text_encoder"):
-                _write_tokenizer(root / part.replace("text_encoder", "tokenizer"), checkpoint, part)
-        scheduler = {"_class_name": "DDIMScheduler", **checkpoint.scheduler}
-        _write_json(root / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(root / "model_index.json", _model_index(checkpoint, scheduler["_class_name"]))
+            _write_weights(root / part, part, tensors, None if part == "vae" and not half_vae else dtype)
         if checkpoint.extras or checkpoint.prefixes:
             notes = {"prefixes": json.dumps(checkpoint.prefixes), "metadata": json.dumps(checkpoint.metadata)}
             safetensors.save(checkpoint.extras, root / EXTRAS, notes)
@@ -147,8 +140,18 @@ def write_folder(
         os.replace(root, folder)
 
 
-def _write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], config: dict[str, Any], dtype: Dtypes) -> None:
-    _write_json(folder / "config.json", config)
+def write_configuration(checkpoint: Checkpoint, root: Path) -> None:
+    """All of a diffusers folder except weights: what diffusers needs beside a single file to open it offline."""
+    for part in checkpoint.parts:
+        _write_json(root / part / "config.json", checkpoint.configs[part])
+        if part.startswith("text_encoder"):
+            _write_tokenizer(root / part.replace("text_encoder", "tokenizer"), checkpoint, part)
+    scheduler = {"_class_name": "DDIMScheduler", **checkpoint.scheduler}
+    _write_json(root / "scheduler" / "scheduler_config.json", scheduler)
+    _write_json(root / "model_index.json", _model_index(checkpoint, scheduler["_class_name"]))
+
+
+def _write_weights(folder: Path, part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
     if not part.startswith("text_encoder"):
         safetensors.save(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"}, dtype)
         return

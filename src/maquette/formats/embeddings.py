@@ -1,0 +1,56 @@
+"""Textual inversion embeddings: a few vectors per text encoder, in any of the four forms that programs write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import MaquetteError
+from . import tensor_files
+
+_FAMILIES = {768: "sd1", 1024: "sd2"}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """name: the word that calls it. vectors: one (n, D) tensor per text encoder, the same n in each.
+
+    family: "sd1", "sd2", "sdxl" or "unknown" (a width that no published model has).
+    """
+
+    name: str
+    vectors: tuple[Tensor, ...]
+    family: str
+
+    def __len__(self) -> int:
+        return len(self.vectors[0])
+
+
+def load(path: str | Path) -> Embedding:
+    """Read an embedding: `emb_params` (Kohya), `string_to_param` (A1111), `{token: tensor}` (diffusers), `clip_l` and
+    `clip_g` (SDXL). The name is the file's, as in A1111, unless diffusers' form gives a token of its own.
+
+    Raises MaquetteError when the file is something else.
+    """
+    path = Path(path)
+    tensors = tensor_files.read(path).tensors
+    name = path.stem
+    if {"clip_l", "clip_g"} <= tensors.keys():
+        found = [tensors["clip_l"], tensors["clip_g"]]
+    elif "emb_params" in tensors:
+        found = [tensors["emb_params"]]
+    else:
+        params = [tensor for key, tensor in tensors.items() if key.startswith("string_to_param.")]
+        found = params or list(tensors.values())
+        if not params and len(tensors) == 1:
+            name = next(iter(tensors))
+    vectors = tuple(tensor[None] if tensor.ndim == 1 else tensor for tensor in found)
+    expected = 2 if "clip_g" in tensors else 1
+    if len(vectors) != expected or any(v.ndim != 2 or not v.is_floating_point() or v.shape[0] > 75 for v in vectors):
+        raise MaquetteError(f"{path} is not a textual inversion embedding.")
+    if len({len(v) for v in vectors}) != 1:
+        raise MaquetteError(f"{path} has a different number of vectors for each text encoder.")
+    family = "sdxl" if expected == 2 else _FAMILIES.get(vectors[0].shape[1], "unknown")
+    return Embedding(name, vectors, family)
