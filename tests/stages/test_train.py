@@ -329,3 +329,32 @@ def test_a_data_set_file_sets_what_the_user_did_not(photos: Path, tmp_path: Path
     written = TrainConfig.read(tmp_path / "disc/run.toml")
     assert written.batch_size == 3 and written.resolution == 32
     assert json.loads((tmp_path / "disc/dataset.json").read_text())["photos"][0]["repeats"] == 2
+
+
+def test_out_of_memory_says_what_to_change(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maquette.stages.training.objective import Objective
+
+    def full(*args: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Objective, "losses", full)
+    with pytest.raises(MaquetteError, match=r"2 photos at once; .*--set gradient_accumulation=2"):
+        train.run(config(photos, tmp_path / "a"))
+    with pytest.raises(MaquetteError, match=r"lower resolution"):
+        train.run(config(photos, tmp_path / "b", gradient_accumulation=2))
+
+
+def test_an_inpainting_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maquette.stages.training import job
+
+    real = job.load
+
+    def with_nine_channels(*args: Any, **kwargs: Any) -> Any:
+        base = real(*args, **kwargs)
+        base.unet.register_to_config(in_channels=9)
+        return base
+
+    monkeypatch.setattr(job, "load", with_nine_channels)
+    with pytest.raises(MaquetteError, match="pocket takes 9 channels"):
+        train.run(config(photos, tmp_path / "disc"))
+    assert not (tmp_path / "disc").exists()

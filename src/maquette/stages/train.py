@@ -121,6 +121,16 @@ def _refuse_other_photos(folder: RunFolder, job: Job) -> None:
         )
 
 
+def _memory_advice(config: TrainConfig) -> str:
+    size = config.batch_size or 1
+    if config.gradient_accumulation < size:
+        return (
+            f"The memory does not suffice for {size // config.gradient_accumulation} photos at once; compute a step in "
+            f"parts, with the same result: --set gradient_accumulation={min(size, 2 * config.gradient_accumulation)}."
+        )
+    return "The memory does not suffice for one photo at a time; lower resolution, or use --set dtype=bf16."
+
+
 class _Training:
     """The loop and what happens around it."""
 
@@ -144,7 +154,10 @@ class _Training:
             self.sampler.base()
         step = start
         while step < self.steps:
-            self._step(step)
+            try:
+                self._step(step)
+            except torch.OutOfMemoryError as error:
+                raise MaquetteError(_memory_advice(self.config)) from error
             step += 1
             stop = self.cancel.is_set()
             if step % (self.config.save_every_steps or step) == 0 or step == self.steps or stop:

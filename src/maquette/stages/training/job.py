@@ -28,6 +28,8 @@ from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
 from .texts import Texts
 
+LATENT_CHANNELS = 4
+
 
 @dataclass
 class Job:
@@ -104,6 +106,12 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
     base = load(config.base, device=device)
+    channels = base.unet.config.in_channels
+    if channels != LATENT_CHANNELS:
+        raise MaquetteError(
+            f"{config.base} takes {channels} channels (an inpainting or editing model), which training cannot feed; "
+            "train on the ordinary base: its LoRA works on the inpainting model too."
+        )
     dataset = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype)
