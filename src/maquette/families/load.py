@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import MaquetteError
 from ..formats import ldm, tensor_files
-from . import configs, modules
+from . import configs, hub, modules
 from .base import BaseModel
 from .checkpoint import Checkpoint, read, read_folder
 from .detect import FAMILY_NAMES, identify
@@ -27,7 +27,8 @@ def load(
     vae: str | Path | None = None,
     prediction_type: str | None = None,
 ) -> BaseModel:
-    """Open a base model: "pocket" (inside the package), a single file (.safetensors, .ckpt) or a diffusers folder.
+    """Open a base model: "pocket" (inside the package), a single file (.safetensors, .ckpt), a diffusers folder, or
+    "hf:owner/name" (the only spelling that may use the network).
 
     Weights are frozen, modules in eval mode. vae: a VAE-only file or folder to use instead of the model's own.
     prediction_type: "epsilon" or "v_prediction" where the file's own statement is wrong (see
@@ -38,7 +39,7 @@ def load(
         checkpoint = read_folder(WEIGHTS, POCKET)
         checkpoint.source = "pocket"
     else:
-        checkpoint = read(path, prediction_type)
+        checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
     if vae is not None:
         checkpoint.parts["vae"], checkpoint.configs["vae"] = read_vae(Path(vae), checkpoint.spec.name)
     return build(checkpoint, dtype, device)

@@ -1,0 +1,45 @@
+"""Hub models: fetched only when named as such, and failures are one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from maquette import families
+from maquette.errors import MaquetteError
+from maquette.families.pocket import WEIGHTS
+
+
+def test_a_hub_name_is_fetched_and_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(repository: str, **_: Any) -> str:
+        asked.append(repository)
+        return str(WEIGHTS)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    base = families.load("hf:somebody/some-model")
+    assert asked == ["somebody/some-model"]
+    assert base.unet.config.cross_attention_dim == 128
+
+
+def test_a_name_without_the_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("went to the hub"))
+    with pytest.raises(MaquetteError, match="somebody/some-model does not exist"):
+        families.load("somebody/some-model")
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:model", "hf:a/b/c", "hf:../x/y"])
+def test_other_spellings_are_refused(name: str) -> None:
+    with pytest.raises(MaquetteError, match="write hf:owner/name"):
+        families.load(name)
+
+
+def test_without_a_network_the_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("connection refused\nand a long story")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(MaquetteError, match=r"hf:a/b could not be fetched from the hub \(connection refused\)"):
+        families.load("hf:a/b")
