@@ -1,0 +1,104 @@
+"""Time and memory to open a full-size Stable Diffusion 1.5 from one file: maquette against diffusers, in the same run.
+
+    python -m benchmarks.load --folder /tmp/load
+
+Writes a file of random float16 weights (2.1 GB; deleted afterwards unless --keep) and opens it in a fresh process for
+each measurement, the page cache warm. "open" is until the networks are ready; "read" is after every weight has been
+touched, so that memory-mapping cannot hide work. Imports are not counted: both need the same ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PROGRAM = """
+import json, resource, sys, time
+import torch
+from diffusers import StableDiffusionPipeline  # both: so that imports are not compared
+import maquette.families.load, maquette.families.modules
+from transformers.models.clip.modeling_clip import CLIPTextModel
+who, path, config = sys.argv[1:]
+start_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+if who == "maquette":
+    base = maquette.families.load(path, dtype=torch.float16)
+    networks = [base.unet, base.vae, *base.text_encoders]
+else:
+    pipe = StableDiffusionPipeline.from_single_file(
+        path, config=config, local_files_only=True, safety_checker=None, torch_dtype=torch.float16)
+    networks = [pipe.unet, pipe.vae, pipe.text_encoder]
+opened = time.perf_counter() - start
+total = sum(p.view(-1).view(torch.int16).sum(dtype=torch.int64).item() for n in networks for p in n.parameters())
+read = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start_memory
+print(json.dumps({"open": opened, "read": read, "peak": peak * 1024, "sum": total}))
+"""
+
+
+def write_model(path: Path) -> None:
+    """A single file with the names and shapes of SD1.5 and random float16 numbers."""
+    from maquette.families import full_size
+    from maquette.formats import ldm, safetensors
+
+    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
+
+    def numbers(shape: torch.Size) -> torch.Tensor:
+        count = shape.numel()
+        return block.repeat(-(-count // len(block)))[:count].reshape(shape)
+
+    parts = {}
+    for part, network in full_size.networks("sd1").items():
+        tensors = {name: numbers(tensor.shape) for name, tensor in network.state_dict().items()}
+        parts["text_encoder" if part == "te" else part] = tensors
+    safetensors.save(ldm.join(ldm.SingleFile(parts, ldm.standard_prefixes("sd1", parts))), path)
+
+
+def measure(who: str, path: Path, config: Path, repeats: int) -> dict[str, float]:
+    """Medians over fresh processes."""
+    runs = []
+    for _ in range(repeats):
+        command = [sys.executable, "-c", PROGRAM, who, str(path), str(config)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise SystemExit(result.stderr)
+        runs.append(json.loads(result.stdout.splitlines()[-1]))
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-load"))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="keep the file for another run")
+    options = parser.parse_args()
+    from maquette.families import checkpoint, save
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path, config = options.folder / "sd15-random.safetensors", options.folder / "config"
+    if not path.exists():
+        write_model(path)
+    save.write_configuration(checkpoint.read(path), config)
+    size = path.stat().st_size
+    print(f"file {size / 1e9:.2f} GB, float16, {options.repeats} fresh processes each, medians")
+    print(f"{'':10} {'open':>8} {'read':>8} {'peak memory':>12} {'of the file':>12}")
+    sums = set()
+    for who in ("maquette", "diffusers"):
+        m = measure(who, path, config, options.repeats)
+        sums.add(m["sum"])
+        print(f"{who:10} {m['open']:7.2f}s {m['read']:7.2f}s {m['peak'] / 1e9:9.2f} GB {m['peak'] / size:12.2f}")
+    if len(sums) != 1:
+        raise SystemExit("the two loaded different weights")
+    if not options.keep:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main()
