@@ -106,7 +106,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
     base = load(config.base, device=device)
-    channels = base.unet.config.in_channels
+    channels = base.unet.config.in_channels  # type: ignore[union-attr]
     if channels != LATENT_CHANNELS:
         raise MaquetteError(
             f"{config.base} takes {channels} channels (an inpainting or editing model), which training cannot feed; "
@@ -190,9 +190,9 @@ def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseM
     if dtype == torch.float32:
         return base
     if base.device.type == "cuda":
-        base.unet.to(dtype)
+        _cast(base.unet, dtype)
         return base
-    unet = copy.deepcopy(base.unet).to(dtype)
+    unet = _cast(copy.deepcopy(base.unet), dtype)
     attention.install(unet)
     encoders = [copy.deepcopy(e) for e in base.text_encoders] if text_encoder else base.text_encoders
     return replace(base, unet=unet, text_encoders=encoders)
@@ -231,3 +231,8 @@ def photo_names(job: Job, batches: list[Batch]) -> list[str]:
     """The files that a step saw."""
     seen = dict.fromkeys(index for batch in batches for index in batch.photos)
     return [str(Path(job.instance.photos[index].name)) for index in seen]
+
+
+def _cast(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Cast in place; diffusers' own `to` prints a warning about modules kept in float32 even when there are none."""
+    return torch.nn.Module.to(module, dtype)
