@@ -19,7 +19,7 @@ def command(
     out: Annotated[
         Path, typer.Option(help="Run folder; where it is taken, the next free name. The photos go beside it.")
     ] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: what train takes.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: 130.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import keyword
-import os
 import pkgutil
 import sys
 import traceback
@@ -92,8 +91,6 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 the input is at fault, 2 wrong usage."""
-    # Threads that wait by spinning make two of them slower than one as soon as the machine has other work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _take_debug(given)
     try:
