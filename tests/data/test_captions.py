@@ -12,6 +12,7 @@ from maquette.data.captions import (
     FolderNames,
     caption_for_class,
     caption_for_subject,
+    caption_of_class,
     class_of,
     find_caption,
     read_caption,
@@ -72,3 +73,16 @@ def test_which_caption_file_belongs_to_a_photo() -> None:
     assert found("a.b.jpg", "a.txt", "a.b.txt") == "a.b.txt"
     assert found("a.jpg", "A.txt", "a.txt") == "a.txt"
     assert found("a.jpg", "b.txt") is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a photo of zkw robot on a red background", "a photo of a robot on a red background"),
+        ("the ZKW robot, smiling", "a robot, smiling"),
+        ("zkw robots in a row", None),
+        ("a garden", None),
+    ],
+)
+def test_the_class_takes_the_subjects_place(caption: str, expected: str | None) -> None:
+    assert caption_of_class(caption, "zkw robot") == expected

@@ -39,6 +39,8 @@ def write(merge_list: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges))
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77).save_pretrained(folder)
+    pairs = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    pairs("", padding="max_length", truncation=True, max_length=77)  # saved with it: 77 tokens is how CLIP is used
+    pairs.save_pretrained(folder)
     (folder / "vocab.json").unlink()
     (folder / "merges.txt").unlink()

@@ -59,6 +59,18 @@ def caption_for_class(name: str) -> str:
     return caption_for_subject(f"{article} {name}")
 
 
+def caption_of_class(caption: str, subject: str) -> str | None:
+    """The caption with the subject's class in its place; None where the subject is not named.
+
+    "a photo of zkw robot on a red background", "zkw robot" -> "a photo of a robot on a red background".
+    """
+    name = class_of(subject)
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    pattern = re.compile(rf"\b(?:(?:an?|the)\s+)?{re.escape(subject)}\b", re.IGNORECASE)
+    replaced, count = pattern.subn(f"{article} {name}", caption)
+    return replaced if count else None
+
+
 class FolderNames:
     """The file names of one folder, found in any letter case without asking the file system for each."""
 

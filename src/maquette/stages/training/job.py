@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ...config import TrainConfig
 from ...core.denoiser import Conditioning
 from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
-from ...data.captions import caption_for_class, class_of
+from ...data.captions import caption_for_class, caption_of_class, class_of
 from ...data.dataset import Dataset, plan
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
@@ -47,6 +47,7 @@ class Job:
     instance: PhotoSet
     regularization: PhotoSet | None
     class_prompt: str | None
+    class_captions: dict[str, str]  # a photo's caption -> the same with the class in the subject's place
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -64,7 +65,7 @@ class Job:
             told = _sized(self.texts(batch.captions), batch)
             total += _backward(self.objective.losses(batch, told, random).sum() / size)
             if config.prior_preservation and self.class_prompt is not None:
-                prompts = [self.class_prompt] * len(batch)
+                prompts = self._class_prompts(self.class_prompt, batch.captions)
                 now, original = _sized(self.texts(prompts), batch), _sized(self.texts.original(prompts), batch)
                 drift = self.objective.drift(batch, now, original, self.attached, random)
                 total += _backward(drift.sum() / size * config.prior_loss_weight)
@@ -74,6 +75,10 @@ class Job:
                 losses = self.objective.losses(batch, told, random)
                 total += _backward(losses.sum() / size * config.prior_loss_weight)
         return total, batches
+
+    def _class_prompts(self, plain: str, captions: Sequence[str]) -> list[str]:
+        """What holds the class for each photo: in turn the photo's scene with the class in it, and the class alone."""
+        return [plain if i % 2 else self.class_captions.get(caption, plain) for i, caption in enumerate(captions)]
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
@@ -128,7 +133,8 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
     computing = base if whole else _computing(base, dtype, config.text_encoder)
     captions = [caption for photo in dataset.photos for caption in photo.captions]
-    prompts = captions + ([class_prompt] if class_prompt else [])
+    class_captions = _class_captions(config, dataset, captions) if class_prompt else {}
+    prompts = [*captions, *class_captions.values(), *([class_prompt] if class_prompt else [])]
     texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
     attached = _attach(config, computing)
     optimizer = learning.make_optimizer(config, attached.parameter_groups())
@@ -138,7 +144,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     objective = Objective(config, computing)
     return Job(
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
-        sets.get("class"), class_prompt,
+        sets.get("class"), class_prompt, class_captions,
     )  # fmt: skip
 
 
@@ -183,6 +189,12 @@ def _class_prompt(config: TrainConfig, dataset: Dataset) -> str | None:
     if subject is None:
         raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
     return caption_for_class(class_of(subject))
+
+
+def _class_captions(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> dict[str, str]:
+    subject = defaults.subject_of(config, dataset) or ""
+    found = {caption: caption_of_class(caption, subject) for caption in captions}
+    return {caption: told for caption, told in found.items() if told is not None}
 
 
 def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseModel:
