@@ -148,7 +148,7 @@ class _Training:
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
         for problem in self.job.dataset.left_out:
-            self.on_event(Event("warning", {"message": problem.message}))
+            self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
         self._expect_room()
         if start == 0:
             self.sampler.base()
