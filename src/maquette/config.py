@@ -174,6 +174,10 @@ class TrainConfig(StageConfig):
     """Weight of the regularization pictures' loss, or of the prediction that replaces them."""
     prior_preservation: bool = False
     """Without pictures in `reg`: hold the class to what the base itself predicts for the class word."""
+    prior_prompts: list[str] = []
+    """Further prompts that prior_preservation holds to what the base draws."""
+    prior_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of each batch that prior_preservation uses; 0.25 costs little time."""
 
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the frozen base; adapters stay fp32. auto: bf16 on CUDA and on CPUs that are fast with it."""
@@ -207,6 +211,8 @@ class TrainConfig(StageConfig):
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:
             raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
+        if self.prior_prompts and not self.prior_preservation:
+            raise ValueError("prior_prompts need prior_preservation = true")
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from ...config import TrainConfig
 from ...core.denoiser import Conditioning
 from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
-from ...data.captions import caption_for_class, caption_of_class, class_of
 from ...data.dataset import Dataset, plan
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
@@ -26,6 +25,7 @@ from ...methods.base import Attached, MethodSpec, Slots
 from . import defaults, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
+from .prior import Prior
 from .texts import Texts
 
 LATENT_CHANNELS = 4
@@ -46,8 +46,7 @@ class Job:
     texts: Texts
     instance: PhotoSet
     regularization: PhotoSet | None
-    class_prompt: str | None
-    class_captions: dict[str, str]  # a photo's caption -> the same with the class in the subject's place
+    prior: Prior | None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -64,21 +63,17 @@ class Job:
         for batch in batches:
             told = _sized(self.texts(batch.captions), batch)
             total += _backward(self.objective.losses(batch, told, random).sum() / size)
-            if config.prior_preservation and self.class_prompt is not None:
-                prompts = self._class_prompts(self.class_prompt, batch.captions)
-                now, original = _sized(self.texts(prompts), batch), _sized(self.texts.original(prompts), batch)
-                drift = self.objective.drift(batch, now, original, self.attached, random)
-                total += _backward(drift.sum() / size * config.prior_loss_weight)
+            if self.prior is not None:
+                held, prompts = self.prior.part(batch, random)
+                now, original = _sized(self.texts(prompts), held), _sized(self.texts.original(prompts), held)
+                drift = self.objective.drift(held, now, original, self.attached, random)
+                total += _backward(drift.mean() * len(batch) / size * config.prior_loss_weight)
         if self.regularization is not None:
             for batch in self.regularization.batches(step, size, parts, random):
                 told = _sized(self.texts(batch.captions), batch)
                 losses = self.objective.losses(batch, told, random)
                 total += _backward(losses.sum() / size * config.prior_loss_weight)
         return total, batches
-
-    def _class_prompts(self, plain: str, captions: Sequence[str]) -> list[str]:
-        """What holds the class for each photo: in turn the photo's scene with the class in it, and the class alone."""
-        return [plain if i % 2 else self.class_captions.get(caption, plain) for i, caption in enumerate(captions)]
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
@@ -129,12 +124,11 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
         if chosen:
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout)
-    class_prompt = _class_prompt(config, dataset)
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
     computing = base if whole else _computing(base, dtype, config.text_encoder)
     captions = [caption for photo in dataset.photos for caption in photo.captions]
-    class_captions = _class_captions(config, dataset, captions) if class_prompt else {}
-    prompts = [*captions, *class_captions.values(), *([class_prompt] if class_prompt else [])]
+    prior = Prior.of(config, defaults.subject_of(config, dataset), captions)
+    prompts = [*captions, *(prior.prompts if prior else [])]
     texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
     attached = _attach(config, computing)
     optimizer = learning.make_optimizer(config, attached.parameter_groups())
@@ -144,7 +138,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     objective = Objective(config, computing)
     return Job(
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
-        sets.get("class"), class_prompt, class_captions,
+        sets.get("class"), prior,
     )  # fmt: skip
 
 
@@ -180,21 +174,6 @@ def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     if not wishes:
         return config
     return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
-
-
-def _class_prompt(config: TrainConfig, dataset: Dataset) -> str | None:
-    if not config.prior_preservation:
-        return None
-    subject = defaults.subject_of(config, dataset)
-    if subject is None:
-        raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
-    return caption_for_class(class_of(subject))
-
-
-def _class_captions(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> dict[str, str]:
-    subject = defaults.subject_of(config, dataset) or ""
-    found = {caption: caption_of_class(caption, subject) for caption in captions}
-    return {caption: told for caption, told in found.items() if told is not None}
 
 
 def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseModel:
