@@ -3,8 +3,8 @@
     python -m benchmarks.load --folder /tmp/load
 
 Writes a file of random float16 weights (2.1 GB; deleted afterwards unless --keep) and opens it in a fresh process for
-each measurement, the page cache warm. "open" is until the networks are ready; "read" is after every weight has been
-touched, so that memory-mapping cannot hide work. Imports are not counted: both need the same ones.
+each measurement, in turns, the file in the page cache. "open" is until the networks are ready; "read" is after every weight has been
+copied into a buffer, so that memory-mapping cannot hide work. Imports are not counted: both need the same ones.
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ else:
         path, config=config, local_files_only=True, safety_checker=None, torch_dtype=torch.float16)
     networks = [pipe.unet, pipe.vae, pipe.text_encoder]
 opened = time.perf_counter() - start
-total = sum(p.view(-1).view(torch.int16).sum(dtype=torch.int64).item() for n in networks for p in n.parameters())
+weights = [p.detach().view(-1) for n in networks for p in n.parameters()]
+buffer = torch.empty(max(map(len, weights)), dtype=torch.float16)
+for weight in weights:
+    buffer[: len(weight)].copy_(weight)
 read = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start_memory
+total = sum(w.view(torch.int16).sum(dtype=torch.int64).item() for w in weights)
 print(json.dumps({"open": opened, "read": read, "peak": peak * 1024, "sum": total}))
 """
 
@@ -60,16 +64,17 @@ def write_model(path: Path) -> None:
     safetensors.save(ldm.join(ldm.SingleFile(parts, ldm.standard_prefixes("sd1", parts))), path)
 
 
-def measure(who: str, path: Path, config: Path, repeats: int) -> dict[str, float]:
-    """Medians over fresh processes."""
-    runs = []
+def measure(path: Path, config: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Every run of both, in turns, so that whatever else the machine does falls on both alike."""
+    runs: dict[str, list[dict[str, float]]] = {"maquette": [], "diffusers": []}
     for _ in range(repeats):
-        command = [sys.executable, "-c", PROGRAM, who, str(path), str(config)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise SystemExit(result.stderr)
-        runs.append(json.loads(result.stdout.splitlines()[-1]))
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for who, found in runs.items():
+            command = [sys.executable, "-c", PROGRAM, who, str(path), str(config)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise SystemExit(result.stderr)
+            found.append(json.loads(result.stdout.splitlines()[-1]))
+    return runs
 
 
 def main() -> None:
@@ -80,6 +85,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the file for another run")
     options = parser.parse_args()
     from maquette.families import checkpoint, save
+    from maquette.formats import safetensors
 
     options.folder.mkdir(parents=True, exist_ok=True)
     path, config = options.folder / "sd15-random.safetensors", options.folder / "config"
@@ -88,12 +94,17 @@ def main() -> None:
     save.write_configuration(checkpoint.read(path), config)
     size = path.stat().st_size
     print(f"file {size / 1e9:.2f} GB, float16, {options.repeats} fresh processes each, medians")
-    print(f"{'':10} {'open':>8} {'read':>8} {'peak memory':>12} {'of the file':>12}")
-    sums = set()
-    for who in ("maquette", "diffusers"):
-        m = measure(who, path, config, options.repeats)
-        sums.add(m["sum"])
-        print(f"{who:10} {m['open']:7.2f}s {m['read']:7.2f}s {m['peak'] / 1e9:9.2f} GB {m['peak'] / size:12.2f}")
+    print(f"{'':10} {'open':>8} {'read':>8} {'least to most':>14} {'peak memory':>12} {'of the file':>12}")
+    safetensors.file_sha256(path)  # into the page cache, for both
+    runs = measure(path, config, options.repeats)
+    for who, found in runs.items():
+        m = {key: statistics.median(run[key] for run in found) for key in ("open", "read", "peak")}
+        spread = f"{min(run['read'] for run in found):.2f} to {max(run['read'] for run in found):.2f}"
+        print(
+            f"{who:10} {m['open']:7.2f}s {m['read']:7.2f}s {spread:>14} "
+            f"{m['peak'] / 1e9:9.2f} GB {m['peak'] / size:12.2f}"
+        )
+    sums = {run["sum"] for found in runs.values() for run in found}
     if len(sums) != 1:
         raise SystemExit("the two loaded different weights")
     if not options.keep:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..formats import ldm
+from ..formats import controlnet, ldm
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -52,17 +52,17 @@ class Identity:
 def identify(shapes: Shapes) -> Identity:
     """Identity of a flat file (not of a diffusers folder)."""
     prefixes = ldm.find_prefixes(shapes)
-    if any(name.startswith("control_model.") for name in shapes) or "input_hint_block.0.weight" in shapes:
-        inner = {name.removeprefix("control_model."): shape for name, shape in shapes.items()}
-        return Identity("controlnet", unet_family(inner), layout="ldm")
+    if any(name.startswith(controlnet.PREFIX) for name in shapes) or controlnet.HEAD_LDM in shapes:
+        inner = {n.removeprefix(controlnet.PREFIX): s for n, s in shapes.items() if n.startswith(controlnet.PREFIX)}
+        return Identity("controlnet", unet_family(inner or shapes), layout="ldm", note=_controlnet_relative(shapes))
+    if controlnet.HEAD_DIFFUSERS in shapes:
+        return Identity("controlnet", unet_family(shapes), layout="diffusers", note=_controlnet_relative(shapes))
     if "unet" in prefixes:
         return _checkpoint(shapes, prefixes)
     if any(_LORA.search(name) for name in shapes):
         return Identity("lora")
     if "input_blocks.0.0.weight" in shapes and "out.2.weight" in shapes:
         return _with_variant("unet", unet_family(shapes), shapes["input_blocks.0.0.weight"], "ldm", (("unet", ""),))
-    if "controlnet_cond_embedding.conv_in.weight" in shapes:
-        return Identity("controlnet", unet_family(shapes), layout="diffusers")
     if {"conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight"} <= shapes.keys():
         return _with_variant("unet", unet_family(shapes), shapes["conv_in.weight"], "diffusers")
     if "vae" in prefixes:
@@ -84,6 +84,15 @@ def unet_family(shapes: Shapes) -> str | None:
         return "refiner" if widths == {1280} else "sdxl"
     projections = [shape for name, shape in shapes.items() if name.endswith(".proj_in.weight")]
     return "sd1" if projections and len(projections[0]) == 4 else "sd2"
+
+
+def _controlnet_relative(shapes: Shapes) -> str:
+    """The name of what is built like a ControlNet but is none."""
+    if "lora_controlnet" in shapes or any(name.endswith((".up", ".down")) for name in shapes):
+        return "a Control-LoRA"
+    if any(name.startswith(("task_embedding", "control_add_embedding.")) for name in shapes):
+        return "a union ControlNet"
+    return ""
 
 
 def is_embedding(shapes: Shapes) -> bool:

@@ -28,6 +28,14 @@ def build_vae(config: Mapping[str, Any]) -> nn.Module:
     return _from_config(AutoencoderKL, config)
 
 
+def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
+    """diffusers' ControlNetModel on the meta device."""
+    quick_import.prepare()
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    return _from_config(ControlNetModel, config)
+
+
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
     """transformers' CLIPTextModel, or CLIPTextModelWithProjection, on the meta device."""
     from transformers.models.clip.configuration_clip import CLIPTextConfig

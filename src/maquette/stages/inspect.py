@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..config import StageConfig
 from ..errors import MaquetteError
-from ..families import checkpoint, detect
+from ..families import checkpoint, detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
+from ..families.pocket import WEIGHTS
 from ..formats import adapters, hashes, ldm, safetensors, tensor_files
 from ..run import Event, Listener, ignore
 
@@ -91,9 +92,15 @@ class InspectResult:
 def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
     """Look at a file or folder. Raises MaquetteError when it is missing, broken or dangerous."""
     path = config.path
+    if str(path) == "pocket" and not path.exists():
+        path = WEIGHTS
     if not path.exists():
-        raise MaquetteError(f"{path} does not exist.")
-    result = _inspect_folder(path) if path.is_dir() else _inspect_file(config)
+        raise MaquetteError(f"{path} does not exist; give a file or a folder.")
+    if (path / "model_index.json").is_file():
+        result = _inspect_folder(path)
+    else:
+        files = _files_of(path) if path.is_dir() else [path]
+        result = _inspect_files(path, files, config.hashes)
     on_event(Event("done", {"path": str(path)}))
     return result
 
@@ -113,12 +120,32 @@ def _inspect_folder(path: Path) -> InspectResult:
     return result
 
 
-def _inspect_file(config: InspectConfig) -> InspectResult:
-    path = config.path
-    file = tensor_files.read(path)
+def _files_of(folder: Path) -> list[Path]:
+    """The weight files of one part of a model, a ControlNet or a PEFT adapter, which are folders too."""
+    adapter = folder / "adapter_model.safetensors"
+    if adapter.is_file():
+        return [adapter]
+    try:
+        return folders.weight_files(folder)
+    except MaquetteError as error:
+        raise MaquetteError(
+            f"{folder} is neither a model folder (model_index.json) nor a part of one; name a file in it."
+        ) from error
+
+
+def _read(files: list[Path]) -> tensor_files.TensorFile:
+    """One file, or the shards of one."""
+    whole = tensor_files.read(files[0])
+    for path in files[1:]:
+        whole.tensors |= tensor_files.read(path).tensors
+    return whole
+
+
+def _inspect_files(path: Path, files: list[Path], with_hashes: bool) -> InspectResult:
+    file = _read(files)
     identity = detect.identify({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
     result = InspectResult(str(path), "", identity.kind, identity.family, identity.variant, identity.layout)
-    result.metadata, result.size_bytes = file.metadata, path.stat().st_size
+    result.metadata, result.size_bytes = file.metadata, sum(one.stat().st_size for one in files)
     prefixes = dict(identity.prefixes)
     for part, tensors in _by_part(file.tensors, prefixes).items():
         _count(result, tensors, part)
@@ -134,11 +161,14 @@ def _inspect_file(config: InspectConfig) -> InspectResult:
     if identity.kind == "embedding":
         vectors = max((t.shape[0] if t.ndim == 2 else 1 for t in file.tensors.values()), default=0)
         result.embedding = {"vectors": vectors, "width": max(t.shape[-1] for t in file.tensors.values())}
-    if config.hashes:
-        header = None if file.pickled else safetensors.read_header(path)
-        found = hashes.of(path, header)
-        result.hashes = {"sha256": found.sha256, "autov2": found.autov2, "old": found.old, "autov3": found.autov3}
-        _look_for_damage(result, file.tensors, found)
+    if with_hashes:
+        body = None
+        if len(files) == 1:
+            header = None if file.pickled else safetensors.read_header(files[0])
+            found = hashes.of(files[0], header)
+            body = found.body
+            result.hashes = {"sha256": found.sha256, "autov2": found.autov2, "old": found.old, "autov3": found.autov3}
+        _look_for_damage(result, file.tensors, body)
     result.sentence = _sentence(identity, result)
     return result
 
@@ -210,12 +240,12 @@ def trigger_words(metadata: Mapping[str, str]) -> list[str]:
     return [tag for tag, count in counts.most_common(3) if count >= 0.9 * most]
 
 
-def _look_for_damage(result: InspectResult, tensors: Mapping[str, Tensor], found: hashes.Hashes) -> None:
+def _look_for_damage(result: InspectResult, tensors: Mapping[str, Tensor], body: str | None) -> None:
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
     if broken:
         result.problems.append(f"{len(broken)} tensors hold NaN or infinite numbers, for example {broken[0]}.")
     told = result.metadata.get("sshs_model_hash")
-    if told is not None and found.body is not None and told != found.body:
+    if told is not None and body is not None and told != body:
         result.problems.append("sshs_model_hash in the metadata is not the hash of the file's tensors.")
 
 
@@ -227,7 +257,7 @@ def _finite(tensor: Tensor) -> bool:
 
 def _sentence(identity: Identity, result: InspectResult) -> str:
     what = _KINDS[identity.kind]
-    if identity.kind == "unknown" and identity.note:
+    if identity.note:
         what = f"{identity.note}, which maquette does not open"
     if result.lora is not None:
         what = f"a {result.lora.method} adapter"
