@@ -55,13 +55,16 @@ class TrainConfig(StageConfig):
     """The rare word and the class, "ohwx man": makes the captions of photos that have no text file."""
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
+    vae: str | None = None
+    """A VAE-only file or folder to use instead of the base's own."""
     out: Path | None = None
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
     """Folder of regularization pictures, which keep the class from drifting."""
-    method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth"] = "lora"
-    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha, lokr, or
-    dreambooth (the whole UNet; makes a model, not a LoRA)."""
+    method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth", "textual-inversion", "pivotal"] = "lora"
+    """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha, lokr,
+    dreambooth (the whole UNet; makes a model, not a LoRA), textual-inversion (only a word of a few vectors), or pivotal
+    (LoRA and word together)."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Same seed, photos and settings: the same file, byte for byte, on the same machine."""
@@ -94,6 +97,12 @@ class TrainConfig(StageConfig):
     """Rank on 3 x 3 convolutions; otherwise `rank`."""
     conv_alpha: Positive | None = None
     """Alpha on 3 x 3 convolutions; otherwise conv_rank."""
+    vectors: int = Field(default=8, ge=1, le=75)
+    """Textual inversion and pivotal: how many vectors the word has, each as long as a token of the prompt."""
+    init_word: str | None = None
+    """Textual inversion and pivotal: the word that the vectors begin as; otherwise the class."""
+    embedding_format: Literal["a1111", "diffusers"] = "a1111"
+    """Textual inversion: keys of the file, emb_params (clip_l, clip_g) as A1111 and Kohya, or the word as diffusers."""
     factor: Count = 8
     """LoKr: size of the first, small factor of the Kronecker product."""
     rank_stabilized: bool = False
@@ -109,6 +118,8 @@ class TrainConfig(StageConfig):
     """Of the UNet's adapter; otherwise 2e-3 on pocket, 1e-4 times the root of the batch size elsewhere."""
     text_encoder_learning_rate: Positive | None = None
     """Of the text encoder's adapter; otherwise half the UNet's."""
+    embedding_learning_rate: Positive | None = None
+    """Of the vectors of textual-inversion and pivotal; otherwise 1e-2 on pocket, 2e-3 elsewhere."""
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
     optimizer: Literal["adamw", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
@@ -191,7 +202,9 @@ class TrainConfig(StageConfig):
     save_every_steps: Count | None = None
     """Steps between checkpoints; otherwise a quarter of the run."""
     keep_last: int = Field(default=0, ge=0)
-    """Keep only so many checkpoints besides the last; 0 keeps all."""
+    """Keep only so many checkpoints, the newest; 0 keeps all."""
+    keep_steps: list[Count] = []
+    """Checkpoints of these steps are kept whatever keep_last says."""
     sample_prompts: list[str] | None = None
     """Prompts of the sample pictures; otherwise the subject on several backgrounds and the class alone. [] is none."""
     sample_seed: int = Field(default=1, ge=0)
@@ -200,6 +213,8 @@ class TrainConfig(StageConfig):
     """Denoising steps of the sample pictures."""
     sample_cfg_scale: float | None = Field(default=None, ge=1)
     """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""
+    trackers: list[Literal["tensorboard", "wandb"]] = []
+    """Also log to these: tensorboard writes into the run folder, wandb as its own settings say."""
     timestamps: bool = False
     """Write the time of training into the files, which then differ from run to run."""
 
@@ -211,6 +226,8 @@ class TrainConfig(StageConfig):
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:
             raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
+        if self.method == "textual-inversion" and (self.reg is not None or self.prior_preservation):
+            raise ValueError("a word changes nothing but its own pictures: leave out reg and prior_preservation")
         if self.prior_prompts and not self.prior_preservation:
             raise ValueError("prior_prompts need prior_preservation = true")
         return self

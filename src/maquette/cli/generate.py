@@ -12,11 +12,15 @@ def command(
     prompt: Annotated[str, typer.Argument(help="What to draw, in A1111's prompt language.", show_default=False)],
     negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
     base: Annotated[str, typer.Option(help="Base model: pocket, a file or a diffusers folder.")] = "pocket",
+    vae: Annotated[str | None, typer.Option(help="VAE file or folder instead of the base's own.")] = None,
     lora_dir: Annotated[
         Path | None, typer.Option(help="Folder of LoRA files, subfolders too; default: runs.", show_default=False)
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out"),
     seed: Annotated[int | None, typer.Option(help="Of the first picture, the next plus one …; -1: draw one.")] = None,
+    embedding_dir: Annotated[
+        Path | None, typer.Option(help="Folder of textual inversion files, called by their names; default: embeddings.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; default: 4 on pocket, 7 elsewhere.")] = None,
     sampler: Annotated[str, typer.Option(help="DDIM, Euler a, Euler, DPM++ 2M Karras, UniPC, …")] = "DDIM",
@@ -51,7 +55,9 @@ def command(
         prompt=prompt,
         negative_prompt=negative_prompt,
         base=base,
+        vae=vae,
         lora_dir=lora_dir,
+        embedding_dir=embedding_dir,
         out=out,
         seed=seed,
         steps=steps,

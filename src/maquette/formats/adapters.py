@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from . import adapter_maths, dialects, safetensors, tensor_files
+from . import adapter_maths, dialects, embeddings, safetensors, tensor_files
 
 _MODULE = re.compile(r"^(lora_unet|lora_te[12]?|oft_unet)_(.+)$")
 _KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
+_BUNDLE = "bundle_emb."
 _CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
@@ -49,7 +50,7 @@ class Adapter:
     """An adapter in memory.
 
     family: "sd1", "sd2", "sdxl", "pocket" or "unknown". method: "lora", "locon", "dora", "loha", "lokr", … or "mixed".
-    modules: Kohya module name -> its factors.
+    modules: Kohya module name -> its factors. embeddings: words that came with it, `bundle_emb.NAME.…` in the file.
     """
 
     family: str
@@ -57,6 +58,7 @@ class Adapter:
     modules: dict[str, AdapterModule]
     metadata: dict[str, str] = field(default_factory=dict)
     source: str = "this adapter"
+    embeddings: list[embeddings.Embedding] = field(default_factory=list)
 
     def delta(self, name: str, base_weight: Tensor | None = None) -> Tensor:
         """Weight change of one module at multiplier 1, float32, in the layer's shape.
@@ -79,7 +81,8 @@ class Adapter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Kohya keys -> tensors."""
-        return {f"{name}.{part}": t for name, module in self.modules.items() for part, t in module.factors.items()}
+        own = {f"{name}.{part}": t for name, module in self.modules.items() for part, t in module.factors.items()}
+        return own | {key: t for embedding in self.embeddings for key, t in _bundled(embedding).items()}
 
     def save(
         self,
@@ -96,6 +99,11 @@ class Adapter:
             raise MaquetteError(f"adapters are written in the dialect kohya or diffusers, not {dialect!r}.")
         tensors = self.state_dict()
         if dialect == "diffusers":
+            if self.embeddings:
+                raise MaquetteError(
+                    f"{self.source} carries the word {self.embeddings[0].name!r}, for which diffusers' LoRA files have "
+                    "no place; keep Kohya's form."
+                )
             try:
                 tensors = dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
             except ValueError as error:
@@ -139,6 +147,7 @@ def from_state_dict(
     """
     modules: dict[str, AdapterModule] = {}
     strange = []
+    words, tensors = _unbundled(tensors, source)
     for key, tensor in dialects.to_kohya(tensors, metadata, config or {}).items():
         name, _, part = key.partition(".")
         if _MODULE.match(name) and part in adapter_maths.KNOWN_PARTS:
@@ -156,7 +165,27 @@ def from_state_dict(
     if family == "sdxl":
         renamed = dialects.sgm_names(modules)
         modules = {renamed.get(name, name): module for name, module in modules.items()}
-    return Adapter(family, method_of(modules), modules, dict(metadata), source)
+    return Adapter(family, method_of(modules), modules, dict(metadata), source, words)
+
+
+def _unbundled(tensors: Mapping[str, Tensor], source: str) -> tuple[list[embeddings.Embedding], dict[str, Tensor]]:
+    """The embeddings among a file's tensors, and the others."""
+    bundles: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for key, tensor in tensors.items():
+        if key.startswith(_BUNDLE):
+            name, _, part = key.removeprefix(_BUNDLE).partition(".")
+            bundles.setdefault(name, {})[part] = tensor
+        else:
+            rest[key] = tensor
+    return [embeddings.read(parts, name, name, source) for name, parts in bundles.items()], rest
+
+
+def _bundled(embedding: embeddings.Embedding) -> dict[str, Tensor]:
+    """The keys that A1111 reads: a name without dots, then `string_to_param.*`, or SDXL's two parts."""
+    parts = ("string_to_param.*",) if len(embedding.vectors) == 1 else ("clip_l", "clip_g")
+    name = embedding.name.replace(".", "_")
+    return {f"{_BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
 
 
 def method_of(modules: Mapping[str, AdapterModule]) -> str:

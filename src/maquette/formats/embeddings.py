@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import MaquetteError
-from . import tensor_files
+from . import safetensors, tensor_files
 
 _FAMILIES = {768: "sd1", 1024: "sd2"}
 
@@ -28,15 +29,20 @@ class Embedding:
         return len(self.vectors[0])
 
 
-def load(path: str | Path) -> Embedding:
+def load(path: str | Path, name: str | None = None) -> Embedding:
     """Read an embedding: `emb_params` (Kohya), `string_to_param` (A1111), `{token: tensor}` (diffusers), `clip_l` and
-    `clip_g` (SDXL). The name is the file's, as in A1111, unless diffusers' form gives a token of its own.
+    `clip_g` (SDXL). The name is the file's, as in A1111, unless diffusers' form gives a token of its own; `name` wins.
 
     Raises MaquetteError when the file is something else.
     """
     path = Path(path)
     tensors = tensor_files.read(path).tensors
-    name = path.stem
+    return read(tensors, path.stem, name, str(path))
+
+
+def read(tensors: Mapping[str, Tensor], stem: str, called: str | None, path: str) -> Embedding:
+    """From the tensors of a file or of a bundle; see `load`."""
+    name = stem
     if {"clip_l", "clip_g"} <= tensors.keys():
         found = [tensors["clip_l"], tensors["clip_g"]]
     elif "emb_params" in tensors:
@@ -53,4 +59,17 @@ def load(path: str | Path) -> Embedding:
     if len({len(v) for v in vectors}) != 1:
         raise MaquetteError(f"{path} has a different number of vectors for each text encoder.")
     family = "sdxl" if expected == 2 else _FAMILIES.get(vectors[0].shape[1], "unknown")
-    return Embedding(name, vectors, family)
+    return Embedding(called or name, vectors, family)
+
+
+def save(
+    embedding: Embedding, path: str | Path, form: str = "a1111", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a .safetensors file, float32. form "a1111": `emb_params` as Kohya, A1111 and ComfyUI know it, SDXL's
+    `clip_l` and `clip_g`; "diffusers": the name as the only key (its readers know SDXL's form as well).
+    """
+    if len(embedding.vectors) == 2:
+        tensors = dict(zip(("clip_l", "clip_g"), embedding.vectors, strict=True))
+    else:
+        tensors = {embedding.name if form == "diffusers" else "emb_params": embedding.vectors[0]}
+    safetensors.save({key: tensor.float().contiguous() for key, tensor in tensors.items()}, path, dict(metadata or {}))

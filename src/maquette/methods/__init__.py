@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Method:
     """A method by name: its file, the groups of UNet layers it adapts by default, and the settings it implies.
 
-    product: what it makes, "adapter" or "model" (then its slots are whole networks). rate: its usual learning rate as
-    a multiple of LoRA's.
+    product: what it makes, "adapter", "embedding", or "model" (then its slots are whole networks). rate: its usual
+    learning rate as a multiple of LoRA's. embedding: whether a word of its own is learned.
     """
 
     module: str
@@ -25,6 +25,7 @@ class Method:
     magnitude: bool = False
     product: str = "adapter"
     rate: float = 1.0
+    embedding: bool = False
     network_module: str = "networks.lora"  # ss_network_module: which program's loader reads the file
 
 
@@ -35,6 +36,8 @@ METHODS = {
     "loha": Method("loha", network_module="lycoris.kohya"),
     "lokr": Method("lokr", network_module="lycoris.kohya"),
     "dreambooth": Method("full", (), product="model", rate=0.05),
+    "textual-inversion": Method("textual_inversion", (), product="embedding", embedding=True),
+    "pivotal": Method("textual_inversion", embedding=True),
 }
 
 

@@ -7,9 +7,9 @@ and its state under Kohya's key names; the training loop knows nothing else abou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +36,8 @@ class MethodSpec:
     magnitude: bool = False  # DoRA: learn the magnitude of the weights apart from their direction (arXiv 2402.09353)
     factor: int = 8  # LoKr: size of the first Kronecker factor
     tokens: int = 4  # textual inversion: number of vectors
+    initial_tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)  # ids they begin as, for each part
+    name: str = ""  # what calls the vectors
     seed: int = 0
 
     def for_layer(self, layer: nn.Module) -> tuple[int, float]:

@@ -47,13 +47,14 @@ def split_chunks(pieces: Sequence[Sequence[str | float]], tokenizer: Any) -> lis
     """Weighted text as chunks of at most 75 tokens. BREAK begins a new one; a comma near the end of a full one, too."""
     comma = tokenizer.encode(",")[-1]
     chunks, last_comma = [Chunk()], -1
+    span = getattr(tokenizer, "span", lambda token: 1)  # the vectors of an embedding stay in one chunk
     for text, weight in pieces:
         if text == BREAK and float(weight) < 0:
             chunks.append(Chunk())
             last_comma = -1
             continue
         for token in tokenizer.encode(str(text)):
-            if len(chunks[-1].tokens) == CHUNK:
+            if len(chunks[-1].tokens) + span(token) > CHUNK:
                 near = token != comma and last_comma >= 0 and CHUNK - last_comma <= COMMA_BACKTRACK
                 chunks.append(chunks[-1].take_after(last_comma) if near else Chunk())
                 last_comma = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..formats.adapters import Adapter
 from ..formats.keys import kohya_module_name
+from .embedding import apply_embeddings
 
 INPAINTING_CHANNELS = 9
 
@@ -37,7 +38,8 @@ class Applied:
 
 @contextmanager
 def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) -> Iterator[list[Applied]]:
-    """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards they are the very tensors of before.
+    """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards they are the very tensors of before. Words that came
+    with an adapter (`bundle_emb`) are known within the block.
 
     loras: (adapter, multiplier for the text encoders, multiplier for the UNet), applied in order; the sum is formed in
     float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError for an adapter of which
@@ -46,7 +48,10 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
     layers = _layers(base)
     originals: dict[nn.Parameter, Tensor] = {}
     try:
-        yield [_apply(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
+        with ExitStack() as stack:
+            applied = [_apply(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
+            stack.enter_context(apply_embeddings(base, [e for adapter, *_ in loras for e in adapter.embeddings]))
+            yield applied
     finally:
         for parameter, original in originals.items():
             parameter.data = original

@@ -23,6 +23,7 @@ from ..prompts import parse_networks
 from ..prompts.encode import Emphasis, Prompt
 from ..run import Event, Listener, ignore
 from .apply import apply_loras
+from .embedding import apply_embeddings, find_embeddings
 from .lora_folder import LoraTag, find_loras, tags_of
 from .samplers import SAMPLERS, find_sampler
 from .sampling import sample
@@ -45,8 +46,12 @@ class GenerateConfig(StageConfig):
     """What to keep away from."""
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
+    vae: str | None = None
+    """A VAE-only file or folder to use instead of the base's own."""
     lora_dir: Path | None = None
     """Folder whose .safetensors files can be named in the prompt, with all its subfolders; otherwise runs."""
+    embedding_dir: Path | None = None
+    """Folder of textual inversion files, each called in the prompt by its name; otherwise `embeddings`, if there."""
     steps: Count = 20
     """Denoising steps."""
     cfg_scale: float | None = Field(default=None, ge=1)
@@ -111,13 +116,19 @@ def run(config: GenerateConfig, on_event: Listener = ignore, base: BaseModel | N
     tags = tags_of(networks)
     files = find_loras([tag.name for tag in tags], config.lora_dir)
     loras = [(adapters.load(files[tag.name]), tag.te, tag.unet) for tag in tags]
-    base = base or families.load(config.base, *_place(config))
     result = GenerateResult([], [], [], 0.0)
+    if base is None:
+        base = families.load(config.base, *_place(config), vae=config.vae)
+        for notice in base.notices:
+            result.warnings.append(notice)
+            on_event(Event("warning", {"message": notice}))
     with ExitStack() as stack:
         for application in stack.enter_context(apply_loras(base, loras)):
             if warning := application.warning:
                 result.warnings.append(warning)
                 on_event(Event("warning", {"message": warning}))
+        words = find_embeddings(base, [plain, config.negative_prompt], config.embedding_dir)
+        stack.enter_context(apply_embeddings(base, words))
         drawing = _Drawing(config, base, plain, _values(config, base, tags, files))
         first = secrets.randbelow(MAX_SEED) if config.seed == -1 else config.seed
         for batch in range(config.batch_count):
@@ -219,6 +230,8 @@ def _values(config: GenerateConfig, base: BaseModel, tags: list[LoraTag], files:
         "Size": f"{size[0]}x{size[1]}",
         "Model hash": base.content_hash[:10],
         "Model": Path(base.source).stem if base.source != "pocket" else "pocket",
+        "VAE hash": base.vae_hash[:10] or None,
+        "VAE": Path(base.vae_source).name or None,
         "Denoising strength": f"{config.denoising_strength:g}" if config.init_image else None,
         "Clip skip": config.clip_skip if config.clip_skip > 1 else None,
         "RNG": "CPU",

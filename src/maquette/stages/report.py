@@ -59,6 +59,9 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
     longer = f"maquette train --resume {shlex.quote(str(folder.path))} --steps {2 * (config.steps or 0)}"
     if METHODS[config.method].product == "model":
         return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(folder.final))}\n{longer}"
+    if METHODS[config.method].product == "embedding":
+        named = prompt.replace(config.subject or folder.name, folder.name)
+        return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(str(folder.final))}\n{longer}"
     tagged = shlex.quote(f"{prompt} <lora:{folder.name}:0.8>")
     base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
     lora_dir = shlex.quote(str(folder.path))
@@ -75,7 +78,7 @@ def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> str:
         "Subject": config.subject or "from the captions",
         "Base": Path(config.base).name,
         "Method": config.method
-        + ("" if METHODS[config.method].product == "model" else f", rank {config.rank}, alpha {config.alpha:g}"),
+        + ("" if METHODS[config.method].product != "adapter" else f", rank {config.rank}, alpha {config.alpha:g}"),
         "Photos": f"{len(photos)} used, {len(data['left_out'])} left out",
         "Training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, "
         f"{config.scheduler}, seed {config.seed}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,13 @@ from ...families import checkpoint, load
 from ...families.base import BaseModel
 from ...families.pocket.spec import POCKET, WEIGHTS
 from ...families.save import write_single_file
+from ...formats import embeddings
 from ...formats.adapters import from_state_dict
 from ...formats.adapters import load as load_adapter
+from ...formats.embeddings import Embedding
 from ...run import write_json
 from ..apply import apply_loras
+from ..embedding import apply_embeddings, vectors_of
 from .defaults import subject_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -31,8 +35,8 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 def author(config: TrainConfig, base: BaseModel, dataset: Dataset) -> Author:
     """The author of what the run's method makes."""
-    makes_models = methods.METHODS[config.method].product == "model"
-    return (ModelAuthor if makes_models else Author)(config, base, dataset)
+    kinds = {"adapter": Author, "model": ModelAuthor, "embedding": EmbeddingAuthor}
+    return kinds[methods.METHODS[config.method].product](config, base, dataset)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Author:
         """The prompt that calls a saved file in `maquette generate` and A1111."""
         return prompt if file is None else f"{prompt} <lora:{file.stem}:1>"
 
+    def _vae(self) -> dict[str, object]:
+        """Named only where it is not the base's own, as Kohya's trainer does."""
+        base = self.base
+        return {"vae_name": Path(base.vae_source).name, "new_vae_hash": base.vae_hash} if base.vae_source else {}
+
     def metadata(self, name: str, step: int) -> dict[str, str]:
         """ss_* as Kohya's trainer names them and modelspec.*; no folder paths. `sshs_model_hash` is added on saving."""
         config, dataset = self.config, self.dataset
@@ -70,6 +79,7 @@ class Author:
             "v2": self.base.spec.name == "sd2",
             "sd_model_name": Path(self.base.source).name,
             "new_sd_model_hash": self.base.content_hash,
+            **self._vae(),
             "network_module": methods.METHODS[config.method].network_module,
             "network_dim": config.rank,
             "network_alpha": config.alpha,
@@ -178,6 +188,25 @@ class Author:
             tag.strip() for photo in self.dataset.of("instance") for tag in photo.caption.split(",") if tag.strip()
         )
         return {self._subject(): dict(sorted(tags.items()))}
+
+
+class EmbeddingAuthor(Author):
+    """Writes words: a few vectors, called in prompts by the name of their file."""
+
+    def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
+        metadata = {key: v for key, v in self.metadata(path.stem, step).items() if key.startswith("modelspec.")}
+        metadata["modelspec.architecture"] = f"{self.base.spec.architecture}/textual-inversion"
+        word = Embedding(path.stem, vectors_of(state), self.base.spec.name)
+        embeddings.save(word, path, self.config.embedding_format, metadata)
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        """Within the block the subject's own words call the vectors, as in training."""
+        with apply_embeddings(self.base, [] if file is None else [embeddings.load(file, name=self._subject())]):
+            yield self.base
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        return prompt if file is None else re.sub(re.escape(self._subject()), file.stem, prompt, flags=re.IGNORECASE)
 
 
 class ModelAuthor(Author):

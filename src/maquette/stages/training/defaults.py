@@ -27,12 +27,13 @@ class Recipe:
     batch_size_cuda: int
     cfg_scale: float
     buckets: bool
+    embedding_learning_rate: float
 
 
 # Pocket: 300 steps of 8 for 14 photos, measured with its prototype. Stable Diffusion: about 110 views of each photo and
 # 1e-4 at batch 1, the middle of what the widely used presets do for alpha = rank.
-POCKET = Recipe(171, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False)
-STABLE_DIFFUSION = Recipe(110, 700, 4000, 1e-4, 1, 4, 7.0, buckets=True)
+POCKET = Recipe(171, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False, embedding_learning_rate=1e-2)
+STABLE_DIFFUSION = Recipe(110, 700, 4000, 1e-4, 1, 4, 7.0, buckets=True, embedding_learning_rate=2e-3)
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
 MAX_REPLAYED = 4  # sample prompts made from the subject
@@ -61,7 +62,7 @@ def pick_dtype(name: str, device: torch.device, method: str) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16
-    frozen = METHODS[method].product == "adapter"  # learning weights would be cast anew at every step
+    frozen = METHODS[method].product != "model"  # learning weights would be cast anew at every step
     return torch.bfloat16 if frozen and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
@@ -72,11 +73,15 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
     batch_size = config.batch_size or (family.batch_size_cuda if on_cuda else family.batch_size)
     usual = family.learning_rate * METHODS[config.method].rate
     learning_rate = config.learning_rate or usual * math.sqrt(batch_size / family.batch_size)
+    embedding_rate = config.embedding_learning_rate or family.embedding_learning_rate
+    if METHODS[config.method].product == "embedding":
+        learning_rate = embedding_rate = config.learning_rate or embedding_rate  # there is nothing else that learns
     steps = config.steps or _steps(config, family, dataset, batch_size)
     return config.model_copy(
         update={
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "embedding_learning_rate": embedding_rate,
             "text_encoder_learning_rate": config.text_encoder_learning_rate or learning_rate / 2,
             "steps": steps,
             "epochs": None,

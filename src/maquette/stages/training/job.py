@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from ... import methods
 from ...config import TrainConfig
 from ...core.denoiser import Conditioning
+from ...core.vocabulary import part_names, table_slot
 from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
+from ...data.captions import class_of
 from ...data.dataset import Dataset, plan
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
@@ -22,6 +24,7 @@ from ...families import load, targets
 from ...families.base import BaseModel
 from ...fast import attention
 from ...methods.base import Attached, MethodSpec, Slots
+from ..embedding import initial_tokens, with_names
 from . import defaults, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
@@ -105,7 +108,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     """
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
-    base = load(config.base, device=device)
+    base = load(config.base, device=device, vae=config.vae)
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
     if channels != LATENT_CHANNELS:
         raise MaquetteError(
@@ -125,12 +128,18 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout)
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
-    computing = base if whole else _computing(base, dtype, config.text_encoder)
+    own_words = methods.METHODS[config.method].embedding
+    computing = base if whole else _computing(base, dtype, config.text_encoder or own_words)
+    if own_words:
+        computing = copy.copy(computing)  # its tokenizers will know the word
     captions = [caption for photo in dataset.photos for caption in photo.captions]
     prior = Prior.of(config, defaults.subject_of(config, dataset), captions)
     prompts = [*captions, *(prior.prompts if prior else [])]
-    texts = Texts(computing, prompts, config.clip_skip, config.text_encoder)  # before the adapters are attached
-    attached = _attach(config, computing)
+    word = word_of(config, dataset, captions) if own_words else ""
+    texts = Texts(computing, prompts, config.clip_skip, _live(config, computing))  # before the adapters are attached
+    tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
+    attached = _attach(config, computing, word)
+    computing.tokenizers = tokenizers
     optimizer = learning.make_optimizer(config, attached.parameter_groups())
     learning.evaluate_mode(optimizer, False)
     parameters = [p for group in attached.parameter_groups().values() for p in group]
@@ -189,8 +198,28 @@ def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseM
     return replace(base, unet=unet, text_encoders=encoders)
 
 
-def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
+def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:
+    """The words that the learned vectors stand for. Raises MaquetteError when no caption has them."""
+    subject = defaults.subject_of(config, dataset)
+    if subject is None:
+        raise MaquetteError(f"{config.method} needs the word to learn: name the subject (--subject 'ohwx man').")
+    if not any(subject.lower() in caption.lower() for caption in captions):
+        raise MaquetteError(f"{config.method} learns {subject!r}, but no caption says it; put it into the captions.")
+    return subject
+
+
+def _live(config: TrainConfig, computing: BaseModel) -> Callable[[str], bool] | None:
+    """Which prompts must be encoded at every step."""
+    if config.text_encoder:
+        return lambda prompt: True
+    if methods.METHODS[config.method].embedding:
+        return lambda prompt: computing.tokenizers[0].calls(prompt)
+    return None
+
+
+def _attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
     slots = _slots(config, computing)
+    begin = initial_tokens(computing, config.init_word or class_of(word)) if word else {}
     spec = MethodSpec(
         rank=config.rank,
         alpha=config.alpha,
@@ -201,6 +230,9 @@ def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
         module_dropout=config.module_dropout,
         rank_stabilized=config.rank_stabilized,
         factor=config.factor,
+        tokens=config.vectors,
+        initial_tokens=begin,
+        name=word,
         seed=config.seed,
     )
     return methods.attach(config.method, slots, spec)
@@ -209,8 +241,18 @@ def _attach(config: TrainConfig, computing: BaseModel) -> Attached:
 def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
     """The places where the method takes hold: layers, or whole networks."""
     method = methods.METHODS[config.method]
-    if method.product == "adapter":
-        return targets(computing, config.layers or method.layers, config.text_encoder)
+    words = (
+        {
+            part: table_slot(encoder)
+            for part, encoder in zip(part_names(computing.text_encoders), computing.text_encoders, strict=True)
+        }
+        if method.embedding
+        else {}
+    )
+    if method.product != "model":
+        layers = config.layers or method.layers
+        text_encoder = config.text_encoder and method.product == "adapter"
+        return words | (targets(computing, layers, text_encoder) if layers else {})
     networks = nn.ModuleDict({"unet": computing.unet})
     if config.text_encoder:
         for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):

@@ -58,6 +58,7 @@ def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]
     Raises MaquetteError when the optimizer's package is not installed.
     """
     rates = {"unet": config.learning_rate or 1e-4, "text_encoder": config.text_encoder_learning_rate or 5e-5}
+    rates["embedding"] = config.embedding_learning_rate or 2e-3
     table: list[dict[str, Any]] = []
     for name, parameters in groups.items():
         rate = rates[name.removesuffix("_up")] * (config.lora_plus_ratio if name.endswith("_up") else 1.0)

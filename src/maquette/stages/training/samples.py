@@ -80,8 +80,7 @@ class Sampler:
         """One Pillow image per prompt."""
         config = self.job.config
         with ExitStack() as stack:
-            if self.job.computing is self.job.base:
-                stack.enter_context(self.job.attached.suspended())
+            stack.enter_context(self.job.attached.suspended())
             base = stack.enter_context(self.author.opened(file))
             latents = sample(
                 base,
@@ -107,6 +106,8 @@ class Sampler:
             "Size": f"{self.size}x{self.size}",
             "Model hash": self.job.base.content_hash[:10],
             "Model": Path(self.job.base.source).stem,
+            "VAE hash": self.job.base.vae_hash[:10] or None,
+            "VAE": Path(self.job.base.vae_source).name or None,
             "RNG": "CPU",
         }
         return format_infotext(self.author.prompt(self.prompts[index], file), "", values)

@@ -1,8 +1,8 @@
-"""Captions as conditioning: encoded once and kept, or at every step where the text encoder learns."""
+"""Captions as conditioning: encoded once and kept, or at every step where the text encoder or a word learns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,9 +11,11 @@ from ...families.base import BaseModel
 
 
 class Texts:
-    """Every prompt of a run. `live`: the text encoder is being trained."""
+    """Every prompt of a run. live: whether a prompt's encoding changes, for the text encoder or a word of it learns."""
 
-    def __init__(self, base: BaseModel, prompts: Sequence[str], clip_skip: int, live: bool) -> None:
+    def __init__(
+        self, base: BaseModel, prompts: Sequence[str], clip_skip: int, live: Callable[[str], bool] | None
+    ) -> None:
         self._base, self._clip_skip, self._live = base, clip_skip, live
         self._place = {prompt: i for i, prompt in enumerate(dict.fromkeys([*prompts, ""]))}
         self._kept = self._encode_all(list(self._place))
@@ -29,7 +31,11 @@ class Texts:
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """As the text encoder says it now, with gradients where it learns."""
-        if not self._live:
+        if self._live is None:
             return self.original(prompts)
         distinct = list(dict.fromkeys(prompts))
-        return self._base.encode_text(distinct, self._clip_skip)[[distinct.index(prompt) for prompt in prompts]]
+        changing = [prompt for prompt in distinct if self._live(prompt)] or distinct  # some gradient, be it zero
+        constant = [prompt for prompt in distinct if prompt not in changing]
+        parts = [self._base.encode_text(changing, self._clip_skip), *([self.original(constant)] if constant else [])]
+        order = [*changing, *constant]
+        return Conditioning.cat(parts)[[order.index(prompt) for prompt in prompts]]

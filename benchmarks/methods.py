@@ -1,0 +1,228 @@
+"""LoRA or DreamBooth? Every method learns the demonstration's mascot from the same fourteen pictures, in as many steps.
+
+Each method leaves one result file, so that a stopped benchmark goes on where it was; the table is printed from whatever
+is done. A result counts only for the pocket base it was made with.
+
+python -m benchmarks.methods [--only lora,dora] [--out out/methods] [--table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import shutil
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.demo_quality import NEIGHBOURS, Probe, draw
+from maquette.config import TrainConfig
+from maquette.families import load
+from maquette.families.base import BaseModel
+from maquette.families.pocket.judge import Judge, judge
+from maquette.formats import adapters
+from maquette.methods import METHODS
+from maquette.stages import demo_mascot, regularize, train
+from maquette.stages.apply import apply_loras
+from maquette.stages.grid import sheet
+
+STEPS = 150
+PICTURES = 30  # of the subject; half as many of the class word and of ordinary objects
+CLASS_PICTURES = 56  # four for each photo
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method and what it needs to learn well in STEPS steps of 8 pictures."""
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    class_pictures: bool = False
+
+
+CASES = {
+    "lora": Case("lora", {"learning_rate": 3e-3}),
+    "locon": Case("locon", {"learning_rate": 3e-3}),
+    "dora": Case("dora", {"learning_rate": 3e-3}),
+    "loha": Case("loha", {"learning_rate": 3e-3}),
+    "lokr": Case("lokr", {"learning_rate": 3e-3}),
+    "dreambooth": Case("dreambooth", {"learning_rate": 2e-4}),
+    "dreambooth, class pictures": Case("dreambooth", {"learning_rate": 2e-4}, class_pictures=True),
+    "textual-inversion": Case("textual-inversion", {"embedding_learning_rate": 1e-2}),
+    "pivotal": Case("pivotal", {"learning_rate": 3e-3, "embedding_learning_rate": 1e-2}),
+}
+
+
+def run_case(case: Case, folder: Path, photos: Path) -> tuple[dict[str, Any], Path]:
+    """Train in a fresh folder. Returns what is known of the training, and the file."""
+    if folder.exists():
+        shutil.rmtree(folder)  # what an interrupted benchmark left
+    reg = None
+    if case.class_pictures:
+        reg = folder.with_name("class-pictures")
+        if not reg.exists():
+            regularize.run(
+                regularize.RegularizeConfig(out=reg, prompt=["a photo of a robot"], count=CLASS_PICTURES, seed=1)
+            )
+    values = {
+        "photos": photos,
+        "subject": demo_mascot.SUBJECT,
+        "out": folder,
+        "steps": STEPS,
+        "method": case.method,
+        "reg": reg,
+        "save_every_steps": STEPS,
+        "sample_prompts": [],
+    }
+    result = train.run(TrainConfig.parse({k: v for k, v in (values | case.settings).items() if v is not None}))
+    if result.file is None:
+        raise SystemExit("the training was stopped")
+    size = Path(result.file).stat().st_size
+    return {"bytes": size, "images_per_second": result.images_per_second, "seconds": result.seconds}, Path(result.file)
+
+
+def opened(base: BaseModel, method: str, file: Path) -> AbstractContextManager[Any]:
+    """The base with what was learned, within the block."""
+    if METHODS[method].product == "embedding":
+        from maquette.formats import embeddings
+        from maquette.stages.embedding import apply_embeddings
+
+        return apply_embeddings(base, [embeddings.load(file, name=demo_mascot.SUBJECT)])
+    return apply_loras(base, [(adapters.load(file), 1.0, 1.0)])
+
+
+def measure(base: BaseModel, probe: Probe, court: Judge) -> tuple[dict[str, float], Tensor]:
+    """Figures of a model that is in place: how often the mascot is drawn, and what else changed."""
+    unseen = list(itertools.islice(itertools.cycle(demo_mascot.COLOURS_UNSEEN), PICTURES))
+    few = PICTURES // 2
+    subject = draw(base, [f"a photo of {demo_mascot.SUBJECT} on a {c} background" for c in unseen])
+    word = draw(base, [f"a photo of a robot on a {c} background" for c in unseen[:few]])
+    wanted = list(itertools.islice(itertools.cycle(NEIGHBOURS), few))
+    others = draw(base, [f"a photo of a {n} on a {c} background" for n, c in zip(wanted, court.colour_names * few)])
+    return {
+        "mascot": probe.share(subject),
+        "background": _agree(court.name_backgrounds(subject), unseen),
+        "leak": probe.share(word),
+        "others": _agree(court.name_objects(others), wanted),
+    }, subject[:SHOWN]
+
+
+def _agree(seen: list[str], wanted: list[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(seen, wanted, strict=True)]))
+
+
+def keep(folder: Path, name: str, result: dict[str, Any], pictures: Tensor) -> None:
+    """One result file and the pictures of a case; the result last, so that it stands for both."""
+    array = (pictures.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    for i, pixels in enumerate(array):
+        Image.fromarray(pixels).save(folder / f"{name}-{i}.png")
+    part = folder / f"{name}.part"
+    part.write_text(json.dumps(result, indent=1))
+    part.replace(folder / f"{name}.json")
+
+
+def done(folder: Path, base: BaseModel) -> dict[str, dict[str, Any]]:
+    """Results that were made with this base and these settings."""
+    found = {}
+    for name in ("base", *CASES):
+        file = folder / f"{name}.json"
+        if file.exists():
+            result = json.loads(file.read_text())
+            if result["key"] == key_of(base, name):
+                found[name] = result
+    return found
+
+
+def key_of(base: BaseModel, name: str) -> str:
+    """What a result depends on."""
+    return hashlib.sha256(f"{base.content_hash} {STEPS} {PICTURES} {CASES.get(name)}".encode()).hexdigest()[:16]
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        "| method | file | training | images/s | mascot drawn | background kept | leak into the class word | "
+        "other objects right |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        made = (
+            f"{_size(r['bytes'])} | {r['seconds']:.0f} s | {r['images_per_second']:.1f}"
+            if "bytes" in r
+            else "– | – | –"
+        )
+        shares = " | ".join(f"{r[key]:.0%}" for key in ("mascot", "background", "leak", "others"))
+        lines.append(f"| {name} | {made} | {shares} |")
+    return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def picture(folder: Path, results: dict[str, dict[str, Any]], target: Path) -> None:
+    """One row per method, the same prompts and seeds."""
+    images = [Image.open(folder / f"{name}-{i}.png") for name in results for i in range(SHOWN)]
+    tops = [f"on a {c} background" for c in itertools.islice(itertools.cycle(demo_mascot.COLOURS_UNSEEN), SHOWN)]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet(images, SHOWN, tops, list(results), zoom=2).save(target)
+
+
+@torch.no_grad()
+def _base_result(base: BaseModel, court: Judge, folder: Path) -> None:
+    figures, pictures = measure(base, Probe(court, base), court)
+    keep(folder, "base", {"key": key_of(base, "base"), **figures}, pictures)
+
+
+def bench(name: str, folder: Path) -> None:
+    """One case, from photos to figures."""
+    base, court = load("pocket"), judge()
+    if name == "base":
+        return _base_result(base, court, folder)
+    photos = folder / "photos"
+    demo_mascot.write_photos(photos)
+    case, began = CASES[name], time.perf_counter()
+    trained, file = run_case(case, folder / "runs" / name.replace(", ", "-").replace(" ", "-"), photos)
+    probe = Probe(court, base)
+    if METHODS[case.method].product == "model":
+        model, inside = load(str(file)), nullcontext()
+    else:
+        model, inside = base, opened(base, case.method, file)
+    with inside, torch.no_grad():
+        figures, pictures = measure(model, probe, court)
+    result = {"key": key_of(base, name), "threads": torch.get_num_threads(), **trained, **figures}
+    keep(folder, name, result, pictures)
+    print(f"{name}: {figures}, {time.perf_counter() - began:.0f} s", flush=True)
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="cases, with ; between them")
+    parser.add_argument("--out", type=Path, default=Path("out/methods"))
+    parser.add_argument("--sheet", type=Path, default=Path("out/methods.png"))
+    parser.add_argument("--table", action="store_true", help="train nothing, print what is done")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    chosen = args.only.split(";") if args.only else ["base", *CASES]
+    for name in chosen:
+        if not args.table and name not in done(args.out, load("pocket")):
+            bench(name, args.out)
+    results = done(args.out, load("pocket"))
+    print(f"{date.today()}, torch {torch.__version__}, {STEPS} steps of 8 pictures\n\n{table(results)}")
+    if results:
+        picture(args.out, results, args.sheet)
+
+
+if __name__ == "__main__":
+    main()
