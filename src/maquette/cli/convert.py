@@ -14,14 +14,14 @@ def command(
     source: Annotated[Path, typer.Argument(help="Model file, diffusers folder or LoRA file.", show_default=False)],
     to: Annotated[
         str,
-        typer.Option(
-            help="single-file or diffusers-dir (models); kohya or diffusers (LoRA).", show_default=False
-        ),
+        typer.Option(help="single-file or diffusers-dir (models); kohya or diffusers (LoRA).", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="File or folder to write.", show_default=False)],
     dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as it is.")] = None,
     half_vae: Annotated[bool | None, typer.Option(help="Cast the VAE too, or keep its precision.")] = None,
     ema: Annotated[bool | None, typer.Option(help="Use a training checkpoint's averaged weights.")] = None,
+    unet: Annotated[Path | None, typer.Option(help="Take the UNet of this file or folder instead.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="Take the VAE of this file or folder instead.")] = None,
     prediction_type: Annotated[
         str | None, typer.Option(help="epsilon or v_prediction, where the file's own statement is wrong.")
     ] = None,
@@ -40,7 +40,15 @@ def command(
     from ..stages.convert import ConvertConfig, run
 
     values = given(
-        source=source, to=to, out=out, dtype=dtype, half_vae=half_vae, ema=ema, prediction_type=prediction_type
+        source=source,
+        to=to,
+        out=out,
+        dtype=dtype,
+        half_vae=half_vae,
+        ema=ema,
+        unet=unet,
+        vae=vae,
+        prediction_type=prediction_type,
     )
     with Display() as display:
         result = run(ConvertConfig.parse(values, "convert"), display)

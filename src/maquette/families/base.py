@@ -40,6 +40,9 @@ class BaseModel:
     source: str  # what the user named: "pocket", a file or a folder
     content_hash: str  # sha256 that identifies the weights (of the file, or of the folder's weight files)
     targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # "attention" -> regexes over module names
+    vae_source: str = ""  # the file or folder of a VAE that was chosen instead of the model's own
+    vae_hash: str = ""  # and the sha256 of its weights
+    notices: list[str] = field(default_factory=list)  # sentences for the user on what loading decided
 
     @property
     def device(self) -> torch.device:

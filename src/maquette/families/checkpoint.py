@@ -43,15 +43,22 @@ class Checkpoint:
     extras: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     tokenizers: dict[str, Path] = field(default_factory=dict)
+    vae_source: str = ""
+    vae_hash: str = ""
 
     def content_hash(self) -> str:
         """sha256 of the file, or over the sha256 of each of the folder's weight files."""
-        if len(self.files) == 1:
-            return safetensors.file_sha256(self.files[0])
-        digest = hashlib.sha256()
-        for path in self.files:
-            digest.update(bytes.fromhex(safetensors.file_sha256(path)))
-        return digest.hexdigest()
+        return files_sha256(self.files)
+
+
+def files_sha256(files: list[Path]) -> str:
+    """sha256 of a file, or over the sha256 of each of several."""
+    if len(files) == 1:
+        return safetensors.file_sha256(files[0])
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(bytes.fromhex(safetensors.file_sha256(path)))
+    return digest.hexdigest()
 
 
 def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
@@ -89,6 +96,8 @@ def read_single_file(path: Path) -> Checkpoint:
         "configs": derive_configs(single.parts, family, str(path)),
         "scheduler": _scheduler(path, family, identity.variant, single.extras, file.metadata),
     }
+    if parts_vae := found["configs"].get("vae"):
+        parts_vae["force_upcast"] = bool(parts_vae.get("force_upcast")) and not configs.vae_is_fixed(file.metadata)
     spec = POCKET if own and own.get("family") == "pocket" else _spec(family, found["scheduler"])
     return Checkpoint(
         spec,
@@ -181,15 +190,27 @@ def _require_base(path: Path, identity: Identity, prefixes: Mapping[str, str]) -
     if identity.kind != "model":
         names = {"unknown": identity.note or "nothing that maquette knows", "lora": "a LoRA", "unet": "a UNet alone"}
         names |= {"vae": "a VAE alone", "controlnet": "a ControlNet", "embedding": "a textual inversion embedding"}
-        raise MaquetteError(f"{path} is {names[identity.kind]}, not a whole Stable Diffusion model.")
+        raise MaquetteError(
+            f"{path} is {names[identity.kind]}, not a whole Stable Diffusion model{remedy(identity.kind, path)}."
+        )
     if identity.family not in FAMILY_NAMES:
         raise MaquetteError(f"{path} is a diffusion model of a family that maquette does not know.")
     needed = ["unet", "text_encoder"] + (["text_encoder_2"] if identity.family == "sdxl" else [])
     missing = [part for part in needed if part not in prefixes]
     if missing:
         raise MaquetteError(
-            f"{path} is a {FAMILY_NAMES[identity.family]} model without its {missing[0].replace('_', ' ')}."
+            f"{path} is a {FAMILY_NAMES[identity.family]} model without its "
+            f"{missing[0].replace('_', ' ')}{remedy('unet', path)}."
         )
+
+
+def remedy(kind: str, path: Path) -> str:
+    """How a file that is not a whole model can be used, as the end of a sentence."""
+    return {
+        "unet": f"; put it into one: maquette convert BASE --unet {path} --to single-file --out NEW.safetensors",
+        "vae": f"; use it with one: --base BASE --vae {path}",
+        "lora": f"; use it with one: --base BASE --lora-dir {path.parent}, and <lora:{path.stem}:0.8> in the prompt",
+    }.get(kind, "")
 
 
 def _own_configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:

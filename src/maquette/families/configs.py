@@ -72,6 +72,16 @@ def vae_config(shapes: Shapes, family: str) -> Config:
     }
 
 
+def vae_is_fixed(metadata: Mapping[str, str]) -> bool:
+    """Whether a single file says that its SDXL VAE is one of those made to run in float16, which shapes do not tell:
+    `maquette.vae_fp16`, or "fp16 fix" in its modelspec title or description.
+    """
+    told = " ".join(metadata.get(f"modelspec.{key}", "") for key in ("title", "description"))
+    return (
+        metadata.get("maquette.vae_fp16") == "yes" or re.search(r"fp16[\s_-]*(vae[\s_-]*)?fix", told, re.I) is not None
+    )
+
+
 def text_config(shapes: Shapes, family: str, second: bool = False) -> Config:
     """CLIPTextConfig from transformers names (without `text_model.`) and shapes."""
     open_clip = second or family == "sd2"

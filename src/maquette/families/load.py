@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import MaquetteError
-from ..formats import ldm, tensor_files
-from . import configs, hub, modules
+from . import hub, modules
 from .base import BaseModel
 from .checkpoint import Checkpoint, read, read_folder
-from .detect import FAMILY_NAMES, identify
+from .detect import FAMILY_NAMES
+from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS
 from .sd.model import StableDiffusion
 from .sd.spec import TARGETS
@@ -41,7 +40,7 @@ def load(
     else:
         checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
     if vae is not None:
-        checkpoint.parts["vae"], checkpoint.configs["vae"] = read_vae(Path(vae), checkpoint.spec.name)
+        replace_vae(checkpoint, Path(vae))
     return build(checkpoint, dtype, device)
 
 
@@ -50,9 +49,15 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device
     safe.
     """
     if "vae" not in checkpoint.parts:
-        raise MaquetteError(f"{checkpoint.source} contains no VAE; name one with --vae.")
-    vae_dtype = torch.float32 if dtype == torch.float16 and checkpoint.configs["vae"].get("force_upcast") else dtype
+        raise MaquetteError(f"{checkpoint.source} contains no VAE; name one with --vae FILE.")
     family = checkpoint.spec.name
+    vae_dtype, notices = dtype, []
+    if dtype == torch.float16 and checkpoint.configs["vae"].get("force_upcast"):
+        vae_dtype = torch.float32
+        notices.append(
+            "The VAE of Stable Diffusion XL overflows in fp16 and runs in fp32 here; one that is fixed for fp16 can be "
+            "named with --vae."
+        )
 
     def part(name: str, module: torch.nn.Module) -> torch.nn.Module:
         tensors = checkpoint.parts[name]
@@ -77,39 +82,12 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device
         source=checkpoint.source,
         content_hash="",
         targets=TARGETS,
+        vae_source=checkpoint.vae_source,
+        vae_hash=checkpoint.vae_hash,
+        notices=notices,
     )
     model.hash_when_asked(checkpoint.content_hash)
     return model
-
-
-def read_vae(path: Path, family: str) -> tuple[dict[str, Tensor], configs.Config]:
-    """Tensors and configuration of a VAE: a VAE-only file of either layout, a whole model's file, or a diffusers
-    folder.
-    """
-    if path.is_dir():
-        return _vae_folder(path)
-    file = tensor_files.read(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
-    identity = identify(shapes)
-    prefixes = dict(identity.prefixes)
-    if identity.kind == "vae" and identity.layout == "diffusers":
-        tensors = {ldm.vae_modern_name(name): tensor for name, tensor in file.tensors.items()}
-    elif "vae" in prefixes:
-        tensors = ldm.split(file.tensors, {"vae": prefixes["vae"]}).parts["vae"]
-    else:
-        raise MaquetteError(f"{path} contains no VAE.")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return tensors, configs.vae_config(shapes, family)
-
-
-def _vae_folder(path: Path) -> tuple[dict[str, Tensor], configs.Config]:
-    from . import folders
-
-    folder = path / "vae" if (path / "vae").is_dir() else path
-    tensors: dict[str, Tensor] = {}
-    for file in folders.weight_files(folder):
-        tensors |= tensor_files.read(file).tensors
-    return {ldm.vae_modern_name(n): t for n, t in tensors.items()}, folders.read_json(folder / "config.json")
 
 
 def _tokenizer(checkpoint: Checkpoint, part: str, pad: int | None) -> Tokenizer:

@@ -72,6 +72,9 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "modelspec.prediction_type": "v" if v_prediction else "epsilon",
     }
     metadata.pop("maquette.configuration", None)
+    metadata.pop("maquette.vae_fp16", None)
+    if checkpoint.spec.name == "sdxl" and checkpoint.configs.get("vae", {}).get("force_upcast") is False:
+        metadata["maquette.vae_fp16"] = "yes"
     if not _is_derivable(checkpoint):
         own = {"family": checkpoint.spec.name, "configs": checkpoint.configs, "scheduler": checkpoint.scheduler}
         metadata["maquette.configuration"] = json.dumps(own, sort_keys=True)

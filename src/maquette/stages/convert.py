@@ -10,7 +10,7 @@ import torch
 
 from ..config import StageConfig
 from ..errors import MaquetteError
-from ..families import checkpoint, save
+from ..families import checkpoint, parts, save
 from ..families.pocket import POCKET, WEIGHTS
 from ..formats import adapters, ldm
 from ..run import Event, Listener, ignore
@@ -34,6 +34,10 @@ class ConvertConfig(StageConfig):
     """Cast the VAE too; no keeps its precision."""
     ema: bool = False
     """Use the averaged weights that a training checkpoint holds beside the others."""
+    unet: Path | None = None
+    """A UNet-only file or folder, or another model, whose UNet takes the place of the source's."""
+    vae: Path | None = None
+    """A VAE-only file or folder, or another model, whose VAE takes the place of the source's."""
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """What the model predicts, where its own statement is wrong."""
 
@@ -67,6 +71,10 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
         read = checkpoint.read_folder(WEIGHTS, POCKET)
     else:
         read = checkpoint.read(config.source, config.prediction_type)
+    if config.unet is not None:
+        parts.replace_unet(read, config.unet)
+    if config.vae is not None:
+        parts.replace_vae(read, config.vae)
     if config.ema:
         averaged = ldm.ema_unet(ldm.SingleFile(read.parts, read.prefixes, read.extras))
         if averaged is None:

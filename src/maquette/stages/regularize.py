@@ -29,6 +29,8 @@ class RegularizeConfig(StageConfig):
     """Folder for the pictures, each with its prompt as its caption."""
     base: str = "pocket"
     """Base model that draws them: the one that will be trained."""
+    vae: str | None = None
+    """A VAE-only file or folder to use instead of the base's own."""
     photos: Path | None = None
     """Folder of photos that the pictures are for: gives their number, images x repeats, and the class."""
     prompt: list[str] = Field(default_factory=list)
@@ -95,7 +97,7 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
     result = RegularizeResult(str(config.out), max(count, there), there, 0, prompts, None)
     places = _free_places(config.out, count - there)
     if places:
-        _draw(config, base or _open(config), prompts, places, result, on_event)
+        _draw(config, base or _open(config, on_event), prompts, places, result, on_event)
         result.sheet = _contact_sheet(config.out)
         on_event(Event("saved", {"path": result.sheet}))
     on_event(Event("done", result.to_json()))
@@ -130,14 +132,18 @@ def _free_places(out: Path, missing: int) -> list[int]:
     return places
 
 
-def _open(config: RegularizeConfig) -> BaseModel:
+def _open(config: RegularizeConfig, on_event: Listener) -> BaseModel:
     import torch
 
     from .. import families
     from .training.defaults import pick_device
 
     device = pick_device(config.device)
-    return families.load(config.base, torch.float16 if device.type == "cuda" else torch.float32, device)
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    base = families.load(config.base, dtype, device, vae=config.vae)
+    for notice in base.notices:
+        on_event(Event("warning", {"message": notice}))
+    return base
 
 
 def _draw(
@@ -179,6 +185,8 @@ def _draw(
                 "CFG scale": f"{scale:g}",
                 "Seed": config.seed + index,
                 "Size": f"{width}x{height}",
+                "VAE hash": base.vae_hash[:10] or None,
+                "VAE": Path(base.vae_source).name or None,
             }
             write_text(path.with_suffix(".txt"), text + "\n")
             write_png(to_image(pixels), path, format_infotext(text, config.negative_prompt, values))

@@ -151,7 +151,7 @@ def encode_photos(
         return mean[0], std[0]
 
     order = {photo.path: i for i, photo in enumerate(photos)}
-    encoder = f"{base.content_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
+    encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
     found = latents_of(photos, encode, encoder, cache, (False, True) if flip else (False,))
     factor, device = base.spec.latent_factor, base.device
     return [
