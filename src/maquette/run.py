@@ -53,7 +53,7 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise MaquetteError(f"{path} is a file; give the run another folder with --out.")
-        if path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+        if path.is_dir() and any(not _forgettable(entry) for entry in path.iterdir()):
             if (path / "run.toml").exists():
                 raise MaquetteError(
                     f"{path} already holds a run; go on with it (maquette train --resume {path}) "
@@ -136,6 +136,11 @@ class RunFolder:
                 ) from error
             yield
 
+    def clear_unfinished(self) -> None:
+        """Remove the temporary files that a kill or power cut left; nothing reads them."""
+        for entry in self.path.rglob(".*.part"):
+            entry.unlink(missing_ok=True)
+
     def append_metric(self, values: dict[str, Any]) -> None:
         """One more line of metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -157,6 +162,15 @@ class RunFolder:
         """Forget the lines of later steps: a resumed run writes them again."""
         kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _forgettable(entry: Path) -> bool:
+    """What a run that was killed before it began leaves behind."""
+    return entry.name in (".lock", "dataset.json") or _unfinished(entry)
+
+
+def _unfinished(entry: Path) -> bool:
+    return entry.name.startswith(".") and entry.name.endswith(".part")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -69,7 +69,7 @@ def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
     if infotext:
         info.add_text(KEY, infotext)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             image.save(file, format="PNG", pnginfo=info)

@@ -21,7 +21,9 @@ from . import report
 from .training import learning, state
 from .training.checkpoint import author
 from .training.job import Job, photo_names, prepare
+from .training.room import intact
 from .training.samples import Sampler
+from .training.trackers import following
 
 Cancel = threading.Event
 
@@ -55,11 +57,13 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     RunFolder.refuse_taken(path)
     job = prepare(config, cache_folder(Path(path).parent), _progress(on_event))
     folder = RunFolder.create(path)
-    with folder.locked():
+    with folder.locked(), intact(folder):
+        RunFolder.refuse_taken(path)  # another run may have come and gone before the lock
         job.config = job.config.model_copy(update={"out": path})
-        write_text(folder.config, job.config.to_toml())
         write_json(folder.dataset, manifest(job.dataset))
-        return _Training(folder, job, on_event, cancel or Cancel()).go(0)
+        write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
+        with following(job.config, folder, on_event) as listener:
+            return _Training(folder, job, listener, cancel or Cancel()).go(0)
 
 
 def resume(
@@ -70,7 +74,8 @@ def resume(
     changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed.
     """
     folder = RunFolder.open(path)
-    with folder.locked():
+    with folder.locked(), intact(folder):
+        folder.clear_unfinished()
         config = TrainConfig.read(folder.config)
         changed = _changed(config, changes or {})
         job = prepare(changed, cache_folder(folder.path.parent), _progress(on_event))
@@ -80,14 +85,17 @@ def resume(
         if found is not None:
             start, where = found
             state.load(where, job.attached, job.optimizer, job.average)
+        state.clear_newer(folder, start)
         if changed.steps != config.steps:
             message = (
                 f"The run now ends at step {changed.steps}: from step {start} the learning rate follows that length."
             )
             on_event(Event("warning", {"message": message}))
+        if changed != config:
             write_text(folder.config, job.config.to_toml())
         folder.keep_metrics_until(start)
-        return _Training(folder, job, on_event, cancel or Cancel()).go(start)
+        with following(job.config, folder, on_event) as listener:
+            return _Training(folder, job, listener, cancel or Cancel()).go(start)
 
 
 def _progress(on_event: Listener) -> Any:
@@ -95,7 +103,8 @@ def _progress(on_event: Listener) -> Any:
 
 
 FREE_TO_CHANGE = {
-    "steps", "save_every_steps", "keep_last", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
+    "steps", "save_every_steps", "keep_last", "keep_steps", "trackers",
+    "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
 }  # fmt: skip
 
 
@@ -150,8 +159,7 @@ class _Training:
         for problem in self.job.dataset.left_out:
             self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
         self._expect_room()
-        if start == 0:
-            self.sampler.base()
+        self._draw_missing(start)
         step = start
         while step < self.steps:
             try:
@@ -165,6 +173,14 @@ class _Training:
             if stop and step < self.steps:
                 return self._result(step, "stopped")
         return self._finish()
+
+    def _draw_missing(self, start: int) -> None:
+        """The base's pictures, or those of the checkpoint after which an earlier part of the run was killed."""
+        file = self.folder.checkpoint(start)
+        if start == 0:
+            self.sampler.base()
+        elif file.exists() and not (self.folder.samples(start) / "prompts.json").exists():
+            self.sampler.checkpoint(start, file)
 
     def _step(self, step: int) -> None:
         """One optimizer step, guarded against numbers that are not finite."""
@@ -224,8 +240,9 @@ class _Training:
         self.on_event(Event("saved", {"path": str(path), "step": step}))
         state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
         if self.config.keep_last:
-            for old in list(self.folder.checkpoints().values())[: -self.config.keep_last]:
-                old.unlink()
+            for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
+                if at not in self.config.keep_steps:
+                    old.unlink()
         self.sampler.checkpoint(step, path)
 
     def _finish(self) -> TrainResult:

@@ -52,6 +52,13 @@ def latest(run: RunFolder) -> tuple[int, Path] | None:
     return None
 
 
+def clear_newer(run: RunFolder, step: int) -> None:
+    """Remove what a kill or a full disk left of states after `step`, to have their room back."""
+    for folder in run.state(0).parent.glob("[0-9]*"):
+        if int(folder.name) > step:
+            shutil.rmtree(folder)
+
+
 def _whole(folder: Path) -> int | None:
     """The step of a state whose manifest is there and whose files are as it says."""
     try:
