@@ -14,7 +14,7 @@ def command(
     source: Annotated[Path, typer.Argument(help="Model file, diffusers folder or LoRA file.", show_default=False)],
     to: Annotated[
         str,
-        typer.Option(help="single-file or diffusers-dir (models); kohya or diffusers (LoRA).", show_default=False),
+        typer.Option(help="single-file or diffusers-dir (models); kohya, diffusers or peft (LoRA).", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="File or folder to write.", show_default=False)],
     dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as it is.")] = None,

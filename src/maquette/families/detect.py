@@ -20,7 +20,7 @@ _STRANGERS = {
     "vision_model.": "a CLIP or another vision model",
 }
 _LORA = re.compile(
-    r"\.(lora_(down|up|mid)\.weight|lora[._](A|B|down|up)\..*weight|hada_w1_a|lokr_w[12](_a)?|oft_blocks|diff(_b)?)$"
+    r"\.(lora_(down|up|mid)\.weight|lora[._](A|B|down|up)\..*weight|hada_w1_a|lokr_w[12](_a)?|oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input|diff(_b)?)$"
 )
 _VARIANTS = {4: "base", 8: "instruct-pix2pix", 9: "inpainting"}
 FAMILY_NAMES = {

@@ -25,6 +25,7 @@ _KIND_PARTS = {
     "oft": {"oft_blocks", "oft_diag"},
     "ia3": {"weight", "on_input"},
 }
+_DISPLAY = {"glora": "GLoRA", "oft": "OFT", "ia3": "IA3"}
 KNOWN_PARTS = frozenset().union(*_KIND_PARTS.values()) | {
     "alpha", "scale", "dora_scale", "lora_mid.weight", "hada_t1", "hada_t2",
     "lokr_w1_b", "lokr_w2_b", "lokr_t1", "lokr_t2", "bm.weight", "rescale",
@@ -78,7 +79,8 @@ def delta(factors: Factors, base_weight: Tensor | None = None) -> Tensor:
     name = kind(factors)
     rules = {"lora": _lora, "locon": _lora, "loha": _loha, "lokr": _lokr, "full": _full, "norm": _norm}
     if name not in rules:
-        raise ValueError(f"adapters of the kind {name} are not supported")
+        known = "LoRA, LoCon, DoRA, LoHa, LoKr and full differences"
+        raise ValueError(f"it is of the kind {_DISPLAY.get(name, name)}, which maquette does not apply, only {known}")
     if "dora_scale" in factors and base_weight is None:
         raise ValueError("DoRA needs the base model's weight")
     try:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from . import adapter_maths, dialects, embeddings, safetensors, tensor_files
+from . import adapter_maths, dialects, embeddings, peft_folder, safetensors, tensor_files
 
 _MODULE = re.compile(r"^(lora_unet|lora_te[12]?|oft_unet)_(.+)$")
 _KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
 _BUNDLE = "bundle_emb."
+_HASHES = ("sshs_model_hash", "sshs_legacy_hash")
 _CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
@@ -91,19 +92,22 @@ class Adapter:
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a .safetensors file; `metadata` is added to the adapter's own. Same content, same bytes.
+        """Write a .safetensors file, or PEFT's folder; `metadata` is added to the adapter's own. Same content, same
+        bytes.
 
         `sshs_model_hash` is computed anew, so that it is true for the file written.
         """
-        if dialect not in ("kohya", "diffusers"):
-            raise MaquetteError(f"adapters are written in the dialect kohya or diffusers, not {dialect!r}.")
+        if dialect not in ("kohya", "diffusers", "peft"):
+            raise MaquetteError(f"adapters are written in the dialect kohya, diffusers or peft, not {dialect!r}.")
+        if dialect != "kohya" and self.embeddings:
+            raise MaquetteError(
+                f"{self.source} carries the word {self.embeddings[0].name!r}, for which the LoRA files of {dialect} have "
+                "no place; keep Kohya's form."
+            )
+        if dialect == "peft":
+            return self._save_for_peft(Path(path), dtype, {**self.metadata, **(metadata or {})})
         tensors = self.state_dict()
         if dialect == "diffusers":
-            if self.embeddings:
-                raise MaquetteError(
-                    f"{self.source} carries the word {self.embeddings[0].name!r}, for which diffusers' LoRA files have "
-                    "no place; keep Kohya's form."
-                )
             try:
                 tensors = dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
             except ValueError as error:
@@ -113,6 +117,13 @@ class Adapter:
         facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
         safetensors.save(tensors, path, facts, dtype)
 
+    def _save_for_peft(self, folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
+        told = {key: value for key, value in metadata.items() if key not in _HASHES}
+        try:
+            peft_folder.write({name: module.factors for name, module in self.modules.items()}, folder, dtype, told)
+        except ValueError as error:
+            raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
+
 
 def load(path: str | Path) -> Adapter:
     """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
@@ -121,11 +132,34 @@ def load(path: str | Path) -> Adapter:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "adapter_model.safetensors"
+        parts = peft_folder.parts_of(path)
+        if not parts:
+            raise MaquetteError(f"{path} is a folder without {peft_folder.WEIGHTS}; name a LoRA file.")
+        if "" not in parts:
+            return _load_parts(parts, str(path))
+        path = path / peft_folder.WEIGHTS
     file = tensor_files.read(path)
     config = path.parent / "adapter_config.json"
     is_peft = any(key.startswith("base_model.model.") for key in file.tensors) and config.is_file()
     return from_state_dict(file.tensors, file.metadata, str(path), _read_config(config) if is_peft else {})
+
+
+def _load_parts(parts: Mapping[str, Path], source: str) -> Adapter:
+    """A folder with a PEFT folder for each network."""
+    whole: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for part, folder in parts.items():
+        file = tensor_files.read(folder / peft_folder.WEIGHTS)
+        config = _read_config(folder / peft_folder.CONFIG)
+        named = {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
+        told = {"lora_adapter_metadata": json.dumps({f"{part}.{key}": value for key, value in config.items()})}
+        found = dialects.to_kohya(named, told, {})
+        if part == "text_encoder" and "text_encoder_2" in parts:
+            found = {key.replace("lora_te_", "lora_te1_", 1): tensor for key, tensor in found.items()}
+        whole |= found
+        metadata |= file.metadata
+    metadata.pop("format", None)
+    return from_state_dict(whole, metadata, source)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class ConvertConfig(StageConfig):
 
     source: Path
     """Model file, diffusers folder, adapter file, or "pocket"."""
-    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers"]
-    """single-file or diffusers-dir for models; kohya or diffusers for adapters."""
+    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers", "peft"]
+    """single-file or diffusers-dir for models; kohya, diffusers or peft (a folder) for adapters."""
     out: Path
     """File or folder to write; it must not exist yet."""
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
@@ -97,4 +97,6 @@ def _convert_adapter(config: ConvertConfig) -> ConvertResult:
     adapter = adapters.load(config.source)
     adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
     count = sum(len(module.factors) for module in adapter.modules.values())
-    return ConvertResult(str(config.out), "adapter", adapter.family, count, config.out.stat().st_size)
+    written = [file for file in config.out.rglob("*") if file.is_file()] if config.out.is_dir() else [config.out]
+    size = sum(file.stat().st_size for file in written)
+    return ConvertResult(str(config.out), "adapter", adapter.family, count, size)
