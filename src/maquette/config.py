@@ -91,6 +91,14 @@ class TrainConfig(StageConfig):
     """Adapt the text encoder too."""
     rank: Count = 16
     """Rank of the adapter: its capacity and file size."""
+    from_lora: Path | None = None
+    """Begin from this LoRA file, made by the same method with the same rank and alpha."""
+    block_ranks: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Ranks of blocks, by a part of their layers' names: {down_blocks_1 = 8, mid_block = 32}; 0 leaves a block out."""
+    block_alphas: dict[str, Positive] = {}
+    """Alphas of blocks, likewise; otherwise a block's strength alpha / rank is everyone's."""
+    max_norm: float = Field(default=0.0, ge=0)
+    """Longest weight change of a layer; longer ones are scaled down after each step (1 is usual). 0 is off."""
     alpha: Positive | None = None
     """Strength alpha / rank; otherwise alpha = rank."""
     conv_rank: Count | None = None
@@ -122,8 +130,8 @@ class TrainConfig(StageConfig):
     """Of the vectors of textual-inversion and pivotal; otherwise 1e-2 on pocket, 2e-3 elsewhere."""
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
-    optimizer: Literal["adamw", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
-    """adamw, sgd, adafactor, lion, prodigy (set learning_rate to 1) or schedule-free-adamw."""
+    optimizer: Literal["adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
+    """adamw, adamw8bit (CUDA), sgd, adafactor, lion, prodigy (set learning_rate to 1) or schedule-free-adamw."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Pull of the weights toward zero."""
     scheduler: Literal["constant", "linear", "cosine", "restarts"] = "cosine"
@@ -161,6 +169,8 @@ class TrainConfig(StageConfig):
     """Constant added to each channel's noise, so that very dark and bright pictures can be learned; 0.05 is usual."""
     noise_offset_random: bool = False
     """Draw the strength of the noise offset between 0 and noise_offset."""
+    noise_offset_adaptive: float = 0.0
+    """Add this times the size of each channel's mean to the noise offset's strength."""
     pyramid_noise_levels: int = Field(default=0, ge=0, le=10)
     """Add noise of so many coarser grids; 0 is off."""
     pyramid_noise_discount: Fraction = 0.3
@@ -228,9 +238,24 @@ class TrainConfig(StageConfig):
             raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
         if self.method == "textual-inversion" and (self.reg is not None or self.prior_preservation):
             raise ValueError("a word changes nothing but its own pictures: leave out reg and prior_preservation")
+        self._refuse_without_effect()
         if self.prior_prompts and not self.prior_preservation:
             raise ValueError("prior_prompts need prior_preservation = true")
         return self
+
+    def _refuse_without_effect(self) -> None:
+        """Options that the method has no use for would be silently without effect."""
+        rankless = ("from_lora", "block_ranks", "block_alphas", "max_norm", "dropout", "rank_dropout", "module_dropout")
+        useless = {
+            "dreambooth": (*rankless, "layers", "conv_rank", "rank_stabilized"),
+            "textual-inversion": (*rankless, "layers", "conv_rank", "rank_stabilized", "text_encoder"),
+            "loha": ("dropout", "rank_dropout"),
+            "lokr": ("dropout", "rank_dropout"),
+            "pivotal": ("from_lora",),
+        }
+        for key in useless.get(self.method, ()):
+            if getattr(self, key):
+                raise ValueError(f"{key} has no effect on the method {self.method}: leave it out")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -255,6 +280,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON

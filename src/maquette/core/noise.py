@@ -142,15 +142,26 @@ def sample_timesteps(
     return (low + (u * (high - low)).long()).clamp(max=high - 1)
 
 
-def offset_noise(noise: Tensor, strength: float, generator: torch.Generator, random_strength: bool = False) -> Tensor:
+def offset_noise(
+    noise: Tensor,
+    strength: float,
+    generator: torch.Generator,
+    random_strength: bool = False,
+    adaptive: float = 0.0,
+    x0: Tensor | None = None,
+) -> Tensor:
     """Add one random constant per sample and channel, so that brightness can be learned.
 
-    n + strength * randn(B, C, 1, 1); `random_strength` scales it by a uniform number per sample.
+    n + s * randn(B, C, 1, 1). s is `strength`, times a uniform number per sample with `random_strength`, plus, but not
+    below 0, `adaptive` times the size of each channel's mean in the clean latent x0: more for dark and bright pictures.
     """
-    shift = torch.randn(*noise.shape[:2], 1, 1, generator=generator).to(noise) * strength
+    shift = torch.randn(*noise.shape[:2], 1, 1, generator=generator).to(noise)
+    factor = torch.full_like(shift, strength)
     if random_strength:
-        shift = shift * torch.rand(noise.shape[0], 1, 1, 1, generator=generator).to(noise)
-    return noise + shift
+        factor = factor * torch.rand(noise.shape[0], 1, 1, 1, generator=generator).to(noise)
+    if adaptive and x0 is not None:
+        factor = (factor + adaptive * x0.mean(dim=(2, 3), keepdim=True).abs()).clamp(min=0.0)
+    return noise + factor * shift
 
 
 def pyramid_noise(noise: Tensor, levels: int, discount: float, generator: torch.Generator) -> Tensor:

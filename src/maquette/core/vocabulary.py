@@ -1,7 +1,7 @@
 """Words of one's own: vectors that stand behind a text encoder's vocabulary, and the tokens that call them.
 
-Textual inversion (arXiv 2208.01618) in the form that every program reads: n vectors for one name. A name is found by its
-tokens, as A1111 does it, so that it may consist of several words and its case does not matter.
+Textual inversion (arXiv 2208.01618) in the form that every program reads: n vectors for one name. A name is found by
+its tokens, as A1111 does it, so that it may consist of several words and its case does not matter.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import MaquetteError
 
+Number = TypeVar("Number", int, float)
 Slots = Mapping[str, tuple[nn.Module, str]]
 """Kohya module name -> (parent module, attribute name) of the layer to adapt."""
 
@@ -38,7 +39,26 @@ class MethodSpec:
     tokens: int = 4  # textual inversion: number of vectors
     initial_tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)  # ids they begin as, for each part
     name: str = ""  # what calls the vectors
+    block_ranks: Mapping[str, int] = field(default_factory=dict)  # part of a module's name -> rank; the longest wins
+    block_alphas: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+
+    def block_rank(self, name: str) -> int | None:
+        """The rank that a layer's block has of its own."""
+        return _longest(self.block_ranks, name)
+
+    def at(self, name: str) -> MethodSpec:
+        """The settings of one layer: a block's rank counts for kernels too, and keeps the strength alpha / rank unless
+        the block has an alpha of its own.
+        """
+        rank, alpha = self.block_rank(name), _longest(self.block_alphas, name)
+        if rank is None and alpha is None:
+            return self
+        if rank is None:
+            return replace(self, alpha=alpha, conv_alpha=alpha)
+        if alpha is None and self.alpha is not None:
+            alpha = self.alpha * rank / self.rank
+        return replace(self, rank=rank, conv_rank=rank, alpha=alpha, conv_alpha=alpha)
 
     def for_layer(self, layer: nn.Module) -> tuple[int, float]:
         """Rank and alpha of a layer, which depend on whether it has a kernel."""
@@ -47,6 +67,11 @@ class MethodSpec:
             rank = self.conv_rank or rank
             alpha = self.conv_alpha if self.conv_alpha is not None else (alpha if self.conv_rank is None else None)
         return rank, float(rank if alpha is None else alpha)
+
+
+def _longest(table: Mapping[str, Number], name: str) -> Number | None:
+    matching = [pattern for pattern in table if pattern in name]
+    return table[max(matching, key=len)] if matching else None
 
 
 class Attached(Protocol):
@@ -66,6 +91,10 @@ class Attached(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state`."""
+        ...
+
+    def limit_norms(self, largest: float) -> None:
+        """Scale down the factors of every layer whose weight change is longer than this (max-norm regularization)."""
         ...
 
     def set_multiplier(self, multiplier: float) -> None:
@@ -128,6 +157,10 @@ class LayerAdapter(nn.Module):
                 if part.shape != p.shape:
                     raise ValueError(f"{name.replace('__', '.')} is {tuple(part.shape)}, not {tuple(p.shape)}")
                 p.copy_(part)
+
+    def low_rank_change(self, layer: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:
+        """The product of the factors, and those factors: scaling n of them by q scales the product by q^n."""
+        return self.delta(layer), list(self.parameters())
 
     def up_parameters(self) -> set[str]:
         """Names of the parameters that LoRA+ teaches faster."""
@@ -223,6 +256,14 @@ class AdaptedLayers:
                 adapter.load_factors(modules[name])
             except (KeyError, ValueError) as error:
                 raise MaquetteError(f"The adapter does not fit this model and method: {name}: {error}.") from error
+
+    @torch.no_grad()
+    def limit_norms(self, largest: float) -> None:
+        """As Kohya's scale_weight_norms, without asking the device for the norms."""
+        for wrapped in self._wrapped.values():
+            change, factors = wrapped.adapter.low_rank_change(wrapped.layer)
+            ratio = (largest / torch.linalg.vector_norm(change).clamp(min=1e-12)).clamp(max=1.0)
+            torch._foreach_mul_([*factors], ratio ** (1 / len(factors)))
 
     def set_multiplier(self, multiplier: float) -> None:
         for wrapped in self._wrapped.values():

@@ -55,6 +55,10 @@ class FullWeights:
             for name, value in self._learned.items():
                 value.copy_(state[name])
 
+    def limit_norms(self, largest: float) -> None:
+        """Weights have no factors to scale."""
+        raise MaquetteError("max_norm limits adapters; this method has none.")
+
     def set_multiplier(self, multiplier: float) -> None:
         """Between 0 and 1 the weights are mixed; learning goes on at 1 only."""
         self._multiplier = multiplier

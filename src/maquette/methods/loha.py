@@ -67,4 +67,4 @@ class LoHaLayer(LayerAdapter):
 
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoHa on every slot."""
-    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec, seeded(spec.seed, name)))
+    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec.at(name), seeded(spec.seed, name)))

@@ -87,8 +87,15 @@ class DoRALayer(LoRALayer):
         axes = [i for i in range(weight.ndim) if i != self.axis]
         return torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
 
+    def low_rank_change(self, layer: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:
+        """The direction's; the magnitude is left as it is."""
+        return self.product(), [self.lora_down__weight, self.lora_up__weight]
+
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         """Scaling the weight's columns is scaling the input's features; its rows, the output's but for the bias."""
+        if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
+            plain: Tensor = layer(x)
+            return plain
         with torch.no_grad():
             norm = self._norm(weight_of(layer).float() + self.product())
         gain = (self.dora_scale / norm).flatten()
@@ -120,4 +127,4 @@ class DoRALayer(LoRALayer):
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoRA on every slot; with `spec.magnitude` DoRA. Kernels larger than 1 x 1 get the conv rank (LoCon)."""
     kind = DoRALayer if spec.magnitude else LoRALayer
-    return AdaptedLayers(slots, lambda name, layer: kind(layer, spec, seeded(spec.seed, name)))
+    return AdaptedLayers(slots, lambda name, layer: kind(layer, spec.at(name), seeded(spec.seed, name)))

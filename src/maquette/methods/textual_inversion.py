@@ -63,6 +63,10 @@ class Vectors:
             for name, table in self._wrapped.items():
                 table.vectors.copy_(state[name])
 
+    def limit_norms(self, largest: float) -> None:
+        """Vectors have no factors to scale."""
+        raise MaquetteError("max_norm limits adapters; this method has none.")
+
     def set_multiplier(self, multiplier: float) -> None:
         """An embedding is called or not: prompts without its name are the base's own, whatever the multiplier."""
 
@@ -101,6 +105,9 @@ class Pivotal:
             raise MaquetteError(f"The file does not fit this model and method: it lacks {missing[0]}.")
         self._vectors.load_state({parts[key]: state[key] for key in parts})
         self._adapter.load_state({key: tensor for key, tensor in state.items() if key not in parts})
+
+    def limit_norms(self, largest: float) -> None:
+        self._adapter.limit_norms(largest)
 
     def set_multiplier(self, multiplier: float) -> None:
         self._adapter.set_multiplier(multiplier)

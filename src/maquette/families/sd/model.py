@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,11 +13,17 @@ from ..base import BaseModel
 from . import latent
 from .text import encode_windows
 
+INPAINTING_CHANNELS = 9
+
 
 class StableDiffusion(BaseModel):
     """One UNet, one VAE, one CLIP text encoder."""
 
     _hash: str = ""
+
+    @cached_property
+    def _grey(self) -> dict[torch.Size, Tensor]:
+        return {}
 
     def hash_when_asked(self, compute: Callable[[], str]) -> None:
         """Put off the content hash until it is needed: hashing 2 GB takes longer than loading them."""
@@ -34,11 +41,28 @@ class StableDiffusion(BaseModel):
         self._hash = value
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        x = x_t if conditioning.concat is None else torch.cat([x_t, conditioning.concat.to(x_t)], dim=1)
+        x = self._with_concat(x_t, conditioning)
         dtype = next(self.unet.parameters()).dtype
         tokens = conditioning.tokens.to(dtype)
         output: Tensor = self.unet(x.to(dtype), t, encoder_hidden_states=tokens, return_dict=False)[0]
         return output
+
+    def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The latent with the channels told; an inpainting model that is told none repaints the whole picture."""
+        concat = conditioning.concat
+        if concat is None and self.unet.config.in_channels == INPAINTING_CHANNELS:  # type: ignore[union-attr]
+            concat = self._all_masked(x_t)
+        return x_t if concat is None else torch.cat([x_t, concat.to(x_t)], dim=1)
+
+    @torch.no_grad()
+    def _all_masked(self, x_t: Tensor) -> Tensor:
+        """(B, 5, h, w): a mask of ones and the latent of a grey picture, kept for the next call."""
+        size = x_t.shape[-2:]
+        if size not in self._grey:
+            sides = [side * self.spec.latent_factor for side in size]
+            self._grey[size] = self.encode_images(torch.zeros(1, 3, *sides, device=x_t.device))[0]
+        grey = self._grey[size].to(x_t).expand(len(x_t), -1, -1, -1)
+        return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1)
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
         return self.encode_ids(

@@ -19,7 +19,7 @@ class StableDiffusionXL(StableDiffusion):
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled text vector in its conditioning")
         dtype = next(self.unet.parameters()).dtype
-        x = x_t if conditioning.concat is None else torch.cat([x_t, conditioning.concat.to(x_t)], dim=1)
+        x = self._with_concat(x_t, conditioning)
         sizes = conditioning.time_ids if conditioning.time_ids is not None else self._full_picture(x_t)
         added = {"text_embeds": conditioning.pooled.to(dtype), "time_ids": sizes.to(dtype)}
         output: Tensor = self.unet(

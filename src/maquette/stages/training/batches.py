@@ -45,7 +45,8 @@ class Batch:
     """Photos of one shape. x0: (B, C, h, w) float32, a fresh draw from each posterior. `photos`: their indices.
 
     captions: one draw for each. sizes: (B, 6) what SDXL is told of each: original height and width, crop top and left,
-    height and width. mask: (B, 1, h, w) weights of the loss, or None.
+    height and width. mask: (B, 1, h, w) weights of the loss, or None. concat: (B, 5, h, w) what inpainting
+    bases are shown besides, or None.
     """
 
     x0: Tensor
@@ -53,6 +54,7 @@ class Batch:
     captions: list[str]
     sizes: Tensor
     mask: Tensor | None
+    concat: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -68,8 +70,13 @@ class PhotoSet:
         seed: int,
         stream: str,
         caption_dropout: float = 0.0,
+        extra: Sequence[Sequence[Tensor]] | None = None,
     ) -> None:
-        """`latents[i]` are the variants of photo i: as it is, and mirrored where that is asked for."""
+        """`latents[i]` are the variants of photo i: as it is, and mirrored where that is asked for.
+
+        extra: for each of them (M, 5, h, w), the inpainting channels of M masks, of which each step draws one.
+        """
+        self.extra = extra
         self.photos = list(photos)
         self.latents = latents
         self._seed, self._stream, self._dropout = seed, stream, caption_dropout
@@ -95,20 +102,24 @@ class PhotoSet:
         return [self._draw(piece, random) for piece in pieces]
 
     def _draw(self, indices: list[int], random: torch.Generator) -> Batch:
-        chosen, sizes, captions = [], [], []
+        chosen, sizes, captions, extra = [], [], [], []
         for index in indices:
             variants = self.latents[index]
             which = _one_of(len(variants), random)
             chosen.append(variants[which])
             sizes.append(size_numbers(self.photos[index], mirrored=which == 1))
             captions.append(self._caption(self.photos[index], random))
+            if self.extra is not None:
+                masks = self.extra[index][which]
+                extra.append(masks[_one_of(len(masks), random)])
         mean, std = torch.stack([c.mean for c in chosen]), torch.stack([c.std for c in chosen])
         x0 = mean + std * torch.randn(mean.shape, generator=random).to(mean)
         mask = None
         if any(c.mask is not None for c in chosen):
             everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
             mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
-        return Batch(x0, indices, captions, torch.tensor(sizes, dtype=torch.float32, device=mean.device), mask)
+        told = torch.tensor(sizes, dtype=torch.float32, device=mean.device)
+        return Batch(x0, indices, captions, told, mask, torch.stack(extra) if extra else None)
 
     def _caption(self, photo: Photo, random: torch.Generator) -> str:
         """One of the photo's captions, or nothing where dropout strikes."""

@@ -92,6 +92,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "dtype": "bf16" if dtype == torch.bfloat16 else "fp32",
             "photos": config.photos.expanduser().resolve(),  # so that the run can be gone on with from any folder
             "reg": config.reg and config.reg.expanduser().resolve(),
+            "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
         }
     )
 

@@ -23,9 +23,10 @@ from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
 from ...fast import attention
+from ...formats import adapters
 from ...methods.base import Attached, MethodSpec, Slots
 from ..embedding import initial_tokens, with_names
-from . import defaults, learning
+from . import defaults, inpainting, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
 from .prior import Prior
@@ -91,8 +92,9 @@ class Job:
 
 
 def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
-    """SDXL, the family with a pooled vector, is also told how each photo was cut."""
-    return conditioning if conditioning.pooled is None else replace(conditioning, time_ids=batch.sizes)
+    """SDXL, the family with a pooled vector, is also told how each photo was cut; inpainting bases, what is masked."""
+    sizes = None if conditioning.pooled is None else batch.sizes
+    return replace(conditioning, time_ids=sizes, concat=batch.concat)
 
 
 def _backward(loss: Tensor) -> Tensor:
@@ -110,10 +112,10 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
     base = load(config.base, device=device, vae=config.vae)
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
-    if channels != LATENT_CHANNELS:
+    if channels not in (LATENT_CHANNELS, inpainting.CHANNELS):
         raise MaquetteError(
-            f"{config.base} takes {channels} channels (an inpainting or editing model), which training cannot feed; "
-            "train on the ordinary base: its LoRA works on the inpainting model too."
+            f"{config.base} takes {channels} channels (an editing or depth model), which training cannot feed; "
+            "train on the ordinary base: its LoRA works on that model too."
         )
     dataset = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
@@ -121,12 +123,18 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     latents = encode_photos(
         base, dataset.photos, config.flip, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
     )
+    extra = None
+    if channels == inpainting.CHANNELS:
+        extra = inpainting.masks_of(
+            base, dataset.photos, config.flip, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
+        )
     sets: dict[str, PhotoSet] = {}
     for role in ("instance", "class"):
         chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
         if chosen:
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
-            sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout)
+            masks = None if extra is None else [extra[i] for i in chosen]
+            sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout, masks)
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
     own_words = methods.METHODS[config.method].embedding
     computing = base if whole else _computing(base, dtype, config.text_encoder or own_words)
@@ -140,7 +148,11 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
     attached = _attach(config, computing, word)
     computing.tokenizers = tokenizers
+    if config.from_lora is not None:
+        start_from(config.from_lora, attached)
     optimizer = learning.make_optimizer(config, attached.parameter_groups())
+    if config.max_norm:
+        optimizer.register_step_post_hook(lambda *_: attached.limit_norms(config.max_norm))
     learning.evaluate_mode(optimizer, False)
     parameters = [p for group in attached.parameter_groups().values() for p in group]
     average = learning.Average(parameters, config.ema_decay) if config.ema_decay else None
@@ -229,6 +241,8 @@ def _attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
         rank_dropout=config.rank_dropout,
         module_dropout=config.module_dropout,
         rank_stabilized=config.rank_stabilized,
+        block_ranks=config.block_ranks,
+        block_alphas=config.block_alphas,
         factor=config.factor,
         tokens=config.vectors,
         initial_tokens=begin,
@@ -252,12 +266,43 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
     if method.product != "model":
         layers = config.layers or method.layers
         text_encoder = config.text_encoder and method.product == "adapter"
-        return words | (targets(computing, layers, text_encoder) if layers else {})
+        return {**words, **(_ranked(config, targets(computing, layers, text_encoder)) if layers else {})}
     networks = nn.ModuleDict({"unet": computing.unet})
     if config.text_encoder:
         for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
             networks[prefix.removeprefix("lora_")] = encoder
     return {name: (networks, name) for name in networks}
+
+
+def start_from(file: Path, attached: Attached) -> None:
+    """Load a LoRA's factors into freshly attached ones. Raises MaquetteError saying what does not fit."""
+    found, mine = adapters.load(file).state_dict(), attached.state()
+    for key in sorted(found.keys() ^ mine.keys()):
+        if key.endswith(".alpha") and key in mine:
+            continue  # a file without alphas means alpha = rank
+        where = "has, and the run does not train it" if key in found else "lacks, and the run trains it"
+        raise MaquetteError(
+            f"{file} cannot be gone on with: {key} is what it {where}. Choose the same method, layers and text_encoder."
+        )
+    for key, tensor in found.items():
+        if key.endswith(".alpha") and float(tensor) != float(mine[key]):
+            raise MaquetteError(f"{file} has alpha {float(tensor):g}, the run {float(mine[key]):g}; set alpha to that.")
+        if tensor.shape != mine[key].shape:
+            raise MaquetteError(
+                f"{file}: {key} is {tuple(tensor.shape)}, in this run {tuple(mine[key].shape)}; "
+                "give the file's rank (maquette inspect shows it), or change the file's with maquette resize."
+            )
+    attached.load_state(mine | {key: tensor.float() for key, tensor in found.items()})
+
+
+def _ranked(config: TrainConfig, slots: Slots) -> Slots:
+    """The layers but for those whose block has rank 0. Raises MaquetteError for a block without a layer to train."""
+    for pattern in [*config.block_ranks, *config.block_alphas]:
+        if not any(pattern in name for name in slots):
+            example = next(iter(slots))
+            raise MaquetteError(f"No layer to train has {pattern!r} in its name (they are called {example} and so on).")
+    spec = MethodSpec(rank=1, block_ranks=config.block_ranks)
+    return {name: slot for name, slot in slots.items() if spec.block_rank(name) != 0}
 
 
 def photo_names(job: Job, batches: list[Batch]) -> list[str]:

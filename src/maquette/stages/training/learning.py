@@ -66,6 +66,8 @@ def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]
     decay = config.weight_decay
     if config.optimizer == "adamw":
         return torch.optim.AdamW(table, weight_decay=decay, fused=True)
+    if config.optimizer == "adamw8bit":
+        return _eight_bit(table, weight_decay=decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(table, momentum=0.9, weight_decay=decay)
     if config.optimizer == "adafactor":
@@ -75,6 +77,19 @@ def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]
     if config.optimizer == "prodigy":
         return _foreign("Prodigy", table, weight_decay=decay, safeguard_warmup=True, bias_correction=True)
     return _foreign("ScheduleFreeAdamW", table, weight_decay=decay)
+
+
+def _eight_bit(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
+    if table[0]["params"][0].device.type != "cuda":
+        raise MaquetteError("The optimizer adamw8bit needs a CUDA device; use adamw here.")
+    try:
+        import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise MaquetteError(
+            "The optimizer adamw8bit needs the package bitsandbytes: pip install bitsandbytes."
+        ) from error
+    made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(table, **options)
+    return made
 
 
 def _foreign(name: str, table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:

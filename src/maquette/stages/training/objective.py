@@ -62,8 +62,10 @@ class Objective:
         low, high = min(config.min_timestep, self._highest - 1), self._highest
         t = N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling).to(x0.device)
         noise = torch.randn(x0.shape, generator=random).to(x0)
-        if config.noise_offset:
-            noise = N.offset_noise(noise, config.noise_offset, random, config.noise_offset_random)
+        if config.noise_offset or config.noise_offset_adaptive:
+            noise = N.offset_noise(
+                noise, config.noise_offset, random, config.noise_offset_random, config.noise_offset_adaptive, x0
+            )
         if config.pyramid_noise_levels:
             noise = N.pyramid_noise(noise, config.pyramid_noise_levels, config.pyramid_noise_discount, random)
         seen = noise

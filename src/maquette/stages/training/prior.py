@@ -69,4 +69,5 @@ def _rows(batch: Batch, rows: Sequence[int]) -> Batch:
         captions=[batch.captions[i] for i in rows],
         sizes=batch.sizes[index.to(batch.sizes.device)],
         mask=None if batch.mask is None else batch.mask[index],
+        concat=None if batch.concat is None else batch.concat[index],
     )
