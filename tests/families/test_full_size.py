@@ -14,6 +14,7 @@ from maquette.families.configs import text_config, unet_config, vae_config
 from maquette.families.detect import identify
 from maquette.families.full_size import networks
 from maquette.formats import ldm
+from maquette.formats.keys import kohya_module_name
 
 # sha256 over the sorted keys and shapes of files that sd-scripts wrote (rank 8, text encoders included), and module
 # counts.
@@ -48,6 +49,26 @@ def test_counts_of_adaptable_layers(family: str, plain: int, with_conv: int) -> 
     small, large = families.kohya_names(family), families.kohya_names(family, conv=True)
     assert (len(small) / 3, len(large) / 3) == (plain, with_conv)
     assert small.items() <= large.items()
+
+
+ADAPTED = {"Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"}  # sd-scripts' classes, with conv_dim
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_names_with_convolutions_are_all_layers_of_the_classes_that_sd_scripts_adapts(family: str) -> None:
+    """An oracle of another kind: module classes, not patterns over names."""
+    expected = {}
+    for path, block in networks(family)["unet"].named_modules():
+        if type(block).__name__ in ADAPTED:
+            for inner, layer in block.named_modules():
+                if type(layer).__name__ in ("Linear", "Conv2d"):
+                    name = kohya_module_name(family, "unet", f"{path}.{inner}")
+                    kernel = tuple(layer.weight.shape[2:])
+                    expected[f"{name}.lora_down.weight"] = (8, layer.weight.shape[1], *kernel)
+                    expected[f"{name}.lora_up.weight"] = (layer.weight.shape[0], 8, *(1 for _ in kernel))
+                    expected[f"{name}.alpha"] = ()
+    found = families.kohya_names(family, conv=True)
+    assert {key: shape for key, shape in found.items() if key.startswith("lora_unet_")} == expected
 
 
 @pytest.mark.parametrize(

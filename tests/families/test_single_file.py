@@ -43,24 +43,26 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("family, channels", CASES)
-def test_diffusers_reads_our_file_and_computes_the_same(
-    folders: Folders, files: Folders, family: str, channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The oracle: from_single_file with a local configuration must find every tensor and give the same prediction."""
+def same_as_diffusers(path: Path, config: Path, family: str, channels: int) -> None:
+    """The oracle: diffusers must find every tensor in the file or folder and compute the same text features, prediction
+    and picture; a single file by from_single_file with a local configuration.
+    """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
-    options = {} if family == "sdxl" else {"safety_checker": None}
-    case = family, channels
-    pipeline = kind.from_single_file(str(files[case]), config=str(folders[case]), local_files_only=True, **options)
-    read = checkpoint.read(files[case])
+    options = {"local_files_only": True, "torch_dtype": torch.float32}
+    options |= {} if family == "sdxl" else {"safety_checker": None}
+    if path.is_dir():
+        pipeline = kind.from_pretrained(str(path), **options)
+    else:
+        pipeline = kind.from_single_file(str(path), config=str(config), **options)
+    read = checkpoint.read(path)
     for part, tensors in read.parts.items():
         theirs = {name.removeprefix("text_model."): t for name, t in getattr(pipeline, part).state_dict().items()}
-        assert equal(dict(tensors), theirs), part
-    base = families.load(files[case])
-    x, t = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([300])
+        assert equal({name: tensor.float() for name, tensor in tensors.items()}, theirs), part
+    base = families.load(path)
+    generator = torch.Generator().manual_seed(1)
+    x, t = torch.randn(1, channels, 8, 8, generator=generator), torch.tensor([300])
     with torch.no_grad():
         text = base.encode_text(["a photo of a cat"])
         ours = base.predict(x, t, text)
@@ -75,6 +77,44 @@ def test_diffusers_reads_our_file_and_computes_the_same(
             theirs = pipeline.unet(x, t, encoded[0]).sample
         assert torch.allclose(text.tokens, encoded[0], atol=1e-5)
         assert torch.allclose(ours, theirs, atol=1e-5)  # weights at other addresses: float32 sums in another order
+        picture = pipeline.vae.decode(x[:, :4] / pipeline.vae.config.scaling_factor).sample / 2 + 0.5
+        assert torch.allclose(base.decode(x[:, :4]), picture.clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("family, channels", CASES)
+def test_diffusers_reads_our_file_and_computes_the_same(
+    folders: Folders, files: Folders, family: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    same_as_diffusers(files[family, channels], folders[family, channels], family, channels)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family, channels", CASES)
+@pytest.mark.parametrize("container", ["x.safetensors", "x.ckpt", "folder"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_every_form_is_kept_and_computes_what_diffusers_computes(
+    folders: Folders,
+    tmp_path: Path,
+    family: str,
+    channels: int,
+    container: str,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Load, save, load, save, load: equal tensors and key names each time, and diffusers' own output."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write = save.write_folder if container == "folder" else save.write_single_file
+    source = folders[family, channels]
+    write(checkpoint.read(source), tmp_path / container, dtype)
+    first = checkpoint.read(tmp_path / container)
+    (tmp_path / "again").mkdir()
+    write(first, tmp_path / "again" / container)
+    second = checkpoint.read(tmp_path / "again" / container)
+    assert equal_parts(first, second) and first.extras.keys() == second.extras.keys()
+    for one, other in zip(first.files, second.files, strict=True):
+        assert equal(tensor_files.read(one).tensors, tensor_files.read(other).tensors), one
+    same_as_diffusers(tmp_path / container, source, family, channels)
 
 
 @pytest.mark.parametrize("family, channels", CASES)

@@ -101,7 +101,7 @@ class Adapter:
             raise MaquetteError(f"adapters are written in the dialect kohya, diffusers or peft, not {dialect!r}.")
         if dialect != "kohya" and self.embeddings:
             raise MaquetteError(
-                f"{self.source} carries the word {self.embeddings[0].name!r}, for which the LoRA files of {dialect} have "
+                f"{self.source} carries the word {self.embeddings[0].name!r}, for which LoRA files of {dialect} have "
                 "no place; keep Kohya's form."
             )
         if dialect == "peft":
