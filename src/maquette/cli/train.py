@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -78,6 +79,8 @@ def command(
     )
     values |= dict(parse_setting(setting) for setting in settings or [])
     result = _train(values, config, resume)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     if json_output:
         print_json(result)
     else:

@@ -6,12 +6,14 @@ import json
 import shutil
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import methods
 from ..config import TrainConfig
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
@@ -20,6 +22,7 @@ from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from . import report
 from .training import learning, state
 from .training.checkpoint import author
+from .training.distributed import Team, require_enough, team
 from .training.job import Job, photo_names, prepare
 from .training.room import intact
 from .training.samples import Sampler
@@ -53,17 +56,23 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
 
     Raises MaquetteError for everything that is the user's to mend.
     """
-    path = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
-    RunFolder.refuse_taken(path)
-    job = prepare(config, cache_folder(Path(path).parent), _progress(on_event))
-    folder = RunFolder.create(path)
-    with folder.locked(), intact(folder):
-        RunFolder.refuse_taken(path)  # another run may have come and gone before the lock
-        job.config = job.config.model_copy(update={"out": path})
-        write_json(folder.dataset, manifest(job.dataset))
-        write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
-        with following(job.config, folder, on_event) as listener:
-            return _Training(folder, job, listener, cancel or Cancel()).go(0)
+    with team(config.device) as crew, ExitStack() as held:
+        on_event = on_event if crew.leads else ignore
+        named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
+        folder = RunFolder(crew.agree(str(named)))
+        if crew.leads:
+            RunFolder.refuse_taken(folder.path)
+        job = _prepared(crew, config, folder, on_event)
+        job.config = job.config.model_copy(update={"out": folder.path})
+        if crew.leads:
+            RunFolder.create(folder.path)
+            held.enter_context(folder.locked())
+            held.enter_context(intact(folder))
+            RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
+            write_json(folder.dataset, manifest(job.dataset))
+            write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
+            on_event = held.enter_context(following(job.config, folder, on_event))
+        return _Training(folder, job, on_event, cancel or Cancel(), crew).go(0)
 
 
 def resume(
@@ -74,28 +83,53 @@ def resume(
     changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed.
     """
     folder = RunFolder.open(path)
-    with folder.locked(), intact(folder):
-        folder.clear_unfinished()
-        config = TrainConfig.read(folder.config)
-        changed = _changed(config, changes or {})
-        job = prepare(changed, cache_folder(folder.path.parent), _progress(on_event))
-        _refuse_other_photos(folder, job)
-        found = state.latest(folder)
-        start = 0
-        if found is not None:
-            start, where = found
-            state.load(where, job.attached, job.optimizer, job.average)
-        state.clear_newer(folder, start)
+    config = TrainConfig.read(folder.config)
+    changed = _changed(config, changes or {})
+    with team(config.device) as crew, ExitStack() as held:
+        on_event = on_event if crew.leads else ignore
+        if crew.leads:
+            held.enter_context(folder.locked())
+            held.enter_context(intact(folder))
+            folder.clear_unfinished()
+        job = _prepared(crew, changed, folder, on_event)
+        start = _restore(folder, job)
+        crew.wait()  # until all have read the state
+        if crew.leads:
+            state.clear_newer(folder, start)
+            folder.keep_metrics_until(start)
+            if changed != config:
+                write_text(folder.config, job.config.to_toml())
+            on_event = held.enter_context(following(job.config, folder, on_event))
         if changed.steps != config.steps:
             message = (
                 f"The run now ends at step {changed.steps}: from step {start} the learning rate follows that length."
             )
             on_event(Event("warning", {"message": message}))
-        if changed != config:
-            write_text(folder.config, job.config.to_toml())
-        folder.keep_metrics_until(start)
-        with following(job.config, folder, on_event) as listener:
-            return _Training(folder, job, listener, cancel or Cancel()).go(start)
+        return _Training(folder, job, on_event, cancel or Cancel(), crew).go(start)
+
+
+def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: Listener) -> Job:
+    """The job, made ready in the first process before the others, which then find the photos encoded."""
+    if not crew.leads:
+        crew.wait()
+    job = prepare(config, cache_folder(folder.path.parent), _progress(on_event))
+    require_enough(job.config.batch_size or 1, crew.size)
+    job.objective.share = crew.share()
+    if methods.METHODS[config.method].product == "model":
+        job.optimizer = crew.split(job.optimizer)
+    if crew.leads:
+        crew.wait()
+    return job
+
+
+def _restore(folder: RunFolder, job: Job) -> int:
+    """Put the newest whole state back. Returns its step, 0 when there is none."""
+    _refuse_other_photos(folder, job)
+    found = state.latest(folder)
+    if found is None:
+        return 0
+    state.load(found[1], job.attached, job.optimizer, job.average)
+    return found[0]
 
 
 def _progress(on_event: Listener) -> Any:
@@ -143,8 +177,8 @@ def _memory_advice(config: TrainConfig) -> str:
 class _Training:
     """The loop and what happens around it."""
 
-    def __init__(self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel) -> None:
-        self.folder, self.job, self.on_event, self.cancel = folder, job, on_event, cancel
+    def __init__(self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel, crew: Team) -> None:
+        self.folder, self.job, self.on_event, self.cancel, self.crew = folder, job, on_event, cancel, crew
         self.config = job.config
         self.steps = job.config.steps or 0
         self.author = author(job.config, job.base, job.dataset)
@@ -152,14 +186,16 @@ class _Training:
         self.began = time.perf_counter()
         self.training_seconds = 0.0
         self.seen = 0
+        self.stop = False  # some process was told to stop
         self.refused = False  # the step before was not finite and was skipped
 
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
         for problem in self.job.dataset.left_out:
             self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
-        self._expect_room()
-        self._draw_missing(start)
+        if self.crew.leads:
+            self._expect_room()
+            self._draw_missing(start)
         step = start
         while step < self.steps:
             try:
@@ -167,10 +203,9 @@ class _Training:
             except torch.OutOfMemoryError as error:
                 raise MaquetteError(_memory_advice(self.config)) from error
             step += 1
-            stop = self.cancel.is_set()
-            if step % (self.config.save_every_steps or step) == 0 or step == self.steps or stop:
+            if step % (self.config.save_every_steps or step) == 0 or step == self.steps or self.stop:
                 self._save(step)
-            if stop and step < self.steps:
+            if self.stop and step < self.steps:
                 return self._result(step, "stopped")
         return self._finish()
 
@@ -189,6 +224,7 @@ class _Training:
         learning.set_rates(job.optimizer, factor)
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
+        loss, self.stop = self.crew.add_up(job.parameters, loss, self.cancel.is_set())
         norm = learning.gradient_norm(job.parameters)
         value = float(loss)
         if not torch.isfinite(loss + norm):
@@ -208,7 +244,7 @@ class _Training:
         """A step whose loss or gradient is not finite is passed over once; twice in a row ends the run."""
         names = ", ".join(photo_names(self.job, batches))
         if self.refused:
-            state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+            self._save_state(step)
             raise MaquetteError(
                 f"The loss is not finite at steps {step} and {step + 1} (photos {names}); training stopped at the last "
                 f"good weights, and the checkpoints in {self.folder.path} are good. "
@@ -228,25 +264,35 @@ class _Training:
             "images_per_second": speed,
             "remaining_seconds": (self.steps - step) * (self.config.batch_size or 1) / speed,
         }
-        self.folder.append_metric({key: values[key] for key in ("step", "loss", "gradient_norm", "learning_rate")})
+        if self.crew.leads:
+            self.folder.append_metric({key: values[key] for key in ("step", "loss", "gradient_norm", "learning_rate")})
         self.on_event(Event("metric", {"steps": self.steps, **values}))
 
     def _save(self, step: int) -> None:
         """Checkpoint, state and sample pictures; the pictures are made from the file."""
+        if not self.crew.leads:
+            return self._save_state(step)
         weights = self.job.state()
         self._need_room(sum(value.numel() * 4 for value in weights.values()) * 5)
         path = self.folder.checkpoint(step)
         self.author.save(weights, path, step)
         self.on_event(Event("saved", {"path": str(path), "step": step}))
-        state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+        self._save_state(step)
         if self.config.keep_last:
             for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
                 if at not in self.config.keep_steps:
                     old.unlink()
         self.sampler.checkpoint(step, path)
 
+    def _save_state(self, step: int) -> None:
+        self.crew.collect(self.job.optimizer)
+        if self.crew.leads:
+            state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+
     def _finish(self) -> TrainResult:
         """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
+        if not self.crew.leads:
+            return self._result(self.steps, "finished")
         self._need_room(self.folder.checkpoint(self.steps).stat().st_size * 2)
         self.author.save(self.job.state(), self.folder.final, self.steps)
         self.author.sidecar(self.folder.final)
@@ -269,8 +315,9 @@ class _Training:
             checkpoints=[str(path) for path in self.folder.checkpoints().values()],
             left_out=[problem.message for problem in self.job.dataset.left_out],
         )
-        self.sampler.sheet()
-        report.write(self.folder)
+        if self.crew.leads:
+            self.sampler.sheet()
+            report.write(self.folder)
         self.on_event(Event("done", result.to_json()))
         return result
 

@@ -63,6 +63,7 @@ class Job:
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
         size, parts = config.batch_size or 1, config.gradient_accumulation
         total = torch.zeros((), device=self.base.device)
+        self.objective.share.begin()
         batches = self.instance.batches(step, size, parts, random)
         for batch in batches:
             told = _sized(self.texts(batch.captions), batch)
@@ -71,7 +72,7 @@ class Job:
                 held, prompts = self.prior.part(batch, random)
                 now, original = _sized(self.texts(prompts), held), _sized(self.texts.original(prompts), held)
                 drift = self.objective.drift(held, now, original, self.attached, random)
-                total += _backward(drift.mean() * len(batch) / size * config.prior_loss_weight)
+                total += _backward(drift.sum() * (len(batch) / len(held)) / size * config.prior_loss_weight)
         if self.regularization is not None:
             for batch in self.regularization.batches(step, size, parts, random):
                 told = _sized(self.texts(batch.captions), batch)
@@ -98,7 +99,8 @@ def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
 
 
 def _backward(loss: Tensor) -> Tensor:
-    loss.backward()
+    if loss.requires_grad:  # not where all of a batch's photos are another process's
+        loss.backward()
     return loss.detach()
 
 

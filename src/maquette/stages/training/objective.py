@@ -11,6 +11,7 @@ from ...core.denoiser import Conditioning
 from ...families.base import BaseModel
 from ...methods.base import Attached
 from .batches import Batch
+from .distributed import Share
 
 
 class Objective:
@@ -23,12 +24,19 @@ class Objective:
             base.scheduler_config, zero_terminal_snr=config.zero_terminal_snr or None
         ).to(base.device)
         self._highest = min(config.max_timestep, len(self.schedule))
+        self.share = Share()  # the rows that this process computes
 
     def losses(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Tensor:
-        """Weighted loss of each photo, (B,) float32, with gradients."""
+        """Weighted loss of each photo of this process's share, (B,) float32, with gradients."""
         noise, x_t, t = self._noised(batch.x0, random)
+        x0, mask = batch.x0, batch.mask
+        if (rows := self.share.rows(len(batch))) is not None:
+            noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
+            conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
+        if not len(x0):
+            return x0.new_zeros(0)
         output = self._predict(x_t, t, conditioning)
-        return self._compare(output, self.schedule.target(batch.x0, noise, t), t, batch.mask)
+        return self._compare(output, self.schedule.target(x0, noise, t), t, mask)
 
     def drift(
         self,
@@ -43,6 +51,10 @@ class Objective:
         conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
         """
         _, x_t, t = self._noised(batch.x0, random)
+        if (rows := self.share.rows(len(batch))) is not None:
+            x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
+        if not len(x_t):
+            return x_t.new_zeros(0)
         attached.set_multiplier(0.0)
         with torch.no_grad():
             target = self._predict(x_t, t, original)
