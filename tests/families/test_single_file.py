@@ -4,6 +4,7 @@ is refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def same_as_diffusers(path: Path, config: Path, family: str, channels: int) -> N
     x, t = torch.randn(1, channels, 8, 8, generator=generator), torch.tensor([300])
     with torch.no_grad():
         text = base.encode_text(["a photo of a cat"])
-        ours = base.predict(x, t, text)
+        ours = base.predict(x[:, :4], t, replace(text, concat=x[:, 4:] if channels > 4 else None))
         if family == "sdxl":
             encoded = pipeline.encode_prompt("a photo of a cat", device="cpu", do_classifier_free_guidance=False)
             sizes = torch.tensor([[64, 64, 0, 0, 64, 64]])

@@ -161,3 +161,43 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, lengt
     raw = header + b" " * (length - len(header))
     (tmp_path / "x.safetensors").write_bytes(length.to_bytes(8, "little") + raw + bytes(8))
     assert tensor_files.read(tmp_path / "x.safetensors").tensors["a"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_command_line_says_one_sentence(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maquette.cli.main import main
+
+    make, words = CORPUS[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.ckpt").write_bytes(make())
+    with pytest.raises(SystemExit) as leaving:
+        main(["inspect", "model.ckpt", "--json"])
+    told = capsys.readouterr()
+    assert leaving.value.code == 1 and told.out == ""
+    assert words in told.err and "Traceback" not in told.err and told.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]
+
+
+def test_broken_numbers_and_a_lora_of_another_family_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole files with the wrong content: inspect reports the numbers, generate refuses the LoRA, nothing is drawn."""
+    from maquette.cli.main import main
+
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    factors = {"lora_down.weight": torch.ones(4, 768), "lora_up.weight": torch.full((1280, 4), float("nan"))}
+    safetensors.save({f"{layer}.{part}": t for part, t in factors.items()}, tmp_path / "nan.safetensors")
+    with pytest.raises(SystemExit) as leaving:
+        main(["inspect", str(tmp_path / "nan.safetensors")])
+    told = capsys.readouterr()
+    assert leaving.value.code in (0, None)
+    assert "problem: 1 tensors hold NaN or infinite numbers" in told.out
+    arguments = ["generate", "a cat <lora:nan:1>", "--lora-dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as leaving:
+        main([*arguments, "--steps", "1"])
+    told = capsys.readouterr()
+    assert leaving.value.code == 1 and "Traceback" not in told.err
+    assert "nan.safetensors" in told.err and "Stable Diffusion 1" in told.err and "pocket" in told.err
+    assert not (tmp_path / "out").exists()

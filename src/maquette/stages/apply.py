@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import MaquetteError
 from ..families.base import BaseModel
+from ..families.detect import FAMILY_NAMES
 from ..formats.adapters import Adapter
 from ..formats.keys import kohya_module_name
 from .embedding import apply_embeddings
@@ -91,7 +92,15 @@ def _apply(
         if multiplier == 0:
             continue
         weight: nn.Parameter = module.weight  # type: ignore[assignment]
-        change = _fitted(adapter, name, adapter.delta(name, weight.float()), weight)
+        try:
+            change = _fitted(adapter, name, adapter.delta(name, weight.float()), weight)
+        except MaquetteError as error:
+            if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
+                raise MaquetteError(
+                    f"{adapter.source} is a LoRA for {FAMILY_NAMES[adapter.family]} and does not fit {base.source} "
+                    f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
+                ) from error
+            raise
         _add(weight, change, multiplier, originals)
         shift = adapter.bias_delta(name)
         if shift is not None:
