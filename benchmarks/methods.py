@@ -58,7 +58,9 @@ CASES = {
     "loha": Case("loha", {"learning_rate": 3e-3}),
     "lokr": Case("lokr", {"learning_rate": 3e-3}),
     "dreambooth": Case("dreambooth", {"learning_rate": 2e-4}),
-    "dreambooth, class pictures": Case("dreambooth", {"learning_rate": 2e-4}, class_pictures=True),
+    "dreambooth, class pictures": Case(
+        "dreambooth", {"learning_rate": 2e-4, "prior_loss_weight": 1.0}, class_pictures=True
+    ),
     "textual-inversion": Case("textual-inversion", {"embedding_learning_rate": 1e-2}),
     "pivotal": Case("pivotal", {"learning_rate": 3e-3, "embedding_learning_rate": 1e-2}),
 }
@@ -70,11 +72,10 @@ def run_case(case: Case, folder: Path, photos: Path) -> tuple[dict[str, Any], Pa
         shutil.rmtree(folder)  # what an interrupted benchmark left
     reg = None
     if case.class_pictures:
-        reg = folder.with_name("class-pictures")
+        reg = folder.with_name("class-scenes")
         if not reg.exists():
-            regularize.run(
-                regularize.RegularizeConfig(out=reg, prompt=["a photo of a robot"], count=CLASS_PICTURES, seed=1)
-            )
+            prompts = [f"a photo of a robot on a {colour} background" for colour in demo_mascot.COLOURS_SEEN]
+            regularize.run(regularize.RegularizeConfig(out=reg, prompt=prompts, count=CLASS_PICTURES, seed=1))
     values = {
         "photos": photos,
         "subject": demo_mascot.SUBJECT,
@@ -109,7 +110,9 @@ def measure(base: BaseModel, probe: Probe, court: Judge) -> tuple[dict[str, floa
     subject = draw(base, [f"a photo of {demo_mascot.SUBJECT} on a {c} background" for c in unseen])
     word = draw(base, [f"a photo of a robot on a {c} background" for c in unseen[:few]])
     wanted = list(itertools.islice(itertools.cycle(NEIGHBOURS), few))
-    others = draw(base, [f"a photo of a {n} on a {c} background" for n, c in zip(wanted, court.colour_names * few)])
+    others = draw(
+        base, [f"a photo of a {n} on a {c} background" for n, c in zip(wanted, court.colour_names * few, strict=False)]
+    )
     return {
         "mascot": probe.share(subject),
         "background": _agree(court.name_backgrounds(subject), unseen),

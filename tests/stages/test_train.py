@@ -347,17 +347,17 @@ def test_out_of_memory_says_what_to_change(photos: Path, tmp_path: Path, monkeyp
         train.run(config(photos, tmp_path / "b", gradient_accumulation=2))
 
 
-def test_an_inpainting_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from maquette.stages.training import job
 
     real = job.load
 
-    def with_nine_channels(*args: Any, **kwargs: Any) -> Any:
+    def with_eight_channels(*args: Any, **kwargs: Any) -> Any:
         base = real(*args, **kwargs)
-        base.unet.register_to_config(in_channels=9)
+        base.unet.register_to_config(in_channels=8)
         return base
 
-    monkeypatch.setattr(job, "load", with_nine_channels)
-    with pytest.raises(MaquetteError, match="pocket takes 9 channels"):
+    monkeypatch.setattr(job, "load", with_eight_channels)
+    with pytest.raises(MaquetteError, match="pocket takes 8 channels"):
         train.run(config(photos, tmp_path / "disc"))
     assert not (tmp_path / "disc").exists()

@@ -1,0 +1,146 @@
+"""Ranks by block, max-norm, dropouts, and beginning from an existing file."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from maquette.config import TrainConfig
+from maquette.errors import MaquetteError
+from maquette.formats import adapters
+from maquette.methods import attach
+from maquette.methods.base import MethodSpec
+from maquette.stages.training import learning
+from maquette.stages.training.job import _ranked, start_from
+
+NAMES = ("lora_unet_down_blocks_1_a", "lora_unet_mid_block_a", "lora_unet_mid_block_conv")
+
+
+def attached(method: str = "lora", **spec: Any) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    holder = nn.Module()
+    layers = (nn.Linear(6, 8), nn.Linear(6, 8), nn.Conv2d(6, 8, 3, padding=1))
+    for name, layer in zip(NAMES, layers, strict=True):
+        holder.add_module(name, layer.requires_grad_(False))
+    made = attach(method, {name: (holder, name) for name in NAMES}, MethodSpec(**{"rank": 4, "alpha": 2.0} | spec))
+    for group in made.parameter_groups().values():
+        for p in group:
+            p.data += torch.randn(p.shape)
+    return holder, made
+
+
+def test_blocks_have_their_own_rank_and_keep_the_strength() -> None:
+    _, made = attached(block_ranks={"mid": 1, "mid_block_conv": 3}, block_alphas={"mid_block_a": 5.0})
+    state = made.state()
+    assert [state[f"{name}.lora_down.weight"].shape[0] for name in NAMES] == [4, 1, 3]
+    assert [float(state[f"{name}.alpha"]) for name in NAMES] == [2.0, 5.0, 1.5]
+
+
+def config(**values: Any) -> TrainConfig:
+    return TrainConfig.parse({"photos": "photos", **values})
+
+
+def test_rank_zero_leaves_a_block_out_and_a_block_that_is_none_is_refused() -> None:
+    slots = {name: (nn.Module(), "x") for name in NAMES}
+    assert list(_ranked(config(block_ranks={"mid_block": 0, "mid_block_conv": 2}), slots)) == [NAMES[0], NAMES[2]]
+    with pytest.raises(MaquetteError, match="No layer to train has 'up_blocks_9'"):
+        _ranked(config(block_ranks={"up_blocks_9": 2}), slots)
+
+
+def test_block_ranks_survive_the_run_file(tmp_path: Path) -> None:
+    made = config(block_ranks={"mid_block": 0, "up_blocks_1": 8}, block_alphas={"up_blocks_1": 0.5})
+    (tmp_path / "run.toml").write_text(made.to_toml())
+    assert TrainConfig.read(tmp_path / "run.toml") == made
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "loha", "lokr"])
+def test_max_norm_shortens_what_is_longer_and_nothing_else(method: str) -> None:
+    _, made = attached(method, factor=2, rank=2)
+    changes = {name: adapter.low_rank_change(layer)[0].detach() for (name, adapter), layer in _pairs(made)}
+    lengths = sorted(float(change.norm()) for change in changes.values())
+    largest = (lengths[0] + lengths[1]) / 2
+    made.limit_norms(largest)
+    for (name, adapter), layer in _pairs(made):
+        expected = changes[name] * min(1.0, largest / float(changes[name].norm()))
+        torch.testing.assert_close(adapter.low_rank_change(layer)[0].detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def _pairs(made: Any) -> list[Any]:
+    return [(pair, made._layers[pair[0]]) for pair in made.adapters()]
+
+
+def test_max_norm_is_kohyas_formula_for_lora() -> None:
+    """Both factors times the root of the ratio."""
+    _, made = attached()
+    state = {key: value.clone() for key, value in made.state().items()}
+    down, up = state[f"{NAMES[0]}.lora_down.weight"], state[f"{NAMES[0]}.lora_up.weight"]
+    ratio = min(1.0, 0.5 / float((up @ down * 0.5).norm()))
+    made.limit_norms(0.5)
+    torch.testing.assert_close(made.state()[f"{NAMES[0]}.lora_up.weight"], up * ratio**0.5)
+    torch.testing.assert_close(made.state()[f"{NAMES[0]}.lora_down.weight"], down * ratio**0.5)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "loha", "lokr"])
+def test_module_dropout_gives_the_bare_layer(method: str) -> None:
+    holder, _ = attached(method, factor=2, module_dropout=1.0)
+    wrapped, x = getattr(holder, NAMES[0]), torch.randn(3, 6)
+    assert torch.equal(wrapped(x), wrapped.layer(x))
+    wrapped.eval()
+    assert (wrapped(x) - wrapped.layer(x)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [("loha", "rank_dropout", 0.5), ("dreambooth", "dropout", 0.1), ("textual-inversion", "max_norm", 1.0)],
+)
+def test_options_without_effect_are_refused(method: str, key: str, value: float) -> None:
+    with pytest.raises(MaquetteError, match=f"{key} has no effect on the method {method}"):
+        config(method=method, **{key: value})
+
+
+def test_a_run_begins_from_a_file(tmp_path: Path) -> None:
+    _, first = attached()
+    file = tmp_path / "first.safetensors"
+    adapters.from_state_dict(first.state(), {}, "first").save(file)
+    _, second = attached(seed=5)
+    start_from(file, second)
+    assert all(torch.equal(value, second.state()[key]) for key, value in first.state().items())
+    for options, message in [
+        ({"rank": 2}, r"is \(4, 6\), in this run \(2, 6\); give the file's rank"),
+        ({"alpha": 1.0}, "has alpha 2, the run 1"),
+    ]:
+        with pytest.raises(MaquetteError, match=message):
+            start_from(file, attached(**options)[1])
+    with pytest.raises(MaquetteError, match=r"hada_w1_a is what it lacks"):
+        start_from(file, attached("loha")[1])
+
+
+def test_rank_dropout_drops_whole_components_by_hand() -> None:
+    holder, made = attached(rank_dropout=0.5)
+    wrapped, x = getattr(holder, NAMES[0]), torch.randn(1, 6)
+    torch.manual_seed(3)
+    seen = wrapped(x)
+    torch.manual_seed(3)
+    kept = (torch.rand(1, 4) >= 0.5).float() / 0.5
+    state = made.state()
+    down, up = state[f"{NAMES[0]}.lora_down.weight"], state[f"{NAMES[0]}.lora_up.weight"]
+    torch.testing.assert_close(seen, wrapped.layer(x) + (x @ down.T * kept) @ up.T * 0.5)
+
+
+def test_lora_plus_teaches_the_up_matrices_faster() -> None:
+    _, made = attached()
+    optimizer = learning.make_optimizer(config(learning_rate=1e-3, lora_plus_ratio=8.0), made.parameter_groups())
+    rates = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
+    assert rates == {"unet": (1e-3, 3), "unet_up": (8e-3, 3)}
+
+
+def test_eight_bit_adam_says_what_it_needs() -> None:
+    groups = {"unet": [nn.Parameter(torch.zeros(2))]}
+    with pytest.raises(MaquetteError, match="needs a CUDA device"):
+        learning.make_optimizer(config(optimizer="adamw8bit"), groups)
+    on_cuda: Any = {"unet": [SimpleNamespace(device=torch.device("cuda"))]}
+    with pytest.raises(MaquetteError, match="pip install bitsandbytes"):
+        learning._eight_bit([{"params": on_cuda["unet"]}])
