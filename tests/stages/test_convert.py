@@ -33,7 +33,7 @@ def test_folder_to_file_to_folder(tmp_path: Path) -> None:
     convert(tmp_path / "p.safetensors", "diffusers-dir", tmp_path / "folder")
     original, file, folder = (checkpoint.read(p) for p in (WEIGHTS, tmp_path / "p.safetensors", tmp_path / "folder"))
     assert equal_parts(original, file) and equal_parts(original, folder)
-    assert file.spec.name == "pocket"
+    assert file.spec.name == folder.spec.name == "pocket"
 
 
 def test_precision(tmp_path: Path) -> None:
@@ -111,3 +111,13 @@ def test_command_line_names_a_hostile_file_in_one_sentence(tmp_path: Path, capsy
     captured = capsys.readouterr()
     assert leaving.value.code == 1 and captured.out == ""
     assert "os.system" in captured.err and "Traceback" not in captured.err and captured.err.count("\n") == 1
+
+
+def test_command_line_keeps_the_vaes_precision(tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    with pytest.raises(SystemExit) as leaving:
+        main(["convert", "pocket", "--to", "single-file", "--dtype", "fp32", "--half-vae", "no", "--out", str(out)])
+    assert leaving.value.code in (0, None)
+    tensors = tensor_files.read(out).tensors
+    assert {t.dtype for n, t in tensors.items() if n.startswith(ldm.VAE)} == {torch.float16}
+    assert {t.dtype for n, t in tensors.items() if n.startswith(ldm.UNET)} == {torch.float32}

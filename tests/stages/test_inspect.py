@@ -55,6 +55,7 @@ def test_a_folder() -> None:
     found = inspect(WEIGHTS)
     assert (found.kind, found.layout, found.prediction_type) == ("model", "diffusers", "v_prediction")
     assert len(str(found.hashes["content"])) == 64
+    assert inspect(Path("pocket")).sentence == "pocket is a whole model: maquette's pocket base, v-prediction."
 
 
 def sd1_unet(channels: int) -> dict[str, torch.Tensor]:

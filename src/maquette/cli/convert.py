@@ -14,11 +14,15 @@ def command(
     source: Annotated[Path, typer.Argument(help="Model file, diffusers folder or LoRA file.", show_default=False)],
     to: Annotated[
         str,
-        typer.Option(help="single-file or diffusers-dir (models); kohya, diffusers or peft (LoRA).", show_default=False),
+        typer.Option(
+            help="single-file or diffusers-dir (models); kohya, diffusers or peft (LoRA).", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="File or folder to write.", show_default=False)],
     dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as it is.")] = None,
-    half_vae: Annotated[bool | None, typer.Option(help="Cast the VAE too, or keep its precision.")] = None,
+    half_vae: Annotated[
+        str | None, typer.Option(metavar="yes|no", help="Cast the VAE too; no keeps its precision.")
+    ] = None,
     ema: Annotated[bool | None, typer.Option(help="Use a training checkpoint's averaged weights.")] = None,
     unet: Annotated[Path | None, typer.Option(help="Take the UNet of this file or folder instead.")] = None,
     vae: Annotated[Path | None, typer.Option(help="Take the VAE of this file or folder instead.")] = None,

@@ -131,6 +131,12 @@ def derive_configs(parts: Mapping[str, Mapping[str, Tensor]], family: str, sourc
 
 def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
     """Read a diffusers folder. `spec` is found from the weights unless given."""
+    if not (folder / "model_index.json").is_file() and (folder / "config.json").is_file():
+        kind = str(folders.read_json(folder / "config.json").get("_class_name"))
+        part = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}.get(kind, "")
+        raise MaquetteError(
+            f"{folder} is one part of a model, not a whole one (no model_index.json){remedy(part, folder)}."
+        )
     folders.read_json(folder / "model_index.json")
     names = ["unet", "vae", "text_encoder"] + (["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])
     found = {part: folders.read_json(folder / part / "config.json") for part in names}
@@ -170,6 +176,8 @@ def _restore_extras(checkpoint: Checkpoint, path: Path) -> None:
     except (KeyError, ValueError) as error:
         raise MaquetteError(f"{path} is not as maquette writes it; delete it to go on without.") from error
     checkpoint.extras = safetensors.load(path, header)
+    if header.metadata.get("family") == POCKET.name:
+        checkpoint.spec = POCKET
 
 
 def _modern_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

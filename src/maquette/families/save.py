@@ -135,8 +135,11 @@ def write_folder(
         write_configuration(checkpoint, root)
         for part, tensors in checkpoint.parts.items():
             _write_weights(root / part, part, tensors, None if part == "vae" and not half_vae else dtype)
-        if checkpoint.extras or checkpoint.prefixes:
-            notes = {"prefixes": json.dumps(checkpoint.prefixes), "metadata": json.dumps(checkpoint.metadata)}
+        if checkpoint.extras or checkpoint.prefixes or checkpoint.spec.name == "pocket":
+            notes = {"family": checkpoint.spec.name} | {
+                "prefixes": json.dumps(checkpoint.prefixes),
+                "metadata": json.dumps(checkpoint.metadata),
+            }
             safetensors.save(checkpoint.extras, root / EXTRAS, notes)
         if folder.exists():
             folder.rmdir()

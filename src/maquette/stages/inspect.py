@@ -19,7 +19,7 @@ from ..config import StageConfig
 from ..errors import MaquetteError
 from ..families import checkpoint, detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
-from ..families.pocket import WEIGHTS
+from ..families.pocket import POCKET, WEIGHTS
 from ..formats import adapters, hashes, ldm, safetensors, tensor_files
 from ..run import Event, Listener, ignore
 
@@ -97,7 +97,7 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
     if not path.exists():
         raise MaquetteError(f"{path} does not exist; give a file or a folder.")
     if (path / "model_index.json").is_file():
-        result = _inspect_folder(path)
+        result = _inspect_folder(path, config.path)
     else:
         files = _files_of(path) if path.is_dir() else [path]
         result = _inspect_files(path, files, config.hashes)
@@ -105,12 +105,12 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
     return result
 
 
-def _inspect_folder(path: Path) -> InspectResult:
-    read = checkpoint.read(path)
+def _inspect_folder(path: Path, named: Path) -> InspectResult:
+    read = checkpoint.read_folder(path, POCKET if path == WEIGHTS else None)
     channels = int(read.configs["unet"].get("in_channels", 4))
     variant = {4: "base", 8: "instruct-pix2pix", 9: "inpainting"}.get(channels, f"{channels} input channels")
     identity = Identity("model", read.spec.name, variant, "diffusers")
-    result = InspectResult(str(path), "", "model", read.spec.name, variant, "diffusers")
+    result = InspectResult(str(named), "", "model", read.spec.name, variant, "diffusers")
     result.prediction_type = read.scheduler.get("prediction_type", "epsilon")
     for part, tensors in read.parts.items():
         _count(result, tensors, _PART_OF_PREFIX[part])
