@@ -37,8 +37,7 @@ class StageConfig(BaseModel):
 
     def to_toml(self) -> str:
         """TOML text with every key that has a value; `parse` of it gives the same configuration."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+        return toml_text(self.model_dump(mode="json", exclude_none=True))
 
     @classmethod
     def describe(cls, key: str) -> str:
@@ -256,6 +255,11 @@ class TrainConfig(StageConfig):
         for key in useless.get(self.method, ()):
             if getattr(self, key):
                 raise ValueError(f"{key} has no effect on the method {self.method}: leave it out")
+
+
+def toml_text(values: dict[str, Any]) -> str:
+    """Keys and values, as JSON has them, as TOML text."""
+    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -148,12 +148,15 @@ def test_a_small_file_system_fills_up(checkpoints: int, whole: Path, tmp_path: P
     if mounted.returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        each = sum(f.stat().st_size for f in (whole / "disc/state/000004").iterdir())
-        each += RunFolder(whole / "disc").checkpoint(4).stat().st_size
+        one = sum(f.stat().st_size for f in (whole / "disc/state/000004").iterdir())
+        file = RunFolder(whole / "disc").checkpoint(4).stat().st_size
+        room = (
+            int((checkpoints + 0.5) * file) + min(checkpoints, 3) * one
+        )  # of states, two are kept while a third is made
         filler = disk / "filler"
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free - int((checkpoints + 0.5) * each))
+        with filler.open("wb") as big:
+            os.posix_fallocate(big.fileno(), 0, free - room)
         patch = pytest.MonkeyPatch()
         patch.setattr(train._Training, "_need_room", lambda self, size: None)
         settings = {**VALUES, "photos": whole / "photos", "out": disk / "disc"}

@@ -1,0 +1,49 @@
+"""maquette import: another program's training configuration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import MaquetteError
+from .common import print_json
+
+
+def command(
+    program: Annotated[str, typer.Argument(help="Whose: kohya.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Shell file with the command, .toml, or .json of the GUI.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the configuration here instead of to the screen.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Turn a training configuration of PROGRAM into maquette's. What has no equal here is listed on stderr.
+
+    Examples:
+
+      maquette import kohya train.sh --out my.toml
+
+      maquette train --config my.toml
+    """
+    if program != "kohya":
+        raise MaquetteError(f"Nothing is known of {program!r}; maquette imports from kohya.")
+    from ..run import write_text
+    from ..stages import import_kohya
+
+    if out is not None and out.exists():
+        raise MaquetteError(f"{out} exists already; choose another --out.")
+    result = import_kohya.run(file)
+    if out is not None:
+        write_text(out, result.toml)
+    if json_output:
+        return print_json(result)
+    if out is None:
+        print(result.toml, end="")
+    else:
+        print(f"{out} is written. Train with: maquette train --config {out}")
+    for title, lines in (("No equal here:", result.no_equal), ("Not needed here:", result.needless)):
+        if lines:
+            print(title, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)

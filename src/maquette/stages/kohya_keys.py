@@ -1,0 +1,121 @@
+"""Kohya's training options and maquette's keys: which mean the same, both ways, and which have no equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Same meaning, same value, other name.
+SAME = {
+    "seed": "seed",
+    "steps": "max_train_steps",
+    "epochs": "max_train_epochs",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "flip": "flip_aug",
+    "rank": "network_dim",
+    "alpha": "network_alpha",
+    "dropout": "network_dropout",
+    "max_norm": "scale_weight_norms",
+    "learning_rate": "unet_lr",
+    "text_encoder_learning_rate": "text_encoder_lr",
+    "warmup_steps": "lr_warmup_steps",
+    "scheduler_cycles": "lr_scheduler_num_cycles",
+    "max_grad_norm": "max_grad_norm",
+    "caption_prefix": "caption_prefix",
+    "caption_suffix": "caption_suffix",
+    "caption_wildcards": "enable_wildcard",
+    "shuffle_captions": "shuffle_caption",
+    "keep_tokens": "keep_tokens",
+    "tag_dropout": "caption_tag_dropout_rate",
+    "caption_dropout": "caption_dropout_rate",
+    "alpha_mask": "alpha_mask",
+    "min_snr_gamma": "min_snr_gamma",
+    "debiased": "debiased_estimation_loss",
+    "noise_offset": "noise_offset",
+    "noise_offset_random": "noise_offset_random_strength",
+    "noise_offset_adaptive": "adaptive_noise_scale",
+    "pyramid_noise_levels": "multires_noise_iterations",
+    "pyramid_noise_discount": "multires_noise_discount",
+    "input_perturbation": "ip_noise_gamma",
+    "zero_terminal_snr": "zero_terminal_snr",
+    "loss": "loss_type",
+    "huber_delta": "huber_c",
+    "huber_schedule": "huber_schedule",
+    "min_timestep": "min_timestep",
+    "max_timestep": "max_timestep",
+    "prior_loss_weight": "prior_loss_weight",
+    "clip_skip": "clip_skip",
+    "save_every_steps": "save_every_n_steps",
+    "base": "pretrained_model_name_or_path",
+    "vae": "vae",
+    "reg": "reg_data_dir",
+    "from_lora": "network_weights",
+}
+NETWORK = {  # inside --network_args
+    "conv_rank": "conv_dim",
+    "conv_alpha": "conv_alpha",
+    "rank_dropout": "rank_dropout",
+    "module_dropout": "module_dropout",
+    "lora_plus_ratio": "loraplus_lr_ratio",
+    "factor": "factor",
+    "rank_stabilized": "rs_lora",
+}
+WORDS = {  # values of another name
+    "optimizer": (
+        "optimizer_type",
+        {
+            "adamw": "AdamW",
+            "adamw8bit": "AdamW8bit",
+            "sgd": "SGDNesterov",
+            "adafactor": "Adafactor",
+            "lion": "Lion",
+            "prodigy": "Prodigy",
+            "schedule-free-adamw": "AdamWScheduleFree",
+        },
+    ),
+    "scheduler": (
+        "lr_scheduler",
+        {"constant": "constant", "linear": "linear", "cosine": "cosine", "restarts": "cosine_with_restarts"},
+    ),
+    "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16"}),
+    "save_dtype": ("save_precision", {"fp16": "fp16", "bf16": "bf16", "fp32": "float"}),
+}
+# What an option that is not given means to Kohya's trainer, where maquette means something else.
+THEIR_DEFAULTS: dict[str, Any] = {
+    "rank": 4,
+    "alpha": 1.0,
+    "batch_size": 1,
+    "buckets": False,
+    "resolution": 512,
+    "scheduler": "constant",
+    "min_snr_gamma": 0.0,
+    "text_encoder": True,
+    "dtype": "fp32",
+    "save_dtype": "fp32",
+    "scheduler_cycles": 1,
+}
+# How they compute, not what: maquette decides these itself.
+NEEDLESS = {
+    "xformers", "sdpa", "mem_eff_attn", "gradient_checkpointing", "cache_latents", "cache_latents_to_disk",
+    "cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk", "max_data_loader_n_workers",
+    "persistent_data_loader_workers", "save_model_as", "logging_dir", "lowram", "highvram", "vae_batch_size",
+    "caption_extension", "no_half_vae", "output_config", "max_token_length", "network_module", "v2",
+    "v_parameterization", "torch_compile", "dynamo_backend", "skip_cache_check", "num_cpu_threads_per_process",
+    "num_processes", "num_machines", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "config_file",
+    "dataset_config",
+}  # fmt: skip
+# Kohya's GUI calls these options otherwise.
+GUI_NAMES = {"max_resolution": "resolution", "optimizer": "optimizer_type", "epoch": "max_train_epochs"}
+GUI_METHODS = {
+    "Standard": ("networks.lora", {}),
+    "Kohya LoCon": ("networks.lora", {}),
+    "LyCORIS/LoCon": ("lycoris.kohya", {"algo": "lora"}),
+    "LyCORIS/LoHa": ("lycoris.kohya", {"algo": "loha"}),
+    "LyCORIS/LoKr": ("lycoris.kohya", {"algo": "lokr"}),
+}
+# The GUI's own state: where windows stand, what to start, what the fields of other tabs hold.
+GUI_ONLY = {"LoRA_type", "sdxl", "model_list", "sdxl_checkbox", "lr_warmup", "unit", "block_dims", "dora_wd"}
+
+
+def neutral(value: Any) -> bool:
+    """Whether a value asks for nothing: what a form writes for a field that was left alone."""
+    return value in (None, "", 0, False, [], {}, "None", "none", "0")

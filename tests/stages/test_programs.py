@@ -1,0 +1,223 @@
+"""Configurations to other programs' commands and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.cli.main import main
+from maquette.config import TrainConfig
+from maquette.errors import MaquetteError
+from maquette.run import RunFolder, write_text
+from maquette.stages import command, import_kohya
+
+# A run's configuration as it lies in run.toml: every number filled in.
+RUN: dict[str, Any] = {
+    "photos": "photos", "subject": "zkw robot", "base": "sd15.safetensors", "out": "runs/zkw", "steps": 1400,
+    "repeats": 2, "batch_size": 4, "resolution": 512, "buckets": True, "rank": 16, "alpha": 8.0,
+    "learning_rate": 1e-4, "save_every_steps": 350, "sample_prompts": ["zkw robot, on a beach", "a robot"],
+    "sample_cfg_scale": 7.0, "dtype": "bf16",
+}  # fmt: skip
+
+ROUNDS: list[dict[str, Any]] = [
+    {},
+    {"text_encoder": True, "text_encoder_learning_rate": 5e-5, "min_snr_gamma": 0.0, "seed": 7, "flip": True},
+    {"method": "locon", "conv_rank": 8, "conv_alpha": 4.0, "rank_dropout": 0.1, "module_dropout": 0.2, "dropout": 0.3},
+    {"method": "dora", "lora_plus_ratio": 4.0, "max_norm": 1.0, "gradient_accumulation": 2},
+    {"method": "loha", "optimizer": "prodigy", "learning_rate": 1.0, "weight_decay": 0.1, "scheduler": "constant"},
+    {"method": "lokr", "factor": 4, "optimizer": "lion", "scheduler": "restarts", "scheduler_cycles": 5},
+    {"scheduler": "linear", "warmup_steps": 100, "max_grad_norm": 0.5, "save_dtype": "fp32", "dtype": "fp32"},
+    {"caption_prefix": "art, ", "caption_suffix": ", best", "caption_wildcards": True, "shuffle_captions": True,
+     "keep_tokens": 2, "tag_dropout": 0.1, "caption_dropout": 0.05, "alpha_mask": True},
+    {"noise_offset": 0.05, "noise_offset_random": True, "noise_offset_adaptive": 0.01, "pyramid_noise_levels": 6,
+     "pyramid_noise_discount": 0.2, "input_perturbation": 0.1, "debiased": True, "zero_terminal_snr": True},
+    {"loss": "huber", "huber_delta": 0.2, "huber_schedule": "constant", "min_timestep": 20, "max_timestep": 900},
+    {"keep_last": 3, "clip_skip": 2, "vae": "vae.safetensors", "from_lora": "old.safetensors",
+     "trackers": ["tensorboard"]},
+    {"method": "dreambooth", "text_encoder": True, "text_encoder_learning_rate": 2e-6, "rank": 16, "alpha": None},
+    {"method": "dreambooth", "optimizer": "adafactor", "save_dtype": "bf16", "rank": 16, "alpha": None},
+    {"rank_stabilized": True, "optimizer": "schedule-free-adamw", "sample_prompts": [], "subject": "zkw's \"robot\""},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ROUNDS, ids=lambda c: "-".join(c) or "plain")
+def test_command_and_import_give_the_same_configuration(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = TrainConfig.parse({**RUN, **changes})
+    made = command.command_for(config, "kohya")
+    assert made.no_equal == []
+    (tmp_path / "train.sh").write_text(made.command)
+    found = import_kohya.run(tmp_path / "train.sh")
+    assert found.no_equal == []
+    (tmp_path / "run.toml").write_text(found.toml)
+    again = TrainConfig.read(tmp_path / "run.toml").model_dump()
+    for key, value in config.model_dump().items():
+        if key in ("sample_steps", "sample_cfg_scale") and not config.sample_prompts:
+            continue
+        assert again[key] == value, key
+
+
+def test_what_kohya_cannot_do_is_listed() -> None:
+    config = TrainConfig.parse(
+        {
+            **RUN,
+            "base": "pocket",
+            "ema_decay": 0.99,
+            "prior_preservation": True,
+            "layers": ["cross_attention"],
+            "dtype": "auto",
+        }
+    )
+    lost = command.command_for(config, "kohya").no_equal
+    assert sorted(line.split(" =")[0] for line in lost) == [
+        "base",
+        "dtype",
+        "ema_decay",
+        "layers",
+        "prior_preservation",
+    ]
+    with pytest.raises(MaquetteError, match="kohya has no training script for the method pivotal"):
+        command.command_for(TrainConfig.parse({**RUN, "method": "pivotal"}), "kohya")
+
+
+def test_the_family_chooses_the_script() -> None:
+    config = TrainConfig.parse(RUN)
+    told = command.command_for(config, "kohya", {"ss_base_model_version": "sdxl_base_v1-0"}).command
+    assert "accelerate launch sdxl_train_network.py" in told
+    told = command.command_for(
+        config, "kohya", {"ss_base_model_version": "sd_v2_v", "modelspec.prediction_type": "v"}
+    ).command
+    assert "--v2 " in told and "--v_parameterization " in told and "launch train_network.py" in told
+
+
+def test_diffusers_gets_its_own_options_and_says_what_is_lost() -> None:
+    made = command.command_for(
+        TrainConfig.parse({**RUN, "alpha": 16.0, "reg": "reg", "noise_offset": 0.1}), "diffusers"
+    )
+    for part in (
+        "accelerate launch train_dreambooth_lora.py", "--instance_prompt 'a photo of zkw robot'", "--rank 16",
+        "--class_prompt 'a photo of robot'", "--train_batch_size 4", "--max_train_steps 1400", "--lr_scheduler cosine",
+    ):  # fmt: skip
+        assert part in made.command
+    lost = {line.split(" =")[0].split(":")[0] for line in made.no_equal}
+    assert {"noise_offset", "min_snr_gamma", "buckets", "layers", "captions"} <= lost and "alpha" not in lost
+    assert "alpha" in {
+        line.split(" =")[0] for line in command.command_for(TrainConfig.parse(RUN), "diffusers").no_equal
+    }
+    with pytest.raises(MaquetteError, match="diffusers has no training script for the method lokr"):
+        command.command_for(TrainConfig.parse({**RUN, "method": "lokr"}), "diffusers")
+
+
+WINDOWS = r"""
+rem my run
+accelerate launch --num_cpu_threads_per_process=2 "sdxl_train_network.py" ^
+  --pretrained_model_name_or_path="sd_xl_base_1.0.safetensors" --train_data_dir="img" --resolution="1024,1024" ^
+  --output_dir="out" --output_name="me" --network_module=networks.lora --network_dim=32 --network_alpha=16 ^
+  --unet_lr=0.0001 --text_encoder_lr=0.00005 --max_train_epochs=10 --train_batch_size=2 --optimizer_type="AdamW8bit" ^
+  --mixed_precision="fp16" --save_precision="fp16" --seed=42 --lr_scheduler="cosine" --enable_bucket --xformers ^
+  --cache_latents --save_every_n_epochs=1 --network_args "conv_dim=8" "block_dims=1,2" --fancy_option 3
+"""
+
+
+def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) -> None:
+    (tmp_path / "train.bat").write_text(WINDOWS)
+    found = import_kohya.run(tmp_path / "train.bat")
+    expected = {
+        "photos": "img", "base": "sd_xl_base_1.0.safetensors", "resolution": 1024, "out": "out/me", "method": "locon",
+        "rank": 32, "alpha": 16.0, "conv_rank": 8, "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
+        "epochs": 10, "batch_size": 2, "optimizer": "adamw8bit", "dtype": "bf16", "save_dtype": "fp16", "seed": 42,
+        "scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
+        "scheduler_cycles": 1,
+    }  # fmt: skip
+    assert found.config == expected
+    assert found.needless == ["cache_latents", "network_module", "xformers"]
+    assert found.no_equal == [
+        "network_args block_dims=1,2", "mixed_precision = fp16: bf16 instead", "save_every_n_epochs = 1",
+        "fancy_option = 3"
+    ]  # fmt: skip
+
+
+def test_kohyas_toml_has_kohyas_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[model]\npretrained_model_name_or_path = "a.safetensors"\n[data]\ntrain_data_dir = "img"\n'
+        "flip_aug = true\n[network]\nnetwork_train_unet_only = true\nsave_every_n_steps = 100\nmin_snr_gamma = 5\n"
+    )
+    config = import_kohya.run(tmp_path / "config.toml").config
+    assert (
+        config["rank"] == 4 and config["alpha"] == 1.0 and config["steps"] == 1600 and config["learning_rate"] == 2e-6
+    )
+    assert config["flip"] is True and config["text_encoder"] is False and config["min_snr_gamma"] == 5.0
+    assert config["scheduler"] == "constant" and config["dtype"] == "fp32"
+
+
+def test_the_guis_json_is_read(tmp_path: Path) -> None:
+    values = {
+        "LoRA_type": "LyCORIS/LoKr", "factor": 8, "pretrained_model_name_or_path": "sd15.safetensors",
+        "train_data_dir": "img", "output_dir": "out", "output_name": "me", "max_resolution": "512,768", "epoch": 4,
+        "max_train_steps": 0, "train_batch_size": 1, "learning_rate": 0.0003, "unet_lr": 0.0002, "optimizer": "AdamW",
+        "optimizer_args": "weight_decay=0.1 betas=.9,.99", "network_dim": 8, "network_alpha": 4, "conv_dim": 1,
+        "noise_offset": 0.0357, "xformers": "xformers", "sample_prompts": "me on a beach --d 5 --s 25\n# no",
+        "seed": 0,
+        "lr_scheduler": "cosine", "color_aug": True, "mixed_precision": "bf16", "save_precision": "fp16",
+        "reg_data_dir": "",
+    }  # fmt: skip
+    (tmp_path / "gui.json").write_text(json.dumps(values))
+    found = import_kohya.run(tmp_path / "gui.json")
+    config = found.config
+    assert (config["method"], config["factor"], config["conv_rank"]) == ("lokr", 8, 1)
+    assert config["epochs"] == 4 and "steps" not in config and "seed" not in config and "reg" not in config
+    assert config["learning_rate"] == 2e-4 and config["text_encoder_learning_rate"] == 3e-4
+    assert config["weight_decay"] == 0.1 and config["noise_offset"] == 0.0357
+    assert config["resolution"] == 624  # 512 x 768 pixels, as a square
+    assert config["sample_prompts"] == ["me on a beach"] and config["sample_seed"] == 5 and config["sample_steps"] == 25
+    assert found.no_equal == [
+        "resolution = 512,768: a square of the same area instead",
+        "optimizer_args betas=.9,.99",
+        "color_aug = True",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.sh", "echo hello", "0 command lines with one of Kohya's training scripts"),
+        ("a.sh", "python train_network.py --seed 1", "names no photos"),
+        (
+            "a.sh",
+            "python train_network.py --train_data_dir x --network_module=networks.oft",
+            r"networks\.oft .*has no equal",
+        ),
+        (
+            "a.sh",
+            "python train_network.py --train_data_dir x --optimizer_type DAdaptAdam",
+            "DAdaptAdam has no equal here",
+        ),
+        ("a.sh", "python train_network.py --train_data_dir x --sample_prompts p.txt", r"p\.txt is not there"),
+        ("a.json", '{"LoRA_type": "Flux1"}', "LoRA_type 'Flux1' has no equal here"),
+        ("a.json", "[1]", "holds no keys"),
+        ("a.toml", "a = [", "is not valid TOML"),
+    ],
+)
+def test_faults_are_named(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MaquetteError, match=message):
+        import_kohya.run(tmp_path / name)
+
+
+def test_the_command_line_prints_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "zkw")
+    write_text(run.config, TrainConfig.parse({**RUN, "ema_decay": 0.9}).to_toml())
+
+    def call(*arguments: object) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in arguments])
+        assert not end.value.code
+        told = capsys.readouterr()
+        return told.out, told.err
+
+    out, lost = call("command", run.path, "--for", "kohya")
+    assert "train_network.py" in out and "ema_decay = 0.9" in lost
+    (tmp_path / "train.sh").write_text(out)
+    call("import", "kohya", tmp_path / "train.sh", "--out", tmp_path / "my.toml")
+    assert TrainConfig.read(tmp_path / "my.toml").rank == 16
+    assert json.loads(call("import", "kohya", tmp_path / "train.sh", "--json")[0])["config"]["rank"] == 16
