@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from .errors import MaquetteError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from os import PathLike
 
+    from .config import TrainConfig
     from .families.base import BaseModel
     from .run import Event
     from .stages.caption import CaptionResult
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Event], None]
 
-__all__ = ["MaquetteError", "caption", "check", "convert", "generate", "inspect", "regularize", "train"]
+__all__ = ["MaquetteError", "caption", "check", "convert", "generate", "inspect", "regularize", "resume", "train"]
 
 _SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages"}
 
@@ -58,13 +60,41 @@ def regularize(out: str | PathLike[str], on_event: Listener | None = None, **opt
     return run(RegularizeConfig.parse({"out": out, **options}, "regularize"), on_event or ignore)
 
 
-def train(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> TrainResult:
-    """Train a LoRA on a folder of photos, into a new run folder. options: keys of config.TrainConfig."""
+def train(
+    photos: str | PathLike[str] | TrainConfig,
+    on_event: Listener | None = None,
+    cancel: threading.Event | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train a LoRA on a folder of photos, into a new run folder. options: keys of config.TrainConfig, or one itself.
+
+    on_event is called in the training thread. Setting `cancel`, from any thread, ends the run after the step at work
+    with everything saved: the result's status is "stopped", and `resume` goes on.
+    """
     from .config import TrainConfig
     from .run import ignore
     from .stages.train import run
 
-    return run(TrainConfig.parse({"photos": photos, **options}, "train"), on_event or ignore)
+    if isinstance(photos, TrainConfig):
+        config = TrainConfig.parse(photos.model_dump(exclude_unset=True) | options, "train")
+    else:
+        config = TrainConfig.parse({"photos": photos, **options}, "train")
+    return run(config, on_event or ignore, cancel)
+
+
+def resume(
+    run: str | PathLike[str],
+    on_event: Listener | None = None,
+    cancel: threading.Event | None = None,
+    **changes: Any,
+) -> TrainResult:
+    """Go on with a run, to the same bytes as if it had never stopped. changes: `steps`, or what moves no weight."""
+    from os import fspath
+
+    from .run import ignore
+    from .stages.train import resume as go_on
+
+    return go_on(fspath(run), changes, on_event or ignore, cancel)
 
 
 def generate(

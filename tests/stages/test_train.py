@@ -99,10 +99,14 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "prodigy", "learning_rate": 1.0, "method": "locon", "noise_offset": 0.1, "dtype": "bf16"},
     {"optimizer": "sgd", "method": "dreambooth", "text_encoder": True, "learning_rate": 0.01, "reg": "itself"},
     {"optimizer": "schedule-free-adamw", "prior_preservation": True, "gradient_accumulation": 2},
+    {"method": "loha", "module_dropout": 0.3, "input_perturbation": 0.1, "shuffle_captions": True, "tag_dropout": 0.2},
+    {"method": "lokr", "factor": 2, "pyramid_noise_levels": 3, "scheduler": "restarts", "prior_preservation": True},
+    {"method": "textual-inversion", "vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
+    {"method": "pivotal", "vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "max_norm": 0.01},
 ]
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: c.get("optimizer", "plain"))
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: c.get("optimizer", c.get("method", "plain")))
 def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     """Stopped twice, after steps 1 and 3, as another thread would do it."""
     if changes.get("optimizer") in ("prodigy", "schedule-free-adamw"):

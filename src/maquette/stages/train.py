@@ -203,6 +203,7 @@ class _Training:
             except torch.OutOfMemoryError as error:
                 raise MaquetteError(_memory_advice(self.config)) from error
             step += 1
+            self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
             if step % (self.config.save_every_steps or step) == 0 or step == self.steps or self.stop:
                 self._save(step)
             if self.stop and step < self.steps:

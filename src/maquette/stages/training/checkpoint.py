@@ -25,6 +25,7 @@ from ...formats import embeddings
 from ...formats.adapters import from_state_dict
 from ...formats.adapters import load as load_adapter
 from ...formats.embeddings import Embedding
+from ...formats.safetensors import file_sha256
 from ...run import write_json
 from ..apply import apply_loras
 from ..embedding import apply_embeddings, vectors_of
@@ -78,6 +79,7 @@ class Author:
             "base_model_version": self.base.spec.base_model_version,
             "v2": self.base.spec.name == "sd2",
             "sd_model_name": Path(self.base.source).name,
+            "sd_model_hash": self._old_hash(),
             "new_sd_model_hash": self.base.content_hash,
             **self._vae(),
             "network_module": methods.METHODS[config.method].network_module,
@@ -122,9 +124,51 @@ class Author:
             "tag_frequency": json.dumps(self._tag_frequency(), ensure_ascii=False),
             "dataset_dirs": json.dumps({self._subject(): {"n_repeats": 1, "img_count": len(instance)}}),
         }
+        values |= self._plain_facts()
         if config.timestamps:
             values["training_finished_at"] = datetime.now(UTC).timestamp()
         return {f"ss_{key}": str(value) for key, value in values.items()} | self._modelspec(name)
+
+    def _old_hash(self) -> str | None:
+        """A1111's first kind of hash: eight digits from 64 KiB at 1 MiB of a model that is one file."""
+        source = Path(self.base.source)
+        return file_sha256(source, 1 << 20, 1 << 16)[:8] if source.is_file() else None
+
+    def _plain_facts(self) -> dict[str, object]:
+        """What Kohya's trainer writes besides, with what stands for "not used" where maquette has no such thing."""
+        config, dataset = self.config, self.dataset
+        regularization = dataset.of("class")
+        rules = dataset.rules
+        return {
+            "batch_size_per_device": config.batch_size,
+            "num_validation_images": 0,
+            "gradient_checkpointing": False,
+            "full_fp16": False,
+            "fp8_base": False,
+            "fp8_base_unet": False,
+            "lowram": False,
+            "max_token_length": None,  # of any length
+            "color_aug": False,
+            "random_crop": False,
+            "face_crop_aug_range": None,
+            "bucket_no_upscale": False,
+            "min_bucket_reso": rules.min_size if rules else None,
+            "max_bucket_reso": rules.max_size if rules else None,
+            "shuffle_caption": config.shuffle_captions,
+            "keep_tokens": config.keep_tokens,
+            "caption_tag_dropout_rate": config.tag_dropout,
+            "caption_dropout_every_n_epochs": 0,
+            "adaptive_noise_scale": config.noise_offset_adaptive or None,
+            "noise_offset_random_strength": config.noise_offset_random,
+            "ip_noise_gamma_random_strength": False,
+            "scale_weight_norms": config.max_norm or None,
+            "huber_schedule": config.huber_schedule,
+            "huber_c": config.huber_delta,
+            "training_comment": f"maquette {config.method}",
+            "reg_dataset_dirs": json.dumps({"class": {"n_repeats": 1, "img_count": len(regularization)}})
+            if regularization
+            else "{}",
+        }
 
     def _modelspec(self, name: str) -> dict[str, str]:
         v = self.base.scheduler_config.get("prediction_type") == "v_prediction"

@@ -1,0 +1,199 @@
+"""Training from a program: events, cancellation, trackers, and what the files tell other programs."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from interrupted import make_photos
+from PIL import Image
+
+import maquette
+from maquette.config import TrainConfig
+from maquette.formats import safetensors
+from maquette.run import Event
+
+VALUES: dict[str, Any] = {
+    "subject": "zkw disc", "batch_size": 2, "rank": 2, "dtype": "fp32", "steps": 4, "sample_prompts": [],
+}  # fmt: skip
+
+# Written by Kohya's trainer for every LoRA (times, hashes of its own program and validation splits aside).
+KOHYA = [
+    "output_name",
+    "learning_rate",
+    "text_encoder_lr",
+    "unet_lr",
+    "num_train_images",
+    "num_validation_images",
+    "num_reg_images",
+    "num_batches_per_epoch",
+    "num_epochs",
+    "gradient_checkpointing",
+    "gradient_accumulation_steps",
+    "max_train_steps",
+    "lr_warmup_steps",
+    "lr_scheduler",
+    "network_module",
+    "network_dim",
+    "network_alpha",
+    "network_dropout",
+    "network_args",
+    "mixed_precision",
+    "full_fp16",
+    "v2",
+    "base_model_version",
+    "clip_skip",
+    "max_token_length",
+    "cache_latents",
+    "seed",
+    "lowram",
+    "noise_offset",
+    "multires_noise_iterations",
+    "multires_noise_discount",
+    "adaptive_noise_scale",
+    "zero_terminal_snr",
+    "training_comment",
+    "optimizer",
+    "max_grad_norm",
+    "caption_dropout_rate",
+    "caption_dropout_every_n_epochs",
+    "caption_tag_dropout_rate",
+    "face_crop_aug_range",
+    "prior_loss_weight",
+    "min_snr_gamma",
+    "scale_weight_norms",
+    "ip_noise_gamma",
+    "debiased_estimation",
+    "noise_offset_random_strength",
+    "ip_noise_gamma_random_strength",
+    "loss_type",
+    "huber_schedule",
+    "huber_c",
+    "fp8_base",
+    "fp8_base_unet",
+    "steps",
+    "epoch",
+    "sd_model_name",
+    "sd_model_hash",
+    "new_sd_model_hash",
+    "dataset_dirs",
+    "reg_dataset_dirs",
+    "tag_frequency",
+    "bucket_info",
+    "batch_size_per_device",
+    "total_batch_size",
+    "resolution",
+    "color_aug",
+    "flip_aug",
+    "random_crop",
+    "shuffle_caption",
+    "enable_bucket",
+    "bucket_no_upscale",
+    "min_bucket_reso",
+    "max_bucket_reso",
+    "keep_tokens",
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("program") / "secret-folder")
+
+
+def test_events_tell_the_numbers_and_another_thread_can_stop(photos: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    cancel, second = threading.Event(), threading.Event()
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if event.kind == "metric" and event.data["step"] == 2:
+            second.set()
+
+    def stop() -> None:
+        second.wait()
+        cancel.set()
+
+    other = threading.Thread(target=stop)
+    other.start()
+    config = TrainConfig.parse({**VALUES, "photos": photos, "out": tmp_path / "disc", "steps": 5000})
+    result = maquette.train(config, listen, cancel)
+    other.join()
+    assert result.status == "stopped" and 2 <= result.step < 5000 and result.file is None
+    told = [event.data for event in events if event.kind == "metric"]
+    assert [data["step"] for data in told] == list(range(1, result.step + 1))
+    assert {"loss", "learning_rate", "images_per_second", "remaining_seconds", "steps"} <= told[-1].keys()
+    last = told[-1]
+    assert last["remaining_seconds"] == pytest.approx((5000 - last["step"]) * 2 / last["images_per_second"])
+    saved = [event.data["path"] for event in events if event.kind == "saved"]
+    assert saved == result.checkpoints and Path(saved[0]).exists()
+    json.dumps([event.data for event in events])  # for programs that pass them on
+    done = maquette.resume(result.run, steps=result.step + 1)
+    assert done.status == "finished" and done.file and Path(done.file).exists()
+
+
+def test_kept_checkpoints(photos: Path, tmp_path: Path) -> None:
+    result = maquette.train(
+        photos, out=tmp_path / "disc", **VALUES, save_every_steps=1, keep_last=1, keep_steps=[2], timestamps=True
+    )
+    assert [Path(file).stem for file in result.checkpoints] == ["disc-000002", "disc-000004"]
+    assert "ss_training_finished_at" in safetensors.read_metadata(result.checkpoints[0])
+
+
+def test_the_file_tells_what_kohyas_would_and_no_folder(photos: Path, tmp_path: Path) -> None:
+    result = maquette.train(
+        photos, out=tmp_path / "disc", **{**VALUES, "sample_prompts": ["zkw disc"], "sample_steps": 1, "steps": 1}
+    )
+    assert result.file
+    facts = safetensors.read_metadata(result.file)
+    assert [key for key in KOHYA if f"ss_{key}" not in facts] == []
+    assert facts["sshs_model_hash"] == safetensors.body_sha256(result.file)
+    assert facts["ss_batch_size_per_device"] == "2" and facts["ss_min_bucket_reso"].isdigit()
+    everything = json.dumps(facts)
+    assert "secret-folder" not in everything and str(tmp_path) not in everything
+    card = json.loads(Path(result.file).with_suffix(".json").read_text())
+    assert card["activation text"] == "zkw disc" and card["preferred weight"] == 1.0 and card["sd version"] == "Unknown"
+    with Image.open(Path(result.file).with_suffix(".png")) as preview:
+        assert preview.size == (64, 64)
+
+
+def test_tensorboard_shows_what_the_metrics_file_has(photos: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    values = {**VALUES, "sample_prompts": ["zkw disc"], "sample_steps": 1, "trackers": ["tensorboard"]}
+    maquette.train(photos, out=tmp_path / "disc", **values)
+    maquette.resume(tmp_path / "disc", steps=6)
+    found = accumulator.EventAccumulator(str(tmp_path / "disc/tensorboard"))
+    found.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "disc/metrics.jsonl").open()]
+    shown = found.Scalars("train/loss")
+    assert [scalar.step for scalar in shown] == [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [scalar.value for scalar in shown] == pytest.approx([line["loss"] for line in lines])
+    assert found.Tags()["images"] == ["zkw disc"]
+
+
+def test_an_absent_tracker_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        maquette.MaquetteError, match=r"tracker wandb needs its package: pip install 'maquette\[wandb\]'"
+    ):
+        maquette.train(photos, out=tmp_path / "disc", **VALUES, trackers=["wandb"])
+
+
+def test_a_second_run_into_the_folder_is_refused_while_the_first_works(photos: Path, tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "metric" and not refusals:
+            for attempt in (
+                lambda: maquette.train(photos, out=tmp_path / "disc", **VALUES),
+                lambda: maquette.resume(tmp_path / "disc"),
+            ):
+                with pytest.raises(maquette.MaquetteError) as fault:
+                    attempt()
+                refusals.append(str(fault.value))
+
+    result = maquette.train(photos, listen, out=tmp_path / "disc", **VALUES)
+    assert result.status == "finished"
+    assert "already holds a run" in refusals[0] and "Another run is writing" in refusals[1]
