@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -128,27 +125,6 @@ def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: 
     assert last.status == "finished" and whole.file and last.file
     assert Path(whole.file).read_bytes() == Path(last.file).read_bytes()
     assert losses(tmp_path / "whole/disc") == losses(run)
-
-
-def test_killed_in_the_middle_goes_on_byte_identically(photos: Path, tmp_path: Path) -> None:
-    train.run(config(photos, tmp_path / "whole/disc", steps=12, save_every_steps=3))
-    settings = config(photos, tmp_path / "killed/disc", steps=12, save_every_steps=3)
-    (tmp_path / "run.toml").write_text(settings.to_toml())
-    code = (
-        "import sys\nfrom maquette.config import TrainConfig\nfrom maquette.stages import train\n"
-        "def tell(event):\n    if event.kind == 'metric': print(event.data['step'], flush=True)\n"
-        f"train.run(TrainConfig.read({str(tmp_path / 'run.toml')!r}), tell)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if int(line) >= 8:
-            os.kill(child.pid, signal.SIGKILL)
-            break
-    child.communicate()
-    result = train.resume(tmp_path / "killed/disc")
-    assert result.status == "finished" and result.file
-    assert Path(result.file).read_bytes() == (tmp_path / "whole/disc/disc.safetensors").read_bytes()
 
 
 def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:
