@@ -74,7 +74,7 @@ class TrainConfig(StageConfig):
     repeats: Count | None = None
     """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
     batch_size: Count | None = None
-    """Photos per step; otherwise 8 on pocket, 4 on CUDA, 1 on a CPU."""
+    """Photos per step, over all processes; otherwise 8 on pocket, 4 on CUDA, 1 on a CPU."""
     gradient_accumulation: Count = 1
     """Parts in which a step's photos are computed, to save memory; the result is the same."""
     resolution: int | None = Field(default=None, ge=16, multiple_of=8)

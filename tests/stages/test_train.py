@@ -1,7 +1,6 @@
 """Training on the pocket base, a few steps at a time."""
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
