@@ -26,9 +26,9 @@ def test_usual_rules_follow_the_base() -> None:
     assert (rules_for(512).min_size, rules_for(512).max_size, rules_for(512).step) == (256, 1024, 64)
     assert (rules_for(1024).min_size, rules_for(1024).max_size, rules_for(1024).step) == (512, 2048, 64)
     pocket = rules_for(64, 4)
-    assert (pocket.min_size, pocket.max_size, pocket.step) == (32, 128, 8)
+    assert (pocket.min_size, pocket.max_size, pocket.step) == (32, 128, 16)
     assert square_rules(72).buckets() == [(72, 72)]
-    assert (64, 64) in pocket.buckets() and (80, 48) in pocket.buckets() and len(pocket.buckets()) == 17
+    assert (64, 64) in pocket.buckets() and (80, 48) in pocket.buckets() and len(pocket.buckets()) == 9
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 30), st.integers(0, 30), st.sampled_from([8, 16, 32, 64]))

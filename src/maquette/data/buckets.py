@@ -57,11 +57,12 @@ class Crop:
 def rules_for(resolution: int | Size, latent_factor: int = 8) -> BucketRules:
     """Usual rules for a resolution: step 64 and sides from half to twice as long, smaller steps for small bases.
 
-    512 -> 256..1024 by 64; 1024 -> 512..2048 by 64; 64 (pocket, latent factor 4) -> 32..128 by 8.
+    512 -> 256..1024 by 64; 1024 -> 512..2048 by 64; 64 (pocket, latent factor 4) -> 32..128 by 16.
     """
     width, height = (resolution, resolution) if isinstance(resolution, int) else resolution
     side = round(math.sqrt(width * height))
-    step = min(64, max(2 * latent_factor, side // 8 // latent_factor * latent_factor))
+    # four latent cells at least: the UNet halves a latent twice or more, and pictures drawn later come in such steps
+    step = min(64, max(4 * latent_factor, side // 8 // latent_factor * latent_factor))
     down, up = min(width, height, side // 2), max(width, height, side * 2)
     return BucketRules((width, height), max(step, down // step * step), -(-up // step) * step, step)
 

@@ -198,9 +198,14 @@ def examine_captions(
     return problems
 
 
+def _trained(photo: Photo) -> str:
+    """The caption with the text that training puts in front of it and behind it."""
+    return " ".join((photo.options.prefix, photo.caption, photo.options.suffix))
+
+
 def _subject_in_captions(written: Sequence[Photo], subject: str) -> Iterable[Problem]:
     trigger = trigger_of(subject)
-    without = [photo for photo in written if not set(words_of(trigger)) <= set(words_of(photo.caption))]
+    without = [photo for photo in written if not set(words_of(trigger)) <= set(words_of(_trained(photo)))]
     if not without:
         return
     if len(without) == len(written):

@@ -18,6 +18,7 @@ from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
 from ...data.captions import class_of
 from ...data.dataset import Dataset, plan
+from ...data.doctor import examine_captions
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
 from ...families import load, targets
@@ -187,7 +188,8 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
     resolution = config.resolution or base.spec.native_size
     buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets)
-    require_trainable(dataset)
+    blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
+    require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
     return dataset
 
 
