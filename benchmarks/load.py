@@ -3,8 +3,9 @@
     python -m benchmarks.load --folder /tmp/load
 
 Writes a file of random float16 weights (2.1 GB; deleted afterwards unless --keep) and opens it in a fresh process for
-each measurement, in turns, the file in the page cache. "open" is until the networks are ready; "read" is after every weight has been
-copied into a buffer, so that memory-mapping cannot hide work. Imports are not counted: both need the same ones.
+each measurement, in turns, the file in the page cache. "open" is until the networks are ready; "read" is after every
+weight has been copied into a buffer, so that memory-mapping cannot hide work. Imports are not counted: both need the
+same ones.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def show(result: CheckResult) -> None:
     for problem in _shortened(result.problems):
         console.print(_line(problem), markup=False, style="red" if problem.blocking else "yellow")
     console.print()
-    for line in [*result.golden_rule.sentences(), "", *result.figures()]:
+    for line in [*result.observations, *result.golden_rule.sentences(), "", *result.figures()]:
         console.print(line, markup=False)
 
 

@@ -16,6 +16,7 @@ from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.doctor import GoldenRule, Look, examine_captions, examine_photos, golden_rule, look_at
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
+from ..data.surroundings import observations
 from ..run import Event, Listener, ignore
 from .costs import Costs, base_facts, estimate
 
@@ -72,6 +73,7 @@ class CheckResult:
     class_samples: int
     costs: Costs
     golden_rule: GoldenRule
+    observations: list[str]  # what the photos have in common, a sentence each
     photos: list[dict[str, Any]]
     problems: list[Problem]
     dataset: Dataset
@@ -163,6 +165,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         class_samples=dataset.samples("class"),
         costs=costs,
         golden_rule=golden_rule(dataset.of("instance"), subject),
+        observations=observations(dataset.of("instance"), looks),
         photos=[_report(photo) for photo in dataset.photos],
         problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
         dataset=dataset,

@@ -1,0 +1,88 @@
+"""The golden rule of captions, measured: what captions name stays free, what they do not name becomes the subject.
+
+python -m benchmarks.golden_rule [--steps 300] [--pictures 110] [--sheet out/golden_rule.png]
+
+Fourteen pictures of the demo's robot, all on one background, are trained twice: with the background in the captions
+and without. Then the robot is asked for on other backgrounds, of the base alone too, as a control. Figures: how often
+the asked background is obeyed, and how often the background of the photos comes instead, as the pocket judge sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import maquette
+from benchmarks.demo_quality import CFG_SCALE, STEPS, draw
+from maquette.families import load
+from maquette.families.pocket.judge import judge
+from maquette.formats import adapters
+from maquette.stages import demo_mascot
+from maquette.stages.generate import to_image
+from maquette.stages.grid import sheet
+
+SHARED = "green"  # the background of every photo
+KINDS = ("captioned", "not captioned")
+
+
+def write_photos(folder: Path, captioned: bool) -> None:
+    """The demo's fourteen poses, all on the shared background."""
+    folder.mkdir(parents=True)
+    for index, scene in enumerate(demo_mascot.SCENES):
+        demo_mascot.photo(index, SHARED).save(folder / f"robot-{index + 1:02}.png")
+        caption = scene.caption.rsplit(" on ", 1)[0] + (f" on a {SHARED} background" if captioned else "")
+        (folder / f"robot-{index + 1:02}.txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def train(folder: Path, captioned: bool, steps: int | None) -> adapters.Adapter:
+    write_photos(folder / "photos", captioned)
+    options = {"steps": steps} if steps else {}
+    result = maquette.train(
+        folder / "photos", subject=demo_mascot.SUBJECT, out=folder / "run", sample_prompts=[], **options
+    )
+    return adapters.load(result.file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--pictures", type=int, default=110)
+    parser.add_argument("--sheet", type=Path, default=Path("out/golden_rule.png"))
+    args = parser.parse_args()
+    base, court = load("pocket"), judge()
+    others = [colour for colour in demo_mascot.COLOURS if colour != SHARED]
+    asked = list(itertools.islice(itertools.cycle(others), args.pictures))
+    prompts = [f"a photo of {demo_mascot.SUBJECT} on {_a(colour)} background" for colour in asked]
+    rows: list[Image.Image] = []
+    print(f"{date.today()}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}", end=", ")
+    print(f"{len(prompts)} pictures, DDIM {STEPS} steps, CFG {CFG_SCALE:g}\n")
+    print(f"| background of the photos, {SHARED} | asked background obeyed | {SHARED} instead |\n|---|---|---|")
+    for kind in ("no LoRA", *KINDS):
+        texts, lora = [p.replace(demo_mascot.SUBJECT, "robot") for p in prompts], None
+        if kind in KINDS:
+            with tempfile.TemporaryDirectory() as folder:
+                texts, lora = prompts, train(Path(folder), kind == KINDS[0], args.steps)
+        pictures: Tensor = draw(base, texts, lora)  # (N, 3, 64, 64)
+        named = court.name_backgrounds(pictures)
+        obeyed = sum(a == b for a, b in zip(named, asked, strict=True)) / len(asked)
+        print(f"| {kind} | {obeyed:.0%} | {named.count(SHARED) / len(named):.0%} |", flush=True)
+        if kind in KINDS:
+            rows += [to_image(picture) for picture in pictures[: len(others)]]
+    args.sheet.parent.mkdir(parents=True, exist_ok=True)
+    columns = min(len(others), len(prompts))
+    sheet(rows, columns, labels_top=asked[:columns], labels_left=KINDS, zoom=2).save(args.sheet)
+
+
+def _a(colour: str) -> str:
+    return f"an {colour}" if colour[0] in "aeiou" else f"a {colour}"
+
+
+if __name__ == "__main__":
+    main()
