@@ -1,15 +1,43 @@
-"""Photos that tests build for themselves: good ones, odd ones, broken ones."""
+"""For every test: no network. Photos that tests build for themselves: good ones, odd ones, broken ones."""
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 MakeImage = Callable[..., Image.Image]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection and name look-up but those within this machine, which distributed training needs."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def checked_connect(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or _local(address[0]), f"a test tried to reach {address}"
+        connect(self, address)
+
+    def checked_look_up(host: Any, *rest: Any, **named: Any) -> Any:
+        assert host is None or _local(host), f"a test tried to look up {host}"
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", checked_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", checked_look_up)
+
+
+def _local(host: str | bytes) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name in ("localhost", socket.gethostname())
 
 
 def _quadrants(width: int = 80, height: int = 60) -> Image.Image:
