@@ -206,4 +206,4 @@ def test_what_an_embedding_cannot_do_is_refused(photos: Path, tmp_path: Path) ->
     with pytest.raises(MaquetteError, match="changes nothing but its own"):
         config(photos, tmp_path / "a", prior_preservation=True)
     with pytest.raises(MaquetteError, match="no caption says it"):
-        train.run(config(photos, tmp_path / "b", subject="ohwx cube"))
+        train.run(config(photos, tmp_path / "b", subject="zkw cube"))
