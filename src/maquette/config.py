@@ -199,8 +199,9 @@ class TrainConfig(StageConfig):
     prior_share: float = Field(default=1.0, gt=0, le=1)
     """Share of each batch that prior_preservation uses; 0.25 costs little time."""
 
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the frozen base; adapters stay fp32. auto: bf16 on CUDA and on CPUs that are fast with it."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the base; what learns stays fp32. auto: bf16 on CUDA and on CPUs that are fast with it.
+    fp16 (with a scaled loss) is for older GPUs."""
     save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Precision of the saved files."""
     device: str = "auto"

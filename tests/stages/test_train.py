@@ -99,10 +99,13 @@ VARIANTS: list[dict[str, Any]] = [
     {"method": "lokr", "factor": 2, "pyramid_noise_levels": 3, "scheduler": "restarts", "prior_preservation": True},
     {"method": "textual-inversion", "vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
     {"method": "pivotal", "vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "max_norm": 0.01},
+    {"dtype": "fp16", "batch_size": 1, "text_encoder": True},
 ]
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: c.get("optimizer", c.get("method", "plain")))
+@pytest.mark.parametrize(
+    "changes", VARIANTS, ids=lambda c: c.get("optimizer", c.get("method", c.get("dtype", "plain")))
+)
 def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     """Stopped twice, after steps 1 and 3, as another thread would do it."""
     if changes.get("optimizer") in ("prodigy", "schedule-free-adamw"):

@@ -290,7 +290,7 @@ class _Diffusers(_Writer):
         if config.scheduler == "restarts":
             self.add("lr_num_cycles", config.scheduler_cycles)
         self.add("adam_weight_decay", config.weight_decay)
-        self.add("mixed_precision", "no" if config.dtype == "fp32" else "bf16")
+        self.add("mixed_precision", {"fp32": "no", "fp16": "fp16"}.get(config.dtype, "bf16"))
         if config.text_encoder:
             self.add("train_text_encoder")
         if config.reg is not None:

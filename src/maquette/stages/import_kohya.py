@@ -248,9 +248,6 @@ class _Reader:
         value = str(self.left.pop(theirs))
         if value.lower() in words:
             self.made[ours] = words[value.lower()]
-        elif ours == "dtype":  # fp16: bf16 has its speed without its overflows
-            self.made["dtype"] = "bf16"
-            self.no_equal.append(f"{theirs} = {value}: bf16 instead")
         else:
             raise MaquetteError(f"{self.path}: {theirs} = {value} has no equal here; known are {', '.join(words)}.")
 

@@ -76,7 +76,7 @@ WORDS = {  # values of another name
         "lr_scheduler",
         {"constant": "constant", "linear": "linear", "cosine": "cosine", "restarts": "cosine_with_restarts"},
     ),
-    "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16"}),
+    "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}),
     "save_dtype": ("save_precision", {"fp16": "fp16", "bf16": "bf16", "fp32": "float"}),
 }
 # What an option that is not given means to Kohya's trainer, where maquette means something else.

@@ -128,7 +128,7 @@ def _restore(folder: RunFolder, job: Job) -> int:
     found = state.latest(folder)
     if found is None:
         return 0
-    state.load(found[1], job.attached, job.optimizer, job.average)
+    state.load(found[1], job.attached, job.optimizer, job.average, job.scale)
     return found[0]
 
 
@@ -226,10 +226,12 @@ class _Training:
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
         loss, self.stop = self.crew.add_up(job.parameters, loss, self.cancel.is_set())
+        job.scale.undo(job.parameters)
         norm = learning.gradient_norm(job.parameters)
         value = float(loss)
         if not torch.isfinite(loss + norm):
-            self._refuse(step, batches)
+            if not job.scale.lower(loss):  # float16 overflows now and then, until the scale fits
+                self._refuse(step, batches)
         else:
             if self.config.max_grad_norm:
                 learning.shorten(job.parameters, norm, self.config.max_grad_norm)
@@ -237,6 +239,7 @@ class _Training:
             if job.average is not None:
                 job.average.update()
             self.refused = False
+            job.scale.keep()
         self.training_seconds += time.perf_counter() - began
         self.seen += self.config.batch_size or 1
         self._tell(step + 1, value, float(norm), (self.config.learning_rate or 0.0) * factor)
@@ -288,7 +291,8 @@ class _Training:
     def _save_state(self, step: int) -> None:
         self.crew.collect(self.job.optimizer)
         if self.crew.leads:
-            state.save(self.folder, step, self.job.attached, self.job.optimizer, self.job.average)
+            job = self.job
+            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale)
 
     def _finish(self) -> TrainResult:
         """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""

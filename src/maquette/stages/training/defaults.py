@@ -36,6 +36,7 @@ POCKET = Recipe(171, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False, embedding_learn
 STABLE_DIFFUSION = Recipe(110, 700, 4000, 1e-4, 1, 4, 7.0, buckets=True, embedding_learning_rate=2e-3)
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_REPLAYED = 4  # sample prompts made from the subject
 
 
@@ -59,7 +60,7 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str, device: torch.device, method: str) -> torch.dtype:
     """ "auto" is bf16 on CUDA and on CPUs with instructions for it, where it is several times faster; else fp32."""
     if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+        return DTYPES[name]
     if device.type == "cuda":
         return torch.bfloat16
     frozen = METHODS[method].product != "model"  # learning weights would be cast anew at every step
@@ -89,7 +90,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "save_every_steps": config.save_every_steps or max(1, math.ceil(steps / 4)),
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
-            "dtype": "bf16" if dtype == torch.bfloat16 else "fp32",
+            "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),
             "photos": config.photos.expanduser().resolve(),  # so that the run can be gone on with from any folder
             "reg": config.reg and config.reg.expanduser().resolve(),
             "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),

@@ -31,6 +31,7 @@ from . import defaults, inpainting, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
 from .objective import Objective
 from .prior import Prior
+from .scaling import LossScale
 from .texts import Texts
 
 LATENT_CHANNELS = 4
@@ -52,13 +53,14 @@ class Job:
     instance: PhotoSet
     regularization: PhotoSet | None
     prior: Prior | None
+    scale: LossScale
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [p for group in self.attached.parameter_groups().values() for p in group]
 
     def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
-        """Compute a step's gradients. Returns its mean loss () and the photos seen."""
+        """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen."""
         config = self.config
         random = generator(config.seed, "step", step)
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
@@ -68,18 +70,23 @@ class Job:
         batches = self.instance.batches(step, size, parts, random)
         for batch in batches:
             told = _sized(self.texts(batch.captions), batch)
-            total += _backward(self.objective.losses(batch, told, random).sum() / size)
+            total += self._backward(self.objective.losses(batch, told, random).sum() / size)
             if self.prior is not None:
                 held, prompts = self.prior.part(batch, random)
                 now, original = _sized(self.texts(prompts), held), _sized(self.texts.original(prompts), held)
                 drift = self.objective.drift(held, now, original, self.attached, random)
-                total += _backward(drift.sum() * (len(batch) / len(held)) / size * config.prior_loss_weight)
+                total += self._backward(drift.sum() * (len(batch) / len(held)) / size * config.prior_loss_weight)
         if self.regularization is not None:
             for batch in self.regularization.batches(step, size, parts, random):
                 told = _sized(self.texts(batch.captions), batch)
                 losses = self.objective.losses(batch, told, random)
-                total += _backward(losses.sum() / size * config.prior_loss_weight)
+                total += self._backward(losses.sum() / size * config.prior_loss_weight)
         return total, batches
+
+    def _backward(self, loss: Tensor) -> Tensor:
+        if loss.requires_grad:  # not where all of a batch's photos are another process's
+            (loss * self.scale.value if self.scale.active else loss).backward()
+        return loss.detach()
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
@@ -97,12 +104,6 @@ def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
     """SDXL, the family with a pooled vector, is also told how each photo was cut; inpainting bases, what is masked."""
     sizes = None if conditioning.pooled is None else batch.sizes
     return replace(conditioning, time_ids=sizes, concat=batch.concat)
-
-
-def _backward(loss: Tensor) -> Tensor:
-    if loss.requires_grad:  # not where all of a batch's photos are another process's
-        loss.backward()
-    return loss.detach()
 
 
 def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, int], None]) -> Job:
@@ -138,7 +139,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             masks = None if extra is None else [extra[i] for i in chosen]
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout, masks)
-    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in bf16 by autocast
+    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
     own_words = methods.METHODS[config.method].embedding
     computing = base if whole else _computing(base, dtype, config.text_encoder or own_words)
     if own_words:
@@ -162,7 +163,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     objective = Objective(config, computing)
     return Job(
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
-        sets.get("class"), prior,
+        sets.get("class"), prior, LossScale(config.dtype == "fp16"),
     )  # fmt: skip
 
 

@@ -62,10 +62,10 @@ class Objective:
         return self._compare(self._predict(x_t, t, conditioning), target, t, None)
 
     def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """The model's output, float32. Weights that are float32 in a bf16 run are cast for each use."""
+        """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
         weight = next(self.base.unet.parameters())
-        casts = self.config.dtype == "bf16" and weight.dtype == torch.float32
-        with torch.autocast(weight.device.type, torch.bfloat16, enabled=casts):
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.dtype)
+        with torch.autocast(weight.device.type, half, enabled=half is not None and weight.dtype == torch.float32):
             return self.base.predict(x_t, t, conditioning).float()
 
     def _noised(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,13 +19,19 @@ from ...formats import safetensors
 from ...methods.base import Attached
 from ...run import RunFolder, write_json
 from .learning import Average
+from .scaling import LossScale
 
 KEPT = 2  # states kept: the last, and the one before until the last is proven
 VERSION = 1
 
 
 def save(
-    run: RunFolder, step: int, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None
+    run: RunFolder,
+    step: int,
+    attached: Attached,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+    scale: LossScale,
 ) -> Path:
     """Write the state after `step` steps and forget all but the last two."""
     folder = run.state(step)
@@ -38,7 +44,8 @@ def save(
         safetensors.save(kept, folder / "average.safetensors", {"count": str(average.count)})
     files = {file.name: safetensors.file_sha256(file) for file in sorted(folder.iterdir()) if file.suffix != ".part"}
     files.pop("manifest.json", None)
-    write_json(folder / "manifest.json", {"version": VERSION, "step": step, "files": files})
+    told = {"version": VERSION, "step": step, "files": files, "loss_scale": scale.state()}
+    write_json(folder / "manifest.json", told)
     for old in sorted(run.state(0).parent.iterdir())[:-KEPT]:
         shutil.rmtree(old)
     return folder
@@ -71,8 +78,11 @@ def _whole(folder: Path) -> int | None:
     return int(manifest["step"]) if intact else None
 
 
-def load(folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+def load(
+    folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None, scale: LossScale
+) -> None:
     """Put a state back into freshly made parts of the same kind."""
+    scale.load_state(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("loss_scale", {}))
     attached.load_state(safetensors.load(folder / "adapter.safetensors"))
     values = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     optimizer.load_state_dict(_unflatten(safetensors.load(folder / "optimizer.safetensors"), values))
