@@ -77,6 +77,8 @@ class TrainConfig(StageConfig):
     """Photos per step, over all processes; otherwise 8 on pocket, 4 on CUDA, 1 on a CPU."""
     gradient_accumulation: Count = 1
     """Parts in which a step's photos are computed, to save memory; the result is the same."""
+    gradient_checkpointing: bool = False
+    """Compute each block twice instead of remembering its inner values: much less memory, the same result, slower."""
     resolution: int | None = Field(default=None, ge=16, multiple_of=8)
     """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
     buckets: bool | None = None

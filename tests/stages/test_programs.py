@@ -26,6 +26,7 @@ ROUNDS: list[dict[str, Any]] = [
     {"method": "locon", "conv_rank": 8, "conv_alpha": 4.0, "rank_dropout": 0.1, "module_dropout": 0.2, "dropout": 0.3},
     {"method": "dora", "lora_plus_ratio": 4.0, "max_norm": 1.0, "gradient_accumulation": 2},
     {"method": "loha", "optimizer": "prodigy", "learning_rate": 1.0, "weight_decay": 0.1, "scheduler": "constant"},
+    {"dtype": "fp16", "gradient_checkpointing": True},
     {"method": "lokr", "factor": 4, "optimizer": "lion", "scheduler": "restarts", "scheduler_cycles": 5},
     {"scheduler": "linear", "warmup_steps": 100, "max_grad_norm": 0.5, "save_dtype": "fp32", "dtype": "fp32"},
     {"caption_prefix": "art, ", "caption_suffix": ", best", "caption_wildcards": True, "shuffle_captions": True,

@@ -316,19 +316,6 @@ def test_a_data_set_file_sets_what_the_user_did_not(photos: Path, tmp_path: Path
     assert json.loads((tmp_path / "disc/dataset.json").read_text())["photos"][0]["repeats"] == 2
 
 
-def test_out_of_memory_says_what_to_change(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.stages.training.objective import Objective
-
-    def full(*args: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(Objective, "losses", full)
-    with pytest.raises(MaquetteError, match=r"2 photos at once; .*--set gradient_accumulation=2"):
-        train.run(config(photos, tmp_path / "a"))
-    with pytest.raises(MaquetteError, match=r"lower resolution"):
-        train.run(config(photos, tmp_path / "b", gradient_accumulation=2))
-
-
 def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from maquette.stages.training import job
 

@@ -214,7 +214,8 @@ class AdaptedLayers:
                 raise MaquetteError(f"{name} already carries an adapter; detach it before attaching another.")
             device = weight_of(layer).device
             self._layers[name] = layer
-            self._wrapped[name] = AdaptedLayer(layer, make(name, layer).to(device))
+            adapter = make(name, layer)
+            self._wrapped[name] = AdaptedLayer(layer, adapter if device.type == "cpu" else adapter.to(device))
         self._put(self._wrapped)
 
     def _put(self, layers: Mapping[str, nn.Module]) -> None:

@@ -28,6 +28,7 @@ DIFFUSERS = {  # the options of examples/dreambooth
     "resolution": "resolution",
     "steps": "max_train_steps",
     "gradient_accumulation": "gradient_accumulation_steps",
+    "gradient_checkpointing": "gradient_checkpointing",
     "learning_rate": "learning_rate",
     "warmup_steps": "lr_warmup_steps",
     "max_grad_norm": "max_grad_norm",
@@ -267,7 +268,8 @@ class _Diffusers(_Writer):
             self.add("instance_prompt", f"a photo of {config.subject}")
         for ours, theirs in DIFFUSERS.items():
             self.told.add(ours)
-            if (value := getattr(config, ours)) is not None:
+            value = getattr(config, ours)
+            if value is not None and value is not False:
                 self.add(theirs, value)
         self.add("train_batch_size", max(1, (config.batch_size or 1) // config.gradient_accumulation))
         self._rest()

@@ -10,6 +10,7 @@ SAME = {
     "steps": "max_train_steps",
     "epochs": "max_train_epochs",
     "gradient_accumulation": "gradient_accumulation_steps",
+    "gradient_checkpointing": "gradient_checkpointing",
     "flip": "flip_aug",
     "rank": "network_dim",
     "alpha": "network_alpha",
@@ -95,7 +96,7 @@ THEIR_DEFAULTS: dict[str, Any] = {
 }
 # How they compute, not what: maquette decides these itself.
 NEEDLESS = {
-    "xformers", "sdpa", "mem_eff_attn", "gradient_checkpointing", "cache_latents", "cache_latents_to_disk",
+    "xformers", "sdpa", "mem_eff_attn", "cache_latents", "cache_latents_to_disk",
     "cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk", "max_data_loader_n_workers",
     "persistent_data_loader_workers", "save_model_as", "logging_dir", "lowram", "highvram", "vae_batch_size",
     "caption_extension", "no_half_vae", "output_config", "max_token_length", "network_module", "v2",

@@ -20,7 +20,7 @@ from ..data.dataset import manifest
 from ..errors import MaquetteError
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from . import report
-from .training import learning, state
+from .training import learning, memory, state
 from .training.checkpoint import author
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, photo_names, prepare
@@ -112,7 +112,14 @@ def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: List
     """The job, made ready in the first process before the others, which then find the photos encoded."""
     if not crew.leads:
         crew.wait()
-    job = prepare(config, cache_folder(folder.path.parent), _progress(on_event))
+    try:
+        job = prepare(config, cache_folder(folder.path.parent), _progress(on_event))
+    except RuntimeError as error:
+        if not memory.exhausted(error):
+            raise
+        raise MaquetteError(
+            "The memory does not suffice to open the base and to encode the largest photo; lower resolution."
+        ) from error
     require_enough(job.config.batch_size or 1, crew.size)
     job.objective.share = crew.share()
     if methods.METHODS[config.method].product == "model":
@@ -137,8 +144,8 @@ def _progress(on_event: Listener) -> Any:
 
 
 FREE_TO_CHANGE = {
-    "steps", "save_every_steps", "keep_last", "keep_steps", "trackers",
-    "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
+    "steps", "gradient_accumulation", "gradient_checkpointing", "save_every_steps", "keep_last", "keep_steps",
+    "trackers", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
 }  # fmt: skip
 
 
@@ -162,16 +169,6 @@ def _refuse_other_photos(folder: RunFolder, job: Job) -> None:
         raise MaquetteError(
             f"The photos have changed since {folder.path} began ({name}); put them back, or start a new run."
         )
-
-
-def _memory_advice(config: TrainConfig) -> str:
-    size = config.batch_size or 1
-    if config.gradient_accumulation < size:
-        return (
-            f"The memory does not suffice for {size // config.gradient_accumulation} photos at once; compute a step in "
-            f"parts, with the same result: --set gradient_accumulation={min(size, 2 * config.gradient_accumulation)}."
-        )
-    return "The memory does not suffice for one photo at a time; lower resolution, or use --set dtype=bf16."
 
 
 class _Training:
@@ -200,8 +197,10 @@ class _Training:
         while step < self.steps:
             try:
                 self._step(step)
-            except torch.OutOfMemoryError as error:
-                raise MaquetteError(_memory_advice(self.config)) from error
+            except RuntimeError as error:
+                if not memory.exhausted(error):
+                    raise
+                raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
             step += 1
             self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
             if step % (self.config.save_every_steps or step) == 0 or step == self.steps or self.stop:

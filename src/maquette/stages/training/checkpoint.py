@@ -142,7 +142,7 @@ class Author:
         return {
             "batch_size_per_device": config.batch_size,
             "num_validation_images": 0,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": config.gradient_checkpointing,
             "full_fp16": False,
             "fp8_base": False,
             "fp8_base_unet": False,

@@ -151,6 +151,8 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     texts = Texts(computing, prompts, config.clip_skip, _live(config, computing))  # before the adapters are attached
     tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
     attached = _attach(config, computing, word)
+    if config.gradient_checkpointing:
+        computing.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     computing.tokenizers = tokenizers
     if config.from_lora is not None:
         start_from(config.from_lora, attached)
@@ -269,14 +271,18 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
         else {}
     )
     if method.product != "model":
-        layers = config.layers or method.layers
-        text_encoder = config.text_encoder and method.product == "adapter"
-        return {**words, **(_ranked(config, targets(computing, layers, text_encoder)) if layers else {})}
+        return {**words, **unet_slots(config, computing, config.text_encoder and method.product == "adapter")}
     networks = nn.ModuleDict({"unet": computing.unet})
     if config.text_encoder:
         for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
             networks[prefix.removeprefix("lora_")] = encoder
     return {name: (networks, name) for name in networks}
+
+
+def unet_slots(config: TrainConfig, base: BaseModel, text_encoder: bool = False) -> Slots:
+    """The layers of the UNet, and with `text_encoder` of that too, that the method adapts."""
+    layers = config.layers or methods.METHODS[config.method].layers
+    return _ranked(config, targets(base, layers, text_encoder)) if layers else {}
 
 
 def start_from(file: Path, attached: Attached) -> None:
