@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PER_NUMBER = 12  # bytes of a number that learns: itself and AdamW's two moments; its gradient is counted in the pass
 GIGA = 1e9
+LATENT_CHANNELS, EXTRA = 4, 5  # what is denoised, and what inpainting bases are shown besides
 
 
 def exhausted(error: Exception) -> bool:
@@ -90,12 +91,12 @@ def pass_bytes(job: Job, photos: int, height: int, width: int, checkpointing: bo
     told = job.texts.original([""])
     with FakeTensorMode():
         learned = _pretended(job, checkpointing)
-        kind = job.base.unet.config
-        x = torch.empty(photos, kind.in_channels - (5 if kind.in_channels == 9 else 0), height, width)
+        inpainting = job.base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
+        x = torch.empty(photos, LATENT_CHANNELS, height, width)
         tokens = torch.empty(photos, *told.tokens.shape[1:], requires_grad=True)
         pooled = None if told.pooled is None else torch.empty(photos, *told.pooled.shape[1:])
         sizes = None if pooled is None else torch.empty(photos, 6)
-        concat = torch.empty(photos, 5, height, width) if kind.in_channels == 9 else None
+        concat = torch.empty(photos, EXTRA, height, width) if inpainting else None
         conditioning = Conditioning(tokens, pooled, sizes, concat)
         half = DTYPES[job.config.dtype]
         casts = half != torch.float32 and next(learned.unet.parameters()).dtype == torch.float32
