@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..errors import MaquetteError
 from . import quick_import
-from .clip_text import ClipText, ClipTextConfig, ClipTextWithProjection
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
@@ -38,9 +37,15 @@ def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
-    """CLIP's text encoder on the meta device, with or without the projection of its pooled vector."""
+    """transformers' CLIPTextModel, or CLIPTextModelWithProjection, on the meta device."""
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    known = {key: value for key, value in config.items() if key not in ("architectures", "dtype", "torch_dtype")}
+    text_config = CLIPTextConfig(**known)
+    text_config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        return (ClipTextWithProjection if projection else ClipText)(ClipTextConfig.of(config))
+        return (CLIPTextModelWithProjection if projection else CLIPTextModel)(text_config)
 
 
 def _from_config(network: Any, config: Mapping[str, Any]) -> nn.Module:
@@ -72,4 +77,8 @@ def fill(
         for name, tensor in tensors.items()
     }
     module.load_state_dict(ready, assign=True)
+    for owner in module.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.is_meta:  # CLIP's position_ids: not in the file, always 0 … 76
+                setattr(owner, name, torch.arange(buffer.numel(), device=device).reshape(buffer.shape))
     return module.requires_grad_(False).eval()
