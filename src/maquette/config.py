@@ -213,6 +213,8 @@ class TrainConfig(StageConfig):
 
     save_every_steps: Count | None = None
     """Steps between checkpoints; otherwise a quarter of the run."""
+    save_every_epochs: Count | None = None
+    """Instead: a checkpoint each time that all photos times repeats have been seen so often."""
     keep_last: int = Field(default=0, ge=0)
     """Keep only so many checkpoints, the newest; 0 keeps all."""
     keep_steps: list[Count] = []
@@ -234,6 +236,8 @@ class TrainConfig(StageConfig):
     def _agree(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
+        if self.save_every_steps is not None and self.save_every_epochs is not None:
+            raise ValueError("give save_every_steps or save_every_epochs, not both")
         if self.min_timestep >= self.max_timestep:
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:

@@ -27,6 +27,7 @@ ROUNDS: list[dict[str, Any]] = [
     {"method": "dora", "lora_plus_ratio": 4.0, "max_norm": 1.0, "gradient_accumulation": 2},
     {"method": "loha", "optimizer": "prodigy", "learning_rate": 1.0, "weight_decay": 0.1, "scheduler": "constant"},
     {"dtype": "fp16", "gradient_checkpointing": True},
+    {"save_every_steps": None, "save_every_epochs": 2, "keep_last": 3},
     {"method": "lokr", "factor": 4, "optimizer": "lion", "scheduler": "restarts", "scheduler_cycles": 5},
     {"scheduler": "linear", "warmup_steps": 100, "max_grad_norm": 0.5, "save_dtype": "fp32", "dtype": "fp32"},
     {"caption_prefix": "art, ", "caption_suffix": ", best", "caption_wildcards": True, "shuffle_captions": True,
@@ -128,13 +129,12 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
         "rank": 32, "alpha": 16.0, "conv_rank": 8, "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
         "epochs": 10, "batch_size": 2, "optimizer": "adamw8bit", "dtype": "fp16", "save_dtype": "fp16", "seed": 42,
         "scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
-        "scheduler_cycles": 1,
+        "scheduler_cycles": 1, "save_every_epochs": 1,
     }  # fmt: skip
     assert found.config == expected
     assert found.needless == ["cache_latents", "network_module", "xformers"]
     assert found.no_equal == [
-        "network_args block_dims=1,2", "save_every_n_epochs = 1",
-        "fancy_option = 3"
+        "network_args block_dims=1,2", "fancy_option = 3"
     ]  # fmt: skip
 
 

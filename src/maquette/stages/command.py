@@ -133,6 +133,8 @@ class _Kohya(_Writer):
         self.add("save_model_as", "safetensors")
         if config.keep_last and config.save_every_steps:
             self.add("save_last_n_steps", config.keep_last * config.save_every_steps)
+        elif config.keep_last and config.save_every_epochs:
+            self.add("save_last_n_epochs", config.keep_last * config.save_every_epochs)
         self._samples()
         if config.trackers:
             self.add("log_with", "all" if len(config.trackers) == 2 else config.trackers[0])
@@ -245,6 +247,8 @@ class _Kohya(_Writer):
         self.files.append(("prompts.txt", "\n".join(lines)))
         self.add("sample_prompts", "prompts.txt")
         self.add("sample_sampler", "ddim")
+        if config.save_every_epochs:
+            return self.add("sample_every_n_epochs", config.save_every_epochs)
         self.add("sample_every_n_steps", config.save_every_steps or config.steps or 100)
 
 

@@ -213,6 +213,8 @@ class _Reader:
         if (rate := self.left.pop("learning_rate", None)) is not None:
             self.made["learning_rate"] = rate
             self.made["text_encoder_learning_rate"] = rate
+        if self.left.get("save_every_n_steps") and self.left.get("save_every_n_epochs"):
+            self.no_equal.append(f"save_every_n_epochs = {self.left.pop('save_every_n_epochs')}: besides steps")
         for ours, theirs in SAME.items():
             if theirs in self.left:
                 self.made[ours] = self.left.pop(theirs)
@@ -268,13 +270,15 @@ class _Reader:
             )
         elif name is not None:
             self.made["out"] = f"runs/{name}"
-        window = self.left.pop("save_last_n_steps", None)
-        if window is not None and self.made.get("save_every_steps"):
-            self.made["keep_last"] = max(1, int(window) // int(self.made["save_every_steps"]))
+        for unit in ("steps", "epochs"):
+            window, every = self.left.pop(f"save_last_n_{unit}", None), self.made.get(f"save_every_{unit}")
+            if window is not None and every:
+                self.made["keep_last"] = max(1, int(window) // int(every))
 
     def _samples(self) -> None:
         source = self.left.pop("sample_prompts", None)
         self.left.pop("sample_every_n_steps", None)
+        self.left.pop("sample_every_n_epochs", None)
         self.left.pop("sample_at_first", None)
         self.left.pop("sample_sampler", None)
         if source is None:

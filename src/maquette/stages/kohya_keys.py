@@ -46,6 +46,7 @@ SAME = {
     "prior_loss_weight": "prior_loss_weight",
     "clip_skip": "clip_skip",
     "save_every_steps": "save_every_n_steps",
+    "save_every_epochs": "save_every_n_epochs",
     "base": "pretrained_model_name_or_path",
     "vae": "vae",
     "reg": "reg_data_dir",

@@ -144,13 +144,16 @@ def _progress(on_event: Listener) -> Any:
 
 
 FREE_TO_CHANGE = {
-    "steps", "gradient_accumulation", "gradient_checkpointing", "save_every_steps", "keep_last", "keep_steps",
-    "trackers", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
+    "steps", "gradient_accumulation", "gradient_checkpointing", "save_every_steps", "save_every_epochs",
+    "keep_last", "keep_steps", "trackers", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
 }  # fmt: skip
 
 
 def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    changed = TrainConfig.parse(config.model_dump(exclude_none=True) | changes, "the command line")
+    before = config.model_dump(exclude_none=True)
+    if changes.keys() & {"save_every_steps", "save_every_epochs"}:  # one takes the other's place
+        before = {key: value for key, value in before.items() if not key.startswith("save_every_")}
+    changed = TrainConfig.parse(before | changes, "the command line")
     fixed = [key for key in changes if key not in FREE_TO_CHANGE and getattr(changed, key) != getattr(config, key)]
     if fixed:
         allowed = ", ".join(sorted(FREE_TO_CHANGE))
@@ -203,7 +206,7 @@ class _Training:
                 raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
             step += 1
             self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
-            if step % (self.config.save_every_steps or step) == 0 or step == self.steps or self.stop:
+            if self.job.saves_after(step) or step == self.steps or self.stop:
                 self._save(step)
             if self.stop and step < self.steps:
                 return self._result(step, "stopped")
@@ -328,7 +331,7 @@ class _Training:
     def _expect_room(self) -> None:
         """Refuse to start a run whose files cannot all be written."""
         weights = sum(value.numel() for value in self.job.attached.state().values())
-        saves = -(-self.steps // (self.config.save_every_steps or self.steps))
+        saves = sum(self.job.saves_after(step) for step in range(1, self.steps)) + 1
         kept = min(saves, self.config.keep_last or saves) + 1
         self._need_room(weights * (kept * 2 + 3 * 12))
 

@@ -140,6 +140,17 @@ def test_kept_checkpoints(photos: Path, tmp_path: Path) -> None:
     assert "ss_training_finished_at" in safetensors.read_metadata(result.checkpoints[0])
 
 
+def test_checkpoints_by_epochs(photos: Path, tmp_path: Path) -> None:
+    """Three photos, two a step: epochs end in steps 2, 3, 5 and 6; every second one is saved, and the last step."""
+    values = {**VALUES, "steps": 7, "save_every_epochs": 2}
+    result = maquette.train(photos, out=tmp_path / "disc", **values)
+    assert [Path(file).stem for file in result.checkpoints] == ["disc-000003", "disc-000006", "disc-000007"]
+    again = maquette.resume(tmp_path / "disc", steps=9, save_every_steps=1)
+    assert [Path(file).stem[-2:] for file in again.checkpoints] == ["03", "06", "07", "08", "09"]
+    with pytest.raises(maquette.MaquetteError, match="give save_every_steps or save_every_epochs"):
+        TrainConfig.parse({"photos": photos, "save_every_epochs": 1, "save_every_steps": 1})
+
+
 def test_the_file_tells_what_kohyas_would_and_no_folder(photos: Path, tmp_path: Path) -> None:
     result = maquette.train(
         photos, out=tmp_path / "disc", **{**VALUES, "sample_prompts": ["zkw disc"], "sample_steps": 1, "steps": 1}

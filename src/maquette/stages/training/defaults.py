@@ -87,7 +87,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "steps": steps,
             "epochs": None,
             "alpha": float(config.rank if config.alpha is None else config.alpha),
-            "save_every_steps": config.save_every_steps or max(1, math.ceil(steps / 4)),
+            "save_every_steps": None if config.save_every_epochs else config.save_every_steps or math.ceil(steps / 4),
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
             "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),

@@ -59,6 +59,14 @@ class Job:
     def parameters(self) -> list[nn.Parameter]:
         return [p for group in self.attached.parameter_groups().values() for p in group]
 
+    def saves_after(self, step: int) -> bool:
+        """Whether a checkpoint is due after so many steps."""
+        config = self.config
+        if config.save_every_epochs is None:
+            return step % (config.save_every_steps or step) == 0
+        seen, epochs = (config.batch_size or 1), config.save_every_epochs * self.dataset.samples("instance")
+        return step * seen // epochs > (step - 1) * seen // epochs
+
     def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
         """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen."""
         config = self.config
