@@ -255,8 +255,7 @@ class TrainConfig(StageConfig):
         useless = {
             "dreambooth": (*rankless, "layers", "conv_rank", "rank_stabilized"),
             "textual-inversion": (*rankless, "layers", "conv_rank", "rank_stabilized", "text_encoder"),
-            "loha": ("dropout", "rank_dropout"),
-            "lokr": ("dropout", "rank_dropout"),
+            "loha": ("dropout",),  # its product has no inner values
             "pivotal": ("from_lora",),
         }
         for key in useless.get(self.method, ()):

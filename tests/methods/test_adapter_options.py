@@ -1,5 +1,6 @@
 """Ranks by block, max-norm, dropouts, and beginning from an existing file."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,7 +95,7 @@ def test_module_dropout_gives_the_bare_layer(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "key", "value"),
-    [("loha", "rank_dropout", 0.5), ("dreambooth", "dropout", 0.1), ("textual-inversion", "max_norm", 1.0)],
+    [("loha", "dropout", 0.5), ("dreambooth", "dropout", 0.1), ("textual-inversion", "max_norm", 1.0)],
 )
 def test_options_without_effect_are_refused(method: str, key: str, value: float) -> None:
     with pytest.raises(MaquetteError, match=f"{key} has no effect on the method {method}"):
@@ -128,6 +129,33 @@ def test_rank_dropout_drops_whole_components_by_hand() -> None:
     state = made.state()
     down, up = state[f"{NAMES[0]}.lora_down.weight"], state[f"{NAMES[0]}.lora_up.weight"]
     torch.testing.assert_close(seen, wrapped.layer(x) + (x @ down.T * kept) @ up.T * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("method", "dropouts"),
+    [("lora", {"dropout": 0.5}), ("dora", {"rank_dropout": 0.5}), ("loha", {"rank_dropout": 0.5}),
+     ("lokr", {"rank_dropout": 0.5}), ("lokr", {"dropout": 0.5}), ("lokr", {"dropout": 0.5, "rank": 100})],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
+def test_dropouts_keep_the_mean_and_end_with_training(method: str, dropouts: dict[str, float], name: str) -> None:
+    holder, made = attached(method, **{"factor": 2, "rank": 1} | dropouts)
+    wrapped = getattr(holder, name)
+    x = torch.randn(1, 6) if isinstance(wrapped.layer, nn.Linear) else torch.randn(1, 6, 5, 5)
+    with torch.no_grad():
+        drawn = torch.stack([wrapped(x) for _ in range(4000)])
+        wrapped.eval()
+        whole = wrapped(x)
+    spread = drawn.std(0).max()
+    assert spread > 0.05
+    assert (drawn.mean(0) - whole).abs().max() < 5 * spread / 4000**0.5
+    torch.testing.assert_close(whole, _folded(wrapped, made.delta(name))(x), atol=1e-5, rtol=1e-5)
+
+
+def _folded(wrapped: Any, delta: torch.Tensor) -> nn.Module:
+    layer: nn.Module = copy.deepcopy(wrapped.layer)
+    layer.weight.data += delta  # type: ignore[operator, union-attr]
+    return layer
 
 
 def test_lora_plus_teaches_the_up_matrices_faster() -> None:

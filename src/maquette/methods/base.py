@@ -30,8 +30,8 @@ class MethodSpec:
     alpha: float | None = None
     conv_rank: int | None = None
     conv_alpha: float | None = None
-    dropout: float = 0.0  # of each inner value
-    rank_dropout: float = 0.0  # of each of the rank's components, per sample
+    dropout: float = 0.0  # of each inner value; LoHa has none
+    rank_dropout: float = 0.0  # of each of the rank's components, per sample (LoHa: per step)
     module_dropout: float = 0.0  # of the whole adapter of a layer
     rank_stabilized: bool = False  # scale alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
     magnitude: bool = False  # DoRA: learn the magnitude of the weights apart from their direction (arXiv 2402.09353)
@@ -129,6 +129,18 @@ def seeded(seed: int, name: str) -> torch.Generator:
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
     """Kaiming uniform with a = sqrt(5), the usual start of a LoRA's down matrix: U(-1, 1) / sqrt(fan_in)."""
     return (torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5
+
+
+def drop(inner: Tensor, rank_axis: int, dropout: float, rank_dropout: float) -> Tensor:
+    """Drop values (any shape, samples along axis 0) and, for each sample, whole components of the rank."""
+    if dropout:
+        inner = nn.functional.dropout(inner, dropout)
+    if rank_dropout:
+        shape = [1] * inner.ndim
+        shape[0], shape[rank_axis] = inner.shape[0], inner.shape[rank_axis]
+        kept = torch.rand(shape, device=inner.device) >= rank_dropout
+        inner = inner * kept.to(inner.dtype) / (1.0 - rank_dropout)
+    return inner
 
 
 class LayerAdapter(nn.Module):

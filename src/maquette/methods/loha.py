@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, run_layer, seeded, weight_of
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, run_layer, seeded, weight_of
 
 
 class Hadamard(torch.autograd.Function):
@@ -40,7 +40,7 @@ class LoHaLayer(LayerAdapter):
         weight = weight_of(layer)
         rank, self.alpha = spec.for_layer(layer)
         self.scale = self.alpha / (rank**0.5 if spec.rank_stabilized else rank)
-        self.rank, self.module_dropout = rank, spec.module_dropout
+        self.rank, self.rank_dropout, self.module_dropout = rank, spec.rank_dropout, spec.module_dropout
         rows, columns = weight.shape[0], weight[0].numel()
         self.hada_w1_a = nn.Parameter(torch.randn(rows, rank, generator=generator) * 0.1)
         self.hada_w1_b = nn.Parameter(torch.randn(rank, columns, generator=generator))
@@ -50,12 +50,17 @@ class LoHaLayer(LayerAdapter):
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
             return layer(x)
-        weight = (weight_of(layer) + self.delta(layer)).to(x.dtype)
+        first = self.hada_w1_a
+        if self.rank_dropout and self.training:
+            first = drop(first[None], 2, 0.0, self.rank_dropout)[0]
+        weight = (weight_of(layer) + self._product(first, layer)).to(x.dtype)
         return run_layer(layer, x, weight)
 
     def delta(self, layer: nn.Module) -> Tensor:
-        factors = (self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b)
-        product: Tensor = Hadamard.apply(*factors, self.scale)
+        return self._product(self.hada_w1_a, layer)
+
+    def _product(self, first: Tensor, layer: nn.Module) -> Tensor:
+        product: Tensor = Hadamard.apply(first, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b, self.scale)
         return product.reshape(weight_of(layer).shape)
 
     def factors(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, seeded, uniform, weight_of
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, uniform, weight_of
 
 
 def split(size: int, factor: int) -> tuple[int, int]:
@@ -39,6 +39,7 @@ class LoKrLayer(LayerAdapter):
             self.alpha = float(self.rank)  # readers scale by alpha / rank only where there is a rank
         self.scale = self.alpha / (self.rank**0.5 if spec.rank_stabilized and not self.whole else self.rank)
         self.sizes, self.module_dropout = (a, b, c, d), spec.module_dropout
+        self.dropout, self.rank_dropout = spec.dropout, spec.rank_dropout
         self.lokr_w1 = nn.Parameter(uniform((a, b), b, generator))
         if self.whole:
             self.lokr_w2 = nn.Parameter(torch.zeros(c, d, *self.kernel))
@@ -60,8 +61,8 @@ class LoKrLayer(LayerAdapter):
         table = x.unflatten(-1, (b, d))
         if self.whole:
             inner = F.linear(table, self.lokr_w2.to(x.dtype))  # (..., b, c)
-            return (w1 @ inner).flatten(-2)
-        inner = w1 @ F.linear(table, self.lokr_w2_b.to(x.dtype))  # (..., a, r)
+            return (w1 @ self._drop(inner, -1)).flatten(-2)
+        inner = w1 @ self._drop(F.linear(table, self.lokr_w2_b.to(x.dtype)), -1)  # (..., a, r)
         return F.linear(inner, self.lokr_w2_a.to(x.dtype)).flatten(-2)
 
     def _convolve(self, x: Tensor, layer: nn.Conv2d, w1: Tensor) -> Tensor:
@@ -70,11 +71,17 @@ class LoKrLayer(LayerAdapter):
         rows = x.unflatten(1, (b, d)).flatten(0, 1)  # (B b, d, h, w)
         padding: tuple[int, ...] = layer.padding  # type: ignore[assignment]
         inner = F.conv2d(rows, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation)
-        inner = inner.unflatten(0, (-1, b))  # (B, b, c or r, h, w)
+        inner = self._drop(inner.unflatten(0, (-1, b)), 2)  # (B, b, c or r, h, w)
         mixed = (w1 @ inner.flatten(2)).reshape(inner.shape[0] * a, *inner.shape[2:])  # (B a, c or r, h, w)
         if not self.whole:
             mixed = F.conv2d(mixed, self.lokr_w2_a.to(x.dtype)[:, :, None, None])
         return mixed.unflatten(0, (-1, a)).flatten(1, 2)  # (B, a c, h, w)
+
+    def _drop(self, inner: Tensor, rank_axis: int) -> Tensor:
+        """A whole second factor has no rank: only its single values drop."""
+        return (
+            drop(inner, rank_axis, self.dropout, 0.0 if self.whole else self.rank_dropout) if self.training else inner
+        )
 
     def delta(self, layer: nn.Module) -> Tensor:
         w2 = self.lokr_w2.flatten(1) if self.whole else self.lokr_w2_a @ self.lokr_w2_b

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, seeded, uniform, weight_of
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, uniform, weight_of
 
 
 class LoRALayer(LayerAdapter):
@@ -47,16 +47,7 @@ class LoRALayer(LayerAdapter):
         return F.linear(self._drop(F.linear(x, down), -1), up)
 
     def _drop(self, inner: Tensor, rank_axis: int) -> Tensor:
-        if not self.training:
-            return inner
-        if self.dropout:
-            inner = F.dropout(inner, self.dropout)
-        if self.rank_dropout:
-            shape = [1] * inner.ndim
-            shape[0], shape[rank_axis] = inner.shape[0], inner.shape[rank_axis]
-            kept = torch.rand(shape, device=inner.device) >= self.rank_dropout
-            inner = inner * kept.to(inner.dtype) / (1.0 - self.rank_dropout)
-        return inner
+        return drop(inner, rank_axis, self.dropout, self.rank_dropout) if self.training else inner
 
     def product(self) -> Tensor:
         """s B A, float32, in the weight's shape."""
