@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import MaquetteError
-from . import hub, modules
+from . import hub, modules, quick_import
 from .base import BaseModel
 from .checkpoint import Checkpoint, read, read_folder
 from .detect import FAMILY_NAMES
@@ -44,6 +44,7 @@ def load(
     return build(checkpoint, dtype, device)
 
 
+@quick_import.without_collection()
 def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device = "cpu") -> BaseModel:
     """Networks from a checkpoint. SDXL's own VAE overflows in float16 and stays float32 then, unless it says it is
     safe.

@@ -213,11 +213,9 @@ class _Training:
         return self._finish()
 
     def _draw_missing(self, start: int) -> None:
-        """The base's pictures, or those of the checkpoint after which an earlier part of the run was killed."""
+        """The pictures of the checkpoint after which an earlier part of the run was killed."""
         file = self.folder.checkpoint(start)
-        if start == 0:
-            self.sampler.base()
-        elif file.exists() and not (self.folder.samples(start) / "prompts.json").exists():
+        if start and file.exists() and not (self.folder.samples(start) / "prompts.json").exists():
             self.sampler.checkpoint(start, file)
 
     def _step(self, step: int) -> None:

@@ -34,12 +34,10 @@ class Sampler:
         if self.prompts:
             check_size(job.base, self.size, self.size)
 
-    def base(self) -> None:
-        """What the base draws before any training, as step 0."""
-        self._draw(0, None)
-
     def checkpoint(self, step: int, file: Path) -> None:
-        """Pictures of a saved file."""
+        """Pictures of a saved file; before the first, what the base draws without it, as step 0."""
+        if _prompts(self.folder.samples(0)) != self.prompts:
+            self._draw(0, None)
         self._draw(step, file)
 
     def preview(self, step: int, target: Path) -> None:
