@@ -50,7 +50,7 @@ class LoHaLayer(LayerAdapter):
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
             return layer(x)
-        first = self.hada_w1_a
+        first: Tensor = self.hada_w1_a
         if self.rank_dropout and self.training:
             first = drop(first[None], 2, 0.0, self.rank_dropout)[0]
         weight = (weight_of(layer) + self._product(first, layer)).to(x.dtype)

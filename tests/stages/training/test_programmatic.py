@@ -18,8 +18,16 @@ VALUES: dict[str, Any] = {
     "subject": "zkw disc", "batch_size": 2, "rank": 2, "dtype": "fp32", "steps": 4, "sample_prompts": [],
 }  # fmt: skip
 
-# Written by Kohya's trainer for every LoRA (times, hashes of its own program and validation splits aside).
+# Written by Kohya's trainer for every LoRA (times, and the commit of its own program, aside).
 KOHYA = [
+    "session_id",
+    "huber_scale",
+    "validation_seed",
+    "validation_split",
+    "max_validation_steps",
+    "validate_every_n_epochs",
+    "validate_every_n_steps",
+    "resize_interpolation",
     "output_name",
     "learning_rate",
     "text_encoder_lr",
@@ -166,6 +174,80 @@ def test_the_file_tells_what_kohyas_would_and_no_folder(photos: Path, tmp_path: 
     assert card["activation text"] == "zkw disc" and card["preferred weight"] == 1.0 and card["sd version"] == "Unknown"
     with Image.open(Path(result.file).with_suffix(".png")) as preview:
         assert preview.size == (64, 64)
+
+
+def test_the_file_tells_of_repeats_tags_and_the_network(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make_photos(photos / "5_zkw disc", 2)
+    make_photos(photos / "1_zkw disc", 1)
+    for file in photos.glob("*/*.txt"):
+        file.write_text("zkw disc, yellow")
+    make_photos(tmp_path / "reg", 2)
+    values = {**VALUES, "steps": 1, "method": "dora", "reg": tmp_path / "reg", "timestamps": True, "batch_size": 4}
+    result = maquette.train(photos, out=tmp_path / "disc", **values, gradient_accumulation=2)
+    assert result.file
+    facts = {key: value for key, value in safetensors.read_metadata(result.file).items() if key.startswith("ss_")}
+    one, five = {"n_repeats": 1, "img_count": 1}, {"n_repeats": 5, "img_count": 2}
+    assert json.loads(facts["ss_dataset_dirs"]) == {"zkw disc": one, "5_zkw disc": five}
+    tags = {"yellow": 2, "zkw disc": 2}
+    assert json.loads(facts["ss_tag_frequency"]) == {"zkw disc": {t: 1 for t in tags}, "5_zkw disc": tags}
+    assert json.loads(facts["ss_reg_dataset_dirs"]) == {"class": {"n_repeats": 1, "img_count": 2}}
+    assert (facts["ss_num_train_images"], facts["ss_num_reg_images"]) == ("11", "2")
+    assert (facts["ss_total_batch_size"], facts["ss_batch_size_per_device"]) == ("4", "2")
+    assert json.loads(facts["ss_network_args"]) == {"algo": "lora", "dora_wd": "True", "wd_on_output": "False"}
+    assert facts["ss_network_module"] == "lycoris.kohya"
+    assert 0 <= float(facts["ss_training_finished_at"]) - float(facts["ss_training_started_at"]) < 600
+
+
+class Tracked:
+    """Stands for a wandb run, and remembers."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, Any] = {}
+        self.logged: list[tuple[dict[str, Any], int]] = []
+        self.finished = 0
+
+    def init(self, **how: Any) -> "Tracked":
+        self.begun = how
+        return self
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.logged.append((values, step))
+
+    def finish(self) -> None:
+        self.finished += 1
+
+    @staticmethod
+    def Image(path: str, caption: str) -> tuple[str, str]:
+        return Path(path).name, caption
+
+
+def test_wandb_gets_numbers_pictures_and_no_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    tracked = Tracked()
+    monkeypatch.setitem(sys.modules, "wandb", tracked)
+    values = {**VALUES, "steps": 2, "sample_prompts": ["zkw disc"], "sample_steps": 1, "save_every_steps": 2}
+    maquette.train(photos, out=tmp_path / "disc", **values, trackers=["wandb"])
+    assert tracked.begun["name"] == "disc" and tracked.begun["config"]["rank"] == 2 and tracked.finished == 1
+    assert "secret-folder" not in json.dumps(tracked.begun["config"])
+    lines = [json.loads(line) for line in (tmp_path / "disc/metrics.jsonl").open()]
+    numbers = [(values["train/loss"], step) for values, step in tracked.logged if "train/loss" in values]
+    assert numbers == [(line["loss"], line["step"]) for line in lines]
+    assert [(values["samples"], step) for values, step in tracked.logged if "samples" in values][-1] == (
+        [("0.png", "zkw disc")], 2,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="broken"):
+        maquette.resume(tmp_path / "disc", _break, steps=3)
+    assert tracked.finished == 2  # whatever happens
+
+
+def _break(event: Event) -> None:
+    if event.kind == "metric":
+        raise RuntimeError("broken")
 
 
 def test_tensorboard_shows_what_the_metrics_file_has(photos: Path, tmp_path: Path) -> None:
