@@ -2,6 +2,7 @@
 
 import json
 import threading
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,9 @@ def test_the_file_tells_of_repeats_tags_and_the_network(tmp_path: Path) -> None:
 
 
 class Tracked:
-    """Stands for a wandb run, and remembers."""
+    """Stands for wandb and its run, and remembers."""
+
+    __spec__ = ModuleSpec("wandb", None)  # other libraries ask whether wandb is there
 
     def __init__(self) -> None:
         self.begun: dict[str, Any] = {}
@@ -234,6 +237,7 @@ def test_wandb_gets_numbers_pictures_and_no_folder(
     maquette.train(photos, out=tmp_path / "disc", **values, trackers=["wandb"])
     assert tracked.begun["name"] == "disc" and tracked.begun["config"]["rank"] == 2 and tracked.finished == 1
     assert "secret-folder" not in json.dumps(tracked.begun["config"])
+    identity = tracked.begun["id"]
     lines = [json.loads(line) for line in (tmp_path / "disc/metrics.jsonl").open()]
     numbers = [(values["train/loss"], step) for values, step in tracked.logged if "train/loss" in values]
     assert numbers == [(line["loss"], line["step"]) for line in lines]
@@ -243,6 +247,7 @@ def test_wandb_gets_numbers_pictures_and_no_folder(
     with pytest.raises(RuntimeError, match="broken"):
         maquette.resume(tmp_path / "disc", _break, steps=3)
     assert tracked.finished == 2  # whatever happens
+    assert tracked.begun["id"] == identity and tracked.begun["resume"] == "allow"
 
 
 def _break(event: Event) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ...config import TrainConfig
 from ...errors import MaquetteError
-from ...run import Event, Listener, RunFolder
+from ...run import Event, Listener, RunFolder, write_text
 
 NUMBERS = ("loss", "gradient_norm", "learning_rate", "images_per_second")
 
@@ -60,13 +61,22 @@ def _tensorboard(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
 
 @contextmanager
 def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
-    """One W&B run by the run's name. Where it goes follows from wandb's own settings, such as WANDB_MODE=offline."""
+    """One W&B run by the run's name, which a resumed run goes on with.
+
+    Where it goes follows from wandb's own settings, such as WANDB_MODE=offline.
+    """
     try:
         import wandb
     except ImportError as error:
         raise MaquetteError("The tracker wandb needs its package: pip install 'maquette[wandb]'.") from error
     settings = config.model_dump(mode="json", exclude={"photos", "out", "reg", "base"})
-    tracked = wandb.init(project="maquette", name=folder.name, dir=str(folder.path), config=settings)
+    identity = folder.path / "wandb.id"
+    if not identity.exists():
+        write_text(identity, uuid.uuid4().hex[:16])
+    tracked = wandb.init(
+        project="maquette", name=folder.name, dir=str(folder.path), config=settings, id=identity.read_text(),
+        resume="allow",
+    )  # fmt: skip
 
     def tell(event: Event) -> None:
         if event.kind == "metric":
