@@ -1,9 +1,10 @@
 """LoRA or DreamBooth? Every method learns the demonstration's mascot from the same fourteen pictures, in as many steps.
 
 Each method leaves one result file, so that a stopped benchmark goes on where it was; the table is printed from whatever
-is done. A result counts only for the pocket base it was made with.
+is done. A result counts only for the pocket base it was made with. With --rates each method learns at three learning
+rates first, so that none is judged by a rate that suits another; CASES has the rates that came out best.
 
-python -m benchmarks.methods [--only lora,dora] [--out out/methods] [--table]
+python -m benchmarks.methods [--rates] [--only "lora;dora"] [--out out/methods] [--table]
 """
 
 from __future__ import annotations
@@ -53,17 +54,36 @@ class Case:
 
 CASES = {
     "lora": Case("lora", {"learning_rate": 3e-3}),
+    "lora, class pictures": Case("lora", {"learning_rate": 3e-3}, class_pictures=True),
+    "lora, prior preservation": Case("lora", {"learning_rate": 3e-3, "prior_preservation": True}),
     "locon": Case("locon", {"learning_rate": 3e-3}),
     "dora": Case("dora", {"learning_rate": 3e-3}),
-    "loha": Case("loha", {"learning_rate": 3e-3}),
+    "loha": Case("loha", {"learning_rate": 1e-3}),
     "lokr": Case("lokr", {"learning_rate": 3e-3}),
-    "dreambooth": Case("dreambooth", {"learning_rate": 2e-4}),
-    "dreambooth, class pictures": Case(
-        "dreambooth", {"learning_rate": 2e-4, "prior_loss_weight": 1.0}, class_pictures=True
-    ),
+    "dreambooth": Case("dreambooth", {"learning_rate": 5e-4}),
+    "dreambooth, class pictures": Case("dreambooth", {"learning_rate": 5e-4}, class_pictures=True),
     "textual-inversion": Case("textual-inversion", {"embedding_learning_rate": 1e-2}),
     "pivotal": Case("pivotal", {"learning_rate": 3e-3, "embedding_learning_rate": 1e-2}),
 }
+RATES = {
+    "lora": (1e-3, 3e-3, 9e-3),
+    "locon": (1e-3, 3e-3, 9e-3),
+    "dora": (1e-3, 3e-3, 9e-3),
+    "loha": (3e-4, 1e-3, 3e-3),
+    "lokr": (3e-3, 9e-3, 2.7e-2),
+    "dreambooth": (1.5e-4, 5e-4, 1.5e-3),
+    "textual-inversion": (3e-3, 1e-2, 3e-2),
+}
+
+
+def trials() -> dict[str, Case]:
+    """Every method at each of its rates."""
+    key = {"textual-inversion": "embedding_learning_rate"}
+    return {
+        f"{method} at {rate:g}": Case(method, {key.get(method, "learning_rate"): rate})
+        for method, rates in RATES.items()
+        for rate in rates
+    }
 
 
 def run_case(case: Case, folder: Path, photos: Path) -> tuple[dict[str, Any], Path]:
@@ -103,10 +123,10 @@ def opened(base: BaseModel, method: str, file: Path) -> AbstractContextManager[A
     return apply_loras(base, [(adapters.load(file), 1.0, 1.0)])
 
 
-def measure(base: BaseModel, probe: Probe, court: Judge) -> tuple[dict[str, float], Tensor]:
+def measure(base: BaseModel, probe: Probe, court: Judge, pictures: int) -> tuple[dict[str, float], Tensor]:
     """Figures of a model that is in place: how often the mascot is drawn, and what else changed."""
-    unseen = list(itertools.islice(itertools.cycle(demo_mascot.COLOURS_UNSEEN), PICTURES))
-    few = PICTURES // 2
+    unseen = list(itertools.islice(itertools.cycle(demo_mascot.COLOURS_UNSEEN), pictures))
+    few = pictures // 2
     subject = draw(base, [f"a photo of {demo_mascot.SUBJECT} on a {c} background" for c in unseen])
     word = draw(base, [f"a photo of a robot on a {c} background" for c in unseen[:few]])
     wanted = list(itertools.islice(itertools.cycle(NEIGHBOURS), few))
@@ -115,7 +135,7 @@ def measure(base: BaseModel, probe: Probe, court: Judge) -> tuple[dict[str, floa
     )
     return {
         "mascot": probe.share(subject),
-        "likeness": likeness(base, court, subject[:SHOWN]),
+        "likeness": likeness(base, court, subject),
         "background": _agree(court.name_backgrounds(subject), unseen),
         "leak": probe.share(word),
         "others": _agree(court.name_objects(others), wanted),
@@ -123,16 +143,15 @@ def measure(base: BaseModel, probe: Probe, court: Judge) -> tuple[dict[str, floa
 
 
 def likeness(base: BaseModel, court: Judge, pictures: Tensor) -> float:
-    """Mean cosine, as the image tower sees them, of the first pictures and mascots drawn by code on the same grounds.
+    """Mean cosine, as the image tower sees them, of pictures and mascots drawn by code on the same backgrounds.
 
     Finer than the probe, which only tells mascots from ordinary objects. Both went through the base's VAE.
     """
-    cosines = []
-    for i, (picture, colour) in enumerate(zip(pictures, itertools.cycle(demo_mascot.COLOURS_UNSEEN), strict=False)):
-        drawn = to_pixels([demo_mascot.fresh(1000 + 20 * i + k, colour, 64) for k in range(8)])
-        real = court.embed(base.decode(base.encode_images(drawn * 2 - 1)[0]))
-        cosines.append((court.embed(picture[None]) @ real.T).mean().item())
-    return float(np.mean(cosines))
+    colours = demo_mascot.COLOURS_UNSEEN
+    drawn = [to_pixels([demo_mascot.fresh(1000 + 20 * i + k, c, 64) for k in range(8)]) for i, c in enumerate(colours)]
+    real = [court.embed(base.decode(base.encode_images(pixels * 2 - 1)[0])) for pixels in drawn]
+    seen = court.embed(pictures)
+    return float(np.mean([(row @ real[i % len(real)].T).mean().item() for i, row in enumerate(seen)]))
 
 
 def _agree(seen: list[str], wanted: list[str]) -> float:
@@ -149,37 +168,34 @@ def keep(folder: Path, name: str, result: dict[str, Any], pictures: Tensor) -> N
     part.replace(folder / f"{name}.json")
 
 
-def done(folder: Path, base: BaseModel) -> dict[str, dict[str, Any]]:
+def done(folder: Path, base: BaseModel, cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
     """Results that were made with this base and these settings."""
     found = {}
-    for name in ("base", *CASES):
+    for name in ("base", *cases):
         file = folder / f"{name}.json"
         if file.exists():
             result = json.loads(file.read_text())
-            if result["key"] == key_of(base, name):
+            if result["key"] == key_of(base, cases.get(name)):
                 found[name] = result
     return found
 
 
-def key_of(base: BaseModel, name: str) -> str:
+def key_of(base: BaseModel, case: Case | None) -> str:
     """What a result depends on."""
-    return hashlib.sha256(f"{base.content_hash} {STEPS} {PICTURES} {CASES.get(name)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{base.content_hash} {STEPS} {PICTURES} {case}".encode()).hexdigest()[:16]
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
+    """One row per method. Speeds are in the result files only: they say something on an idle machine alone."""
     lines = [
-        "| method | file | training | images/s | likeness | mascot drawn | background kept "
-        "| leak into the class word | other objects right |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | file | likeness | mascot drawn | background kept | leak into the class word "
+        "| other objects right |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, r in results.items():
-        made = (
-            f"{_size(r['bytes'])} | {r['seconds']:.0f} s | {r['images_per_second']:.1f}"
-            if "bytes" in r
-            else "– | – | –"
-        )
+        size = _size(r["bytes"]) if "bytes" in r else "–"
         shares = " | ".join(f"{r[key]:.0%}" for key in ("mascot", "background", "leak", "others"))
-        lines.append(f"| {name} | {made} | {r['likeness']:.2f} | {shares} |")
+        lines.append(f"| {name} | {size} | {r['likeness']:.2f} | {shares} |")
     return "\n".join(lines)
 
 
@@ -195,20 +211,32 @@ def picture(folder: Path, results: dict[str, dict[str, Any]], target: Path) -> N
     sheet(images, SHOWN, tops, list(results), zoom=2).save(target)
 
 
+def rate_table(results: dict[str, dict[str, Any]]) -> str:
+    """Likeness and, in brackets, other objects right, at each rate of each method."""
+    lines = ["| method | low | middle | high |", "|---|---|---|---|"]
+    for method, rates in RATES.items():
+        cells = []
+        for rate in rates:
+            r = results.get(f"{method} at {rate:g}")
+            cells.append(f"{rate:g}: {r['likeness']:.2f} ({r['others']:.0%})" if r else f"{rate:g}: –")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 @torch.no_grad()
 def _base_result(base: BaseModel, court: Judge, folder: Path) -> None:
-    figures, pictures = measure(base, Probe(court, base), court)
-    keep(folder, "base", {"key": key_of(base, "base"), **figures}, pictures)
+    figures, pictures = measure(base, Probe(court, base), court, PICTURES)
+    keep(folder, "base", {"key": key_of(base, None), **figures}, pictures)
 
 
-def bench(name: str, folder: Path) -> None:
-    """One case, from photos to figures."""
+def bench(name: str, case: Case | None, folder: Path, pictures: int) -> None:
+    """One case, from photos to figures; without a case, the base's own."""
     base, court = load("pocket"), judge()
-    if name == "base":
+    if case is None:
         return _base_result(base, court, folder)
     photos = folder / "photos"
     demo_mascot.write_photos(photos)
-    case, began = CASES[name], time.perf_counter()
+    began = time.perf_counter()
     trained, file = run_case(case, folder / "runs" / name.replace(", ", "-").replace(" ", "-"), photos)
     probe = Probe(court, base)
     if METHODS[case.method].product == "model":
@@ -216,9 +244,9 @@ def bench(name: str, folder: Path) -> None:
     else:
         model, inside = base, opened(base, case.method, file)
     with inside, torch.no_grad():
-        figures, pictures = measure(model, probe, court)
-    result = {"key": key_of(base, name), "threads": torch.get_num_threads(), **trained, **figures}
-    keep(folder, name, result, pictures)
+        figures, shown = measure(model, probe, court, pictures)
+    result = {"key": key_of(base, case), "threads": torch.get_num_threads(), **trained, **figures}
+    keep(folder, name, result, shown)
     print(f"{name}: {figures}, {time.perf_counter() - began:.0f} s", flush=True)
     return None
 
@@ -226,18 +254,21 @@ def bench(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="cases, with ; between them")
+    parser.add_argument("--rates", action="store_true", help="each method at three rates instead")
     parser.add_argument("--out", type=Path, default=Path("out/methods"))
     parser.add_argument("--sheet", type=Path, default=Path("out/methods.png"))
     parser.add_argument("--table", action="store_true", help="train nothing, print what is done")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    chosen = args.only.split(";") if args.only else ["base", *CASES]
+    cases = trials() if args.rates else CASES
+    chosen = args.only.split(";") if args.only else [*cases] if args.rates else ["base", *cases]
     for name in chosen:
-        if not args.table and name not in done(args.out, load("pocket")):
-            bench(name, args.out)
-    results = done(args.out, load("pocket"))
-    print(f"{date.today()}, torch {torch.__version__}, {STEPS} steps of 8 pictures\n\n{table(results)}")
-    if results:
+        if not args.table and name not in done(args.out, load("pocket"), cases):
+            bench(name, cases.get(name), args.out, PICTURES * 2 // 3 if args.rates else PICTURES)
+    results = done(args.out, load("pocket"), cases)
+    told = rate_table(results) if args.rates else table(results)
+    print(f"{date.today()}, torch {torch.__version__}, {STEPS} steps of 8 pictures\n\n{told}")
+    if results and not args.rates:
         picture(args.out, results, args.sheet)
 
 

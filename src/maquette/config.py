@@ -162,8 +162,8 @@ class TrainConfig(StageConfig):
     """The loss counts only where photos are not transparent."""
     caption_dropout: Fraction = 0.0
     """Share of captions replaced by nothing, so that guidance keeps its meaning."""
-    min_snr_gamma: float = Field(default=5.0, ge=0)
-    """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off."""
+    min_snr_gamma: float | None = Field(default=None, ge=0)
+    """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off. Otherwise 5, for textual-inversion 0."""
     debiased: bool = False
     """Weigh timesteps by the debiased estimation loss."""
     noise_offset: float = Field(default=0.0, ge=0)

@@ -17,7 +17,7 @@ RUN: dict[str, Any] = {
     "photos": "photos", "subject": "zkw robot", "base": "sd15.safetensors", "out": "runs/zkw", "steps": 1400,
     "repeats": 2, "batch_size": 4, "resolution": 512, "buckets": True, "rank": 16, "alpha": 8.0,
     "learning_rate": 1e-4, "save_every_steps": 350, "sample_prompts": ["zkw robot, on a beach", "a robot"],
-    "sample_cfg_scale": 7.0, "dtype": "bf16",
+    "sample_cfg_scale": 7.0, "dtype": "bf16", "min_snr_gamma": 5.0,
 }  # fmt: skip
 
 ROUNDS: list[dict[str, Any]] = [

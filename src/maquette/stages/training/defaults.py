@@ -84,6 +84,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "learning_rate": learning_rate,
             "embedding_learning_rate": embedding_rate,
             "text_encoder_learning_rate": config.text_encoder_learning_rate or learning_rate / 2,
+            "min_snr_gamma": min_snr_gamma(config),
             "steps": steps,
             "epochs": None,
             "alpha": float(config.rank if config.alpha is None else config.alpha),
@@ -96,6 +97,13 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
         }
     )
+
+
+def min_snr_gamma(config: TrainConfig) -> float:
+    """A word is learned from the noisy timesteps, whose loss min-SNR would take away where the base predicts v."""
+    if config.min_snr_gamma is not None:
+        return config.min_snr_gamma
+    return 0.0 if METHODS[config.method].product == "embedding" else 5.0
 
 
 def _steps(config: TrainConfig, family: Recipe, dataset: Dataset, batch_size: int) -> int:
