@@ -206,6 +206,9 @@ class TrainConfig(StageConfig):
     fp16 (with a scaled loss) is for older GPUs."""
     save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Precision of the saved files."""
+    deterministic: bool = False
+    """On CUDA: only operations that give the same bits each time, so that resumed runs end in the same bytes; slower.
+    On a CPU they always do."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     clip_skip: Count = 1

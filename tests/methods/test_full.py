@@ -76,3 +76,21 @@ def test_text_encoders_are_a_group_of_their_own() -> None:
     networks = network()
     made = attach("dreambooth", {"unet": (networks, "unet"), "te1": (network(), "unet")}, MethodSpec())
     assert set(made.parameter_groups()) == {"unet", "text_encoder"}
+
+
+def test_gradients_are_those_of_finite_differences_and_forward_is_that_of_folded_weights() -> None:
+    networks = network(torch.float64)
+    made = attach("dreambooth", {"unet": (networks, "unet")}, MethodSpec())
+    for p in networks.parameters():
+        p.data = p.data.double()
+    x, parameters = X.double(), tuple(made.parameter_groups()["unet"])
+    assert len(parameters) == 6
+    assert torch.autograd.gradcheck(lambda *_: networks["unet"](x).square().mean(), parameters, atol=1e-6)
+    moved = learned(network())
+    folded = network()["unet"]
+    for name, p in folded.named_parameters():
+        p.data += moved.delta(f"unet.{name}")
+    live = network()
+    again = attach("dreambooth", {"unet": (live, "unet")}, MethodSpec())
+    again.load_state(moved.state())
+    torch.testing.assert_close(live["unet"](X), folded(X), atol=1e-5, rtol=1e-5)

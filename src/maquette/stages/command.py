@@ -18,7 +18,7 @@ Program = Literal["kohya", "diffusers"]
 # Written by both, or without influence on the weights.
 SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps", "keep_steps", "sample_seed",
           "sample_steps", "sample_cfg_scale", "embedding_format", "text_encoder", "batch_size", "gradient_accumulation",
-          "repeats", "resolution", "trackers", "save_dtype"}  # fmt: skip
+          "repeats", "resolution", "trackers", "save_dtype", "deterministic"}  # fmt: skip
 FULL_NAMES = {"unet_lr": "learning_rate", "text_encoder_lr": "learning_rate_te"}  # of the scripts for whole models
 KOHYA_HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word",
                  "embedding_learning_rate"}  # fmt: skip

@@ -22,6 +22,7 @@ from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from . import report
 from .training import learning, memory, state
 from .training.checkpoint import author
+from .training.determinism import same_bits
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, photo_names, prepare
 from .training.room import intact
@@ -57,6 +58,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     Raises MaquetteError for everything that is the user's to mend.
     """
     with team(config.device) as crew, ExitStack() as held:
+        held.enter_context(same_bits(config.deterministic))
         on_event = on_event if crew.leads else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(crew.agree(str(named)))
@@ -86,6 +88,7 @@ def resume(
     config = TrainConfig.read(folder.config)
     changed = _changed(config, changes or {})
     with team(config.device) as crew, ExitStack() as held:
+        held.enter_context(same_bits(changed.deterministic))
         on_event = on_event if crew.leads else ignore
         if crew.leads:
             held.enter_context(folder.locked())

@@ -1,12 +1,14 @@
 """Training from a program: events, cancellation, trackers, and what the files tell other programs."""
 
 import json
+import os
 import threading
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from interrupted import make_photos
 from PIL import Image
 
@@ -224,6 +226,23 @@ class Tracked:
     @staticmethod
     def Image(path: str, caption: str) -> tuple[str, str]:
         return Path(path).name, caption
+
+
+def test_deterministic_mode_lasts_as_long_as_the_run(photos: Path, tmp_path: Path) -> None:
+    seen: list[tuple[bool, str | None]] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "metric":
+            seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+
+    files = []
+    for name, wanted in (("a", True), ("b", False)):
+        result = maquette.train(photos, listen, out=tmp_path / name / "disc", **VALUES, deterministic=wanted)
+        assert result.file
+        files.append(safetensors.load(result.file))
+    assert seen[0] == seen[3] == (True, ":4096:8") and seen[-1][0] is False
+    assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert all(torch.allclose(value, files[1][key]) for key, value in files[0].items())
 
 
 def test_wandb_gets_numbers_pictures_and_no_folder(

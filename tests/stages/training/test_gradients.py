@@ -1,0 +1,88 @@
+"""What a step adds up, by hand: photos, regularization pictures and the held class, each with its weight."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from maquette.config import TrainConfig
+from maquette.core.denoiser import Conditioning
+from maquette.data.buckets import crop_box
+from maquette.data.dataset import Photo
+from maquette.stages.training.batches import Batch, Latent, PhotoSet
+from maquette.stages.training.distributed import Share
+from maquette.stages.training.job import Job
+from maquette.stages.training.prior import Prior
+from maquette.stages.training.scaling import LossScale
+
+CAPTION = "a photo of zkw disc"
+PHOTOS, REG = [1.0, 2.0, 4.0, 9.0], [10.0, 30.0]  # what each picture's latent holds
+
+
+class Objective:
+    """A loss that is w times what the latent holds; the drift is w times a hundred."""
+
+    def __init__(self, w: nn.Parameter) -> None:
+        self.w, self.share = w, Share()
+
+    def losses(self, batch: Batch, *_: Any) -> torch.Tensor:
+        return self.w * batch.x0.mean((1, 2, 3))
+
+    def drift(self, batch: Batch, *_: Any) -> torch.Tensor:
+        return self.w * 100.0 * torch.ones(len(batch))
+
+
+class Texts:
+    def __call__(self, prompts: list[str]) -> Conditioning:
+        return Conditioning(torch.zeros(len(prompts), 77, 1))
+
+    original = __call__
+
+
+def pictures(values: list[float], stream: str) -> PhotoSet:
+    photos = [
+        Photo(Path(f"{i}"), f"{i}", "0" * 64, (64, 64), CAPTION, "subject", crop=crop_box((64, 64), (64, 64)))
+        for i in range(len(values))
+    ]
+    return PhotoSet(photos, [[Latent(torch.full((4, 2, 2), v), torch.zeros(4, 2, 2))] for v in values], 0, stream)
+
+
+def step(reg: bool = False, scale: bool = False, **settings: Any) -> tuple[float, float]:
+    """Loss and gradient of a step that sees every picture once; w is 3."""
+    config = TrainConfig.parse({"photos": "p", "batch_size": 4, **settings})
+    w = nn.Parameter(torch.tensor(3.0))
+    job = Job(
+        config=config, base=SimpleNamespace(device=torch.device("cpu")), computing=None, dataset=None,  # type: ignore[arg-type]
+        attached=None, optimizer=None, average=None, objective=Objective(w), texts=Texts(),  # type: ignore[arg-type]
+        instance=pictures(PHOTOS, "instance"), regularization=pictures(REG, "class") if reg else None,
+        prior=Prior.of(config, "zkw disc", [CAPTION]), scale=LossScale(scale),
+    )  # fmt: skip
+    loss, batches = job.gradients(0)
+    assert sum(len(batch) for batch in batches) == 4 and w.grad is not None
+    return loss.item(), w.grad.item()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+def test_parts_of_a_step_make_the_mean_of_all_photos(parts: int) -> None:
+    assert step(gradient_accumulation=parts) == pytest.approx((3 * 4.0, 4.0))  # (1 + 2 + 4 + 9) / 4
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_regularization_pictures_count_with_their_weight(weight: float) -> None:
+    expected = 4.0 + weight * 20.0  # (10 + 30) / 2, each seen twice
+    assert step(reg=True, prior_loss_weight=weight) == pytest.approx((3 * expected, expected))
+
+
+@pytest.mark.parametrize(("share", "parts"), [(1.0, 1), (0.25, 1), (0.5, 2)])
+def test_the_held_class_counts_with_its_weight_whatever_its_share(share: float, parts: int) -> None:
+    expected = 4.0 + 0.1 * 100.0
+    settings = {"prior_preservation": True, "prior_loss_weight": 0.1, "prior_share": share}
+    assert step(gradient_accumulation=parts, **settings) == pytest.approx((3 * expected, expected))
+
+
+def test_the_scale_is_in_the_gradient_and_not_in_the_loss() -> None:
+    loss, gradient = step(scale=True)
+    assert loss == 12.0 and gradient == 4.0 * 2**16
