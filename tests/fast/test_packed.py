@@ -1,0 +1,118 @@
+"""Packed layers compute what plain ones do, there and back, and become plain again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maquette.fast import packed
+from maquette.methods import attach
+from maquette.methods.base import MethodSpec
+
+LAYERS = {
+    "3x3": lambda: nn.Conv2d(80, 96, 3, padding=1),
+    "1x1": lambda: nn.Conv2d(256, 260, 1),
+    "5x3, uneven padding": lambda: nn.Conv2d(72, 64, (5, 3), padding=(1, 2), bias=False),
+    "linear": lambda: nn.Linear(256, 300),
+    "linear without bias": lambda: nn.Linear(300, 256, bias=False),
+}
+
+
+def input_of(layer: nn.Module, batch: int = 2, side: int = 6) -> Tensor:
+    width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+    shape = (batch, side, width) if isinstance(layer, nn.Linear) else (batch, width, side, side + 1)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+
+
+def there_and_back(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_(True)
+    y = layer(x)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
+    (y * weights).sum().backward()
+    return y.detach().float(), x.grad.float()
+
+
+def made(name: str, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    plain = LAYERS[name]().requires_grad_(False).to(dtype)
+    fast = nn.Sequential(copy.deepcopy(plain))
+    assert packed.install(fast) == 1 and type(fast[0]) is not type(plain)
+    return plain, fast[0]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_numbers_are_those_of_the_plain_layer(name: str) -> None:
+    plain, fast = made(name, torch.float32)
+    for batch, side in ((2, 6), (1, 9), (3, 4)):  # the layout is made for the first and serves all
+        x = input_of(plain, batch, side)
+        for mine, theirs in zip(there_and_back(fast, x), there_and_back(plain, x), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bf16_rounds_once(name: str) -> None:
+    """As far from the exact result as the plain layer in bf16 is."""
+    plain, fast = made(name, torch.bfloat16)
+    x = input_of(plain).bfloat16()
+    exact = there_and_back(copy.deepcopy(plain).double(), x.double())
+    for mine, theirs, right in zip(there_and_back(fast, x), there_and_back(plain, x), exact, strict=True):
+        assert (mine - right).abs().max() <= 1.5 * (theirs - right).abs().max() + 1e-3
+
+
+def test_what_cannot_be_packed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [
+        nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.Conv2d(256, 256, 3, groups=2),
+        nn.Conv2d(128, 128, 3, dilation=2),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"), nn.Conv2d(8, 8, 3), nn.Linear(8, 8),
+        nn.Linear(512, 512).double(), nn.Embedding(512, 512),
+    ]  # fmt: skip
+    network = nn.Sequential(*layers).requires_grad_(False)
+    assert packed.install(network) == 0
+    learning = nn.Sequential(nn.Linear(512, 512))
+    assert packed.install(learning) == 0
+    learning.requires_grad_(False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert packed.install(learning) == 0
+
+
+def test_what_does_not_fit_a_layout_is_computed_plainly() -> None:
+    plain, fast = made("linear", torch.float32)
+    x = input_of(plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fast(x), plain(x)) and fast(x).dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fast(x[..., :10])
+    assert fast(x[:0]).shape == plain(x[:0]).shape
+
+
+def test_layers_become_plain_again() -> None:
+    plain, fast = made("3x3", torch.float32)
+    network = nn.Sequential(fast)
+    fast(input_of(plain))
+    packed.remove(network)
+    assert type(fast) is nn.Conv2d and not hasattr(fast, "layouts")
+    assert torch.equal(fast(input_of(plain)), plain(input_of(plain)))
+
+
+@pytest.mark.parametrize("method", ["lora", "locon", "dora", "loha", "lokr"])
+def test_adapters_sit_on_packed_layers(method: str) -> None:
+    """Same outputs and gradients of the factors as on plain layers."""
+    results = []
+    for pack in (False, True):
+        torch.manual_seed(1)
+        network = nn.ModuleDict({"a": nn.Conv2d(80, 96, 3, padding=1), "b": nn.Linear(256, 300)}).requires_grad_(False)
+        if pack:
+            assert packed.install(network) == 2
+        inputs = {n: input_of(network[n]) for n in network}
+        attached = attach(method, {f"lora_unet_{n}": (network, n) for n in network}, MethodSpec(rank=4))
+        parameters = [p for group in attached.parameter_groups().values() for p in group]
+        with torch.no_grad():
+            for p in parameters:
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())) * 0.05)
+        loss = sum(network[n](inputs[n]).square().sum() for n in network)
+        results.append([loss, *torch.autograd.grad(loss, parameters)])
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
