@@ -18,6 +18,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -223,22 +224,28 @@ def rate_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+@cache
+def room() -> tuple[BaseModel, Judge, Probe]:
+    """The base and who judges, made once."""
+    base, court = load("pocket"), judge()
+    return base, court, Probe(court, base)
+
+
 @torch.no_grad()
-def _base_result(base: BaseModel, court: Judge, folder: Path) -> None:
-    figures, pictures = measure(base, Probe(court, base), court, PICTURES)
+def _base_result(base: BaseModel, court: Judge, probe: Probe, folder: Path) -> None:
+    figures, pictures = measure(base, probe, court, PICTURES)
     keep(folder, "base", {"key": key_of(base, None), **figures}, pictures)
 
 
 def bench(name: str, case: Case | None, folder: Path, pictures: int) -> None:
     """One case, from photos to figures; without a case, the base's own."""
-    base, court = load("pocket"), judge()
+    base, court, probe = room()
     if case is None:
-        return _base_result(base, court, folder)
+        return _base_result(base, court, probe, folder)
     photos = folder / "photos"
     demo_mascot.write_photos(photos)
     began = time.perf_counter()
     trained, file = run_case(case, folder / "runs" / name.replace(", ", "-").replace(" ", "-"), photos)
-    probe = Probe(court, base)
     if METHODS[case.method].product == "model":
         model, inside = load(str(file)), nullcontext()
     else:
