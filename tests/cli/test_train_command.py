@@ -79,6 +79,18 @@ def test_json_is_on_stdout_alone_and_a_toml_file_is_read(
     assert "seed = 3" in (out / "run.toml").read_text()
 
 
+@pytest.mark.parametrize(("method", "kind"), [("lora", "LoRA:"), ("textual-inversion", "Word:")])
+def test_the_last_lines_say_what_was_made(
+    method: str, kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject = ["--subject", "zkw box", "--method", method, "--set", "zero_terminal_snr=true"]
+    settings = [part for part in FAST if method == "lora" or part not in ("--rank", "2")]
+    assert call("train", photos, *subject, "--steps", 1, "--out", tmp_path / "box", *settings) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-2].split() == [kind, str(tmp_path / "box/box.safetensors")]
+    assert "zero_terminal_snr" not in told.err  # the pocket base predicts v: nothing to warn of
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_saves_says_how_to_go_on_and_goes_on(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "box"

@@ -221,6 +221,24 @@ def test_loss_that_is_not_finite_is_skipped_once_then_stops(
     assert all(t.isfinite().all() for t in kept.values())
 
 
+def test_zero_terminal_snr_is_warned_of_where_noise_is_predicted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maquette.stages.training import job
+
+    real = job.load
+
+    def predicting_noise(*args: Any, **kwargs: Any) -> Any:
+        base = real(*args, **kwargs)
+        base.scheduler_config = base.scheduler_config | {"prediction_type": "epsilon"}
+        return base
+
+    monkeypatch.setattr(job, "load", predicting_noise)
+    events: list[Event] = []
+    train.run(config(photos, tmp_path / "disc", steps=1, zero_terminal_snr=True), events.append)
+    assert [e.data["message"][:31] for e in events if e.kind == "warning"] == ["zero_terminal_snr with a base t"]
+
+
 def test_disk_without_room_stops_before_the_start(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,5 +133,6 @@ def _say(result: TrainResult) -> None:
         print(f"  maquette train --resume {result.run}")
         return
     print(f"{result.steps} steps in {speed}.")
-    print(f"LoRA:   {result.file}")
+    kind = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}[result.product]
+    print(f"{kind:7} {result.file}")
     print(f"Report: {result.report}")

@@ -37,6 +37,7 @@ class TrainResult:
     """A run: finished, or stopped early and ready to go on."""
 
     run: str
+    product: str  # what the file is: "adapter", "embedding" or "model"
     file: str | None  # the chosen checkpoint; None when stopped early
     report: str
     step: int
@@ -196,6 +197,11 @@ class _Training:
         """Train from `start` steps on to the end, or until told to stop."""
         for problem in self.job.dataset.left_out:
             self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
+        if self.config.zero_terminal_snr and self.job.objective.schedule.prediction_type == "epsilon":
+            message = (
+                "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
+            )
+            self.on_event(Event("warning", {"message": message}))
         if self.crew.leads:
             self._expect_room()
             self._draw_missing(start)
@@ -312,6 +318,7 @@ class _Training:
         last = [line["loss"] for line in self.folder.read_metrics()][-20:]
         result = TrainResult(
             run=str(self.folder.path),
+            product=methods.METHODS[self.config.method].product,
             file=str(self.folder.final) if status == "finished" else None,
             report=str(self.folder.report),
             step=step,
