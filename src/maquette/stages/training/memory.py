@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ from ...core.denoiser import Conditioning
 from .defaults import DTYPES
 
 if TYPE_CHECKING:
+    from ...config import TrainConfig
+    from ...families.base import BaseModel
     from .job import Job
 
 PER_NUMBER = 12  # bytes of a number that learns: itself and AdamW's two moments; its gradient is counted in the pass
@@ -81,50 +84,59 @@ def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Nee
     networks = {job.base.unet, job.base.vae, *job.base.text_encoders, job.computing.unet, *job.computing.text_encoders}
     learning = sum(p.numel() for p in job.parameters)
     frozen = _bytes(tensor for network in networks for tensor in network.parameters() if not tensor.requires_grad)
-    return Need(frozen, learning * PER_NUMBER, pass_bytes(job, photos, h, w, checkpointing))
+    step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
+    return Need(frozen, learning * PER_NUMBER, step)
 
 
-def pass_bytes(job: Job, photos: int, height: int, width: int, checkpointing: bool) -> int:
-    """Most bytes alive at once, besides the weights, in one pass over latents of height x width."""
+def pass_bytes(
+    base: BaseModel, config: TrainConfig, told: Conditioning, size: tuple[int, int, int], checkpointing: bool
+) -> int:
+    """Most bytes alive at once, besides the weights, in one pass of the base's UNet with the configuration's adapters.
+
+    Only the configuration of the UNet and the shapes of `told`, one prompt's conditioning, count; dtype must be chosen.
+    size: photos, and height and width of their latents.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    told = job.texts.original([""])
+    photos, height, width = size
+    half = DTYPES[config.dtype]
     with FakeTensorMode():
-        learned = _pretended(job, checkpointing)
-        inpainting = job.base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
+        base = _pretended(base, config, checkpointing)
+        inpainting = base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
         x = torch.empty(photos, LATENT_CHANNELS, height, width)
-        tokens = torch.empty(photos, *told.tokens.shape[1:], requires_grad=True)
-        pooled = None if told.pooled is None else torch.empty(photos, *told.pooled.shape[1:])
-        sizes = None if pooled is None else torch.empty(photos, 6)
-        concat = torch.empty(photos, EXTRA, height, width) if inpainting else None
-        conditioning = Conditioning(tokens, pooled, sizes, concat)
-        half = DTYPES[job.config.dtype]
-        casts = half != torch.float32 and next(learned.unet.parameters()).dtype == torch.float32
+        conditioning = Conditioning(
+            torch.empty(photos, *told.tokens.shape[1:], requires_grad=True),
+            None if told.pooled is None else torch.empty(photos, *told.pooled.shape[1:]),
+            None if told.pooled is None else torch.empty(photos, 6),
+            torch.empty(photos, EXTRA, height, width) if inpainting else None,
+        )
+        casts = half != torch.float32 and next(base.unet.parameters()).dtype == torch.float32
         with Peak() as peak:
             with torch.autocast("cpu", half if casts else torch.bfloat16, enabled=casts):
-                output = learned.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
+                output = base.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
             output.float().square().mean().backward()
     return peak.most
 
 
-def _pretended(job: Job, checkpointing: bool) -> Any:
-    """The run's base with a UNet of the same kind and the same adapters, none of which has contents."""
+def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
+    """The base with a UNet of the same kind and the configuration's adapters, none of which has contents."""
     from .job import unet_slots
 
-    config, method = job.config, methods.METHODS[job.config.method]
+    method = methods.METHODS[config.method]
     whole = method.product == "model"
     usual = torch.get_default_dtype()
     torch.set_default_dtype(
         usual if whole else DTYPES[config.dtype]
     )  # tensors without contents cannot be cast in place
     try:
-        unet: nn.Module = type(job.base.unet).from_config(job.base.unet.config)  # type: ignore[attr-defined]
+        unet: nn.Module = type(base.unet).from_config(base.unet.config)  # type: ignore[attr-defined]
     finally:
         torch.set_default_dtype(usual)
     unet.requires_grad_(whole)
     if checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
-    base = replace(job.computing, unet=unet)
+    base = copy.copy(base)
+    base.unet = unet
     if method.product == "adapter":
         spec = methods.base.MethodSpec(rank=config.rank, conv_rank=config.conv_rank, factor=config.factor)
         name = "lora" if method.embedding else config.method
