@@ -33,9 +33,9 @@ METHODS = {
     "lora": Method("lora"),
     "locon": Method("lora", ("attention", "feed_forward", "conv")),
     "dora": Method("lora", magnitude=True, network_module="lycoris.kohya"),
-    "loha": Method("loha", network_module="lycoris.kohya"),
+    "loha": Method("loha", rate=0.5, network_module="lycoris.kohya"),  # both products begin large, so it moves faster
     "lokr": Method("lokr", network_module="lycoris.kohya"),
-    "dreambooth": Method("full", (), product="model", rate=0.05),
+    "dreambooth": Method("full", (), product="model"),
     "textual-inversion": Method("textual_inversion", (), product="embedding", embedding=True),
     "pivotal": Method("textual_inversion", embedding=True),
 }
