@@ -92,6 +92,38 @@ def test_the_family_chooses_the_script() -> None:
     assert "--v2 " in told and "--v_parameterization " in told and "launch train_network.py" in told
 
 
+def test_checkpoints_kept_are_a_window_of_steps_there_and_a_number_of_epochs() -> None:
+    """sd-scripts keeps what is at most save_last_n_steps old, and save_last_n_epochs files."""
+    steps = command.command_for(TrainConfig.parse({**RUN, "save_every_steps": 10, "keep_last": 4}), "kohya").command
+    assert "--save_every_n_steps 10 " in steps and "--save_last_n_steps 30 " in steps
+    epochs = {**RUN, "save_every_steps": None, "save_every_epochs": 2, "keep_last": 4}
+    assert "--save_last_n_epochs 4 " in command.command_for(TrainConfig.parse(epochs), "kohya").command
+
+
+def test_sdxls_script_for_whole_models_has_a_rate_for_each_text_encoder(tmp_path: Path) -> None:
+    config = TrainConfig.parse(
+        {**RUN, "method": "dreambooth", "text_encoder": True, "text_encoder_learning_rate": 2e-6, "alpha": None}
+    )
+    told = command.command_for(config, "kohya", {"ss_base_model_version": "sdxl_base_v1-0"}).command
+    assert (
+        "launch sdxl_train.py" in told and "--learning_rate_te1 2e-06 " in told and "--learning_rate_te2 2e-06 " in told
+    )
+    (tmp_path / "a.sh").write_text(told)
+    assert import_kohya.run(tmp_path / "a.sh").config["text_encoder_learning_rate"] == 2e-6
+    (tmp_path / "b.sh").write_text(told.replace("te2 2e-06", "te2 1e-06"))
+    found = import_kohya.run(tmp_path / "b.sh")
+    assert found.no_equal == ["learning_rate_te2 = 1e-06: both text encoders learn at 2e-06"]
+
+
+def test_diffusers_words_are_learned_without_what_their_script_lacks() -> None:
+    made = command.command_for(
+        TrainConfig.parse({**RUN, "method": "textual-inversion", "rank": 16, "alpha": None}), "diffusers"
+    )
+    assert "textual_inversion.py" in made.command and "max_grad_norm" not in made.command
+    assert "--max_train_steps 1400" in made.command and "--resolution 512" in made.command
+    assert "max_grad_norm = 1.0: that script does not shorten gradients" in made.no_equal
+
+
 def test_diffusers_gets_its_own_options_and_says_what_is_lost() -> None:
     made = command.command_for(
         TrainConfig.parse({**RUN, "alpha": 16.0, "reg": "reg", "noise_offset": 0.1}), "diffusers"

@@ -19,7 +19,8 @@ Program = Literal["kohya", "diffusers"]
 SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps", "keep_steps", "sample_seed",
           "sample_steps", "sample_cfg_scale", "embedding_format", "text_encoder", "batch_size", "gradient_accumulation",
           "repeats", "resolution", "trackers", "save_dtype", "deterministic"}  # fmt: skip
-FULL_NAMES = {"unet_lr": "learning_rate", "text_encoder_lr": "learning_rate_te"}  # of the scripts for whole models
+FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
+FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
 KOHYA_HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word",
                  "embedding_learning_rate"}  # fmt: skip
 DIFFUSERS = {  # the options of examples/dreambooth
@@ -132,9 +133,9 @@ class _Kohya(_Writer):
         self.add("output_name", folder.name)
         self.add("save_model_as", "safetensors")
         if config.keep_last and config.save_every_steps:
-            self.add("save_last_n_steps", config.keep_last * config.save_every_steps)
+            self.add("save_last_n_steps", (config.keep_last - 1) * config.save_every_steps)  # a window of steps there
         elif config.keep_last and config.save_every_epochs:
-            self.add("save_last_n_epochs", config.keep_last * config.save_every_epochs)
+            self.add("save_last_n_epochs", config.keep_last)  # but a number of files here
         self._samples()
         if config.trackers:
             self.add("log_with", "all" if len(config.trackers) == 2 else config.trackers[0])
@@ -191,7 +192,9 @@ class _Kohya(_Writer):
                 continue
             if ours == "learning_rate" and config.method == "textual-inversion":
                 continue
-            self.add(FULL_NAMES.get(theirs, theirs) if config.method == "dreambooth" else theirs, value)
+            names = FULL_NAMES_XL if self.xl else FULL_NAMES
+            for name in names.get(theirs, [theirs]) if config.method == "dreambooth" else [theirs]:
+                self.add(name, value)
         for ours, (theirs, words) in WORDS.items():
             self.told.add(ours)
             value = getattr(config, ours)
@@ -270,7 +273,11 @@ class _Diffusers(_Writer):
         else:
             self.add("instance_data_dir", config.photos)
             self.add("instance_prompt", f"a photo of {config.subject}")
-        for ours, theirs in DIFFUSERS.items():
+        options = dict(DIFFUSERS)
+        if config.method == "textual-inversion":
+            options.pop("max_grad_norm")
+            self.lose("max_grad_norm", "that script does not shorten gradients")
+        for ours, theirs in options.items():
             self.told.add(ours)
             value = getattr(config, ours)
             if value is not None and value is not False:

@@ -179,8 +179,12 @@ class _Reader:
             trains = self.left.pop("train_text_encoder", False)
             stops = int(self.left.pop("stop_text_encoder_training", 0) or 0) == -1
             self.made["text_encoder"] = not stops if script == "train_db.py" else bool(trains)
-            if "learning_rate_te" in self.left:
-                self.left["text_encoder_lr"] = self.left.pop("learning_rate_te")
+            rates = [self.left.pop(f"learning_rate_te{number}", None) for number in ("", 1, 2)]
+            found = [rate for rate in rates if rate is not None]
+            if found:
+                self.left["text_encoder_lr"] = found[0]
+            if len(set(map(str, found))) > 1:
+                self.no_equal.append(f"learning_rate_te2 = {found[-1]}: both text encoders learn at {found[0]}")
         elif "textual_inversion" in script:
             self._word()
         elif module not in ("networks.lora", "lycoris.kohya") or algo not in ("lora", "locon", "loha", "lokr"):
@@ -270,10 +274,11 @@ class _Reader:
             )
         elif name is not None:
             self.made["out"] = f"runs/{name}"
-        for unit in ("steps", "epochs"):
-            window, every = self.left.pop(f"save_last_n_{unit}", None), self.made.get(f"save_every_{unit}")
-            if window is not None and every:
-                self.made["keep_last"] = max(1, int(window) // int(every))
+        window, files = self.left.pop("save_last_n_steps", None), self.left.pop("save_last_n_epochs", None)
+        if window is not None and self.made.get("save_every_steps"):
+            self.made["keep_last"] = int(window) // int(self.made["save_every_steps"]) + 1
+        elif files is not None and self.made.get("save_every_epochs"):
+            self.made["keep_last"] = max(1, int(files))
 
     def _samples(self) -> None:
         source = self.left.pop("sample_prompts", None)
