@@ -74,6 +74,7 @@ def test_what_cannot_be_packed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     learning = nn.Sequential(nn.Linear(512, 512))
     assert packed.install(learning) == 0
     learning.requires_grad_(False)
+    assert packed.install(learning, without={learning[0]}) == 0
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert packed.install(learning) == 0
 
@@ -88,13 +89,19 @@ def test_what_does_not_fit_a_layout_is_computed_plainly() -> None:
     assert fast(x[:0]).shape == plain(x[:0]).shape
 
 
-def test_layers_become_plain_again() -> None:
-    plain, fast = made("3x3", torch.float32)
-    network = nn.Sequential(fast)
-    fast(input_of(plain))
-    packed.remove(network)
-    assert type(fast) is nn.Conv2d and not hasattr(fast, "layouts")
-    assert torch.equal(fast(input_of(plain)), plain(input_of(plain)))
+def test_plain_weights_go_with_the_first_use_unless_they_are_read() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 300), nn.Linear(300, 256)).requires_grad_(False)
+    plain = copy.deepcopy(network)
+    packed.install(network, {network[1]})
+    x = input_of(network[0])
+    first = there_and_back(network, x)
+    assert network[0].weight.is_meta and network[0].weight.shape == (300, 256)
+    assert torch.equal(network[1].weight, plain[1].weight)
+    for mine, again, theirs in zip(first, there_and_back(network, x), there_and_back(plain, x), strict=True):
+        assert torch.equal(mine, again)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert packed.size(network) == 2 * 2 * 300 * 256 * 4
 
 
 @pytest.mark.parametrize("method", ["lora", "locon", "dora", "loha", "lokr"])

@@ -8,6 +8,7 @@ kernel turned by 180 degrees and its channels exchanged, so a second layout serv
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,11 +18,20 @@ SMALLEST = 1 << 16  # weights below which laying out costs nothing worth saving
 
 
 class _Layouts:
-    """The two layouts of a layer's weight, made when first needed, for the sizes then seen; others work as well."""
+    """Both layouts of a layer's weight, made when the layer first computes, for the sizes then seen; others work too,
+    but may round otherwise than layouts made for them.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, readable: bool) -> None:
+        self.readable = readable  # whether the plain weight stays; else only its shape and type remain
         self.there: Tensor | None = None
         self.back: Tensor | None = None
+
+    def release(self, layer: nn.Module) -> None:
+        """Let the plain weight go where nobody reads it."""
+        if not self.readable:
+            shape = torch.empty_like(layer.weight, device="meta")  # type: ignore[arg-type]
+            layer.weight = nn.Parameter(shape, requires_grad=False)
 
 
 class PackedConv2d(nn.Conv2d):
@@ -34,16 +44,23 @@ class PackedConv2d(nn.Conv2d):
         return _Convolution.apply(x, self) if _fits(x, self.weight, 1) else super().forward(x)
 
     def there(self, x: Tensor) -> Tensor:
-        if self.layouts.there is None:
-            self.layouts.there = _lay_out(self.weight.detach(), self.padding, x)
-        return _convolve(x, self.layouts.there, self.bias, self.padding)
+        if self.layouts.there is not None:
+            return _convolve(x, self.layouts.there, self.bias, self.padding)
+        weight = self.weight.detach()
+        self.layouts.there = _lay_out(weight, self.padding, x.shape)
+        y = _convolve(x, self.layouts.there, self.bias, self.padding)
+        self.layouts.back = _lay_out(weight.flip(2, 3).transpose(0, 1).contiguous(), self.outer_padding, y.shape)
+        self.layouts.release(self)
+        return y
+
+    @property
+    def outer_padding(self) -> tuple[int, ...]:
+        """Of the gradient, so that its convolution is as large as the input was."""
+        return tuple(k - 1 - p for k, p in zip(self.kernel_size, self.padding, strict=True))  # type: ignore[operator]
 
     def back(self, gradient: Tensor) -> Tensor:
-        padding = tuple(size - 1 - p for size, p in zip(self.kernel_size, self.padding, strict=True))  # type: ignore[operator]
-        if self.layouts.back is None:
-            turned = self.weight.detach().flip(2, 3).transpose(0, 1).contiguous()
-            self.layouts.back = _lay_out(turned, padding, gradient)
-        return _convolve(gradient, self.layouts.back, None, padding)
+        assert self.layouts.back is not None
+        return _convolve(gradient, self.layouts.back, None, self.outer_padding)
 
 
 class PackedLinear(nn.Linear):
@@ -57,12 +74,14 @@ class PackedLinear(nn.Linear):
 
     def there(self, x: Tensor) -> Tensor:
         if self.layouts.there is None:
-            self.layouts.there = _lay_out_rows(self.weight.detach(), x)
+            weight, rows = self.weight.detach(), x.numel() // x.shape[-1]
+            self.layouts.there = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+            self.layouts.back = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous(), rows)
+            self.layouts.release(self)
         return _multiply(x, self.layouts.there, self.bias)
 
     def back(self, gradient: Tensor) -> Tensor:
-        if self.layouts.back is None:
-            self.layouts.back = _lay_out_rows(self.weight.detach().t().contiguous(), gradient)
+        assert self.layouts.back is not None
         return _multiply(gradient, self.layouts.back, None)
 
 
@@ -94,8 +113,8 @@ def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
     return same and type(x) is Tensor and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
 
 
-def _lay_out(weight: Tensor, padding: Any, x: Tensor) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, list(padding), [1, 1], [1, 1], 1, list(x.shape))
+def _lay_out(weight: Tensor, padding: Any, shape: torch.Size) -> Tensor:
+    made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, list(padding), [1, 1], [1, 1], 1, list(shape))
     return made
 
 
@@ -103,11 +122,6 @@ def _convolve(x: Tensor, layout: Tensor, bias: Tensor | None, padding: Any) -> T
     made: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, layout, bias, list(padding), [1, 1], [1, 1], 1, "none", [], ""
     )
-    return made
-
-
-def _lay_out_rows(weight: Tensor, x: Tensor) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, x.numel() // x.shape[-1])
     return made
 
 
@@ -122,29 +136,29 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def install(network: nn.Module) -> int:
-    """Pack every frozen layer on the CPU that can be; returns how many. The layers stay the same objects.
+def install(network: nn.Module, readable: Collection[nn.Module] = (), without: Collection[nn.Module] = ()) -> int:
+    """Pack every frozen layer on the CPU that can be, but for those in `without`; returns how many. The layers stay the
+    same objects.
 
-    Their weights remain readable and must not be changed in place while this holds; `remove` ends it.
+    From its first use on, the plain weight of a layer is gone unless it is in `readable`: the network is then good
+    for passes forward and backward only, not for reading or changing weights.
     """
     if not available():
         return 0
     found = 0
     for module in network.modules():
         packed = _packed_kind(module)
-        if packed is not None:
+        if packed is not None and module not in without:
             module.__class__ = packed
-            module.layouts = _Layouts()  # type: ignore[assignment]
+            module.layouts = _Layouts(module in readable)  # type: ignore[assignment]
             found += 1
     return found
 
 
-def remove(network: nn.Module) -> None:
-    """Make the layers what they were and free the layouts."""
-    for module in network.modules():
-        if isinstance(module, PackedConv2d | PackedLinear):
-            module.__class__ = nn.Conv2d if isinstance(module, PackedConv2d) else nn.Linear  # type: ignore[assignment]
-            del module.layouts
+def size(network: nn.Module) -> int:
+    """Bytes of all layouts that the first pass will have made, plain weights not counted."""
+    weights = (m.weight for m in network.modules() if isinstance(m, PackedConv2d | PackedLinear))
+    return sum(2 * weight.numel() * weight.itemsize for weight in weights)
 
 
 def _packed_kind(module: nn.Module) -> type[nn.Module] | None:

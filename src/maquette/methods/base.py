@@ -147,6 +147,8 @@ class LayerAdapter(nn.Module):
     """The learned part of one layer. Subclasses hold float32 parameters named as in the file (dots become `__`)."""
 
     alpha: float = 1.0
+    reads_weight = False  # whether it needs the layer's weight itself
+    runs_layer = True  # whether it lets the layer compute
 
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         """The adapted layer's output; x may be bf16, the parameters stay float32."""

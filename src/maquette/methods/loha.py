@@ -35,6 +35,8 @@ class Hadamard(torch.autograd.Function):
 class LoHaLayer(LayerAdapter):
     """Parameters in LyCORIS's shapes: hada_w1_a (out, r), hada_w1_b (r, in·k·k), and the same for w2."""
 
+    reads_weight, runs_layer = True, False
+
     def __init__(self, layer: nn.Module, spec: MethodSpec, generator: torch.Generator) -> None:
         super().__init__()
         weight = weight_of(layer)

@@ -69,6 +69,8 @@ class LoRALayer(LayerAdapter):
 class DoRALayer(LoRALayer):
     """LoRA of the direction, and a magnitude `dora_scale` (1, in[, 1, 1]) per input column."""
 
+    reads_weight = True
+
     def __init__(self, layer: nn.Module, spec: MethodSpec, generator: torch.Generator) -> None:
         super().__init__(layer, spec, generator)
         self.axis = 1

@@ -50,8 +50,15 @@ class Author(Facts):
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
         """The base as a saved file changes it, or as it is; within the block only."""
         loras = [] if file is None else [(load_adapter(file), 1.0, 1.0)]
-        with apply_loras(self.base, loras):
-            yield self.base
+        base = self.untouched()
+        with apply_loras(base, loras):
+            yield base
+
+    def untouched(self) -> BaseModel:
+        """The base as the file has it. On a CPU opened anew: the one that is trained on is laid out for that alone."""
+        if self.base.device.type != "cpu":
+            return self.base
+        return load(self.config.base, vae=self.config.vae)
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         """The prompt that calls a saved file in `maquette generate` and A1111."""
@@ -85,8 +92,9 @@ class EmbeddingAuthor(Author):
     @contextmanager
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
         """Within the block the subject's own words call the vectors, as in training."""
-        with apply_embeddings(self.base, [] if file is None else [embeddings.load(file, name=self.subject)]):
-            yield self.base
+        base = self.untouched()
+        with apply_embeddings(base, [] if file is None else [embeddings.load(file, name=self.subject)]):
+            yield base
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         return prompt if file is None else re.sub(re.escape(self.subject), file.stem, prompt, flags=re.IGNORECASE)
@@ -110,7 +118,7 @@ class ModelAuthor(Author):
 
     @contextmanager
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
-        yield self.base if file is None else load(file, device=self.base.device)
+        yield self.untouched() if file is None else load(file, device=self.base.device)
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         return prompt

@@ -23,9 +23,9 @@ from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
-from ...fast import attention
+from ...fast import attention, packed
 from ...formats import adapters
-from ...methods.base import Attached, MethodSpec, Slots
+from ...methods.base import AdaptedLayer, Attached, MethodSpec, Slots
 from ..embedding import initial_tokens, with_names
 from . import defaults, inpainting, learning
 from .batches import Batch, PhotoSet, encode_photos, generator
@@ -39,7 +39,9 @@ LATENT_CHANNELS = 4
 
 @dataclass
 class Job:
-    """Everything the loop needs. `base` is as the user gave it, for pictures; `computing` is what is trained on."""
+    """Everything the loop needs. `base` is what the user named; `computing`, the same networks, is trained on and may
+    know a word more.
+    """
 
     config: TrainConfig  # with every default filled in
     base: BaseModel
@@ -96,6 +98,18 @@ class Job:
             (loss * self.scale.value if self.scale.active else loss).backward()
         return loss.detach()
 
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """One pass forward over the first batch of step 0, so that whatever a layer decides at its first use does not
+        depend on the step at which a run goes on.
+        """
+        config = self.config
+        random = generator(config.seed, "step", 0)
+        batch = self.instance.batches(0, config.batch_size or 1, config.gradient_accumulation, random)[0]
+        self.attached.set_multiplier(0.0)
+        self.objective.rehearse(batch, _sized(self.texts(batch.captions), batch))
+        self.attached.set_multiplier(1.0)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
         learning.evaluate_mode(self.optimizer, True)
@@ -149,7 +163,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout, masks)
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
     own_words = methods.METHODS[config.method].embedding
-    computing = base if whole else _computing(base, dtype, config.text_encoder or own_words)
+    computing = base if whole else _computing(base, dtype)
     if own_words:
         computing = copy.copy(computing)  # its tokenizers will know the word
     captions = [caption for photo in dataset.photos for caption in photo.captions]
@@ -171,10 +185,12 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     parameters = [p for group in attached.parameter_groups().values() for p in group]
     average = learning.Average(parameters, config.ema_decay) if config.ema_decay else None
     objective = Objective(config, computing)
-    return Job(
+    job = Job(
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
         sets.get("class"), prior, LossScale(config.dtype == "fp16"),
     )  # fmt: skip
+    _only_for_training(job)
+    return job
 
 
 def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]) -> Dataset:
@@ -212,17 +228,32 @@ def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
 
 
-def _computing(base: BaseModel, dtype: torch.dtype, text_encoder: bool) -> BaseModel:
-    """The base in the arithmetic of training. On a CPU the original stays beside it, for exact sample pictures."""
-    if dtype == torch.float32:
-        return base
-    if base.device.type == "cuda":
+def _computing(base: BaseModel, dtype: torch.dtype) -> BaseModel:
+    """The base in the arithmetic of training."""
+    if dtype != torch.float32:
         _cast(base.unet, dtype)
-        return base
-    unet = _cast(copy.deepcopy(base.unet), dtype)
-    attention.install(unet)
-    encoders = [copy.deepcopy(e) for e in base.text_encoders] if text_encoder else base.text_encoders
-    return replace(base, unet=unet, text_encoders=encoders)
+        if base.device.type == "cpu":
+            attention.install(base.unet)
+    return base
+
+
+def _only_for_training(job: Job) -> None:
+    """On a CPU: let go of what has been used up, and lay out frozen weights for speed. Nothing but training can be done
+    with these networks then; pictures are made with the base opened anew.
+    """
+    base, config = job.computing, job.config
+    if base.device.type != "cpu":
+        return
+    base.vae.to("meta")
+    if not job.texts.live:
+        for encoder in base.text_encoders:
+            encoder.to("meta")
+    if methods.METHODS[config.method].product == "model":
+        return
+    adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
+    readable = {module.layer for module in adapted if module.adapter.reads_weight}
+    if packed.install(base.unet, readable, {module.layer for module in adapted if not module.adapter.runs_layer}):
+        job.rehearse()
 
 
 def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ... import methods
 from ...core.denoiser import Conditioning
+from ...fast import packed
 from .defaults import DTYPES
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Need:
 
 def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Need:
     """For `photos` of the largest shape of the run at once, their sides times `shrink`. A text encoder that learns is
-    counted among the networks, but not its pass.
+    counted among the networks, but not its pass. A pass over layouts of frozen weights (`fast.packed`) takes less than
+    told, because the layers' inputs are not kept.
     """
     height, width = max((row[0].shape[1:] for row in job.instance.latents), key=lambda shape: shape[0] * shape[1])
     multiple = 8  # a UNet halves its latents three times
@@ -84,6 +86,7 @@ def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Nee
     networks = {job.base.unet, job.base.vae, *job.base.text_encoders, job.computing.unet, *job.computing.text_encoders}
     learning = sum(p.numel() for p in job.parameters)
     frozen = _bytes(tensor for network in networks for tensor in network.parameters() if not tensor.requires_grad)
+    frozen += packed.size(job.computing.unet)
     step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
     return Need(frozen, learning * PER_NUMBER, step)
 
@@ -145,8 +148,8 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Of all storages, each counted once."""
-    found = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    """Of all storages that exist, each counted once."""
+    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if not t.is_meta}
     return sum(found.values())
 
 

@@ -38,6 +38,10 @@ class Objective:
         output = self._predict(x_t, t, conditioning)
         return self._compare(output, self.schedule.target(x0, noise, t), t, mask)
 
+    def rehearse(self, batch: Batch, conditioning: Conditioning) -> None:
+        """A prediction that nothing is learned from."""
+        self._predict(batch.x0, torch.zeros(len(batch), dtype=torch.int64, device=batch.x0.device), conditioning)
+
     def drift(
         self,
         batch: Batch,

@@ -25,6 +25,11 @@ class Texts:
         parts = [self._base.encode_text(prompts[i : i + 32], self._clip_skip) for i in range(0, len(prompts), 32)]
         return Conditioning.cat(parts)
 
+    @property
+    def live(self) -> bool:
+        """Whether the text encoder is still needed."""
+        return self._live is not None
+
     def original(self, prompts: Sequence[str]) -> Conditioning:
         """As the untrained text encoder says it."""
         return self._kept[[self._place[prompt] for prompt in prompts]]
