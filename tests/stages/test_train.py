@@ -171,6 +171,21 @@ def test_steps_may_be_changed_on_resume_and_other_things_not(photos: Path, tmp_p
         train.resume(run, {"rank": 4})
 
 
+def test_a_run_from_a_file_goes_on_without_it(photos: Path, tmp_path: Path) -> None:
+    first = train.run(config(photos, tmp_path / "first", steps=1))
+    assert first.file
+    kept = tmp_path / "begin.safetensors"
+    kept.write_bytes(Path(first.file).read_bytes())
+    whole = train.run(config(photos, tmp_path / "whole/disc", from_lora=kept))
+    cancel = threading.Event()
+    cancel.set()
+    train.run(config(photos, tmp_path / "parts/disc", from_lora=kept), cancel=cancel)
+    kept.unlink()
+    last = train.resume(tmp_path / "parts/disc")
+    assert whole.file and last.file and Path(whole.file).read_bytes() == Path(last.file).read_bytes()
+    assert TrainConfig.read(tmp_path / "parts/disc/run.toml").from_lora == kept
+
+
 def test_resume_refuses_other_photos(photos: Path, tmp_path: Path) -> None:
     copy = tmp_path / "photos"
     copy.mkdir()

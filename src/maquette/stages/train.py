@@ -95,7 +95,9 @@ def resume(
             held.enter_context(folder.locked())
             held.enter_context(intact(folder))
             folder.clear_unfinished()
-        job = _prepared(crew, changed, folder, on_event)
+        begun = state.latest(folder) is not None  # then the file that the run began from is needed no more
+        job = _prepared(crew, changed.model_copy(update={"from_lora": None}) if begun else changed, folder, on_event)
+        job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
         start = _restore(folder, job)
         crew.wait()  # until all have read the state
         if crew.leads:
