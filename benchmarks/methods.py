@@ -4,7 +4,7 @@ Each method leaves one result file, so that a stopped benchmark goes on where it
 is done. A result counts only for the pocket base it was made with. With --rates each method learns at three learning
 rates first, so that none is judged by a rate that suits another; CASES has the rates that came out best.
 
-python -m benchmarks.methods [--rates] [--only "lora;dora"] [--out out/methods] [--table]
+python -m benchmarks.methods [--rates | --options] [--only "lora;dora"] [--out out/methods] [--table]
 """
 
 from __future__ import annotations
@@ -73,6 +73,18 @@ RATES = {
     "lokr": (1e-3, 3e-3, 9e-3),
     "dreambooth": (1.5e-4, 5e-4, 1.5e-3),
     "textual-inversion": (3e-3, 1e-2, 3e-2),
+}
+
+
+OPTIONS = {  # does min-SNR weighting help?
+    "lora, min-SNR": Case("lora", {"learning_rate": 1e-3, "min_snr_gamma": 5.0}),
+    "lora, all timesteps alike": Case("lora", {"learning_rate": 1e-3, "min_snr_gamma": 0.0}),
+    "dreambooth, min-SNR": Case("dreambooth", {"learning_rate": 5e-4, "min_snr_gamma": 5.0}),
+    "dreambooth, all timesteps alike": Case("dreambooth", {"learning_rate": 5e-4, "min_snr_gamma": 0.0}),
+    "textual-inversion, min-SNR": Case("textual-inversion", {"embedding_learning_rate": 1e-2, "min_snr_gamma": 5.0}),
+    "textual-inversion, all timesteps alike": Case(
+        "textual-inversion", {"embedding_learning_rate": 1e-2, "min_snr_gamma": 0.0}
+    ),
 }
 
 
@@ -261,20 +273,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="cases, with ; between them")
     parser.add_argument("--rates", action="store_true", help="each method at three rates instead")
+    parser.add_argument("--options", action="store_true", help="with and without min-SNR instead")
     parser.add_argument("--out", type=Path, default=Path("out/methods"))
     parser.add_argument("--sheet", type=Path, default=Path("out/methods.png"))
     parser.add_argument("--table", action="store_true", help="train nothing, print what is done")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    cases = trials() if args.rates else CASES
-    chosen = args.only.split(";") if args.only else [*cases] if args.rates else ["base", *cases]
+    cases = trials() if args.rates else OPTIONS if args.options else CASES
+    aside = args.rates or args.options
+    chosen = args.only.split(";") if args.only else [*cases] if aside else ["base", *cases]
     for name in chosen:
         if not args.table and name not in done(args.out, load("pocket"), cases):
-            bench(name, cases.get(name), args.out, PICTURES * 2 // 3 if args.rates else PICTURES)
+            bench(name, cases.get(name), args.out, PICTURES * 2 // 3 if aside else PICTURES)
     results = done(args.out, load("pocket"), cases)
     told = rate_table(results) if args.rates else table(results)
     print(f"{date.today()}, torch {torch.__version__}, {STEPS} steps of 8 pictures\n\n{told}")
-    if results and not args.rates:
+    if results and not aside:
         picture(args.out, results, args.sheet)
 
 
