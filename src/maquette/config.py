@@ -132,7 +132,8 @@ class TrainConfig(StageConfig):
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
     optimizer: Literal["adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
-    """adamw, adamw8bit (CUDA), sgd, adafactor, lion, prodigy (set learning_rate to 1) or schedule-free-adamw."""
+    """adamw, adamw8bit (its moments take a quarter), sgd, adafactor, lion, prodigy (set learning_rate to 1) or
+    schedule-free-adamw."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Pull of the weights toward zero."""
     scheduler: Literal["constant", "linear", "cosine", "restarts"] = "cosine"

@@ -115,6 +115,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"method": "textual-inversion", "vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
     {"method": "pivotal", "vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "max_norm": 0.01},
     {"dtype": "fp16", "batch_size": 1, "text_encoder": True},
+    {"optimizer": "adamw8bit", "rank": 16},  # whose small tensors stay 32-bit
 ]
 
 
@@ -125,6 +126,8 @@ def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: 
     """Stopped twice, after steps 1 and 3, as another thread would do it."""
     if changes.get("optimizer") in ("prodigy", "schedule-free-adamw"):
         pytest.importorskip("pytorch_optimizer")
+    if changes.get("optimizer") == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
     if "reg" in changes:
         changes = {**changes, "reg": photos}
     whole = train.run(config(photos, tmp_path / "whole/disc", **changes))

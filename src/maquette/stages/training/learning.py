@@ -80,14 +80,10 @@ def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]
 
 
 def _eight_bit(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
-    if table[0]["params"][0].device.type != "cuda":
-        raise MaquetteError("The optimizer adamw8bit needs a CUDA device; use adamw here.")
     try:
         import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise MaquetteError(
-            "The optimizer adamw8bit needs the package bitsandbytes: pip install bitsandbytes."
-        ) from error
+        raise MaquetteError("The optimizer adamw8bit needs its package: pip install 'maquette[eight-bit]'.") from error
     made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(table, **options)
     return made
 
