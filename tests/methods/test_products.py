@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from maquette.formats.adapters import from_state_dict
-from maquette.methods import attach
-from maquette.methods.base import MethodSpec
+from maquette.methods import attach, loha
+from maquette.methods.base import MethodSpec, seeded
 from maquette.methods.lokr import split
 
 LAYERS = {
@@ -111,3 +111,25 @@ def test_peft_reads_the_same_delta() -> None:
             if part != "alpha":
                 getattr(theirs, part)["default"].data = value.clone()  # type: ignore[index, operator]
         torch.testing.assert_close(made.delta(NAME), theirs.get_delta_weight("default"), atol=1e-6, rtol=1e-5)  # type: ignore[attr-defined, operator]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(24, 20), nn.Conv2d(12, 16, 1), nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 8, 3, stride=2, padding=1)],
+    ids=["linear", "1x1", "3x3", "stride 2"],
+)
+def test_both_ways_of_loha_are_one(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By columns on the activations, or with the whole weight: the same outputs and gradients."""
+    layer.requires_grad_(False)
+    torch.manual_seed(3)
+    adapter = loha.LoHaLayer(layer, MethodSpec(rank=3, alpha=2.0), seeded(0, "x"))
+    nn.init.normal_(adapter.hada_w2_a)
+    x = torch.randn(2, 5, 24) if isinstance(layer, nn.Linear) else torch.randn(2, layer.in_channels, 6, 6)
+    results = []
+    for making in (10**9, -(10**9)):
+        monkeypatch.setattr(loha, "MAKING", making)
+        assert adapter._pays_by_columns(x, layer) == (making > 0)
+        y = adapter(x, layer)
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(adapter.parameters()))])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)

@@ -136,9 +136,8 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def install(network: nn.Module, readable: Collection[nn.Module] = (), without: Collection[nn.Module] = ()) -> int:
-    """Pack every frozen layer on the CPU that can be, but for those in `without`; returns how many. The layers stay the
-    same objects.
+def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
+    """Pack every frozen layer on the CPU that can be; returns how many. The layers stay the same objects.
 
     From its first use on, the plain weight of a layer is gone unless it is in `readable`: the network is then good
     for passes forward and backward only, not for reading or changing weights.
@@ -148,7 +147,7 @@ def install(network: nn.Module, readable: Collection[nn.Module] = (), without: C
     found = 0
     for module in network.modules():
         packed = _packed_kind(module)
-        if packed is not None and module not in without:
+        if packed is not None:
             module.__class__ = packed
             module.layouts = _Layouts(module in readable)  # type: ignore[assignment]
             found += 1

@@ -148,7 +148,6 @@ class LayerAdapter(nn.Module):
 
     alpha: float = 1.0
     reads_weight = False  # whether it needs the layer's weight itself
-    runs_layer = True  # whether it lets the layer compute
 
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         """The adapted layer's output; x may be bf16, the parameters stay float32."""

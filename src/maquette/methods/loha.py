@@ -1,6 +1,7 @@
 """LoHa (FedPara, arXiv 2108.06098; LyCORIS arXiv 2309.14859): the elementwise product of two low-rank matrices.
 
-W' = W + s (A1 B1) * (A2 B2), rank up to r^2. The product cannot be applied factor by factor, so the changed weight is
+W' = W + s (A1 B1) * (A2 B2), rank up to r^2. Where a weight is large and the picture small, the change is computed as
+what it is, a LoRA of rank r^2, without ever making a matrix of the weight's size. Elsewhere the changed weight is
 formed once per step and used as an ordinary weight: three matrix products where others spend five.
 """
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, run_layer, seeded, weight_of
+
+MAKING = 1000  # what making one weight and passing its gradient on takes, in multiplications; most of it is memory
 
 
 class Hadamard(torch.autograd.Function):
@@ -35,7 +38,7 @@ class Hadamard(torch.autograd.Function):
 class LoHaLayer(LayerAdapter):
     """Parameters in LyCORIS's shapes: hada_w1_a (out, r), hada_w1_b (r, in·k·k), and the same for w2."""
 
-    reads_weight, runs_layer = True, False
+    reads_weight = True
 
     def __init__(self, layer: nn.Module, spec: MethodSpec, generator: torch.Generator) -> None:
         super().__init__()
@@ -55,8 +58,33 @@ class LoHaLayer(LayerAdapter):
         first: Tensor = self.hada_w1_a
         if self.rank_dropout and self.training:
             first = drop(first[None], 2, 0.0, self.rank_dropout)[0]
+        if self._pays_by_columns(x, layer):
+            return layer(x) + self._by_columns(x, layer, first)
         weight = (weight_of(layer) + self._product(first, layer)).to(x.dtype)
         return run_layer(layer, x, weight)
+
+    def _pays_by_columns(self, x: Tensor, layer: nn.Module) -> bool:
+        """Whether a LoRA of rank r^2 on the activations is less work than making the whole weight and its gradient."""
+        rows, columns = self.hada_w1_a.shape[0], self.hada_w1_b.shape[1]
+        features = x.shape[1] if isinstance(layer, nn.Conv2d) else x.shape[-1]
+        places = x.numel() // features
+        whole = rows * columns * (places + MAKING)
+        return 3 * places * self.rank**2 * (rows + columns) < whole
+
+    def _by_columns(self, x: Tensor, layer: nn.Module, first: Tensor) -> Tensor:
+        """The change's output. A product of two sums is the sum of the products: (A1 B1) * (A2 B2) = U K with
+        U (out, r^2) every product of a column of A1 and one of A2, and K (r^2, in·k·k) the same of the rows of B1, B2.
+        """
+        first, second = (first * self.scale).to(x.dtype), self.hada_w2_a.to(x.dtype)
+        up = (first[:, :, None] * second[:, None, :]).flatten(1)
+        b1, b2 = self.hada_w1_b.to(x.dtype), self.hada_w2_b.to(x.dtype)
+        down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
+        if isinstance(layer, nn.Conv2d):
+            kernel = down.reshape(-1, *weight_of(layer).shape[1:])
+            padding: Any = layer.padding
+            inner = nn.functional.conv2d(x, kernel, None, layer.stride, padding, layer.dilation)
+            return nn.functional.conv2d(inner, up[:, :, None, None])
+        return nn.functional.linear(nn.functional.linear(x, down), up)
 
     def delta(self, layer: nn.Module) -> Tensor:
         return self._product(self.hada_w1_a, layer)

@@ -28,7 +28,7 @@ from ...formats import adapters
 from ...methods.base import AdaptedLayer, Attached, MethodSpec, Slots
 from ..embedding import initial_tokens, with_names
 from . import defaults, inpainting, learning
-from .batches import Batch, PhotoSet, encode_photos, generator
+from .batches import Batch, PhotoSet, encode_photos, generator, views_of
 from .objective import Objective
 from .prior import Prior
 from .scaling import LossScale
@@ -146,13 +146,14 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     dataset = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype)
+    shown = views_of(base, dataset.photos, config.flip, config.random_crop)
     latents = encode_photos(
-        base, dataset.photos, config.flip, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
+        base, dataset.photos, shown, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
     )
     extra = None
     if channels == inpainting.CHANNELS:
         extra = inpainting.masks_of(
-            base, dataset.photos, config.flip, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
+            base, dataset.photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
         )
     sets: dict[str, PhotoSet] = {}
     for role in ("instance", "class"):
@@ -170,7 +171,8 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     prior = Prior.of(config, defaults.subject_of(config, dataset), captions)
     prompts = [*captions, *(prior.prompts if prior else [])]
     word = word_of(config, dataset, captions) if own_words else ""
-    texts = Texts(computing, prompts, config.clip_skip, _live(config, computing))  # before the adapters are attached
+    live = _live(config, computing)
+    texts = Texts(computing, prompts, config.clip_skip, live, config.weighted_captions)  # before adapters are attached
     tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
     attached = _attach(config, computing, word)
     if config.gradient_checkpointing:
@@ -252,7 +254,7 @@ def _only_for_training(job: Job) -> None:
         return
     adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
     readable = {module.layer for module in adapted if module.adapter.reads_weight}
-    if packed.install(base.unet, readable, {module.layer for module in adapted if not module.adapter.runs_layer}):
+    if packed.install(base.unet, readable):
         job.rehearse()
 
 
