@@ -85,6 +85,8 @@ class TrainConfig(StageConfig):
     """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
     flip: bool = False
     """Also learn from mirrored photos. Wrong for faces, text and anything with a left and a right."""
+    random_crop: bool = False
+    """Cut each photo at up to eight places, not in the middle alone; for cutting squares, as buckets leave little."""
 
     layers: list[Literal["attention", "self_attention", "cross_attention", "feed_forward", "conv"]] | None = None
     """Groups of UNet layers to adapt; otherwise what the method usually adapts."""
@@ -153,6 +155,8 @@ class TrainConfig(StageConfig):
     """Text behind every caption."""
     caption_wildcards: bool = False
     """Understand {a|b|c} in captions: one of them each time."""
+    weighted_captions: bool = False
+    """Understand (word:1.2) and [word] in captions as in prompts: this part counts more or less."""
     shuffle_captions: bool = False
     """Shuffle the tags of captions (parts between commas)."""
     keep_tokens: int = Field(default=0, ge=0)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from maquette.data.cache import LatentCache, cache_folder, latent_key, latents_of
-from maquette.data.dataset import Photo, pixels, plan
+from maquette.data.dataset import Photo, View, pixels, plan, views
 from maquette.data.layouts import read_folder
 
 MakeImage = Callable[..., Image.Image]
@@ -32,23 +32,28 @@ def photos(quadrants: MakeImage, tmp_path: Path) -> list[Photo]:
     return plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
 
 
+def plain(photos: list[Photo]) -> list[list[View]]:
+    return [views(photo) for photo in photos]
+
+
 class Encoder:
     """Stands for a VAE; counts what it is asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool]] = []
 
-    def __call__(self, photo: Photo, flip: bool) -> tuple[Tensor, Tensor]:
-        self.asked.append((photo.name, flip))
-        mean = pixels(photo, flip=flip)[:, ::4, ::4]
+    def __call__(self, photo: Photo, view: View) -> tuple[Tensor, Tensor]:
+        self.asked.append((photo.name, view.flip))
+        mean = pixels(photo, view.flip, view.crop)[:, ::4, ::4]
         return mean, mean.abs() + 0.1
 
 
 def test_second_time_comes_from_the_cache_bit_for_bit(photos: list[Photo], tmp_path: Path) -> None:
     first, second = Encoder(), Encoder()
+    both = [views(photo, flip=True) for photo in photos]
     cache = LatentCache(tmp_path / "cache")
-    fresh = latents_of(photos, first, "vae", cache, (False, True))
-    again = latents_of(photos, second, "vae", LatentCache(tmp_path / "cache"), (False, True))
+    fresh = latents_of(photos, both, first, "vae", cache)
+    again = latents_of(photos, both, second, "vae", LatentCache(tmp_path / "cache"))
     assert len(first.asked) == 6 and second.asked == []
     for row, other in zip(fresh, again, strict=True):
         for (mean, std), (mean2, std2) in zip(row, other, strict=True):
@@ -61,43 +66,57 @@ def test_a_changed_pixel_crop_encoder_or_mirror_is_another_entry(photos: list[Ph
     photo = photos[1]
     assert photo.crop is not None
     keys = {
-        latent_key(photo, "vae"),
-        latent_key(photo, "vae", flip=True),
-        latent_key(photo, "other vae"),
-        latent_key(replace(photo, sha256="0" * 64), "vae"),
-        latent_key(replace(photo, crop=replace(photo.crop, left=photo.crop.left + 1)), "vae"),
-        latent_key(replace(photo, crop=replace(photo.crop, bucket=(72, 56))), "vae"),
+        latent_key(photo, "vae", View(photo.crop)),
+        latent_key(photo, "vae", View(photo.crop, flip=True)),
+        latent_key(photo, "other vae", View(photo.crop)),
+        latent_key(replace(photo, sha256="0" * 64), "vae", View(photo.crop)),
+        latent_key(photo, "vae", View(replace(photo.crop, left=photo.crop.left + 1))),
+        latent_key(photo, "vae", View(replace(photo.crop, bucket=(72, 56)))),
     }
     assert len(keys) == 6
     # the name alone does not matter: a renamed photo is the same photo
-    assert latent_key(replace(photo, name="new.png", path=Path("new.png")), "vae") in keys
+    assert latent_key(replace(photo, name="new.png", path=Path("new.png")), "vae", View(photo.crop)) in keys
 
 
 def test_same_name_new_content_is_encoded_again(photos: list[Photo], quadrants: MakeImage, tmp_path: Path) -> None:
     cache = LatentCache(tmp_path / "cache")
-    old = latents_of(photos, Encoder(), "vae", cache)
+    old = latents_of(photos, plain(photos), Encoder(), "vae", cache)
     quadrants(64, 64).rotate(180).save(tmp_path / "photos" / "0.png")
     encoder = Encoder()
     renewed = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
-    new = latents_of(renewed, encoder, "vae", cache)
+    new = latents_of(renewed, plain(renewed), encoder, "vae", cache)
     assert encoder.asked == [("0.png", False)]
     assert not torch.equal(old[0][0][0], new[0][0][0])
+
+
+def test_cuts_at_several_places_are_kept_apart(photos: list[Photo], tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path / "cache")
+    square = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4, aspect_buckets=False).photos
+    shown = [views(photo, flip=True, random_crop=True) for photo in square]
+    assert [len(row) for row in shown] == [2, 16, 16]  # 64 x 64 is not cut; 72 and 80 x 64 are, at eight places
+    fresh = latents_of(square, shown, Encoder(), "vae", cache)
+    encoder = Encoder()
+    again = latents_of(square, shown, encoder, "vae", cache)
+    assert encoder.asked == []
+    for photo, row, old, new in zip(square, shown, fresh, again, strict=True):
+        for view, (mean, _), (kept, _) in zip(row, old, new, strict=True):
+            assert torch.equal(mean, kept) and torch.equal(kept, pixels(photo, view.flip, view.crop)[:, ::4, ::4])
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other entry"])
 def test_damaged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, damage: str) -> None:
     cache = LatentCache(tmp_path / "cache")
-    latents_of(photos, Encoder(), "vae", cache)
-    path = cache.path(latent_key(photos[0], "vae"))
+    latents_of(photos, plain(photos), Encoder(), "vae", cache)
+    path = cache.path(latent_key(photos[0], "vae", views(photos[0])[0]))
     data = bytearray(path.read_bytes())
     if damage == "bit":
         data[-3] ^= 1
-    other = cache.path(latent_key(photos[1], "vae")).read_bytes()
+    other = cache.path(latent_key(photos[1], "vae", views(photos[1])[0])).read_bytes()
     path.write_bytes(
         {"cut": bytes(data[: len(data) // 2]), "bit": bytes(data), "empty": b"", "other entry": other}[damage]
     )
     encoder = Encoder()
-    latents = latents_of(photos, encoder, "vae", cache)
+    latents = latents_of(photos, plain(photos), encoder, "vae", cache)
     assert encoder.asked == [("0.png", False)]
     assert torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
 

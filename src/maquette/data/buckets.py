@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import MaquetteError
 
@@ -112,6 +112,19 @@ def choose_bucket(size: Size, buckets: Iterable[Size]) -> Size:
     if not choices:
         raise MaquetteError("There are no buckets to choose from.")
     return size if size in choices else min(choices, key=distance)
+
+
+def cut_places(crop: Crop, most: int) -> list[Crop]:
+    """The crop at up to `most` places, spread evenly over what it leaves; itself alone where it leaves nothing."""
+    spare = crop.scaled[0] - crop.bucket[0], crop.scaled[1] - crop.bucket[1]
+    count = min(most, max(spare) + 1)
+    if count < 2:
+        return [crop]
+    stride = 3 if count % 3 else 5  # prime to the count: the other axis goes through its places in another order
+    along = [(place, place * stride % count) for place in range(count)]
+    if spare[1] > spare[0]:
+        along = [(other, place) for place, other in along]
+    return [replace(crop, left=spare[0] * x // (count - 1), top=spare[1] * y // (count - 1)) for x, y in along]
 
 
 def crop_box(size: Size, bucket: Size, anchor: tuple[float, float] = (0.5, 0.5)) -> Crop:

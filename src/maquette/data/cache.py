@@ -12,12 +12,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MaquetteError
-from .dataset import Photo
+from .dataset import Photo, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ FORMAT = 1  # part of every key: raise it when the meaning of an entry changes
 MOST_BYTES = 10_000_000_000
 _DIGEST = hashlib.sha256().digest_size
 _ABANDONED = 3600.0  # seconds after which a temporary file belongs to no living process
-Encode = Callable[[Photo, bool], "tuple[Tensor, Tensor]"]
+Encode = Callable[[Photo, View], "tuple[Tensor, Tensor]"]
 
 
 def cache_folder(runs: Path) -> Path:
@@ -35,12 +35,10 @@ def cache_folder(runs: Path) -> Path:
     return Path(named).expanduser() if named else runs / ".cache"
 
 
-def latent_key(photo: Photo, encoder: str, flip: bool = False) -> str:
+def latent_key(photo: Photo, encoder: str, view: View) -> str:
     """Name of a photo's latent. encoder: whatever identifies the encoder's weights and arithmetic."""
-    crop = photo.crop
-    if crop is None:
-        raise ValueError(f"{photo.name} has no bucket yet: call plan() first")
-    parts = [FORMAT, photo.sha256, crop.bucket, crop.scaled, crop.left, crop.top, flip, encoder]
+    crop = view.crop
+    parts = [FORMAT, photo.sha256, crop.bucket, crop.scaled, crop.left, crop.top, view.flip, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -132,21 +130,20 @@ def _remove(path: Path, size: int) -> int:
 
 
 def latents_of(
-    photos: Sequence[Photo], encode: Encode, encoder: str, cache: LatentCache | None, flips: Iterable[bool] = (False,)
+    photos: Sequence[Photo], views: Sequence[Sequence[View]], encode: Encode, encoder: str, cache: LatentCache | None
 ) -> list[list[tuple[Tensor, Tensor]]]:
-    """Latents of every photo, one per flip: out of the cache, else from `encode(photo, flip)` and then kept.
+    """Latents of every photo, one for each of its views: out of the cache, else from `encode` and then kept.
 
     Each is encoded by itself, so that its numbers do not depend on which others were in the cache.
     """
-    variants = tuple(flips)
     found = []
-    for photo in photos:
+    for photo, shown in zip(photos, views, strict=True):
         row = []
-        for flip in variants:
-            key = latent_key(photo, encoder, flip)
+        for view in shown:
+            key = latent_key(photo, encoder, view)
             latent = cache.get(key) if cache else None
             if latent is None:
-                latent = encode(photo, flip)
+                latent = encode(photo, view)
                 if cache:
                     cache.put(key, *latent)
             row.append(latent)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MaquetteError
-from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, rules_for, square_rules
+from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, cut_places, rules_for, square_rules
 from .caption_options import PLAIN, CaptionOptions, variants
 from .images import read_photo
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Role = Literal["instance", "class"]
+RANDOM_CROPS = 8  # places at which a photo is cut when it is not always cut in the middle; each is encoded once
 MAX_ENLARGEMENT = 4.0  # beyond this a photo teaches blur; it is left out and named
 
 
@@ -50,6 +51,22 @@ class Photo:
     def captions(self) -> tuple[str, ...]:
         """The captions to train with, each as likely as the others: one, or many draws where options make it vary."""
         return variants(self.caption, self.options, self.sha256)
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which training sees a photo: where it is cut, and whether it is mirrored."""
+
+    crop: Crop
+    flip: bool = False
+
+
+def views(photo: Photo, flip: bool = False, random_crop: bool = False) -> list[View]:
+    """The planned cut, or with random_crop up to RANDOM_CROPS of them; with flip each of them mirrored too."""
+    if photo.crop is None:
+        raise ValueError(f"{photo.name} has no bucket yet: call plan() first")
+    crops = cut_places(photo.crop, RANDOM_CROPS) if random_crop else [photo.crop]
+    return [View(crop, mirrored) for crop in crops for mirrored in ((False, True) if flip else (False,))]
 
 
 @dataclass(frozen=True)
@@ -132,16 +149,32 @@ def pixels(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Tensor
     return torch.from_numpy(values).permute(2, 0, 1).contiguous() / 127.5 - 1
 
 
-def mask_weights(photo: Photo, latent_factor: int, flip: bool = False) -> Tensor | None:
+def mask_weights(photo: Photo, latent_factor: int, flip: bool = False, crop: Crop | None = None) -> Tensor | None:
     """How much each latent cell of the photo counts: float32 (1, H/f, W/f) in [0, 1], or None where all count.
 
-    The share of a cell that the mask covers. Raises MaquetteError when the mask has changed size or covers nothing.
+    The share of a cell that the mask covers. `crop` replaces the planned one.
+    Raises MaquetteError when the mask has changed size or covers nothing.
     """
+    weights = _mask_cells(photo, latent_factor, flip, crop or photo.crop)
+    if weights is not None and not weights.any():
+        raise MaquetteError(f"The mask of {photo.name} covers nothing of what is trained; mend it or leave it out.")
+    return weights
+
+
+def masked_views(photo: Photo, latent_factor: int, found: list[View]) -> list[View]:
+    """The views in which the photo's mask covers something; all where there is no mask or it never does."""
+    if photo.mask is None or len(found) == 1:
+        return found
+    covered = [view for view in found if (w := _mask_cells(photo, latent_factor, False, view.crop)) is None or w.any()]
+    return covered or found
+
+
+def _mask_cells(photo: Photo, latent_factor: int, flip: bool, crop: Crop | None) -> Tensor | None:
     import numpy as np
     import torch
     from PIL import Image, ImageOps
 
-    if photo.mask is None or photo.crop is None:
+    if photo.mask is None or crop is None:
         return None
     if photo.mask == "alpha":
         mask = read_photo(photo.path, photo.name).alpha
@@ -149,12 +182,9 @@ def mask_weights(photo: Photo, latent_factor: int, flip: bool = False) -> Tensor
         mask = read_photo(photo.mask, f"the mask {photo.mask.name}").image.convert("L")
     if mask is None or mask.size != photo.size:
         raise MaquetteError(f"The mask of {photo.name} changed while it was in use; start again.")
-    width, height = (side // latent_factor for side in photo.bucket)
-    cells = mask.resize((width, height), Image.Resampling.BOX, box=photo.crop.box)
-    weights = torch.from_numpy(np.array(ImageOps.mirror(cells) if flip else cells, dtype=np.float32))[None] / 255
-    if not weights.any():
-        raise MaquetteError(f"The mask of {photo.name} covers nothing of what is trained; mend it or leave it out.")
-    return weights
+    width, height = (side // latent_factor for side in crop.bucket)
+    cells = mask.resize((width, height), Image.Resampling.BOX, box=crop.box)
+    return torch.from_numpy(np.array(ImageOps.mirror(cells) if flip else cells, dtype=np.float32))[None] / 255
 
 
 def picture(photo: Photo, flip: bool = False, crop: Crop | None = None) -> Any:

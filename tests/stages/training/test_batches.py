@@ -6,7 +6,7 @@ import torch
 
 from maquette.data.buckets import Crop, crop_box
 from maquette.data.caption_options import CaptionOptions
-from maquette.data.dataset import Photo
+from maquette.data.dataset import Photo, View, views
 from maquette.stages.training.batches import Latent, PhotoSet, generator, size_numbers
 
 
@@ -67,7 +67,21 @@ def test_size_numbers_by_hand() -> None:
     # 200 x 100 scaled to 128 x 64, cut at (50, 0): mirrored, 128 - 64 - 50 = 14 pixels are missing on the left
     wide = replace(photo("w"), crop=Crop((64, 64), (128, 64), 50, 0, (200, 100)))
     assert size_numbers(wide) == [100, 200, 0, 50, 64, 64]
-    assert size_numbers(wide, mirrored=True) == [100, 200, 0, 14, 64, 64]
+    assert wide.crop is not None
+    assert size_numbers(wide, View(wide.crop, flip=True)) == [100, 200, 0, 14, 64, 64]
+
+
+def test_each_cut_brings_its_own_size_numbers() -> None:
+    tall = replace(photo("t"), size=(100, 200), crop=crop_box((100, 200), (64, 64)))
+    shown = views(tall, random_crop=True)
+    assert [view.crop.top for view in shown] == [0, 9, 18, 27, 36, 45, 54, 64]
+    rows = [replace(latent(float(i)), view=view) for i, view in enumerate(shown)]
+    photos = PhotoSet([tall], [rows], 0, "instance")
+    seen = {}
+    for step in range(100):
+        batch = photos.batches(step, 1, 1, generator(0, step))[0]
+        seen[int(batch.x0[0, 0, 0, 0])] = batch.sizes[0].tolist()
+    assert seen == {i: [200, 100, view.crop.top, 0, 64, 64] for i, view in enumerate(shown)}
 
 
 def test_both_mirror_images_are_seen() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...data.cache import LatentCache, latents_of
-from ...data.dataset import Photo, mask_weights, pixels
+from ...data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ...errors import MaquetteError
 from ...families.base import BaseModel
 
@@ -29,11 +29,15 @@ def generator(seed: int, *stream: object) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Latent:
-    """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts."""
+    """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts.
+
+    view: how the photo was cut for it, where not as planned.
+    """
 
     mean: Tensor
     std: Tensor
     mask: Tensor | None = None
+    view: View | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -72,7 +76,7 @@ class PhotoSet:
         caption_dropout: float = 0.0,
         extra: Sequence[Sequence[Tensor]] | None = None,
     ) -> None:
-        """`latents[i]` are the variants of photo i: as it is, and mirrored where that is asked for.
+        """`latents[i]` are the variants of photo i: one for each place where it is cut, and those mirrored.
 
         extra: for each of them (M, 5, h, w), the inpainting channels of M masks, of which each step draws one.
         """
@@ -107,7 +111,7 @@ class PhotoSet:
             variants = self.latents[index]
             which = _one_of(len(variants), random)
             chosen.append(variants[which])
-            sizes.append(size_numbers(self.photos[index], mirrored=which == 1))
+            sizes.append(size_numbers(self.photos[index], variants[which].view))
             captions.append(self._caption(self.photos[index], random))
             if self.extra is not None:
                 masks = self.extra[index][which]
@@ -132,45 +136,53 @@ def _one_of(count: int, random: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=random)) if count > 1 else 0
 
 
-def size_numbers(photo: Photo, mirrored: bool = False) -> list[float]:
+def size_numbers(photo: Photo, view: View | None = None) -> list[float]:
     """Original height and width, crop top and left (in pixels of the scaled photo), height and width of the bucket."""
-    if photo.crop is None:
-        raise ValueError(f"{photo.name} has no bucket yet")
-    (width, height), (bucket_width, bucket_height) = photo.crop.original, photo.crop.bucket
-    left = photo.crop.scaled[0] - bucket_width - photo.crop.left if mirrored else photo.crop.left
-    return [height, width, photo.crop.top, left, bucket_height, bucket_width]
+    view = view or views(photo)[0]
+    crop = view.crop
+    (width, height), (bucket_width, bucket_height) = crop.original, crop.bucket
+    left = crop.scaled[0] - bucket_width - crop.left if view.flip else crop.left
+    return [height, width, crop.top, left, bucket_height, bucket_width]
+
+
+def views_of(base: BaseModel, photos: Sequence[Photo], flip: bool, random_crop: bool) -> list[list[View]]:
+    """How training sees each photo. A cut of which the photo's mask covers nothing is left out."""
+    factor = base.spec.latent_factor
+    return [masked_views(photo, factor, views(photo, flip, random_crop)) for photo in photos]
 
 
 @torch.no_grad()
 def encode_photos(
     base: BaseModel,
     photos: Sequence[Photo],
-    flip: bool,
+    shown: Sequence[Sequence[View]],
     cache: LatentCache | None,
     on_progress: Callable[[int, int], None],
 ) -> list[list[Latent]]:
-    """Latents of every photo (as it is and, with `flip`, mirrored) on the base's device, out of the cache where known.
+    """Latents of every photo, one for each of its views, on the base's device, out of the cache where known.
 
     Raises MaquetteError naming the photo when its latent is not finite.
     """
 
-    def encode(photo: Photo, mirrored: bool) -> tuple[Tensor, Tensor]:
+    def encode(photo: Photo, view: View) -> tuple[Tensor, Tensor]:
         on_progress(1 + order[photo.path], len(photos))
-        mean, std = base.encode_images(pixels(photo, flip=mirrored)[None])
+        mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
         if not (mean.isfinite().all() and std.isfinite().all()):
             raise MaquetteError(f"{photo.path} cannot be encoded: the base's VAE gives no finite numbers.")
         return mean[0], std[0]
 
     order = {photo.path: i for i, photo in enumerate(photos)}
     encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
-    found = latents_of(photos, encode, encoder, cache, (False, True) if flip else (False,))
+    found = latents_of(photos, shown, encode, encoder, cache)
     factor, device = base.spec.latent_factor, base.device
     return [
         [
-            Latent(mean.to(device), std.to(device), _to(mask_weights(photo, factor, flip=bool(mirrored)), device))
-            for mirrored, (mean, std) in enumerate(row)
+            Latent(
+                mean.to(device), std.to(device), _to(mask_weights(photo, factor, view.flip, view.crop), device), view
+            )
+            for view, (mean, std) in zip(ways, row, strict=True)
         ]
-        for photo, row in zip(photos, found, strict=True)
+        for photo, ways, row in zip(photos, shown, found, strict=True)
     ]
 
 

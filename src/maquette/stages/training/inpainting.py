@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...data.dataset import Photo, pixels
+from ...data.dataset import Photo, View, pixels
 from ...families.base import BaseModel
 from .batches import generator
 
@@ -47,15 +47,20 @@ def extra_channels(base: BaseModel, picture: Tensor, mask: Tensor) -> Tensor:
 
 
 def masks_of(
-    base: BaseModel, photos: Sequence[Photo], flip: bool, seed: int, on_progress: Callable[[int, int], None]
+    base: BaseModel,
+    photos: Sequence[Photo],
+    shown: Sequence[Sequence[View]],
+    seed: int,
+    on_progress: Callable[[int, int], None],
 ) -> list[list[Tensor]]:
-    """For each photo (as it is and, with `flip`, mirrored) the channels of MASKS masks, (MASKS, 5, h, w)."""
+    """For each view of each photo the channels of MASKS masks, (MASKS, 5, h, w)."""
     found = []
-    for i, photo in enumerate(photos):
+    for i, (photo, views) in enumerate(zip(photos, shown, strict=True)):
         on_progress(i + 1, len(photos))
         row = []
-        for mirrored in (False, True) if flip else (False,):
-            picture, random = pixels(photo, flip=mirrored), generator(seed, "mask", photo.name, mirrored)
+        for view in views:
+            picture = pixels(photo, view.flip, view.crop)
+            random = generator(seed, "mask", photo.name, view.flip, view.crop.left, view.crop.top)
             masks = [random_mask(picture.shape[1], picture.shape[2], random) for _ in range(MASKS)]
             row.append(torch.stack([extra_channels(base, picture, mask) for mask in masks]))
         found.append(row)

@@ -118,7 +118,7 @@ class Facts:
             "lowram": False,
             "max_token_length": None,  # of any length
             "color_aug": False,
-            "random_crop": False,
+            "random_crop": config.random_crop,
             "face_crop_aug_range": None,
             "bucket_no_upscale": False,
             "min_bucket_reso": rules.min_size if rules else None,
