@@ -4,7 +4,8 @@ python -m benchmarks.golden_rule [--steps 300] [--pictures 110] [--sheet out/gol
 
 Fourteen pictures of the demo's robot, all on one background, are trained twice: with the background in the captions
 and without. Then the robot is asked for on other backgrounds, of the base alone too, as a control. Figures: how often
-the asked background is obeyed, and how often the background of the photos comes instead, as the pocket judge sees it.
+the asked background is obeyed, and how often the background of the photos comes instead, and how often it comes where
+the prompt says nothing of a background, as the pocket judge sees it.
 """
 
 from __future__ import annotations
@@ -61,23 +62,29 @@ def main() -> None:
     asked = list(itertools.islice(itertools.cycle(others), args.pictures))
     prompts = [f"a photo of {demo_mascot.SUBJECT} on {_a(colour)} background" for colour in asked]
     rows: list[Image.Image] = []
+    columns = min(len(others), len(prompts))
     print(f"{date.today()}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}", end=", ")
     print(f"{len(prompts)} pictures, DDIM {STEPS} steps, CFG {CFG_SCALE:g}\n")
-    print(f"| background of the photos, {SHARED} | asked background obeyed | {SHARED} instead |\n|---|---|---|")
+    print(f"| background of the photos, {SHARED} | asked background obeyed | {SHARED} instead | {SHARED} unasked |")
+    print("|---|---|---|---|", flush=True)
+    silent = [f"a photo of {demo_mascot.SUBJECT}"] * (args.pictures // 2)
     for kind in ("no LoRA", *KINDS):
-        texts, lora = [p.replace(demo_mascot.SUBJECT, "robot") for p in prompts], None
+        texts, lora = [*prompts, *silent], None
         if kind in KINDS:
             with tempfile.TemporaryDirectory() as folder:
-                texts, lora = prompts, train(Path(folder), kind == KINDS[0], args.steps)
+                lora = train(Path(folder), kind == KINDS[0], args.steps)
+        else:
+            texts = [text.replace(demo_mascot.SUBJECT, "robot") for text in texts]
         pictures: Tensor = draw(base, texts, lora)  # (N, 3, 64, 64)
-        named = court.name_backgrounds(pictures)
+        named, unasked = (court.name_backgrounds(part) for part in pictures.split([len(prompts), len(silent)]))
         obeyed = sum(a == b for a, b in zip(named, asked, strict=True)) / len(asked)
-        print(f"| {kind} | {obeyed:.0%} | {named.count(SHARED) / len(named):.0%} |", flush=True)
+        instead, always = named.count(SHARED) / len(named), unasked.count(SHARED) / len(unasked)
+        print(f"| {kind} | {obeyed:.0%} | {instead:.0%} | {always:.0%} |", flush=True)
         if kind in KINDS:
-            rows += [to_image(picture) for picture in pictures[: len(others)]]
+            rows += [to_image(pictures[i]) for i in [*range(columns), *range(len(prompts), len(prompts) + 3)]]
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
-    columns = min(len(others), len(prompts))
-    sheet(rows, columns, labels_top=asked[:columns], labels_left=KINDS, zoom=2).save(args.sheet)
+    labels = [*asked[:columns], *["(unasked)"] * 3]
+    sheet(rows, len(labels), labels_top=labels, labels_left=KINDS, zoom=2).save(args.sheet)
 
 
 def _a(colour: str) -> str:

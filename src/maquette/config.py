@@ -83,6 +83,8 @@ class TrainConfig(StageConfig):
     """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
     buckets: bool | None = None
     """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
+    no_upscale: bool = False
+    """With buckets: never enlarge a photo; one too small for its bucket is trained in a smaller one."""
     flip: bool = False
     """Also learn from mirrored photos. Wrong for faces, text and anything with a left and a right."""
     random_crop: bool = False

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.data.buckets import choose_bucket, crop_box, make_buckets, rules_for, square_rules
+from maquette.data.buckets import (
+    BucketRules,
+    bucket_within,
+    choose_bucket,
+    crop_box,
+    cut_places,
+    make_buckets,
+    rules_for,
+    square_rules,
+)
 from maquette.errors import MaquetteError
 
 sides = st.integers(1, 6000)
@@ -94,3 +103,42 @@ def test_crop_offset_is_on_the_axis_that_is_cut() -> None:
     assert (crop.scaled, crop.left, crop.top) == ((1216, 1216), 0, 192)
     assert crop.box == pytest.approx((0, 157.9, 1000, 842.1), abs=0.1)
     assert crop.enlargement == pytest.approx(1.216) and crop.lost == pytest.approx(1 - 832 / 1216)
+
+
+@given(sizes, st.sampled_from([64 * 64, 512 * 512, 512 * 768, 1024 * 1024]), st.sampled_from([8, 16, 32, 64]))
+def test_a_bucket_without_enlarging(size: tuple[int, int], area: int, step: int) -> None:
+    bucket = bucket_within(size, area, step)
+    mirrored = bucket_within(size[::-1], area, step)
+    if bucket is None:
+        assert mirrored is None and (min(size) < step or max(size) / min(size) > area / step**2 / 4)
+        return
+    assert mirrored is not None and (size[0] == size[1] or mirrored == bucket[::-1])
+    assert bucket[0] % step == bucket[1] % step == 0 and bucket[0] * bucket[1] <= area
+    crop = crop_box(size, bucket)
+    assert crop.enlargement <= 1
+    if size[0] * size[1] <= area:  # nothing but what is over whole steps is given away
+        assert bucket == (size[0] // step * step, size[1] // step * step)
+
+
+def test_buckets_without_enlarging_by_hand() -> None:
+    # where other trainers land a step lower, at 960 x 960
+    assert bucket_within((3072, 3000), 1024 * 1024, 64) == (1024, 1024)
+    assert bucket_within((4000, 3000), 512 * 512, 64) == (576, 448)  # 591 x 443 has the area
+    assert bucket_within((300, 200), 512 * 512, 64) == (256, 192)
+    assert bucket_within((300, 60), 512 * 512, 64) is None
+    rules = BucketRules((512, 512), 256, 1024, 64, no_upscale=True)
+    assert rules.bucket((300, 200), rules.buckets()) == (256, 192)
+
+
+@given(sizes, st.sampled_from(LISTS), st.integers(1, 9))
+def test_places_of_a_cut_are_distinct_and_reach_both_ends(
+    size: tuple[int, int], buckets: list[tuple[int, int]], most: int
+) -> None:
+    crop = crop_box(size, choose_bucket(size, buckets))
+    spare = crop.scaled[0] - crop.bucket[0], crop.scaled[1] - crop.bucket[1]
+    places = [(place.left, place.top) for place in cut_places(crop, most)]
+    assert len(set(places)) == len(places) == min(most, max(spare) + 1)
+    assert all(0 <= left <= spare[0] and 0 <= top <= spare[1] for left, top in places)
+    if len(places) > 1:
+        longer = spare.index(max(spare))
+        assert {place[longer] for place in places} >= {0, spare[longer]}

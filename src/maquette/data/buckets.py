@@ -19,9 +19,40 @@ class BucketRules:
     min_size: int
     max_size: int
     step: int
+    fixed: bool = False  # everything is cut to `resolution`
+    no_upscale: bool = False  # photos are never enlarged: any shape of whole steps that they cover and the area allows
 
     def buckets(self) -> list[Size]:
+        if self.fixed:
+            return [self.resolution]
+        if self.no_upscale:
+            return []  # no list: each photo has its own
         return make_buckets(self.resolution, self.min_size, self.max_size, self.step)
+
+    def bucket(self, size: Size, buckets: Iterable[Size]) -> Size | None:
+        """The bucket for a photo of `size`; None for one that covers not even a step. buckets: those of `buckets()`."""
+        if self.no_upscale and not self.fixed:
+            return bucket_within(size, self.resolution[0] * self.resolution[1], self.step)
+        return choose_bucket(size, buckets)
+
+
+@dataclass(frozen=True)
+class ShapeWish:
+    """What one data set of a data set file says about shapes. None: as the run says."""
+
+    resolution: Size | None = None
+    buckets: bool = False
+    limits: tuple[int, int, int] | None = None  # smallest side, largest side, step
+    no_upscale: bool = False
+
+    def rules(self, resolution: int | Size, latent_factor: int) -> BucketRules:
+        """The rules with the run's resolution where the data set has none."""
+        wanted = self.resolution or resolution
+        if not self.buckets:
+            return square_rules(wanted)
+        usual = rules_for(wanted, latent_factor)
+        low, high, step = self.limits or (usual.min_size, usual.max_size, usual.step)
+        return BucketRules(usual.resolution, low, high, step, no_upscale=self.no_upscale)
 
 
 @dataclass(frozen=True)
@@ -67,9 +98,10 @@ def rules_for(resolution: int | Size, latent_factor: int = 8) -> BucketRules:
     return BucketRules((width, height), max(step, down // step * step), -(-up // step) * step, step)
 
 
-def square_rules(resolution: int) -> BucketRules:
-    """One square bucket: aspect buckets switched off."""
-    return BucketRules((resolution, resolution), resolution, resolution, resolution)
+def square_rules(resolution: int | Size) -> BucketRules:
+    """One bucket, square where one number is given: aspect buckets switched off."""
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    return BucketRules(size, min(size), max(size), math.gcd(*size), fixed=True)
 
 
 def make_buckets(resolution: int | Size, min_size: int = 256, max_size: int = 1024, step: int = 64) -> list[Size]:
@@ -101,17 +133,32 @@ def choose_bucket(size: Size, buckets: Iterable[Size]) -> Size:
 
     An exact match of size wins. Equal ratios: the larger area, then the more nearly square.
     """
-    width, height = size
-
-    def distance(bucket: Size) -> tuple[float, int, int, Size]:
-        # Ratio of ratios from whole numbers: exactly the same for the mirrored pair, which logarithms would not give.
-        a, b = bucket[0] * height, bucket[1] * width
-        return max(a, b) / min(a, b), -bucket[0] * bucket[1], max(bucket), bucket
-
     choices = list(buckets)
     if not choices:
         raise MaquetteError("There are no buckets to choose from.")
-    return size if size in choices else min(choices, key=distance)
+    return size if size in choices else min(choices, key=lambda bucket: _distance(size, bucket))
+
+
+def _distance(size: Size, bucket: Size) -> tuple[float, int, int, Size]:
+    # Ratio of ratios from whole numbers: exactly the same for the mirrored pair, which logarithms would not give.
+    a, b = bucket[0] * size[1], bucket[1] * size[0]
+    return max(a, b) / min(a, b), -bucket[0] * bucket[1], max(bucket), bucket
+
+
+def bucket_within(size: Size, area: int, step: int) -> Size | None:
+    """A bucket that a photo covers without being enlarged, with sides of whole steps and no more than `area`.
+
+    A photo of more than the area is shrunk to it, and the nearest ratio among the neighbouring whole steps is taken;
+    a smaller one loses what is over whole steps. None when a side is shorter than a step.
+    """
+    width, height = size
+    if width * height <= area:
+        found = [(width // step * step, height // step * step)]
+    else:
+        low = [math.isqrt(area * a // b) // step * step for a, b in ((width, height), (height, width))]
+        found = [(low[0] + x, low[1] + y) for x in (0, step) for y in (0, step)]
+    fits = [(w, h) for w, h in found if 0 < w <= width and 0 < h <= height and w * h <= area]
+    return min(fits, key=lambda bucket: _distance(size, bucket), default=None)
 
 
 def cut_places(crop: Crop, most: int) -> list[Crop]:

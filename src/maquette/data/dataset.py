@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MaquetteError
-from .buckets import BucketRules, Crop, Size, choose_bucket, crop_box, cut_places, rules_for, square_rules
+from .buckets import BucketRules, Crop, ShapeWish, Size, crop_box, cut_places
 from .caption_options import PLAIN, CaptionOptions, variants
 from .images import read_photo
 
@@ -37,6 +37,7 @@ class Photo:
     role: Role = "instance"
     subject: str = ""
     crop: Crop | None = None  # set by `plan`
+    shape: ShapeWish | None = None  # what a data set file says of this photo's bucket
     has_alpha: bool = False
     mask: Path | Literal["alpha"] | None = None  # where the loss counts: a picture or the photo's transparency
     notes: tuple[str, ...] = ()  # what was done while reading: "turned upright (EXIF orientation)"
@@ -90,7 +91,6 @@ class Dataset:
     problems: list[Problem] = field(default_factory=list)
     rules: BucketRules | None = None  # set by `plan`
     settings: Mapping[str, Any] = field(default_factory=dict)  # a data set file's wishes, by TrainConfig's keys
-    bucket_limits: tuple[int, int, int] | None = None  # a data set file's smallest side, largest side and step
 
     def of(self, role: Role) -> list[Photo]:
         return [photo for photo in self.photos if photo.role == role]
@@ -104,36 +104,60 @@ class Dataset:
         return sum(photo.repeats for photo in self.of(role))
 
 
-def plan(dataset: Dataset, resolution: int, latent_factor: int = 8, *, aspect_buckets: bool = True) -> Dataset:
+def plan(
+    dataset: Dataset,
+    resolution: int,
+    latent_factor: int = 8,
+    *,
+    aspect_buckets: bool = True,
+    no_upscale: bool = False,
+) -> Dataset:
     """Give every photo its bucket and crop. What would be enlarged more than MAX_ENLARGEMENT times is left out.
 
     resolution: pixels of a side of the square whose area every bucket has. aspect_buckets: keep each photo's shape as
-    nearly as the buckets allow; otherwise everything is cut square.
+    nearly as the buckets allow; otherwise everything is cut square. no_upscale: shapes that need no enlarging.
+    A data set file's own words on shapes hold, unless the run's resolution or buckets are others than the file's.
     """
-    rules = rules_for(resolution, latent_factor) if aspect_buckets else square_rules(resolution)
-    if dataset.bucket_limits and aspect_buckets:
-        rules = BucketRules(rules.resolution, *dataset.bucket_limits)
-    buckets = rules.buckets()
+    run = ShapeWish((resolution, resolution), aspect_buckets, None, no_upscale)
+    as_filed = (resolution, aspect_buckets) == tuple(
+        dataset.settings.get(key, value) for key, value in (("resolution", resolution), ("buckets", aspect_buckets))
+    )
+    rules = {
+        shape: _own_rules(shape, run, as_filed).rules(resolution, latent_factor)
+        for shape in {photo.shape for photo in dataset.photos}
+    }
+    buckets = {shape: found.buckets() for shape, found in rules.items()}
     photos: list[Photo] = []
     problems = list(dataset.problems)
-    chosen: dict[Size, Crop] = {}
+    chosen: dict[tuple[Size, ShapeWish | None], Crop | None] = {}
     for photo in dataset.photos:
-        if photo.size not in chosen:
-            chosen[photo.size] = crop_box(photo.size, choose_bucket(photo.size, buckets))
-        crop = chosen[photo.size]
-        if crop.enlargement > MAX_ENLARGEMENT:
+        key = photo.size, photo.shape
+        if key not in chosen:
+            bucket = rules[photo.shape].bucket(photo.size, buckets[photo.shape])
+            chosen[key] = crop_box(photo.size, bucket) if bucket else None
+        crop = chosen[key]
+        if crop is None or crop.enlargement > MAX_ENLARGEMENT:
             problems.append(_too_small(photo, crop))
         else:
             photos.append(replace(photo, crop=crop))
-    return replace(dataset, photos=photos, problems=problems, rules=rules)
+    first = next((rules[photo.shape] for photo in dataset.photos), None)
+    return replace(dataset, photos=photos, problems=problems, rules=first)
 
 
-def _too_small(photo: Photo, crop: Crop) -> Problem:
+def _own_rules(wish: ShapeWish | None, run: ShapeWish, as_filed: bool) -> ShapeWish:
+    if wish is None:
+        return run
+    wish = replace(wish, no_upscale=wish.no_upscale or run.no_upscale)
+    return wish if as_filed else replace(wish, resolution=run.resolution, buckets=run.buckets)
+
+
+def _too_small(photo: Photo, crop: Crop | None) -> Problem:
     width, height = photo.size
-    message = (
-        f"{photo.name} is too small: {width} x {height} pixels would be enlarged {crop.enlargement:.1f} times "
-        f"to {crop.bucket[0]} x {crop.bucket[1]}; use the original photo."
-    )
+    if crop is None:
+        fault = "fill no bucket without being enlarged"
+    else:
+        fault = f"would be enlarged {crop.enlargement:.1f} times to {crop.bucket[0]} x {crop.bucket[1]}"
+    message = f"{photo.name} is too small: {width} x {height} pixels {fault}; use the original photo."
     return Problem("too_small", photo.name, message, left_out=True)
 
 

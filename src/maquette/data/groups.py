@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MaquetteError
+from .buckets import ShapeWish
 from .caption_options import PLAIN, CaptionOptions
 from .captions import (
     CAPTION_EXTENSIONS,
@@ -42,6 +43,7 @@ class Group:
     metadata: Metadata | None = None
     alpha_mask: bool = False  # transparency says where the loss counts, instead of becoming white
     masks: Sequence[Path] = field(default=())  # one per photo, found by its stem
+    shape: ShapeWish | None = None
 
     def name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
@@ -153,6 +155,7 @@ def _read_one(job: _Job, reading: Reading) -> Photo | Problem:
         repeats=group.repeats if reading.repeats is None or group.role == "class" else reading.repeats,
         role=group.role,
         subject=group.subject,
+        shape=group.shape,
         has_alpha=opened.alpha is not None,
         mask="alpha" if group.alpha_mask and opened.alpha is not None else job.mask,
         notes=(*opened.notes, *notes),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
+from .buckets import ShapeWish
 from .caption_options import CaptionOptions
 from .captions import CAPTION_EXTENSIONS
 from .groups import Group
@@ -38,19 +40,24 @@ _SOURCES = {
     "caption_extension": str,
     "alpha_mask": bool,
     "flip_aug": bool,
+    "random_crop": bool,
 }
 _LIMITS = {"min_bucket_reso": 256, "max_bucket_reso": 1024, "bucket_reso_steps": 64}  # with Kohya's defaults
-_DATASET = {"batch_size": int, "resolution": object, "enable_bucket": bool, **dict.fromkeys(_LIMITS, int)}
+_DATASET = {
+    "batch_size": int,
+    "resolution": object,
+    "enable_bucket": bool,
+    "bucket_no_upscale": bool,
+    **dict.fromkeys(_LIMITS, int),
+}
 # Refused unless they ask for nothing. Value: what asks for nothing, and the remedy.
 _REFUSED: dict[str, tuple[Any, str]] = {
-    "bucket_no_upscale": (False, "photos too small for their bucket are named by maquette check"),
     "network_multiplier": (1.0, "use num_repeats to weigh photos"),
     "validation_split": (0.0, "leave it out"),
     "validation_seed": (None, "leave it out"),
     "resize_interpolation": ("lanczos", "photos are always resized by the Lanczos filter"),
     "color_aug": (False, "leave it out"),
     "face_crop_aug_range": (None, "cut the photos yourself"),
-    "random_crop": (False, "cut the photos yourself"),
     "token_warmup_min": (1, "leave it out"),
     "token_warmup_step": (0, "leave it out"),
     "caption_dropout_every_n_epochs": (0, "use caption_dropout_rate"),
@@ -66,11 +73,10 @@ _KINDS: dict[str, Any] = {
 
 @dataclass
 class DatasetFile:
-    """What the file asks for. settings: by TrainConfig's keys; bucket_limits: smallest, largest side, step."""
+    """What the file asks for. settings: by TrainConfig's keys; of several resolutions, the largest."""
 
     groups: list[Group] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    bucket_limits: tuple[int, int, int] | None = None
 
 
 def read_dataset_file(file: Path, subject: str | None = None) -> DatasetFile:
@@ -86,13 +92,14 @@ def read_dataset_file(file: Path, subject: str | None = None) -> DatasetFile:
         place = f"dataset {number}"
         own = {key: value for key, value in dataset.items() if key != "subsets"}
         _check_keys(file, place, own)
-        _training(file, place, {**general, **own}, found)
+        shape = _training(file, place, {**general, **own}, found)
         for index, subset in enumerate(_tables(file, dataset, "subsets"), 1):
             where = f"{place}, subset {index}"
             _check_keys(file, where, subset, not_in=_DATASET)
             values = {**general, **own, **subset}
             _same(file, where, found, "flip", bool(values.get("flip_aug", False)))
-            found.groups.append(_group(file, where, values, subject))
+            _same(file, where, found, "random_crop", bool(values.get("random_crop", False)))
+            found.groups.append(replace(_group(file, where, values, subject), shape=shape))
     if not any(group.role == "instance" for group in found.groups):
         raise MaquetteError(f"{file} names no photos to learn: it has no [[datasets.subsets]] without is_reg.")
     return found
@@ -144,23 +151,30 @@ def _check_kind(file: Path, where: str, key: str, value: Any) -> None:
         raise MaquetteError(f"{file}, {where}: {key} = {value!r} should be of the kind {kind.__name__}.")
 
 
-def _training(file: Path, where: str, values: Mapping[str, Any], found: DatasetFile) -> None:
-    """Dataset keys become settings of the whole run, so all datasets must agree on them."""
+def _training(file: Path, where: str, values: Mapping[str, Any], found: DatasetFile) -> ShapeWish:
+    """What a dataset says of shapes. A batch size is of the whole run, so all datasets must agree on it."""
+    resolution = None
     if "resolution" in values:
         size = values["resolution"]
-        sides = set(size) if isinstance(size, list) else {size}
-        if len(sides) != 1 or not all(type(side) is int and side > 0 for side in sides):
-            raise MaquetteError(f"{file}, {where}: resolution = {size!r} is not supported; give one number, a square.")
-        _same(file, where, found, "resolution", sides.pop())
+        sides = size if isinstance(size, list) else [size, size]
+        if len(sides) != 2 or not all(type(side) is int and side >= 16 and side % 8 == 0 for side in sides):
+            raise MaquetteError(
+                f"{file}, {where}: resolution = {size!r} should be a number or [width, height], multiples of 8."
+            )
+        resolution = (sides[0], sides[1])
+        side = max(16, round(math.sqrt(sides[0] * sides[1]) / 8) * 8)
+        found.settings["resolution"] = max(side, found.settings.get("resolution", 0))
     if "batch_size" in values:
         _same(file, where, found, "batch_size", values["batch_size"])
-    _same(file, where, found, "buckets", values.get("enable_bucket", False))
+    buckets = values.get("enable_bucket", False)
+    found.settings["buckets"] = buckets or found.settings.get("buckets", False)
+    limits = None
     if any(key in values for key in _LIMITS):
         low, high, step = (values.get(key, default) for key, default in _LIMITS.items())
+        if step < 1:
+            raise MaquetteError(f"{file}, {where}: bucket_reso_steps = {step} should be at least 1.")
         limits = (low // step * step, high // step * step, step)
-        if found.bucket_limits not in (None, limits):
-            raise MaquetteError(f"{file}, {where}: bucket sizes differ between datasets, which is not supported.")
-        found.bucket_limits = limits
+    return ShapeWish(resolution, buckets, limits, values.get("bucket_no_upscale", False))
 
 
 def _same(file: Path, where: str, found: DatasetFile, key: str, value: Any) -> None:

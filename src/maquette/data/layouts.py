@@ -35,7 +35,6 @@ class _Found:
     groups: list[Group]
     problems: list[Problem] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    bucket_limits: tuple[int, int, int] | None = None
 
 
 def read_folder(
@@ -70,14 +69,7 @@ def read_folder(
         named = next((group.subject for group in found.groups if group.subject), subject or "")
         found.groups += _class_groups(_existing_folder(Path(reg).expanduser()), named, found.problems)
     photos, problems = read_groups(found.groups, Reading(repeats, template, look, progress))
-    dataset = Dataset(
-        found.root,
-        found.layout,
-        photos,
-        found.problems + problems,
-        settings=found.settings,
-        bucket_limits=found.bucket_limits,
-    )
+    dataset = Dataset(found.root, found.layout, photos, found.problems + problems, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
     if any(group.role == "class" for group in found.groups):
         _require_photos(dataset, "class", Path(reg) if reg else found.root)
@@ -87,7 +79,7 @@ def read_folder(
 def _find(path: Path, subject: str | None) -> _Found:
     if path.is_file() and path.suffix.lower() == ".toml":
         asked = read_dataset_file(path, subject)
-        return _Found(path.parent, "toml", asked.groups, [], asked.settings, asked.bucket_limits)
+        return _Found(path.parent, "toml", asked.groups, [], asked.settings)
     if path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
         return _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
     return _find_in_folder(_existing_folder(path), subject)

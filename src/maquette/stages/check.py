@@ -38,6 +38,8 @@ class CheckConfig(StageConfig):
     """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
     buckets: bool | None = None
     """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
+    no_upscale: bool = False
+    """With buckets: never enlarge a photo; one too small for its bucket is trained in a smaller one."""
     batch_size: Count | None = None
     """Photos per training step; otherwise what train would take."""
     steps: Count | None = None
@@ -142,7 +144,9 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
     config = _with_settings(config, dataset)
     resolution = config.resolution or facts.native_size
     aspect_buckets = config.buckets if config.buckets is not None else facts.recipe.buckets
-    dataset = plan(dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets)
+    dataset = plan(
+        dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets, no_upscale=config.no_upscale
+    )
     costs = estimate(facts, dataset, config.rank, config.batch_size, config.steps, config.epochs)
     problems = [
         *dataset.problems,

@@ -13,6 +13,7 @@ SAME = {
     "gradient_checkpointing": "gradient_checkpointing",
     "flip": "flip_aug",
     "random_crop": "random_crop",
+    "no_upscale": "bucket_no_upscale",
     "rank": "network_dim",
     "alpha": "network_alpha",
     "dropout": "network_dropout",

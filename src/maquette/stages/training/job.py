@@ -216,7 +216,7 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
     config = _with_settings(config, dataset)
     resolution = config.resolution or base.spec.native_size
     buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
-    dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets)
+    dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
     return dataset

@@ -120,7 +120,7 @@ class Facts:
             "color_aug": False,
             "random_crop": config.random_crop,
             "face_crop_aug_range": None,
-            "bucket_no_upscale": False,
+            "bucket_no_upscale": config.no_upscale,
             "min_bucket_reso": rules.min_size if rules else None,
             "max_bucket_reso": rules.max_size if rules else None,
             "shuffle_caption": config.shuffle_captions,
