@@ -135,6 +135,39 @@ def test_nothing_to_train_on_is_an_error_that_describes_a_photo_folder(tmp_path:
         read_folder(tmp_path, "x y")
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], "It is empty."),
+        (["40_ohwx man/"], "Its folder '40_ohwx man' is empty."),
+        (["a.txt", "b.txt"], "It holds 2 .txt. Texts such as a.txt are captions: the photos of the same names"),
+        (["deep/set.toml", "a.txt"], "If set.toml is a data set file, name it instead of the folder."),
+        (["all.zip"], "It holds 1 .zip. If the photos are in all.zip, unpack it."),
+        (["clip.MP4"], "clip.MP4 is a video"),
+        (["sd15.safetensors"], "looks like a model: that is for --base"),
+        (["meta.json"], "If meta.json lists the photos, they must lie where it says."),
+    ],
+)
+def test_a_folder_without_photos_is_described(names: list[str], says: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("{}")
+    with pytest.raises(MaquetteError) as error:
+        read_folder(tmp_path, "x y")
+    assert says in str(error.value) and "A photo folder holds 5 to 50 photos" in str(error.value)
+
+
+def test_a_misnamed_kohya_folder_is_named(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for folder in ("40 ohwx man", "12-qrt dog", "2024_holiday", "beach"):
+        photo(f"set/{folder}/a.jpg")
+    data = read_folder(tmp_path / "set", "x y")
+    assert [problem.message for problem in data.problems] == [
+        "The folder '12-qrt dog' is read without repeats and subject; if they are meant, rename it to '12_qrt dog'.",
+        "The folder '40 ohwx man' is read without repeats and subject; if they are meant, rename it to '40_ohwx man'.",
+    ]
+    assert {p.repeats for p in data.photos} == {1} and len(data.photos) == 4
+
+
 def test_wrong_paths_get_a_remedy(photo: Callable[..., Path], tmp_path: Path) -> None:
     path = photo("photos/a.jpg")
     with pytest.raises(MaquetteError, match=r"There is no folder .*fotos\. Did you mean .*photos\?"):

@@ -14,6 +14,7 @@ from .caption_options import CaptionOptions
 from .captions import TEMPLATE, class_of
 from .dataset import Dataset, Problem, Role
 from .groups import MASK_FOLDERS, Group, Look, Reading, read_groups
+from .guess import nearly_kohya, what_is_there
 from .images import is_photo, walk
 from .kohya_toml import read_dataset_file
 from .metadata import SUFFIXES as METADATA_SUFFIXES
@@ -150,7 +151,8 @@ def _find_in_folder(root: Path, subject: str | None) -> _Found:
             return _Found(root, "kohya", [_plain(root, leaf[2], int(leaf[1]))])
         file = find_metadata(root)
         metadata: Metadata | None = read_metadata(file) if file else None
-        return _Found(root, "plain", [_plain(root, subject or "", metadata=metadata)])
+        near = nearly_kohya(sub for sub in _folders(root) if _has_photos(sub))
+        return _Found(root, "plain", [_plain(root, subject or "", metadata=metadata)], list(near))
     problems: list[Problem] = []
     if subject is not None and len({words for _, _, words in named}) > 1:
         names = ", ".join(f"'{sub.name}'" for sub, _, _ in named)
@@ -199,7 +201,8 @@ def _require_photos(dataset: Dataset, role: Role, folder: Path) -> None:
     bad = dataset.left_out
     shown = " ".join(problem.message for problem in bad[:3]) + (f" And {len(bad) - 3} more." if len(bad) > 3 else "")
     what = "regularization picture" if role == "class" else "photo"
-    raise MaquetteError(f"No readable {what} in {folder}. {shown} {A_PHOTO_FOLDER}".replace("  ", " "))
+    there = "" if bad else what_is_there(folder)
+    raise MaquetteError(f"No readable {what} in {folder}. {shown}{there} {A_PHOTO_FOLDER}".replace("  ", " "))
 
 
 def require_trainable(dataset: Dataset) -> None:
