@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import fused
 from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, uniform, weight_of
 
 
@@ -26,12 +27,15 @@ class LoRALayer(LayerAdapter):
         self.rank, self.alpha = spec.for_layer(layer)
         self.scale = self.alpha / (self.rank**0.5 if spec.rank_stabilized else self.rank)
         self.dropout, self.rank_dropout, self.module_dropout = spec.dropout, spec.rank_dropout, spec.module_dropout
+        self.drops = bool(spec.dropout or spec.rank_dropout or spec.module_dropout)
         tail = [1, 1] if weight.ndim == 4 else []
         fan_in = weight[0].numel()
         self.lora_down__weight = nn.Parameter(uniform((self.rank, *inner), fan_in, generator))
         self.lora_up__weight = nn.Parameter(torch.zeros(out_features, self.rank, *tail))
 
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
+        if not (self.training and self.drops) and fused.fits(x, layer):
+            return fused.run(x, self.lora_down__weight, self.lora_up__weight, layer, self.scale)
         y: Tensor = layer(x)
         if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
             return y
