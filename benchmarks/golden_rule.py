@@ -84,7 +84,7 @@ def main() -> None:
             rows += [to_image(pictures[i]) for i in [*range(columns), *range(len(prompts), len(prompts) + 3)]]
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     labels = [*asked[:columns], *["(unasked)"] * 3]
-    sheet(rows, len(labels), labels_top=labels, labels_left=KINDS, zoom=2).save(args.sheet)
+    sheet(rows, len(labels), labels_top=labels, labels_left=KINDS, zoom=2).quantize(256).save(args.sheet)
 
 
 def _a(colour: str) -> str:

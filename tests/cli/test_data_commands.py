@@ -45,7 +45,10 @@ def test_check_json_is_all_that_is_on_stdout(fault_folder: Path, capsys: pytest.
 def test_check_fails_with_a_sentence_where_there_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = command(capsys, "check", str(tmp_path))
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: No readable photo in {tmp_path}. A photo folder holds") and "Traceback" not in err
+    assert (
+        err.startswith(f"error: No readable photo in {tmp_path}. It is empty. A photo folder holds")
+        and "Traceback" not in err
+    )
     code, _, err = command(capsys, "check", str(tmp_path / "none"))
     assert code == 1 and "There is no folder" in err
     assert command(capsys, "check")[0] == 2

@@ -146,8 +146,14 @@ def test_progress_in_a_pipe_is_a_line_for_every_tenth(capsys: pytest.CaptureFixt
             }
             display(Event("metric", values))
         display(Event("warning", {"message": "photo [1].jpg is small"}))
+        for done, left in [(8, 61.0), (16, 0.0)]:
+            display(Event("progress", {"what": "drawing", "done": done, "of": 16, "remaining_seconds": left}))
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
     assert lines[4] == "training 100/200  loss 0.5000  8.0 images/s  1:40 left"
-    assert lines[10:] == ["warning: photo [1].jpg is small"]
+    assert lines[10:] == [
+        "warning: photo [1].jpg is small",
+        "drawing 8/16  1:01 left",
+        "drawing 16/16  0:00 left",
+    ]

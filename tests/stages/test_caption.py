@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maquette.data.caption_options import CaptionOptions
+from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 from maquette.stages.caption import CaptionConfig, CaptionResult, run
 from maquette.stages.captioners import models_folder, square_bgr
@@ -69,6 +72,23 @@ def test_batch_edit_changes_all_and_dry_run_nothing(folder: Path) -> None:
     assert texts(folder)["a.txt"] == "best, ohwx man, blue hat, outdoors\n"
     assert texts(folder)["b.txt"] == "best, a photo of ohwx man, outdoors\n"
     assert texts(folder)["a.txt.bak"] == before["a.txt"]
+
+
+def test_the_shuffle_preview_is_what_training_reads_and_changes_nothing(folder: Path) -> None:
+    (folder / "a.txt").write_text("zkw robot, red, big, hat")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    result = run(CaptionConfig(photos=folder, subject="zkw robot", shuffle=4, keep_tokens=1, suffix="x"))
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before and result.dry_run
+    (first,) = [caption for caption in result.captions if caption.photo.startswith("a.")]
+    assert len(set(first.shuffled)) == 4
+    for order in first.shuffled:
+        head, *rest = order.split(", ")
+        assert head == "zkw robot" and sorted(rest) == ["big", "hat x", "red"]
+    options = CaptionOptions(shuffle=True, keep_tokens=1)
+    (photo,) = [p for p in read_folder(folder, "zkw robot").photos if p.name == first.photo]
+    assert set(first.shuffled) <= set(replace(photo, options=options, caption="zkw robot, red, big, hat x").captions)
+    with pytest.raises(MaquetteError, match="keep_tokens is for shuffle"):
+        CaptionConfig.parse({"photos": folder, "keep_tokens": 1})
 
 
 def test_a_dot_caption_file_is_edited_in_place(folder: Path) -> None:

@@ -30,6 +30,10 @@ def command(
     prefix: Annotated[str | None, typer.Option(help="Text before every caption.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Text behind every caption.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only show what would be written.")] = False,
+    shuffle: Annotated[
+        int | None, typer.Option(min=1, help="Only show so many orders of the tags, as training would shuffle them.")
+    ] = None,
+    keep_tokens: Annotated[int | None, typer.Option(min=1, help="With --shuffle: so many tags stay in front.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a caption beside each photo of PHOTOS that has none, and edit many at once.
@@ -43,6 +47,8 @@ def command(
       maquette caption photos/ --captioner blip --subject "ohwx man"
 
       maquette caption photos/ --replace "shirt=blue shirt" --add outdoors --dry-run
+
+      maquette caption photos/ --shuffle 3 --keep-tokens 1
     """
     from ..stages.caption import CaptionConfig, run
 
@@ -59,6 +65,8 @@ def command(
         prefix=prefix,
         suffix=suffix,
         dry_run=dry_run,
+        shuffle=shuffle,
+        keep_tokens=keep_tokens,
     )
     with Display() as display:
         result = run(CaptionConfig.parse(values, "caption"), display)
@@ -71,9 +79,12 @@ def command(
 
 def _lines(result: CaptionResult) -> list[str]:
     """What was done, for a person."""
-    lines = [f"{caption.file}: {caption.after}" for caption in result.written[:_SHOWN]]
-    if len(result.written) > _SHOWN:
-        lines.append(f"… and {len(result.written) - _SHOWN} more")
+    shown = result.captions if any(caption.shuffled for caption in result.captions) else result.written
+    lines = []
+    for caption in shown[:_SHOWN]:
+        lines += [f"{caption.file}: {caption.after}", *(f"    {order}" for order in caption.shuffled)]
+    if len(shown) > _SHOWN:
+        lines.append(f"… and {len(shown) - _SHOWN} more")
     lines += [("left out: " if problem.left_out else "") + problem.message for problem in result.problems]
     verb = "would be written" if result.dry_run else "written"
     kept = len(result.captions) - len(result.written)

@@ -47,7 +47,8 @@ class Display:
     def __call__(self, event: Event) -> None:
         data = event.data
         if event.kind == "progress":
-            self._show(data["what"], data["done"], data["of"], "")
+            left = data.get("remaining_seconds")
+            self._show(data["what"], data["done"], data["of"], "" if left is None else f"{clock(left)} left")
         elif event.kind == "metric":
             loss = data["loss"]
             self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config import StageConfig
 from ..data.caption_edit import Edits, name_subject, parse_replacements
+from ..data.caption_options import CaptionOptions, variants
 from ..data.captions import TEMPLATE, caption_for_subject
 from ..data.dataset import Photo, Problem
 from ..data.layouts import read_folder
@@ -46,6 +47,16 @@ class CaptionConfig(StageConfig):
     """Put this behind every caption that does not end with it."""
     dry_run: bool = False
     """Only show what would be written."""
+    shuffle: int = Field(default=0, ge=0, le=32)
+    """Only show so many orders of each caption's tags, as training with shuffle_captions draws them."""
+    keep_tokens: int = Field(default=0, ge=0)
+    """With shuffle: so many tags at the beginning stay where they are."""
+
+    @model_validator(mode="after")
+    def _preview(self) -> CaptionConfig:
+        if self.keep_tokens and not self.shuffle:
+            raise ValueError("keep_tokens is for shuffle; give both")
+        return self
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Captioned:
     before: str | None
     after: str
     backup: str | None = None
+    shuffled: tuple[str, ...] = ()  # orders of its tags that training may read
 
     @property
     def changed(self) -> bool:
@@ -100,7 +112,8 @@ def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
             raise MaquetteError(problem.message)
     wanted = [photo for photo in dataset.photos if config.overwrite or not _is_written(photo)]
     captioner = _captioner(config, wanted)
-    result = CaptionResult(str(config.photos), config.captioner, config.dry_run, problems=dataset.problems)
+    dry = config.dry_run or config.shuffle > 0
+    result = CaptionResult(str(config.photos), config.captioner, dry, problems=dataset.problems)
     for done, photo in enumerate(dataset.photos, 1):
         before = photo.caption if _is_written(photo) else None
         fresh = before is None or config.overwrite
@@ -131,7 +144,7 @@ def _keep(config: CaptionConfig, photo: Photo, before: str | None, after: str) -
     """Write the caption if it is new or changed; what it replaces is copied to a .bak file first."""
     file = photo.caption_file or photo.path.with_suffix(".txt")
     backup = None
-    if before != after and not config.dry_run:
+    if before != after and not config.dry_run and not config.shuffle:
         if file.exists():
             backup = _free_backup(file)
             shutil.copy2(file, backup)
@@ -143,7 +156,14 @@ def _keep(config: CaptionConfig, photo: Photo, before: str | None, after: str) -
         before,
         after,
         (folder / backup.name).as_posix() if backup else None,
+        _orders(config, photo, after),
     )
+
+
+def _orders(config: CaptionConfig, photo: Photo, text: str) -> tuple[str, ...]:
+    """The first distinct draws of the caption, those of a training run with the same options."""
+    options = CaptionOptions(shuffle=True, keep_tokens=config.keep_tokens)
+    return tuple(dict.fromkeys(variants(text, options, photo.sha256)))[: config.shuffle] if config.shuffle else ()
 
 
 def _free_backup(file: Path) -> Path:
