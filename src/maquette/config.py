@@ -206,7 +206,7 @@ class TrainConfig(StageConfig):
     prior_prompts: list[str] = []
     """Further prompts that prior_preservation holds to what the base draws."""
     prior_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of each batch that prior_preservation uses; 0.25 costs little time."""
+    """Regularization pictures (or those that prior_preservation holds) per photo of a step; 0.25 costs little time."""
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the base; what learns stays fp32. auto: bf16 on CUDA and on CPUs that are fast with it.

@@ -84,6 +84,24 @@ def test_regularization_pictures_are_counted(quadrants: MakeImage, tmp_path: Pat
     ]
 
 
+def test_surplus_regularization_pictures_are_reported(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "p").mkdir()
+    quadrants(64, 64).save(tmp_path / "p" / "a.png")
+    for number in range(5):
+        quadrants(64, 64).save(tmp_path / "r" / f"{number}.png")
+
+    def said(**options: Any) -> list[str]:
+        result = run(CheckConfig(photos=tmp_path / "p", reg=tmp_path / "r", subject="zkw robot", **options))
+        return [p.message for p in result.problems if p.kind == "regularization"]
+
+    assert said() == ["5 regularization samples for 1 of photos: an epoch uses some, in turn."]
+    assert said(repeats=5) == []
+    assert said(steps=3, batch_size=1) == [
+        "5 regularization samples for 1 of photos: the whole run sees 3 of them, the others have no effect."
+    ]
+
+
 def test_page_holds_every_photo_its_crop_and_warnings(quadrants: MakeImage, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     quadrants(200, 100).save(tmp_path / "p" / "a <b>.png")

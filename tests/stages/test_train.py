@@ -239,6 +239,19 @@ def test_loss_that_is_not_finite_is_skipped_once_then_stops(
     assert all(t.isfinite().all() for t in kept.values())
 
 
+def test_regularization_pictures_that_the_run_never_sees_are_reported(photos: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / "reg").mkdir(exist_ok=True)
+        Image.new("RGB", (96, 96), (40 * number, 90, 90)).save(tmp_path / "reg" / f"{number}.png")
+    events: list[Event] = []
+    options = {"steps": 2, "reg": tmp_path / "reg", "prior_share": 0.5}
+    train.run(config(photos, tmp_path / "disc", **options), events.append)
+    warnings = [event.data["message"] for event in events if event.kind == "warning"]
+    assert warnings == [
+        "5 regularization samples for 5 of photos: the whole run sees 2 of them, the others have no effect."
+    ]
+
+
 def test_zero_terminal_snr_is_warned_of_where_noise_is_predicted(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,6 +94,26 @@ def _hashes(shades: Image) -> tuple[int, int]:
     mirrored = low * np.array([1, -1] * 4)  # mirroring turns the sign of odd horizontal frequencies
     first, second = (np.packbits(x > np.median(x)).tobytes() for x in (low, mirrored))
     return int.from_bytes(first, "big"), int.from_bytes(second, "big")
+
+
+def examine_regularization(dataset: Dataset, seen: int | None = None) -> list[Problem]:
+    """A warning when there are too few or too many regularization pictures for one per sample.
+
+    seen: how many of them the whole run will see; more pictures than that are in vain.
+    """
+    needed, present = dataset.samples("instance"), dataset.samples("class")
+    if not present:
+        return []
+    pictures = f"{present} regularization sample{'' if present == 1 else 's'} for {needed} of photos"
+    if seen is not None and seen < present:
+        message = f"{pictures}: the whole run sees {seen} of them, the others have no effect."
+    elif present == needed:
+        return []
+    elif present < needed:
+        message = f"{pictures}: each is used up to {math.ceil(needed / present)} times."
+    else:
+        message = f"{pictures}: an epoch uses some, in turn."
+    return [Problem("regularization", "", message)]
 
 
 def examine_photos(dataset: Dataset, looks: Mapping[Path, Look]) -> list[Problem]:

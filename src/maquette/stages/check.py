@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,15 @@ from pydantic import Field, model_validator
 
 from ..config import Count, StageConfig
 from ..data.dataset import Dataset, Photo, Problem, plan
-from ..data.doctor import GoldenRule, Look, examine_captions, examine_photos, golden_rule, look_at
+from ..data.doctor import (
+    GoldenRule,
+    Look,
+    examine_captions,
+    examine_photos,
+    examine_regularization,
+    golden_rule,
+    look_at,
+)
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
@@ -153,7 +160,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         *_nothing_left(dataset),
         *_room(costs, config.out),
         *examine_captions(dataset, config.subject, tokenizer()),
-        *_regularization(dataset),
+        *examine_regularization(dataset, costs.steps * costs.batch_size),
         *examine_photos(dataset, looks),
     ]
     subject = config.subject or ", ".join(dict.fromkeys(p.subject for p in dataset.of("instance") if p.subject)) or None
@@ -222,21 +229,6 @@ def _room(costs: Costs, out: Path) -> list[Problem]:
         "make room or choose another --out."
     )
     return [Problem("disk", "", message, blocking=True)]
-
-
-def _regularization(dataset: Dataset) -> list[Problem]:
-    """Too few or too many regularization pictures for one per sample."""
-    needed, present = dataset.samples("instance"), dataset.samples("class")
-    if not present or present == needed:
-        return []
-    if present < needed:
-        rounds = math.ceil(needed / present)
-        message = (
-            f"{_count(present, 'regularization sample')} for {needed} of photos: each is used up to {rounds} times."
-        )
-    else:
-        message = f"{_count(present, 'regularization sample')} for {needed} of photos: an epoch uses some, in turn."
-    return [Problem("regularization", "", message)]
 
 
 def _report(photo: Photo) -> dict[str, Any]:

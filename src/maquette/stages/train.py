@@ -17,6 +17,7 @@ from .. import methods
 from ..config import TrainConfig
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
+from ..data.doctor import examine_regularization
 from ..errors import MaquetteError
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from . import report
@@ -199,6 +200,9 @@ class _Training:
         """Train from `start` steps on to the end, or until told to stop."""
         for problem in self.job.dataset.left_out:
             self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
+        seen = int(self.steps * (self.config.batch_size or 1) * self.config.prior_share)
+        for problem in examine_regularization(self.job.dataset, seen):
+            self.on_event(Event("warning", {"message": problem.message}))
         if self.config.zero_terminal_snr and self.job.objective.schedule.prediction_type == "epsilon":
             message = (
                 "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."

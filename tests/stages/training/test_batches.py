@@ -33,6 +33,13 @@ def test_every_epoch_shows_each_photo_as_often_as_it_repeats() -> None:
     assert len({tuple(row[e * 5 : e * 5 + 5]) for e in range(8)}) > 3  # epochs are shuffled anew
 
 
+def test_a_share_skips_no_photo_and_shows_none_twice() -> None:
+    photos = photo_set([1] * 5)
+    rows = [photos.indices(step, 2, 0.3) for step in range(50)]  # 30 in all
+    assert {len(row) for row in rows} == {0, 1}
+    assert Counter(i for row in rows for i in row) == {i: 6 for i in range(5)}
+
+
 def test_a_step_depends_on_seed_and_number_only() -> None:
     forward = [photo_set([1] * 7).indices(step, 4) for step in range(9)]
     again = photo_set([1] * 7)

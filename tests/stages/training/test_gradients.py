@@ -76,6 +76,15 @@ def test_regularization_pictures_count_with_their_weight(weight: float) -> None:
     assert step(reg=True, prior_loss_weight=weight) == pytest.approx((3 * expected, expected))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_a_share_of_regularization_pictures_weighs_what_all_would(share: float) -> None:
+    # the step's mean over 2 pictures, or over 1: of 10 and 30, in the order of the first epoch
+    seen = pictures(REG, "class").indices(0, 4, share)
+    assert len(seen) == 4 * share
+    expected = 4.0 + 0.5 * sum(REG[i] for i in seen) / len(seen)
+    assert step(reg=True, prior_loss_weight=0.5, prior_share=share) == pytest.approx((3 * expected, expected))
+
+
 @pytest.mark.parametrize(("share", "parts"), [(1.0, 1), (0.25, 1), (0.5, 2)])
 def test_the_held_class_counts_with_its_weight_whatever_its_share(share: float, parts: int) -> None:
     expected = 4.0 + 0.1 * 100.0

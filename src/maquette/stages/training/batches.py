@@ -8,6 +8,7 @@ often than another, and each counts the same whatever its shape.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,15 +92,17 @@ class PhotoSet:
         order = torch.randperm(len(self._row), generator=generator(self._seed, self._stream, "epoch", epoch))
         return [self._row[i] for i in order]
 
-    def indices(self, step: int, batch_size: int) -> list[int]:
-        """Photos of a step (counted from 0)."""
-        places = range(step * batch_size, (step + 1) * batch_size)
+    def indices(self, step: int, batch_size: int, share: float = 1.0) -> list[int]:
+        """Photos of a step (counted from 0): batch_size times share, on average where that is no whole number."""
+        places = range(*(math.floor(n * batch_size * share + 1e-9) for n in (step, step + 1)))
         return [self._epoch(place // len(self._row))[place % len(self._row)] for place in places]
 
-    def batches(self, step: int, batch_size: int, parts: int, random: torch.Generator) -> list[Batch]:
+    def batches(
+        self, step: int, batch_size: int, parts: int, random: torch.Generator, share: float = 1.0
+    ) -> list[Batch]:
         """A step's photos, grouped by shape and cut into at least `parts` pieces."""
         groups: dict[torch.Size, list[int]] = {}
-        for index in self.indices(step, batch_size):
+        for index in self.indices(step, batch_size, share):
             groups.setdefault(self.latents[index][0].shape, []).append(index)
         largest = -(-batch_size // parts)
         pieces = [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]

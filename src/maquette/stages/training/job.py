@@ -87,10 +87,11 @@ class Job:
                 drift = self.objective.drift(held, now, original, self.attached, random)
                 total += self._backward(drift.sum() * (len(batch) / len(held)) / size * config.prior_loss_weight)
         if self.regularization is not None:
-            for batch in self.regularization.batches(step, size, parts, random):
+            share = config.prior_share
+            for batch in self.regularization.batches(step, size, parts, random, share):
                 told = _sized(self.texts(batch.captions), batch)
                 losses = self.objective.losses(batch, told, random)
-                total += self._backward(losses.sum() / size * config.prior_loss_weight)
+                total += self._backward(losses.sum() / (size * share) * config.prior_loss_weight)
         return total, batches
 
     def _backward(self, loss: Tensor) -> Tensor:
