@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Callable
@@ -110,6 +111,7 @@ def test_page_holds_every_photo_its_crop_and_warnings(quadrants: MakeImage, tmp_
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "a &lt;b&gt;.png" in page and "<b>" not in page
     assert "left:25.00%;top:0.00%;width:50.00%;height:100.00%" in page
+    assert result.observations and all(line in html.unescape(page) for line in result.observations)
     assert "50% of a &lt;b&gt;.png is cut off at 64 x 64" in page
     assert page.count("data:image/jpeg;base64,") == 1 and "http" not in page
 

@@ -59,7 +59,7 @@ def write_page(result: CheckResult, path: Path) -> None:
         .render(
             title=f"Photos in {result.folder}",
             figures=result.figures(),
-            rule=result.golden_rule.sentences(),
+            rule=[*result.observations, *result.golden_rule.sentences()],
             problems=result.problems,
             photos=[_entry(photo, result) for photo in photos[:MOST_PHOTOS]],
             more=max(0, len(photos) - MOST_PHOTOS),

@@ -1,13 +1,19 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from PIL import Image
 
 from maquette.data.buckets import Crop, crop_box
 from maquette.data.caption_options import CaptionOptions
-from maquette.data.dataset import Photo, View, views
-from maquette.stages.training.batches import Latent, PhotoSet, generator, size_numbers
+from maquette.data.dataset import Photo, View, plan, views
+from maquette.data.layouts import read_folder
+from maquette.errors import MaquetteError
+from maquette.families import load
+from maquette.stages.training.batches import Latent, PhotoSet, encode_photos, generator, size_numbers, views_of
 
 
 def photo(name: str, repeats: int = 1) -> Photo:
@@ -114,3 +120,49 @@ def test_captions_vary_and_drop_out() -> None:
     drawn = Counter(photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(300))
     assert set(drawn) == {"zkw, red, big", "zkw, big, red", ""}
     assert 60 <= drawn[""] <= 120
+
+
+def test_what_is_drawn_for_one_photo_says_nothing_of_another() -> None:
+    """Mirror, caption and noise of two photos in a step, and of two runs: every combination, about equally often."""
+    photos = [replace(photo(name), caption="x, y", options=CaptionOptions(shuffle=True)) for name in "ab"]
+    photos = [replace(each, sha256=each.name * 64) for each in photos]
+    spread = torch.ones(4, 2, 2)
+    rows = [[Latent(spread * sign, spread * 0.01) for sign in (1, -1)] for _ in photos]
+    drawn: Counter[tuple[object, ...]] = Counter()
+    noises = []
+    for step in range(800):
+        (batch,) = PhotoSet(photos, rows, 0, "instance").batches(step, 2, 1, generator(0, "step", step))
+        order = [batch.photos.index(i) for i in (0, 1)]
+        drawn[tuple((batch.x0[i, 0, 0, 0].item() > 0, batch.captions[i] == "x, y") for i in order)] += 1
+        noises.append([batch.x0[i, 0, 0, 0].item() - round(batch.x0[i, 0, 0, 0].item()) for i in order])
+    assert len(drawn) == 16 and all(20 <= count <= 90 for count in drawn.values())  # 50 each, more or less
+    correlation = torch.corrcoef(torch.tensor(noises).T)[0, 1]
+    assert abs(correlation) < 0.15
+    other = [PhotoSet(photos, rows, 1, "instance").indices(step, 2) for step in range(40)]
+    assert other != [PhotoSet(photos, rows, 0, "instance").indices(step, 2) for step in range(40)]
+
+
+def test_a_photo_that_the_vae_cannot_encode_is_named(tmp_path: Path) -> None:
+    base: Any = load("pocket")
+    Image.new("RGB", (64, 64), (9, 99, 200)).save(tmp_path / "odd.png")
+    data = plan(read_folder(tmp_path, "zkw robot"), 64, 4)
+    shown = views_of(base, data.photos, False, False)
+    base.encode_images = lambda pixels: (torch.full((1, 4, 16, 16), torch.nan), torch.ones(1, 4, 16, 16))
+    with pytest.raises(MaquetteError, match=r"odd\.png cannot be encoded: the base's VAE gives no finite numbers"):
+        encode_photos(base, data.photos, shown, None, lambda done, of: None)
+
+
+def test_cuts_that_show_nothing_of_the_mask_are_left_out(tmp_path: Path) -> None:
+    base = load("pocket")
+    (tmp_path / "masks").mkdir()
+    mask = Image.new("L", (256, 64), 0)
+    mask.paste(255, (0, 0, 40, 64))  # at the left end
+    for path, picture in [("a.png", Image.effect_noise((256, 64), 50)), ("masks/a.png", mask)]:
+        picture.save(tmp_path / path)
+    data = plan(read_folder(tmp_path, "zkw robot"), 64, 4, aspect_buckets=False)
+    (shown,) = views_of(base, data.photos, flip=True, random_crop=True)
+    assert [(view.crop.left, view.flip) for view in shown] == [(0, False), (0, True), (27, False), (27, True)]
+    (row,) = encode_photos(base, data.photos, [shown], None, lambda done, of: None)
+    assert [round(float(latent.mask.mean()), 2) for latent in row if latent.mask is not None] == [0.62, 0.62, 0.2, 0.2]
+    assert row[0].mask is not None and row[1].mask is not None
+    assert torch.equal(row[0].mask.flip(-1), row[1].mask)
