@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from ..errors import MaquetteError
 from . import hub, modules, quick_import
 from .base import BaseModel
-from .checkpoint import Checkpoint, read, read_folder
+from .checkpoint import Checkpoint, files_sha256, read, read_folder
 from .detect import FAMILY_NAMES
 from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS
@@ -87,7 +88,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device
         vae_hash=checkpoint.vae_hash,
         notices=notices,
     )
-    model.hash_when_asked(checkpoint.content_hash)
+    model.hash_when_asked(partial(files_sha256, checkpoint.files))  # the checkpoint would keep its file mapped
     return model
 
 

@@ -23,7 +23,7 @@ from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
-from ...fast import attention, packed
+from ...fast import attention, memory, packed
 from ...formats import adapters
 from ...methods.base import AdaptedLayer, Attached, MethodSpec, Slots
 from ..embedding import initial_tokens, with_names
@@ -251,12 +251,12 @@ def _only_for_training(job: Job) -> None:
     if not job.texts.live:
         for encoder in base.text_encoders:
             encoder.to("meta")
-    if methods.METHODS[config.method].product == "model":
-        return
-    adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
-    readable = {module.layer for module in adapted if module.adapter.reads_weight}
-    if packed.install(base.unet, readable):
-        job.rehearse()
+    if methods.METHODS[config.method].product != "model":
+        adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
+        readable = {module.layer for module in adapted if module.adapter.reads_weight}
+        if packed.install(base.unet, readable):
+            job.rehearse()
+    memory.keep()
 
 
 def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:

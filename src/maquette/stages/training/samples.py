@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...fast import memory
 from ...formats.png import format_infotext, write_png
 from ...run import Event, Listener, RunFolder, write_json
 from ..generate import to_image
@@ -39,6 +40,7 @@ class Sampler:
         if _prompts(self.folder.samples(0)) != self.prompts:
             self._draw(0, None)
         self._draw(step, file)
+        memory.release()
 
     def preview(self, step: int, target: Path) -> None:
         """The first picture of a step, as the preview that A1111 shows for a file."""
