@@ -380,6 +380,26 @@ def test_a_data_set_file_sets_what_the_user_did_not(photos: Path, tmp_path: Path
     assert json.loads((tmp_path / "disc/dataset.json").read_text())["photos"][0]["repeats"] == 2
 
 
+def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "data.toml"
+    subset = f'[[datasets.subsets]]\nimage_dir = "{photos}"\nrandom_crop = true\n'
+    file.write_text(
+        "[[datasets]]\nresolution = 64\nenable_bucket = true\nbucket_no_upscale = true\nbucket_reso_steps = 16\n"
+        f"{subset}"
+        f"[[datasets]]\nresolution = [32, 48]\n{subset}"
+    )
+    run = tmp_path / "disc"
+    settings = {**SMALL, "photos": file, "scheduler": "constant"}
+    train.run(TrainConfig.parse({**settings, "out": run, "steps": 3}))
+    entries = json.loads((run / "dataset.json").read_text())["photos"]
+    assert [entry["bucket"] for entry in entries] == [[64, 64]] * 3 + [[80, 48]] * 2 + [[32, 48]] * 5
+    assert TrainConfig.read(run / "run.toml").random_crop is True
+    whole = tmp_path / "whole" / "disc"
+    train.run(TrainConfig.parse({**settings, "out": whole, "steps": 6}))
+    assert train.resume(run, {"steps": 6}).step == 6
+    assert len(losses(run)) == 6 and losses(run) == losses(whole)
+
+
 def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from maquette.stages.training import job
 
