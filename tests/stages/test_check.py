@@ -129,6 +129,19 @@ def test_a_data_set_file_sets_what_the_user_does_not(quadrants: MakeImage, tmp_p
     assert (result.photos[0]["bucket"], result.costs.steps_per_epoch) == ([64, 64], 3)
 
 
+def test_a_folder_at_two_resolutions_is_no_folder_of_copies(quadrants: MakeImage, tmp_path: Path) -> None:
+    quadrants(200, 100).save(tmp_path / "a.png")
+    subset = '[[datasets.subsets]]\nimage_dir = "."\nclass_tokens = "zkw robot"\n'
+    (tmp_path / "set.toml").write_text(
+        f"[[datasets]]\nresolution = 64\n{subset}[[datasets]]\nresolution = 96\n{subset}"
+    )
+    result = run(CheckConfig(photos=tmp_path / "set.toml"))
+    assert [photo["bucket"] for photo in result.photos] == [[64, 64], [96, 96]]
+    assert [problem.kind for problem in result.problems] == ["cropped", "cropped"]
+    assert result.observations[0].startswith("1 photo is few")
+    assert "Trained at several sizes, as the data set file says: 64 x 64, 96 x 96;" in result.figures()[1]
+
+
 def test_base_facts_and_errors(tmp_path: Path) -> None:
     pocket = base_facts("pocket")
     assert (pocket.native_size, pocket.latent_factor) == (64, 4)

@@ -120,7 +120,8 @@ def examine_photos(dataset: Dataset, looks: Mapping[Path, Look]) -> list[Problem
     """Warnings about the instance photos of a planned data set, in the order of the photos; pairs of copies last."""
     photos = [photo for photo in dataset.of("instance") if photo.path in looks]
     problems = [problem for photo in photos for problem in _one_photo(photo, looks[photo.path])]
-    return problems + list(_copies(photos, [looks[photo.path] for photo in photos]))
+    files = list({photo.path: photo for photo in photos}.values())  # one used at several resolutions is no copy
+    return problems + list(_copies(files, [looks[photo.path] for photo in files]))
 
 
 def _one_photo(photo: Photo, look: Look) -> Iterable[Problem]:

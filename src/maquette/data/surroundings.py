@@ -21,7 +21,7 @@ _HUES = ((20, "red"), (45, "orange"), (70, "yellow"), (165, "green"), (200, "cya
 
 def observations(photos: Sequence[Photo], looks: Mapping[Path, Look]) -> list[str]:
     """Sentences about instance photos, for a person who decides on captions and resolution; no faults."""
-    known = [photo for photo in photos if photo.path in looks]
+    known = [photo for photo in {photo.path: photo for photo in photos}.values() if photo.path in looks]
     if not known:
         return []
     lines = []

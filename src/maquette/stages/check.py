@@ -102,7 +102,7 @@ class CheckResult:
             f"{_count(self.images, 'photo')} x repeats = {_count(self.samples, 'sample')} per epoch; "
             f"batch size {costs.batch_size}: {_count(costs.steps_per_epoch, 'step')} per epoch, "
             f"{_count(costs.steps, 'step')} in all ({costs.epochs:.3g} epochs).",
-            f"Trained at {self.resolution} x {self.resolution} pixels or the same area; "
+            f"Trained at {self._sizes()}; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
             f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
             f"{costs.regularization_present} are there.",
@@ -115,6 +115,12 @@ class CheckResult:
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
         return lines
+
+    def _sizes(self) -> str:
+        wanted = {photo.shape.resolution for photo in self.dataset.photos if photo.shape and photo.shape.resolution}
+        if len(wanted) > 1:
+            return "several sizes, as the data set file says: " + ", ".join(f"{w} x {h}" for w, h in sorted(wanted))
+        return f"{self.resolution} x {self.resolution} pixels or the same area"
 
     def to_json(self) -> dict[str, Any]:
         fields = {name: value for name, value in vars(self).items() if name != "dataset"}
