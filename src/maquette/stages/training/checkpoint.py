@@ -37,6 +37,11 @@ def author(config: TrainConfig, base: BaseModel, dataset: Dataset) -> Author:
     return kinds[methods.METHODS[config.method].product](config, base, dataset)
 
 
+def waits(network: torch.nn.Module) -> bool:
+    """Whether a network of a model on another device lies in the computer's memory meanwhile."""
+    return next(network.parameters()).device.type == "cpu"
+
+
 @dataclass(frozen=True)
 class Author(Facts):
     """Writes the files of a run. Same state, same step: the same bytes, unless time stamps are asked for."""
@@ -50,15 +55,25 @@ class Author(Facts):
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
         """The base as a saved file changes it, or as it is; within the block only."""
         loras = [] if file is None else [(load_adapter(file), 1.0, 1.0)]
-        base = self.untouched()
-        with apply_loras(base, loras):
+        with self.untouched() as base, apply_loras(base, loras):
             yield base
 
-    def untouched(self) -> BaseModel:
-        """The base as the file has it. On a CPU opened anew: the one that is trained on is laid out for that alone."""
-        if self.base.device.type != "cpu":
-            return self.base
-        return load(self.config.base, vae=self.config.vae)
+    @contextmanager
+    def untouched(self) -> Iterator[BaseModel]:
+        """The base as the file has it. On a CPU opened anew: the one that is trained on is laid out for that alone. On
+        other devices what waits in the computer's memory comes back for as long.
+        """
+        if self.base.device.type == "cpu":
+            yield load(self.config.base, vae=self.config.vae)
+            return
+        waiting = [network for network in (self.base.vae, *self.base.text_encoders) if waits(network)]
+        for network in waiting:
+            network.to(self.base.device)
+        try:
+            yield self.base
+        finally:
+            for network in waiting:
+                network.to("cpu")
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         """The prompt that calls a saved file in `maquette generate` and A1111."""
@@ -92,8 +107,8 @@ class EmbeddingAuthor(Author):
     @contextmanager
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
         """Within the block the subject's own words call the vectors, as in training."""
-        base = self.untouched()
-        with apply_embeddings(base, [] if file is None else [embeddings.load(file, name=self.subject)]):
+        words = [] if file is None else [embeddings.load(file, name=self.subject)]
+        with self.untouched() as base, apply_embeddings(base, words):
             yield base
 
     def prompt(self, prompt: str, file: Path | None) -> str:
@@ -118,7 +133,11 @@ class ModelAuthor(Author):
 
     @contextmanager
     def opened(self, file: Path | None) -> Iterator[BaseModel]:
-        yield self.untouched() if file is None else load(file, device=self.base.device)
+        if file is not None:
+            yield load(file, device=self.base.device)
+        else:
+            with self.untouched() as base:
+                yield base
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         return prompt

@@ -241,17 +241,14 @@ def _computing(base: BaseModel, dtype: torch.dtype) -> BaseModel:
 
 
 def _only_for_training(job: Job) -> None:
-    """On a CPU: let go of what has been used up, and lay out frozen weights for speed. Nothing but training can be done
-    with these networks then; pictures are made with the base opened anew.
+    """Let go of what has been used up: on a CPU altogether, since pictures are made with the base opened anew; else to
+    the computer's memory. On a CPU frozen weights are also laid out for speed, good for nothing but training then.
     """
     base, config = job.computing, job.config
-    if base.device.type != "cpu":
-        return
-    base.vae.to("meta")
-    if not job.texts.live:
-        for encoder in base.text_encoders:
-            encoder.to("meta")
-    if methods.METHODS[config.method].product != "model":
+    on_cpu = base.device.type == "cpu"
+    for network in (base.vae, *([] if job.texts.live else base.text_encoders)):
+        network.to("meta" if on_cpu else "cpu")
+    if on_cpu and methods.METHODS[config.method].product != "model":
         adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
         readable = {module.layer for module in adapted if module.adapter.reads_weight}
         if packed.install(base.unet, readable):

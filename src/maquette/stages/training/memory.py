@@ -85,7 +85,8 @@ def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Nee
     h, w = (max(multiple, round(side * shrink / multiple) * multiple) for side in (height, width))
     networks = {job.base.unet, job.base.vae, *job.base.text_encoders, job.computing.unet, *job.computing.text_encoders}
     learning = sum(p.numel() for p in job.parameters)
-    frozen = _bytes(tensor for network in networks for tensor in network.parameters() if not tensor.requires_grad)
+    there = [tensor for network in networks for tensor in network.parameters() if tensor.device == job.base.device]
+    frozen = _bytes(tensor for tensor in there if not tensor.requires_grad)
     frozen += packed.size(job.computing.unet)
     step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
     return Need(frozen, learning * PER_NUMBER, step)
@@ -148,7 +149,7 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Of all storages that exist, each counted once."""
+    """Of all storages that exist, each counted once; layers laid out for speed have left only their shape."""
     found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if not t.is_meta}
     return sum(found.values())
 
