@@ -1,0 +1,101 @@
+"""The parts of a training step, each with and without what makes it quick: processor time of one thread.
+
+OMP_NUM_THREADS=1 python -m benchmarks.step_parts
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from maquette.fast import attention, memory, packed
+
+REPEATS = 7
+
+
+def best(work: Callable[[], object]) -> float:
+    """Milliseconds of the quickest of some runs."""
+    times = []
+    for _ in range(REPEATS + 1):
+        began = time.thread_time()
+        work()
+        times.append((time.thread_time() - began) * 1000)
+    return min(times[1:])
+
+
+def passes(layer: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], object]:
+    """A pass there and back, for the inputs' gradients."""
+    inputs = tuple(x.detach().requires_grad_(True) for x in inputs)
+
+    def work() -> object:
+        y = layer(*inputs)
+        return torch.autograd.grad(y, inputs, torch.ones_like(y))
+
+    return work
+
+
+def layers(dtype: torch.dtype) -> None:
+    """Convolutions and linear layers, plain and laid out."""
+    for width, side in ((320, 32), (640, 16), (1280, 8), (1280, 4)):
+        shapes: dict[str, tuple[nn.Module, Tensor]] = {
+            f"3 x 3 convolution, {side} x {side} pixels, {width} channels": (
+                nn.Conv2d(width, width, 3, padding=1),
+                torch.randn(1, width, side, side),
+            ),
+            f"linear layer, {side * side} tokens, {width} features": (
+                nn.Linear(width, width),
+                torch.randn(1, side * side, width),
+            ),
+        }
+        for name, (layer, x) in shapes.items():
+            network, x = nn.Sequential(layer).requires_grad_(False).to(dtype), x.to(dtype)
+            plain = best(passes(network, x))
+            packed.install(network)
+            line(name, dtype, plain, best(passes(network, x)))
+
+
+def attentions() -> None:
+    """PyTorch's fused kernel and plain products, bf16."""
+    fused = nn.functional.scaled_dot_product_attention
+    for tokens, context, width in ((1024, 1024, 40), (1024, 77, 40), (256, 256, 80)):
+        q, k, v = (torch.randn(1, n, 8, width).bfloat16().transpose(1, 2) for n in (tokens, context, context))
+        name = f"attention, {tokens} to {context} tokens, 8 heads of {width}"
+        line(name, torch.bfloat16, best(passes(fused, q, k, v)), best(passes(attention.attend, q, k, v)))
+
+
+def faults() -> None:
+    """Pages asked of the system by making and freeing 20 tensors of 1 to 64 MB."""
+    sizes = [int(n) for n in torch.randint(1 << 18, 1 << 24, (20,), generator=torch.Generator().manual_seed(0))]
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        _ = [torch.ones(size) for size in sizes]
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    usual = min(pages() for _ in range(REPEATS))
+    memory.keep()
+    print(f"| page faults of 20 tensors of 1 to 64 MB | | {usual} | {min(pages() for _ in range(REPEATS))} | |")
+
+
+def line(name: str, dtype: torch.dtype, plain: float, fast: float) -> None:
+    """A row of the table."""
+    kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+    print(f"| {name} | {kind} | {plain:.1f} ms | {fast:.1f} ms | {plain / fast:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    print("| part | type | plain | quick | times |\n|---|---|---|---|---|")
+    for dtype in (torch.bfloat16, torch.float32):
+        layers(dtype)
+    attentions()
+    faults()
+
+
+if __name__ == "__main__":
+    main()
