@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Dataset, plan
 from maquette.data.doctor import (
     Look,
@@ -126,9 +128,11 @@ def test_captions_from_the_subject_are_fine(tmp_path: Path) -> None:
 
 def test_photos_without_any_caption_are_named(tmp_path: Path) -> None:
     data = captioned(tmp_path, "", "zkw", "", subject="")
-    assert [p.message for p in examine_captions(data, None)] == [
-        "0.png and 1 more photos have no caption: training will need the subject (--subject)."
-    ]
+    (problem,) = examine_captions(data, None)
+    assert problem.blocking and problem.message == (
+        "2 photos, the first 0.png, have no caption: name the subject (--subject 'ohwx man'), "
+        "or training will not start."
+    )
 
 
 def test_the_same_caption_everywhere(tmp_path: Path) -> None:
@@ -143,6 +147,9 @@ def test_tokens_find_common_triggers_and_long_captions(tmp_path: Path) -> None:
 
     data = captioned(tmp_path, "zkw dog " + "x " * 36, "zkw dog " + "x " * 37)
     assert findings(data, tokens=tokens) == [("long_caption", "1.png", False)]  # 75 tokens fit, 77 do not
+    options = CaptionOptions(prefix="one two")
+    longer = replace(data, photos=[replace(photo, options=options) for photo in data.photos[:1]])
+    assert findings(longer, tokens=tokens) == [("long_caption", "0.png", False)]  # what training reads is counted
     plain = captioned(tmp_path / "p" if (tmp_path / "p").mkdir() is None else tmp_path, "", subject="dog")
     assert findings(plain, "dog", tokens) == [("common_trigger", "", False)]
     assert findings(plain, "sks dog", tokens) == []

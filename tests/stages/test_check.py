@@ -47,6 +47,8 @@ def test_steps_follow_train_unless_named(fault_folder: Path) -> None:
     assert costs(epochs=7, batch_size=2).steps == 18  # 35 samples
     assert costs(steps=123).steps == 123
     assert costs(steps=10, batch_size=1).epochs == 2
+    many = run(CheckConfig(photos=fault_folder, subject="zkw robot", steps=12_345, batch_size=1))
+    assert "12345 steps in all (2469 epochs)" in many.figures()[0]
     with pytest.raises(MaquetteError, match="give steps or epochs, not both"):
         CheckConfig.parse({"photos": fault_folder, "steps": 1, "epochs": 1})
 

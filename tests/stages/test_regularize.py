@@ -58,8 +58,10 @@ def test_prompts_are_shared_out_and_an_interrupted_folder_ends_the_same(tmp_path
     assert worst <= 1  # other batches, so other roundings of the same pictures
 
     kept = content(cut)
-    assert regularize(cut, pocket, prompt=prompts, count=4).made == 0
-    assert content(cut) == kept
+    (tmp_path / "cut-sheet.png").unlink()  # as if killed after the last picture
+    finished = regularize(cut, pocket, prompt=prompts, count=4)
+    assert finished.made == 0 and finished.sheet == str(tmp_path / "cut-sheet.png") and Path(finished.sheet).is_file()
+    assert content(cut) == kept and regularize(cut, pocket, prompt=prompts, count=4).sheet is None
 
 
 def test_the_number_and_class_come_from_the_photos(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:

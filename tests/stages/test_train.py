@@ -380,6 +380,20 @@ def test_a_data_set_file_sets_what_the_user_did_not(photos: Path, tmp_path: Path
     assert json.loads((tmp_path / "disc/dataset.json").read_text())["photos"][0]["repeats"] == 2
 
 
+def test_two_subjects_in_one_run_keep_their_words_and_repeats(photos: Path, tmp_path: Path) -> None:
+    for folder, name in (("3_zkw disc", "0.png"), ("2_qrt Ball", "1.png"), ("2_qrt Ball", "4.png")):
+        (tmp_path / "photos" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / folder / name).write_bytes((photos / name).read_bytes())
+    options = {key: value for key, value in SMALL.items() if key != "subject"}
+    assert train.run(TrainConfig.parse({**options, "photos": tmp_path / "photos", "out": tmp_path / "both"})).step == 4
+    entries = json.loads((tmp_path / "both" / "dataset.json").read_text())["photos"]
+    assert {(entry["caption"], entry["subject"], entry["repeats"]) for entry in entries} == {
+        ("a photo of zkw disc", "zkw disc", 3),
+        ("a photo of qrt Ball", "qrt Ball", 2),
+    }
+    assert len(losses(tmp_path / "both")) == 4
+
+
 def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "data.toml"
     subset = f'[[datasets.subsets]]\nimage_dir = "{photos}"\nrandom_crop = true\n'

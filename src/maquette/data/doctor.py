@@ -31,6 +31,7 @@ MUCH_CUT = 0.4
 ENLARGED = 1.05
 COMMON_TOKEN = 40_000  # CLIP numbers its word tokens by frequency: "man" 786, "sks" 48,136
 CAPTION_TOKENS = 75
+_DRAWS = 4  # of a caption that varies, whose tokens are counted
 
 
 @dataclass(frozen=True)
@@ -200,10 +201,11 @@ def examine_captions(
     problems = []
     bare = [photo.name for photo in photos if not photo.caption]
     if bare:
-        message = f"{bare[0]} and {len(bare) - 1} more photos have" if len(bare) > 1 else f"{bare[0]} has"
-        problems.append(Problem("no_caption", "", f"{message} no caption: training will need the subject (--subject)."))
+        who = f"{len(bare)} photos, the first {bare[0]}, have" if len(bare) > 1 else f"{bare[0]} has"
+        message = f"{who} no caption: name the subject (--subject 'ohwx man'), or training will not start."
+        problems.append(Problem("no_caption", "", message, blocking=True))
     for photo in photos:
-        if tokens and (count := len(tokens(photo.caption))) > CAPTION_TOKENS:
+        if tokens and (count := max(len(tokens(text)) for text in set(photo.captions[:_DRAWS]))) > CAPTION_TOKENS:
             message = (
                 f"The caption of {photo.name} has {count} tokens; those after the {CAPTION_TOKENS}th may not be seen."
             )

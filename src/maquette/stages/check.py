@@ -101,7 +101,7 @@ class CheckResult:
         lines = [
             f"{_count(self.images, 'photo')} x repeats = {_count(self.samples, 'sample')} per epoch; "
             f"batch size {costs.batch_size}: {_count(costs.steps_per_epoch, 'step')} per epoch, "
-            f"{_count(costs.steps, 'step')} in all ({costs.epochs:.3g} epochs).",
+            f"{_count(costs.steps, 'step')} in all ({_rounded(costs.epochs)} epochs).",
             f"Trained at {self._sizes()}; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
             f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
@@ -194,6 +194,10 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -98,6 +98,7 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
     places = _free_places(config.out, count - there)
     if places:
         _draw(config, base or _open(config, on_event), prompts, places, result, on_event)
+    if places or (there and not _sheet_path(config.out).exists()):  # a kill after the last picture
         result.sheet = _contact_sheet(config.out)
         on_event(Event("saved", {"path": result.sheet}))
     on_event(Event("done", result.to_json()))
@@ -197,6 +198,10 @@ def _draw(
         on_event(Event("progress", progress))
 
 
+def _sheet_path(out: Path) -> Path:
+    return out.parent / f"{out.resolve().name}-sheet.png"
+
+
 def _contact_sheet(out: Path) -> str:
     """A sheet of up to 64 of the pictures, beside the folder, where it cannot be taken for one of them."""
     from ..data.images import open_photo
@@ -207,6 +212,6 @@ def _contact_sheet(out: Path) -> str:
     images = [open_photo(path) for path in photos[::step]]
     for image in images:
         image.thumbnail((128, 128))
-    path = out.parent / f"{out.resolve().name}-sheet.png"
+    path = _sheet_path(out)
     sheet(images, SHEET_SIDE, title=f"{out.resolve().name}: {len(photos)} pictures").save(path)
     return str(path)

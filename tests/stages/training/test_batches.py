@@ -39,6 +39,12 @@ def test_every_epoch_shows_each_photo_as_often_as_it_repeats() -> None:
     assert len({tuple(row[e * 5 : e * 5 + 5]) for e in range(8)}) > 3  # epochs are shuffled anew
 
 
+def test_fourteen_photos_one_at_a_time_miss_none_in_any_epoch() -> None:
+    photos = photo_set([1] * 14)
+    row = [photos.indices(step, 1)[0] for step in range(14 * 20)]
+    assert all(sorted(row[start : start + 14]) == list(range(14)) for start in range(0, len(row), 14))
+
+
 def test_a_share_skips_no_photo_and_shows_none_twice() -> None:
     photos = photo_set([1] * 5)
     rows = [photos.indices(step, 2, 0.3) for step in range(50)]  # 30 in all
