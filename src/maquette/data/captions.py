@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def caption_of_class(caption: str, subject: str) -> str | None:
     return replaced if count else None
 
 
+def same_name(name: str) -> str:
+    """What two names have in common that a person would call the same: letter case and the spelling of accents go."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 class FolderNames:
     """The file names of one folder, found in any letter case without asking the file system for each."""
 
@@ -79,10 +85,10 @@ class FolderNames:
         self._exact = set(names)
         self._lower: dict[str, str] = {}
         for name in sorted(self._exact):
-            self._lower.setdefault(name.lower(), name)
+            self._lower.setdefault(same_name(name), name)
 
     def find(self, name: str) -> Path | None:
-        real = name if name in self._exact else self._lower.get(name.lower())
+        real = name if name in self._exact else self._lower.get(same_name(name))
         return None if real is None else self._folder / real
 
 

@@ -18,6 +18,7 @@ from .captions import (
     caption_for_subject,
     find_caption,
     read_caption,
+    same_name,
 )
 from .dataset import Photo, Problem, Role
 from .images import OTHER_PICTURES, OpenedPhoto, is_photo, read_photo
@@ -76,9 +77,9 @@ def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo],
         for file in group.files:
             folders.setdefault(file.parent, []).append(file.name)
         names = {parent: FolderNames(parent, inside) for parent, inside in folders.items()}
-        masks = {mask.stem.lower(): mask for mask in group.masks}
+        masks = {same_name(mask.stem): mask for mask in group.masks}
         jobs += [
-            _Job(group, file, names[file.parent], masks.get(file.stem.lower()))
+            _Job(group, file, names[file.parent], masks.get(same_name(file.stem)))
             for file in group.files
             if is_photo(file)
         ]
@@ -108,16 +109,16 @@ def _unused_entries(groups: Sequence[Group]) -> list[Problem]:
 def _not_used(group: Group) -> Iterable[Problem]:
     """Pictures of kinds that are not read, and captions and masks whose photo is missing."""
     photos = [file for file in group.files if is_photo(file)]
-    bases = {str(file.with_suffix("")).lower() for file in photos} | {str(file).lower() for file in photos}
+    bases = {same_name(str(path)) for file in photos for path in (file, file.with_suffix(""))}
     for file in group.files:
         name, suffix = group.name(file), file.suffix.lower()
         if suffix in OTHER_PICTURES:
             yield Problem("not_a_photo", name, _why_not(file, name), left_out=True)
-        elif suffix in CAPTION_EXTENSIONS and str(file.with_suffix("")).lower() not in bases:
+        elif suffix in CAPTION_EXTENSIONS and same_name(str(file.with_suffix(""))) not in bases:
             yield Problem("caption", name, f"{name} is not used: there is no photo of that name.")
-    stems = {file.stem.lower() for file in photos}
+    stems = {same_name(file.stem) for file in photos}
     for mask in group.masks:
-        if mask.stem.lower() not in stems:
+        if same_name(mask.stem) not in stems:
             yield Problem("mask", mask.name, f"The mask {mask.name} is not used: there is no photo of that name.")
 
 

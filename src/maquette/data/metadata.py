@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ class Metadata:
 
 
 def _plain(key: str) -> str:
-    return key.replace("\\", "/").removeprefix("./")
+    # NFC: file systems and editors write accents in one character or in two
+    return unicodedata.normalize("NFC", key).replace("\\", "/").removeprefix("./")
 
 
 def find_metadata(folder: Path) -> Path | None:
@@ -78,7 +81,10 @@ def read_metadata(file: Path) -> Metadata:
         raise MaquetteError(f"{file} is not UTF-8 text; save it again as UTF-8.") from error
     suffix = file.suffix.lower()
     if suffix == ".csv":
-        return Metadata(file, dict(_rows(file, csv.DictReader(text.splitlines()))))
+        try:
+            return Metadata(file, dict(_rows(file, csv.DictReader(StringIO(text, newline="")))))
+        except csv.Error as error:
+            raise MaquetteError(f"{file} is not a valid CSV file: {error}.") from error
     if suffix == ".jsonl":
         return Metadata(file, dict(_rows(file, _json_lines(file, text))))
     content = _json(file, text, "")
@@ -97,7 +103,7 @@ def _json(file: Path, text: str, where: str) -> Any:
 
 
 def _json_lines(file: Path, text: str) -> Iterable[Any]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a caption may hold other line separators of Unicode
         if line.strip():
             yield _json(file, line, f", line {number},")
 
