@@ -73,6 +73,7 @@ def test_which_caption_file_belongs_to_a_photo() -> None:
     assert found("a.b.jpg", "a.txt", "a.b.txt") == "a.b.txt"
     assert found("a.jpg", "A.txt", "a.txt") == "a.txt"
     assert found("a.jpg", "b.txt") is None
+    assert found("cafe\u0301.jpg", "caf\xe9.txt") == "caf\xe9.txt"  # an accent spelled by macOS and by others
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def test_rows(folder: Path, name: str) -> None:
 
 def test_captions_of_several_lines_and_accents_of_both_spellings(folder: Path) -> None:
     (folder / "a.jpg").rename(folder / "cafe\u0301.jpg")  # as macOS writes it
-    (folder / "metadata.csv").write_text('file_name,text\r\ncaf\xe9.jpg,"zkw,\r\nred"\r\nb.png,one\u2028two\r\n', "utf-8")
+    (folder / "metadata.csv").write_text(
+        'file_name,text\r\ncaf\xe9.jpg,"zkw,\r\nred"\r\nb.png,one\u2028two\r\n', "utf-8"
+    )
     found = {text for text, source in captions(folder, "zkw robot").values() if source == "metadata.csv"}
     assert found == {"zkw, red", "one two"}
     (folder / "metadata.csv").unlink()
@@ -85,7 +87,11 @@ def test_entries_without_a_photo_are_named(folder: Path) -> None:
         ("metadata.json", "{", r"metadata\.json is not valid JSON"),
         ("metadata.json", "3", r"metadata\.json is not metadata of pictures"),
         ("metadata.json", '{"a": {"caption": "x"}, "b": 3}', r"metadata\.json is not metadata of pictures"),
-        ("metadata.csv", "file_name,text\na.jpg," + "x" * 140_000, r"metadata\.csv is not a valid CSV file: field larger"),
+        (
+            "metadata.csv",
+            "file_name,text\na.jpg," + "x" * 140_000,
+            r"metadata\.csv is not a valid CSV file: field larger",
+        ),
         ("metadata.jsonl", '{"file_name": "a.jpg"}\n{', r"metadata\.jsonl, line 2, is not valid JSON"),
         (
             "metadata.csv",
