@@ -38,7 +38,7 @@ def call(*arguments: object) -> int:
     [
         (["PHOTOS", "--set", "learning_rat=1"], "unknown key 'learning_rat'; did you mean 'learning_rate'?"),
         (["PHOTOS", "--set", "rank"], "--set rank has no value"),
-        (["PHOTOS"], "No caption for 0.png, 1.png: name the subject"),
+        (["PHOTOS"], "2 photos, the first 0.png, have no caption: name the subject"),
         (["PHOTOS", "--subject", "x", "--method", "lorra"], "method = 'lorra' is not possible"),
         (["nowhere", "--subject", "x"], "There is no folder nowhere"),
         ([], "Which photos? maquette train PHOTOS"),
