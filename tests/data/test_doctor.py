@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
@@ -23,17 +22,7 @@ from maquette.data.doctor import (
 )
 from maquette.data.images import OpenedPhoto
 from maquette.data.layouts import read_folder
-
-
-def scene(seed: int, width: int = 600, height: int = 600) -> Image.Image:
-    """Sharp random shapes: every seed another picture."""
-    random = np.random.default_rng(seed)
-    image = Image.new("RGB", (width, height), tuple(int(x) for x in random.integers(60, 200, 3)))
-    for _ in range(25):
-        x, y = random.integers(0, [width, height])
-        w, h = random.integers(30, 200, 2)
-        image.paste(tuple(int(v) for v in random.integers(0, 255, 3)), (int(x), int(y), int(x + w), int(y + h)))
-    return image
+from tests.scenes import scene
 
 
 def found(folder: Path, resolution: int = 512, aspect_buckets: bool = True) -> list[tuple[str, str]]:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from maquette.stages.check import CheckConfig, run
+from tests import scenes
 
 
 def scene(seed: int, width: int = 700, height: int = 700) -> Image.Image:
-    """Sharp random shapes: every seed another picture."""
-    random = np.random.default_rng(1000 + seed)
-    image = Image.new("RGB", (width, height), tuple(int(x) for x in random.integers(60, 200, 3)))
-    for _ in range(25):
-        x, y = random.integers(0, [width, height])
-        w, h = random.integers(30, 200, 2)
-        image.paste(tuple(int(v) for v in random.integers(0, 255, 3)), (int(x), int(y), int(x + w), int(y + h)))
-    return image
+    return scenes.scene(1000 + seed, width, height)
 
 
 def cut_out(image: Image.Image) -> Image.Image:

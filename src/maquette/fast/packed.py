@@ -41,7 +41,7 @@ class PackedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w')."""
-        return _Convolution.apply(x, self) if _fits(x, self.weight, 1) else super().forward(x)
+        return _Frozen.apply(x, self) if _fits(x, self.weight, 1) else super().forward(x)
 
     def there(self, x: Tensor) -> Tensor:
         if self.layouts.there is not None:
@@ -70,7 +70,7 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        return _Product.apply(x, self) if _fits(x, self.weight, -1) else super().forward(x)
+        return _Frozen.apply(x, self) if _fits(x, self.weight, -1) else super().forward(x)
 
     def there(self, x: Tensor) -> Tensor:
         if self.layouts.there is None:
@@ -85,20 +85,11 @@ class PackedLinear(nn.Linear):
         return _multiply(gradient, self.layouts.back, None)
 
 
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: PackedConv2d) -> Tensor:
-        ctx.layer = layer
-        return layer.there(x)
+class _Frozen(torch.autograd.Function):
+    """A packed layer's computation; only its input has a gradient."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
-        return ctx.layer.back(gradient) if ctx.needs_input_grad[0] else None, None
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: PackedConv2d | PackedLinear) -> Tensor:
         ctx.layer = layer
         return layer.there(x)
 
