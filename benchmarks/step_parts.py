@@ -61,7 +61,7 @@ def layers(dtype: torch.dtype) -> None:
 def attentions() -> None:
     """PyTorch's fused kernel and plain products, bf16."""
     fused = nn.functional.scaled_dot_product_attention
-    for tokens, context, width in ((1024, 1024, 40), (1024, 77, 40), (256, 256, 80)):
+    for tokens, context, width in ((4096, 4096, 40), (1024, 1024, 40), (1024, 77, 40), (256, 256, 80)):
         q, k, v = (torch.randn(1, n, 8, width).bfloat16().transpose(1, 2) for n in (tokens, context, context))
         name = f"attention, {tokens} to {context} tokens, 8 heads of {width}"
         line(name, torch.bfloat16, best(passes(fused, q, k, v)), best(passes(attention.attend, q, k, v)))

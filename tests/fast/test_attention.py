@@ -51,13 +51,42 @@ def test_bf16_is_as_near_to_float32_as_the_fused_kernel() -> None:
         assert (p - e).square().mean().sqrt() < 1.5 * (f - e).square().mean().sqrt()
 
 
-@pytest.mark.parametrize("tokens", [(16, 16), (64, 77), (1100, 1100)])
+SIZES = [(16, 16), (64, 77), (1100, 1100), (2100, 1300)]  # the last two in blocks, of two and one block a head
+
+
+@pytest.mark.parametrize("tokens", SIZES)
 def test_attend_by_the_definition(tokens: tuple[int, int]) -> None:
     n, m = tokens
     q, k, v = (torch.randn(1, 2, size, 8).bfloat16() for size in (n, m, m))
     scores = torch.einsum("bhnd,bhmd->bhnm", q.float(), k.float()) / 8**0.5
     expected = torch.einsum("bhnm,bhmd->bhnd", scores.softmax(-1), v.float())
     torch.testing.assert_close(attention.attend(q, k, v).float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("tokens", SIZES)
+def test_gradients_are_those_of_the_definition(
+    tokens: tuple[int, int], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:
+        monkeypatch.setattr(attention, "LARGEST_KEPT", 0)
+    n, m = tokens
+    inputs = [torch.randn(2, 2, size, 8).bfloat16().requires_grad_() for size in (n, m, m)]
+    weights = torch.randn(2, 2, n, 8)
+    made = torch.autograd.grad((attention.attend(*inputs).float() * weights).sum(), inputs)
+    exact = [x.detach().float().requires_grad_() for x in inputs]
+    expected = torch.autograd.grad((torch.nn.functional.scaled_dot_product_attention(*exact) * weights).sum(), exact)
+    for found, wanted in zip(made, expected, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_tables_are_kept_for_the_way_back_only() -> None:
+    q, k, v = (torch.randn(1, 2, 1100, 8).bfloat16().requires_grad_() for _ in range(3))
+    kept = attention.attend(q, k, v).grad_fn.next_functions[0][0].saved_tensors  # type: ignore[union-attr]
+    assert [tuple(x.shape) for x in kept[3:]] == [(1100, 1100)] * 2
+    with torch.no_grad():
+        assert attention.attend(q, k, v).grad_fn is None
 
 
 def test_a_mask_is_refused() -> None:

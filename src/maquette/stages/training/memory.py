@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ... import methods
 from ...core.denoiser import Conditioning
-from ...fast import packed
+from ...fast import attention, packed
 from .defaults import DTYPES
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
     finally:
         torch.set_default_dtype(usual)
     unet.requires_grad_(whole)
+    if base.device.type == "cpu" and not whole:
+        attention.install(unet)  # whose tables are kept
     if checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
     base = copy.copy(base)
