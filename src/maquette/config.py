@@ -216,6 +216,9 @@ class TrainConfig(StageConfig):
     deterministic: bool = False
     """On CUDA: only operations that give the same bits each time, so that resumed runs end in the same bytes; slower.
     On a CPU they always do."""
+    cuda_graphs: bool = True
+    """On CUDA: record a pass forward and back once for each shape and replay it (adapters without dropout and
+    gradient_checkpointing, not in fp16). Each recording is compared with the pass itself before it is used."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     clip_skip: Count = 1

@@ -209,16 +209,16 @@ def test_a_taken_folder_is_refused_before_any_work(photos: Path, tmp_path: Path)
 def test_loss_that_is_not_finite_is_skipped_once_then_stops(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maquette.stages.training.objective import Objective
+    from maquette.stages.training.objective import Question
 
-    real, calls, bad = Objective.losses, [0], {1}
+    real, calls, bad = Question.losses, [0], {1}
 
-    def poisoned(self: Objective, *args: Any) -> torch.Tensor:
+    def poisoned(self: Question, *args: Any) -> torch.Tensor:
         calls[0] += 1
         value = real(self, *args)
         return value * float("nan") if calls[0] - 1 in bad else value
 
-    monkeypatch.setattr(Objective, "losses", poisoned)
+    monkeypatch.setattr(Question, "losses", poisoned)
     warnings: list[str] = []
 
     def listen(event: Event) -> None:

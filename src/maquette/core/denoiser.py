@@ -29,9 +29,10 @@ class Conditioning:
     concat: Tensor | None = None
 
     def _map(self, f) -> Conditioning:  # type: ignore[no-untyped-def]
-        return Conditioning(*(None if x is None else f(x) for x in self._fields()))  # type: ignore[arg-type]
+        return Conditioning(*(None if x is None else f(x) for x in self.fields()))  # type: ignore[arg-type]
 
-    def _fields(self) -> tuple[Tensor | None, ...]:
+    def fields(self) -> tuple[Tensor | None, ...]:
+        """In the order in which the class takes them."""
         return self.tokens, self.pooled, self.time_ids, self.concat
 
     def __len__(self) -> int:

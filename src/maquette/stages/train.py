@@ -208,6 +208,8 @@ class _Training:
                 "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
             )
             self.on_event(Event("warning", {"message": message}))
+        if self.job.graphs is not None:
+            self.job.graphs.on_warning = lambda message: self.on_event(Event("warning", {"message": message}))
         if self.crew.leads:
             self._expect_room()
             self._draw_missing(start)

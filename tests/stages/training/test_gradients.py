@@ -15,6 +15,7 @@ from maquette.data.dataset import Photo
 from maquette.stages.training.batches import Batch, Latent, PhotoSet
 from maquette.stages.training.distributed import Share
 from maquette.stages.training.job import Job
+from maquette.stages.training.objective import Question
 from maquette.stages.training.prior import Prior
 from maquette.stages.training.scaling import LossScale
 
@@ -28,11 +29,11 @@ class Objective:
     def __init__(self, w: nn.Parameter) -> None:
         self.w, self.share = w, Share()
 
-    def losses(self, batch: Batch, *_: Any) -> torch.Tensor:
-        return self.w * batch.x0.mean((1, 2, 3))
+    def denoising(self, batch: Batch, *_: Any) -> Question:
+        return Question("photos", lambda x0: self.w * x0.mean((1, 2, 3)), (batch.x0,))
 
-    def drift(self, batch: Batch, *_: Any) -> torch.Tensor:
-        return self.w * 100.0 * torch.ones(len(batch))
+    def drift(self, batch: Batch, *_: Any) -> Question:
+        return Question("drift", lambda x0: self.w * 100.0 * torch.ones(len(x0)), (batch.x0,))
 
 
 class Texts:

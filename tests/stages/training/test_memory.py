@@ -89,7 +89,7 @@ def test_out_of_memory_says_what_to_change_and_how_much_it_saves(
     fault: Callable[..., torch.Tensor], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("maquette.stages.training.objective.Objective.losses", fault)
+        patch.setattr("maquette.stages.training.objective.Objective.denoising", fault)
         with pytest.raises(MaquetteError) as error:
             train.run(config(photos, tmp_path / "a"))
         told = str(error.value)
@@ -114,6 +114,6 @@ def test_another_fault_is_not_taken_for_it(photos: Path, tmp_path: Path, monkeyp
     def fault(*_: Any) -> torch.Tensor:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr("maquette.stages.training.objective.Objective.losses", fault)
+    monkeypatch.setattr("maquette.stages.training.objective.Objective.denoising", fault)
     with pytest.raises(RuntimeError, match="shapes differ"):
         train.run(config(photos, tmp_path / "a"))

@@ -42,7 +42,8 @@ def run(base: Base, mask: torch.Tensor | None = None, **values: Any) -> tuple[to
     """The losses, and the draws behind them made again: t, noise, and the generator after them."""
     told = Conditioning(torch.zeros(2, 77, 1))
     config = settings(**values)
-    losses = Objective(config, base).losses(batch(mask), told, torch.Generator().manual_seed(4))  # type: ignore[arg-type]
+    question = Objective(config, base).denoising(batch(mask), told, torch.Generator().manual_seed(4))  # type: ignore[arg-type]
+    losses = question.losses()
     random = torch.Generator().manual_seed(4)
     t = torch.randint(config.min_timestep, min(config.max_timestep, 3), (2,), generator=random)
     return losses, t, torch.randn(X0.shape, generator=random), random  # type: ignore[return-value]
@@ -138,7 +139,7 @@ def test_drift_is_the_distance_from_the_bases_own_answer() -> None:
 
     base, told = Base(0.5), Conditioning(torch.zeros(2, 77, 1))
     objective = Objective(settings(), base)  # type: ignore[arg-type]
-    drift = objective.drift(batch(), told, told, Attached(base), torch.Generator().manual_seed(4))  # type: ignore[arg-type]
+    drift = objective.drift(batch(), told, told, Attached(base), torch.Generator().manual_seed(4)).losses()  # type: ignore[arg-type]
     x_t = base.seen[0][0]
     torch.testing.assert_close(drift, (0.3 * x_t).square().mean((1, 2, 3)))
     assert base.scale == 0.5

@@ -24,12 +24,13 @@ from ...errors import MaquetteError
 from ...families import load, targets
 from ...families.base import BaseModel
 from ...fast import attention, memory, packed
+from ...fast.graphs import Graphs
 from ...formats import adapters
 from ...methods.base import AdaptedLayer, Attached, MethodSpec, Slots
 from ..embedding import initial_tokens, with_names
 from . import defaults, inpainting, learning
 from .batches import Batch, PhotoSet, encode_photos, generator, views_of
-from .objective import Objective
+from .objective import Objective, Question
 from .prior import Prior
 from .scaling import LossScale
 from .texts import Texts
@@ -56,6 +57,7 @@ class Job:
     regularization: PhotoSet | None
     prior: Prior | None
     scale: LossScale
+    graphs: Graphs | None = None  # passes recorded on a graphics card
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -80,21 +82,26 @@ class Job:
         batches = self.instance.batches(step, size, parts, random)
         for batch in batches:
             told = _sized(self.texts(batch.captions), batch)
-            total += self._backward(self.objective.losses(batch, told, random).sum() / size)
+            total += self._learn(self.objective.denoising(batch, told, random), 1 / size)
             if self.prior is not None:
                 held, prompts = self.prior.part(batch, random)
                 now, original = _sized(self.texts(prompts), held), _sized(self.texts.original(prompts), held)
                 drift = self.objective.drift(held, now, original, self.attached, random)
-                total += self._backward(drift.sum() * (len(batch) / len(held)) / size * config.prior_loss_weight)
+                total += self._learn(drift, len(batch) / len(held) / size * config.prior_loss_weight)
         if self.regularization is not None:
             share = config.prior_share
             for batch in self.regularization.batches(step, size, parts, random, share):
                 told = _sized(self.texts(batch.captions), batch)
-                losses = self.objective.losses(batch, told, random)
-                total += self._backward(losses.sum() / (size * share) * config.prior_loss_weight)
+                question = self.objective.denoising(batch, told, random)
+                total += self._learn(question, config.prior_loss_weight / (size * share))
         return total, batches
 
-    def _backward(self, loss: Tensor) -> Tensor:
+    def _learn(self, question: Question, factor: float) -> Tensor:
+        """Add the gradients of factor x the question's losses. Returns that sum, ()."""
+        constant = not any(x is not None and x.requires_grad for x in question.inputs)
+        if self.graphs is not None and constant and not question.empty and not self.scale.active:
+            return self.graphs.learn(question.name, question.compute, question.inputs, factor)
+        loss = question.losses().sum() * factor
         if loss.requires_grad:  # not where all of a batch's photos are another process's
             (loss * self.scale.value if self.scale.active else loss).backward()
         return loss.detach()
@@ -193,7 +200,17 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
         sets.get("class"), prior, LossScale(config.dtype == "fp16"),
     )  # fmt: skip
     _only_for_training(job)
+    if base.device.type == "cuda" and _recordable(config):
+        job.graphs = Graphs(parameters)
     return job
+
+
+def _recordable(config: TrainConfig) -> bool:
+    """Whether every pass of a shape does the same, but for what it is given."""
+    drops = config.dropout or config.rank_dropout or config.module_dropout
+    method = methods.METHODS[config.method]
+    plain = method.product == "adapter" and not method.embedding and not config.text_encoder
+    return config.cuda_graphs and plain and not drops and not config.gradient_checkpointing
 
 
 def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]) -> Dataset:

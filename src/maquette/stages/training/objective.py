@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,26 @@ from ...families.base import BaseModel
 from ...methods.base import Attached
 from .batches import Batch
 from .distributed import Share
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pass that is still to be made: compute(*inputs) gives the loss of each photo. `name` says which kind."""
+
+    name: str
+    compute: Callable[..., Tensor]
+    inputs: tuple[Tensor | None, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the photos is this process's."""
+        return self.inputs[0] is None or not len(self.inputs[0])
+
+    def losses(self) -> Tensor:
+        """(B,), with gradients."""
+        if self.empty:
+            return torch.zeros(0)
+        return self.compute(*self.inputs)
 
 
 class Objective:
@@ -26,17 +49,18 @@ class Objective:
         self._highest = min(config.max_timestep, len(self.schedule))
         self.share = Share()  # the rows that this process computes
 
-    def losses(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Tensor:
-        """Weighted loss of each photo of this process's share, (B,) float32, with gradients."""
+    def denoising(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Question:
+        """Weighted losses of the photos of this process's share."""
         noise, x_t, t = self._noised(batch.x0, random)
         x0, mask = batch.x0, batch.mask
         if (rows := self.share.rows(len(batch))) is not None:
             noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
             conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
-        if not len(x0):
-            return x0.new_zeros(0)
-        output = self._predict(x_t, t, conditioning)
-        return self._compare(output, self.schedule.target(x0, noise, t), t, mask)
+        target = self.schedule.target(x0, noise, t)
+        return Question("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
+
+    def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *told: Tensor) -> Tensor:
+        return self._compare(self._predict(x_t, t, Conditioning(*told)), target, t, mask)
 
     def rehearse(self, batch: Batch, conditioning: Conditioning) -> None:
         """A prediction that nothing is learned from."""
@@ -49,21 +73,24 @@ class Objective:
         original: Conditioning,
         attached: Attached,
         random: torch.Generator,
-    ) -> Tensor:
-        """Distance of each class prediction from the unadapted base's own, (B,): prior preservation without pictures.
+    ) -> Question:
+        """Distance of each class prediction from the unadapted base's own: prior preservation without pictures.
 
         conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
         """
         _, x_t, t = self._noised(batch.x0, random)
         if (rows := self.share.rows(len(batch))) is not None:
             x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
-        if not len(x_t):
-            return x_t.new_zeros(0)
-        attached.set_multiplier(0.0)
-        with torch.no_grad():
-            target = self._predict(x_t, t, original)
-        attached.set_multiplier(1.0)
-        return self._compare(self._predict(x_t, t, conditioning), target, t, None)
+
+        def drifting(x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+            half = len(told) // 2
+            attached.set_multiplier(0.0)
+            with torch.no_grad():
+                target = self._predict(x_t, t, Conditioning(*told[half:]))
+            attached.set_multiplier(1.0)
+            return self._compare(self._predict(x_t, t, Conditioning(*told[:half])), target, t, None)
+
+        return Question("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
 
     def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
