@@ -45,7 +45,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return nn.functional.scaled_dot_product_attention(q, k, v)
     q, table = q * q.shape[-1] ** -0.5, q.shape[-2] * k.shape[-2]
     if table <= LARGEST_TABLE:
-        return torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+        return _table(q, k) @ v
     heads = q.shape[0] * q.shape[1]
     keep = torch.is_grad_enabled() and heads * table * q.itemsize <= LARGEST_KEPT
     made: Tensor = _InBlocks.apply(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), keep)
@@ -91,7 +91,7 @@ def _blocks(q: Tensor, k: Tensor) -> list[tuple[int, slice]]:
 
 
 def _table(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T), (rows, m)."""
+    """softmax(q k^T), (..., rows, m)."""
     return torch.softmax(q @ k.mT, dim=-1)
 
 

@@ -36,7 +36,7 @@ class Recording:
 
 
 class Graphs:
-    """Passes over frozen networks with adapters, recorded on their first use.
+    """Passes over frozen networks with adapters, recorded on their first use. All of a step's gradients come from here.
 
     record: how; tests on the CPU have another way. A recording that does not give the pass's own gradients is not used,
     nor is any other afterwards, and `on_warning` is told.
@@ -74,13 +74,12 @@ class Graphs:
 
     def _add(self, gradients: list[Tensor]) -> None:
         """To the parameters' gradients, which are tensors of our own: recordings overwrite theirs."""
-        triples = list(zip(self._parameters, self._sums, gradients, strict=True))
-        if present := [(p.grad, g) for p, _, g in triples if p.grad is not None]:
-            torch._foreach_add_([total for total, _ in present], [g for _, g in present])
-        if missing := [(p, total, g) for p, total, g in triples if p.grad is None]:
-            torch._foreach_copy_([total for _, total, _ in missing], [g for _, _, g in missing])
-            for p, total, _ in missing:
+        if self._parameters[0].grad is None:
+            torch._foreach_copy_(self._sums, gradients)
+            for p, total in zip(self._parameters, self._sums, strict=True):
                 p.grad = total
+        else:
+            torch._foreach_add_(self._sums, gradients)
 
     def _try(self, key: Hashable, compute: Pass, inputs: Inputs, factor: float, expected: list[Tensor]) -> None:
         """Record, replay once on the same inputs and keep the recording if it gives the same."""

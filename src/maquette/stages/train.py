@@ -199,17 +199,17 @@ class _Training:
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
         for problem in self.job.dataset.left_out:
-            self.on_event(Event("warning", {"message": f"left out: {problem.message}"}))
+            self._warn(f"left out: {problem.message}")
         seen = int(self.steps * (self.config.batch_size or 1) * self.config.prior_share)
         for problem in examine_regularization(self.job.dataset, seen):
-            self.on_event(Event("warning", {"message": problem.message}))
+            self._warn(problem.message)
         if self.config.zero_terminal_snr and self.job.objective.schedule.prediction_type == "epsilon":
             message = (
                 "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
             )
-            self.on_event(Event("warning", {"message": message}))
+            self._warn(message)
         if self.job.graphs is not None:
-            self.job.graphs.on_warning = lambda message: self.on_event(Event("warning", {"message": message}))
+            self.job.graphs.on_warning = self._warn
         if self.crew.leads:
             self._expect_room()
             self._draw_missing(start)
@@ -228,6 +228,9 @@ class _Training:
             if self.stop and step < self.steps:
                 return self._result(step, "stopped")
         return self._finish()
+
+    def _warn(self, message: str) -> None:
+        self.on_event(Event("warning", {"message": message}))
 
     def _draw_missing(self, start: int) -> None:
         """The pictures of the checkpoint after which an earlier part of the run was killed."""
@@ -273,7 +276,7 @@ class _Training:
             )
         self.refused = True
         message = f"Step {step + 1} was skipped: its loss or gradient is not finite (photos {names})."
-        self.on_event(Event("warning", {"message": message}))
+        self._warn(message)
 
     def _tell(self, step: int, loss: float, norm: float, rate: float) -> None:
         speed = self.seen / max(self.training_seconds, 1e-9)

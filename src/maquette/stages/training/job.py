@@ -98,8 +98,7 @@ class Job:
 
     def _learn(self, question: Question, factor: float) -> Tensor:
         """Add the gradients of factor x the question's losses. Returns that sum, ()."""
-        constant = not any(x is not None and x.requires_grad for x in question.inputs)
-        if self.graphs is not None and constant and not question.empty and not self.scale.active:
+        if self.graphs is not None and not question.empty:
             return self.graphs.learn(question.name, question.compute, question.inputs, factor)
         loss = question.losses().sum() * factor
         if loss.requires_grad:  # not where all of a batch's photos are another process's
@@ -210,7 +209,8 @@ def _recordable(config: TrainConfig) -> bool:
     drops = config.dropout or config.rank_dropout or config.module_dropout
     method = methods.METHODS[config.method]
     plain = method.product == "adapter" and not method.embedding and not config.text_encoder
-    return config.cuda_graphs and plain and not drops and not config.gradient_checkpointing
+    fixed = not drops and not config.gradient_checkpointing and config.dtype != "fp16"  # whose loss scale changes
+    return config.cuda_graphs and plain and fixed
 
 
 def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]) -> Dataset:
