@@ -47,8 +47,8 @@ print(json.dumps({"open": opened, "read": read, "peak": peak * 1024, "sum": tota
 """
 
 
-def write_model(path: Path) -> None:
-    """A single file with the names and shapes of SD1.5 and random float16 numbers."""
+def write_model(path: Path, family: str = "sd1") -> None:
+    """A single file with the names and shapes of a family and random float16 numbers."""
     from maquette.families import full_size
     from maquette.formats import ldm, safetensors
 
@@ -59,10 +59,10 @@ def write_model(path: Path) -> None:
         return block.repeat(-(-count // len(block)))[:count].reshape(shape)
 
     parts = {}
-    for part, network in full_size.networks("sd1").items():
+    for part, network in full_size.networks(family).items():
         tensors = {name: numbers(tensor.shape) for name, tensor in network.state_dict().items()}
-        parts["text_encoder" if part == "te" else part] = tensors
-    safetensors.save(ldm.join(ldm.SingleFile(parts, ldm.standard_prefixes("sd1", parts))), path)
+        parts[{"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}.get(part, part)] = tensors
+    safetensors.save(ldm.join(ldm.SingleFile(parts, ldm.standard_prefixes(family, parts))), path)
 
 
 def measure(path: Path, config: Path, repeats: int) -> dict[str, list[dict[str, float]]]:

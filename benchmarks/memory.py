@@ -1,7 +1,8 @@
 """What fits into a graphics card: memory of a training step at full size, walked through with tensors without contents.
 
-Computed, not measured: networks, what learns with AdamW, and the most that one pass forward and back keeps, which the
-tests hold to what a step really makes. A process has half a gigabyte or so besides, and allocators waste some.
+Computed, not measured: the networks and the most that encoding one photo keeps, after which VAE and text encoders leave
+the card; then the UNet, what learns with AdamW, and the most that one pass forward and back keeps, which the tests hold
+to what a step really makes. A process has half a gigabyte or so besides, and allocators waste some.
 
 python -m benchmarks.memory
 """
@@ -24,8 +25,8 @@ from maquette.families.sdxl.model import StableDiffusionXL
 from maquette.families.sdxl.spec import SDXL
 from maquette.methods import METHODS, attach
 from maquette.methods.base import MethodSpec
-from maquette.stages.training.job import unet_slots
-from maquette.stages.training.memory import PER_NUMBER, pass_bytes
+from maquette.stages.training.attaching import unet_slots
+from maquette.stages.training.memory import PER_NUMBER, Peak, pass_bytes
 
 CARDS = (6, 8, 12, 16, 24)  # GB
 ROOM = 0.9  # share of a card that a process can use
@@ -58,29 +59,33 @@ def figures(family: str, method: str, pixels: int, photos: int, again: bool) -> 
     base, told = opened(family)
     config = TrainConfig.parse({"photos": Path("."), "method": method, "dtype": "bf16"})
     weights = sum(p.numel() for p in base.unet.parameters())
-    others = sum(p.numel() for part in (base.vae, *base.text_encoders) for p in part.parameters())
+    others = 4 * sum(p.numel() for part in (base.vae, *base.text_encoders) for p in part.parameters())
+    with Peak() as peak:
+        base.encode_images(torch.empty(1, 3, pixels, pixels, device="meta"))
     if METHODS[method].product == "model":
-        frozen, learning = 4 * (weights + others), weights  # the base's own weights stay aside, in float32
+        frozen, learning = 4 * weights, weights  # the base's own weights stay aside, in float32
     else:
-        frozen = 2 * weights + 4 * others
+        frozen = 2 * weights
         made = attach(method, unet_slots(config, base), MethodSpec(rank=config.rank))
         learning = sum(p.numel() for group in made.parameter_groups().values() for p in group)
         made.detach()
     step = pass_bytes(base, config, told, (photos, pixels // 8, pixels // 8), again)
-    return {"networks": frozen, "learning": learning * PER_NUMBER, "step": step}
+    return {"encoding": frozen + others + peak.most, "unet": frozen, "learning": learning * PER_NUMBER, "step": step}
 
 
 def main() -> None:
     rows = []
     for family, method, pixels, photos, again in CASES:
         found = figures(family, method, pixels, photos, again)
-        total = sum(found.values()) / 1e9
+        first = found.pop("encoding") / 1e9
+        total = max(first, sum(found.values()) / 1e9)
         fits = next((f"{card} GB" for card in CARDS if total + 0.5 < ROOM * card), "–")
         cells = [family, method, pixels, photos, "yes" if again else "no"]
-        cells += [*(f"{value / 1e9:.2f}" for value in found.values()), f"{total:.1f}", fits]
+        cells += [f"{first:.2f}", *(f"{value / 1e9:.2f}" for value in found.values()), f"{total:.1f}", fits]
         rows.append(f"| {' | '.join(map(str, cells))} |")
-    head = ["base", "method", "pixels", "photos at once", "checkpointing", "networks", "what learns", "a step", "sum"]
-    print(f"{date.today()}, GB, bf16, rank 16, AdamW\n\n| {' | '.join([*head, 'smallest card'])} |\n|{'---|' * 10}")
+    head = ["base", "method", "pixels", "photos at once", "checkpointing"]
+    head += ["encoding", "UNet", "what learns", "a step", "most"]
+    print(f"{date.today()}, GB, bf16, rank 16, AdamW\n\n| {' | '.join([*head, 'smallest card'])} |\n|{'---|' * 11}")
     print("\n".join(rows))
 
 

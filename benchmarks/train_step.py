@@ -1,15 +1,18 @@
-"""A training step of maquette against a plain diffusers + PEFT loop and against LyCORIS, on a full-size SD1.5 UNet.
+"""A training step of maquette against a plain diffusers + PEFT loop and against LyCORIS, on a full-size UNet.
 
-    python -m benchmarks.train_step                              # every table; half an hour
+    python -m benchmarks.train_step                              # every line; half an hour
     python -m benchmarks.train_step --px 256 --batch 1 --dtype bf16 --method lora --steps 5
+    python -m benchmarks.train_step --device cuda                # the lines of a graphics card
+    python -m benchmarks.train_step --px 256 --dtype bf16 --ours maquette,compiled   # what a setting brings
 
-Random weights (a 2.1 GB file, deleted afterwards unless --keep), rank 16 on attention and feed-forward (locon: and
-convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in, `Job.gradients`,
-clipping and optimizer step. The other side is written as diffusers' example script: UNet, add_adapter or LyCORIS's
-modules, noise, timesteps, mean squared error, backward, clipping, AdamW, with latents and text embeddings ready in
-memory; bf16 by autocast. Each contestant is a process of its own and they step in turns, so whatever else the machine
-does falls on both alike. Figures: median seconds of a step after two to warm up, the process's peak memory, and FLOP/s
-reached against a matrix product of the same type.
+Random weights (a file of 2.1 GB, SDXL's 6.9 GB, deleted afterwards unless --keep), rank 16 on attention and
+feed-forward (locon: and convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in,
+`Job.gradients`, clipping and optimizer step. The other side is written as diffusers' example script: UNet, add_adapter
+or LyCORIS's modules, noise, timesteps, mean squared error, backward, clipping, AdamW, with latents and text embeddings
+ready in memory; for bf16 the frozen weights are bf16, with autocast around. Each contestant is a process of its own and
+they take turns, so whatever else the machine does falls on all alike; on CUDA a turn is many steps and ends when the
+device is done. Figures: median seconds of a step after two turns to warm up, the process's (CUDA: the device's) peak
+memory, and FLOP/s reached against a matrix product of the same type.
 """
 
 from __future__ import annotations
@@ -28,35 +31,49 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 2
-# Of one picture of 512 x 512, forward and back with LoRA on all linear layers, in TFLOP; torch's own counter.
+TURN = {"cpu": 1, "cuda": 20}  # steps of a turn
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-TABLES = [
-    # (pixels, batch, dtype, method, rival)
-    (256, 1, "bf16", "lora", "peft"),
-    (256, 1, "fp32", "lora", "peft"),
-    (256, 4, "bf16", "lora", "peft"),
-    (256, 4, "fp32", "lora", "peft"),
-    (512, 1, "bf16", "lora", "peft"),
-    (512, 1, "fp32", "lora", "peft"),
-    (256, 1, "bf16", "locon", "lycoris"),
-    (256, 1, "bf16", "loha", "lycoris"),
-    (256, 1, "bf16", "lokr", "lycoris"),
-    (256, 1, "fp32", "loha", "lycoris"),
-    (256, 1, "fp32", "lokr", "lycoris"),
-]
+LINES = {
+    # (family, pixels, batch, dtype, method, rival)
+    "cpu": [
+        ("sd1", 256, 1, "bf16", "lora", "peft"),
+        ("sd1", 256, 1, "fp32", "lora", "peft"),
+        ("sd1", 256, 4, "bf16", "lora", "peft"),
+        ("sd1", 256, 4, "fp32", "lora", "peft"),
+        ("sd1", 512, 1, "bf16", "lora", "peft"),
+        ("sd1", 512, 1, "fp32", "lora", "peft"),
+        ("sd1", 256, 1, "bf16", "locon", "lycoris"),
+        ("sd1", 256, 1, "bf16", "loha", "lycoris"),
+        ("sd1", 256, 1, "bf16", "lokr", "lycoris"),
+        ("sd1", 256, 1, "fp32", "loha", "lycoris"),
+        ("sd1", 256, 1, "fp32", "lokr", "lycoris"),
+    ],
+    "cuda": [
+        ("sd1", 512, 1, "bf16", "lora", "peft"),
+        ("sd1", 512, 16, "bf16", "lora", "peft"),
+        ("sdxl", 1024, 8, "bf16", "lora", "peft"),
+    ],
+}
+# Ways of maquette that can be compared, and what of the configuration each changes.
+OURS: dict[str, dict[str, Any]] = {
+    "maquette": {},
+    "without-graphs": {"cuda_graphs": False},
+    "compiled": {"compile": True},
+    "compiled-without-graphs": {"compile": True, "cuda_graphs": False},
+}
+Line = tuple[str, int, int, str, str, str]
 
 
-def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], float]:
+def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
     """The product's own step."""
     import numpy as np
-    import torch
     from PIL import Image
 
     from maquette.config import TrainConfig
     from maquette.stages.training import job as training
     from maquette.stages.training import learning
 
-    photos = folder / f"photos-{options.px}"
+    photos = folder / f"photos-{options.px}-{options.batch}"
     photos.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     for number in range(options.batch):
@@ -64,39 +81,41 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], flo
         Image.fromarray(pixels).save(photos / f"{number}.png")
     config = TrainConfig.parse(
         {
-            "photos": photos, "subject": "ohwx man", "base": str(folder / "sd15-random.safetensors"), "rank": 16,
+            "photos": photos, "subject": "ohwx man", "base": str(model_file(folder, options.family)), "rank": 16,
             "method": options.method, "resolution": options.px, "batch_size": options.batch, "dtype": options.dtype,
-            "steps": 1000, "sample_prompts": [], "learning_rate": 1e-4, "device": "cpu",
+            "steps": 1000, "sample_prompts": [], "learning_rate": 1e-4, "device": options.device,
+            **OURS[options.worker],
         }
     )  # fmt: skip
     job = training.prepare(config, folder / "cache", lambda *_: None)
+    if job.graphs is not None:
+        job.graphs.on_warning = lambda message: print(message, file=sys.stderr)
     count = 0
 
-    def step() -> float:
+    def step() -> Any:
         nonlocal count
         job.optimizer.zero_grad(set_to_none=True)
         loss, _ = job.gradients(count)
         norm = learning.gradient_norm(job.parameters)
-        learning.shorten(job.parameters, norm, 1.0)
-        job.optimizer.step()
+        learning.update(job.optimizer, job.parameters, norm, 1.0)
         count += 1
-        return float(loss)
+        return loss
 
-    print(json.dumps({"parameters": sum(p.numel() for p in job.parameters)}), flush=True)
-    del torch
     return step
 
 
-def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], float]:
+def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
     """A plain loop around diffusers' UNet, with PEFT's or LyCORIS's adapters."""
     import torch
     from diffusers import DDPMScheduler
 
     from maquette.families import load
 
-    unet: Any = load(folder / "sd15-random.safetensors").unet  # diffusers' own class; weights float32, read as ours are
+    half, device = options.dtype == "bf16", options.device
+    unet: Any = load(model_file(folder, options.family)).unet  # diffusers' own class; weights float32, read as ours are
+    unet.to(device, torch.bfloat16 if half else torch.float32)
     torch.manual_seed(0)
-    if options.rival == "peft":
+    if options.worker == "peft":
         from peft import LoraConfig
 
         linear = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
@@ -105,67 +124,79 @@ def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], float]
     else:
         from lycoris import LycorisNetwork, create_lycoris
 
-        convs = ["Conv2d"] if options.method == "locon" else []
-        LycorisNetwork.apply_preset(
-            {
-                "target_module": [
-                    "Transformer2DModel",
-                    *(["ResnetBlock2D", "Downsample2D", "Upsample2D"] if convs else []),
-                ]
-            }
-        )
+        convs = ["ResnetBlock2D", "Downsample2D", "Upsample2D"] if options.method == "locon" else []
+        LycorisNetwork.apply_preset({"target_module": ["Transformer2DModel", *convs]})
         special = {"factor": 8} if options.method == "lokr" else {}
         network = create_lycoris(
             unet, 1.0, linear_dim=16, linear_alpha=16, conv_dim=16, conv_alpha=16, algo=options.method, **special
         )
         network.apply_to()
+        network.to(device)
         learning = [p for p in network.parameters() if p.requires_grad]
+    for p in learning:
+        p.data = p.data.float()
     schedule = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     optimizer = torch.optim.AdamW(learning, lr=1e-4)
-    latents = torch.randn(options.batch, 4, options.px // 8, options.px // 8)
-    texts = torch.randn(options.batch, 77, 768)
-    half = options.dtype == "bf16"
+    latents = torch.randn(options.batch, 4, options.px // 8, options.px // 8, device=device)
+    texts = torch.randn(options.batch, 77, unet.config.cross_attention_dim, device=device)
+    added = None
+    if options.family == "sdxl":
+        added = {"text_embeds": torch.randn(options.batch, 1280, device=device)}
+        added["time_ids"] = torch.tensor([[options.px, options.px, 0, 0, options.px, options.px]] * options.batch)
+        added["time_ids"] = added["time_ids"].to(device)
 
-    def step() -> float:
+    def step() -> Any:
         noise = torch.randn_like(latents)
-        t = torch.randint(0, 1000, (options.batch,))
+        t = torch.randint(0, 1000, (options.batch,), device=device)
         noised = schedule.add_noise(latents, noise, t)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            output = unet(noised, t, texts).sample
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            output = unet(noised, t, texts, added_cond_kwargs=added).sample
         loss = torch.nn.functional.mse_loss(output.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return loss
 
-    print(json.dumps({"parameters": sum(p.numel() for p in learning)}), flush=True)
     return step
 
 
+def model_file(folder: Path, family: str) -> Path:
+    return folder / f"{family}-random.safetensors"
+
+
 def work(options: argparse.Namespace) -> None:
-    """A contestant: a step for every line that comes in, its seconds and the peak memory so far for an answer."""
-    make = maquette_step if options.worker == "maquette" else rival_step
+    """A contestant: a turn for every line that comes in, a step's seconds and the peak memory so far for an answer."""
+    import torch
+
+    make, cuda = maquette_step if options.worker in OURS else rival_step, options.device == "cuda"
     step = make(options, options.folder)
+    print("{}", flush=True)
+    steps = TURN[options.device]
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     for _ in sys.stdin:
         began = time.perf_counter()
-        loss = step()
-        seconds = time.perf_counter() - began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "memory": memory, "loss": loss}), flush=True)
+        for _ in range(steps):
+            loss = step()
+        value = float(loss.detach())  # waits for the device
+        seconds = (time.perf_counter() - began) / steps
+        memory = torch.cuda.max_memory_reserved() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": seconds, "memory": memory, "loss": value}), flush=True)
 
 
 class Contestant:
     """A worker process, told to step when it is its turn."""
 
-    def __init__(self, name: str, options: argparse.Namespace, row: tuple[int, int, str, str, str]) -> None:
-        px, batch, dtype, method, rival = row
+    def __init__(self, name: str, options: argparse.Namespace, line: Line) -> None:
+        family, px, batch, dtype, method, _ = line
         command = [
             sys.executable, "-m", "benchmarks.train_step", "--worker", name, "--folder", str(options.folder),
-            "--px", str(px), "--batch", str(batch), "--dtype", dtype, "--method", method, "--rival", rival,
+            "--family", family, "--px", str(px), "--batch", str(batch), "--dtype", dtype, "--method", method,
+            "--device", options.device,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.parameters = self._answer()["parameters"]
+        self._answer()
         self.answers: list[dict[str, float]] = []
 
     def _answer(self) -> dict[str, Any]:
@@ -190,20 +221,21 @@ class Contestant:
         return statistics.median(a["seconds"] for a in timed), timed[-1]["memory"]
 
 
-def peak(dtype: str) -> float:
-    """FLOP/s of a matrix product of 2048 x 2048, the best of ten."""
+def peak(dtype: str, device: str) -> float:
+    """FLOP/s of a matrix product of 2048 x 2048 (CUDA: 8192 x 8192), the best of ten."""
     import torch
 
-    a = torch.randn(2048, 2048, dtype=getattr(torch, DTYPES[dtype]))
+    side = 8192 if device == "cuda" else 2048
+    a = torch.randn(side, side, dtype=getattr(torch, DTYPES[dtype]), device=device)
     best = float("inf")
     for _ in range(10):
         began = time.perf_counter()
-        a @ a
+        (a @ a)[0, 0].item()
         best = min(best, time.perf_counter() - began)
-    return 2 * 2048**3 / best
+    return 2 * side**3 / best
 
 
-def flops(px: int, batch: int) -> float:
+def flops(family: str, px: int, batch: int) -> float:
     """Of one step of a LoRA, forward and back, counted on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -211,63 +243,75 @@ def flops(px: int, batch: int) -> float:
     from maquette.families import full_size
 
     with torch.device("meta"):
-        unet = full_size.networks("sd1")["unet"].requires_grad_(False)
+        unet: Any = full_size.networks(family)["unet"].requires_grad_(False)
         x = torch.zeros(batch, 4, px // 8, px // 8, requires_grad=True)
-        texts = torch.zeros(batch, 77, 768)
+        texts = torch.zeros(batch, 77, unet.config.cross_attention_dim)
+        added = {"text_embeds": torch.zeros(batch, 1280), "time_ids": torch.zeros(batch, 6)}
         with FlopCounterMode(display=False) as counter:
-            unet(x, torch.zeros(batch), texts).sample.sum().backward()
+            unet(x, torch.zeros(batch), texts, added_cond_kwargs=added).sample.sum().backward()
     return float(counter.get_total_flops())
 
 
-def compare(options: argparse.Namespace, row: tuple[int, int, str, str, str]) -> None:
-    """One line of the table."""
-    px, batch, dtype, method, rival = row
-    names = {"maquette": "maquette", "rival": rival}
-    contestants = {name: Contestant(name, options, row) for name in names}
+def compare(options: argparse.Namespace, line: Line) -> None:
+    """The lines of a table for one setting: every way of ours against the rival."""
+    family, px, batch, dtype, method, rival = line
+    ways = options.ours.split(",")
+    contestants = {name: Contestant(name, options, line) for name in [*ways, rival]}
     for _ in range(WARM_UP + options.steps):
         for contestant in contestants.values():
             contestant.step()
-    ours, theirs = (contestants[name].end() for name in names)
-    reached = flops(px, batch) / ours[0]
-    print(
-        f"| {px} | {batch} | {dtype} | {method} | {ours[0]:.2f} s | {rival}: {theirs[0]:.2f} s "
-        f"| **{theirs[0] / ours[0]:.2f}** | {ours[1] / 1e9:.1f} GB | {theirs[1] / 1e9:.1f} GB "
-        f"| {reached / 1e9:.0f} GFLOP/s, {reached / peak(dtype):.0%} |",
-        flush=True,
-    )
+    found = {name: contestant.end() for name, contestant in contestants.items()}
+    theirs = found.pop(rival)
+    most, work = peak(dtype, options.device), flops(family, px, batch)
+    for name, ours in found.items():
+        reached = f"{work / ours[0] / 1e9:.0f} GFLOP/s, {work / ours[0] / most:.0%}"
+        print(
+            f"| {family} | {px} | {batch} | {dtype} | {method} | {name} {ours[0]:.3g} s | {rival} {theirs[0]:.3g} s "
+            f"| **{theirs[0] / ours[0]:.2f}** | {batch / ours[0]:.3g} | {ours[1] / 1e9:.1f} GB "
+            f"| {theirs[1] / 1e9:.1f} GB | {reached} |",
+            flush=True,
+        )
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-train-step"))
+    parser.add_argument("--device", choices=tuple(LINES), default="cpu")
+    parser.add_argument("--family", choices=("sd1", "sdxl"))
     parser.add_argument("--px", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--dtype", choices=tuple(DTYPES))
     parser.add_argument("--method", choices=("lora", "locon", "loha", "lokr"))
-    parser.add_argument("--rival", choices=("peft", "lycoris"))
-    parser.add_argument("--steps", type=int, default=9)
-    parser.add_argument("--keep", action="store_true", help="keep the file of random weights for another run")
-    parser.add_argument("--worker", choices=("maquette", "rival"), help=argparse.SUPPRESS)
+    parser.add_argument("--ours", help=f"one or more of {', '.join(OURS)}, with commas; on CUDA all of them")
+    parser.add_argument("--steps", type=int, default=9, help="turns of each")
+    parser.add_argument("--keep", action="store_true", help="keep the files of random weights for another run")
+    parser.add_argument("--worker", choices=(*OURS, "peft", "lycoris"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(options)
     from benchmarks.load import write_model
 
+    options.ours = options.ours or (",".join(OURS) if options.device == "cuda" else "maquette")
     options.folder.mkdir(parents=True, exist_ok=True)
-    model = options.folder / "sd15-random.safetensors"
-    if not model.exists():
-        write_model(model)
+    wanted = (options.family, options.px, options.batch, options.dtype, options.method)
+    lines = [
+        line
+        for line in LINES[options.device]
+        if all(wish is None or wish == value for wish, value in zip(wanted, line, strict=False))
+    ]
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
-    print(f"{date.today()}, {threads} CPU threads, {options.steps} steps of each in turns, medians\n")
-    print("| pixels | batch | type | method | maquette | the other | times faster | memory | its memory | reached |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    wanted = (options.px, options.batch, options.dtype, options.method, options.rival)
-    for row in TABLES:
-        if all(wish is None or wish == value for wish, value in zip(wanted, row, strict=True)):
-            compare(options, row)
+    print(f"{date.today()}, {options.device}, {threads} CPU threads, {options.steps} turns of each, medians\n")
+    head = ["base", "pixels", "batch", "type", "method", "ours", "the other", "times faster", "images/s", "memory"]
+    print(f"| {' | '.join([*head, 'its memory', 'reached, of a matrix product'])} |\n|{'---|' * 12}", flush=True)
+    for line in lines:
+        file = model_file(options.folder, line[0])
+        if not file.exists():
+            write_model(file, line[0])
+        compare(options, line)
     if not options.keep:
-        model.unlink()
+        for family in {line[0] for line in lines}:
+            model_file(options.folder, family).unlink()
 
 
 if __name__ == "__main__":

@@ -219,6 +219,9 @@ class TrainConfig(StageConfig):
     cuda_graphs: bool = True
     """On CUDA: record a pass forward and back once for each shape and replay it (adapters without dropout and
     gradient_checkpointing, not in fp16). Each recording is compared with the pass itself before it is used."""
+    compile: bool = False
+    """Compile the UNet's blocks before the first step (a minute or two on CUDA, more with every bucket), which pays in
+    long runs; needs Triton on CUDA, g++ on a CPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     clip_skip: Count = 1

@@ -15,7 +15,7 @@ from maquette.formats import adapters
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
 from maquette.stages.training import learning
-from maquette.stages.training.job import _ranked, start_from
+from maquette.stages.training.attaching import ranked, start_from
 
 NAMES = ("lora_unet_down_blocks_1_a", "lora_unet_mid_block_a", "lora_unet_mid_block_conv")
 
@@ -46,9 +46,9 @@ def config(**values: Any) -> TrainConfig:
 
 def test_rank_zero_leaves_a_block_out_and_a_block_that_is_none_is_refused() -> None:
     slots = {name: (nn.Module(), "x") for name in NAMES}
-    assert list(_ranked(config(block_ranks={"mid_block": 0, "mid_block_conv": 2}), slots)) == [NAMES[0], NAMES[2]]
+    assert list(ranked(config(block_ranks={"mid_block": 0, "mid_block_conv": 2}), slots)) == [NAMES[0], NAMES[2]]
     with pytest.raises(MaquetteError, match="No layer to train has 'up_blocks_9'"):
-        _ranked(config(block_ranks={"up_blocks_9": 2}), slots)
+        ranked(config(block_ranks={"up_blocks_9": 2}), slots)
 
 
 def test_block_ranks_survive_the_run_file(tmp_path: Path) -> None:

@@ -206,11 +206,14 @@ def test_a_taken_folder_is_refused_before_any_work(photos: Path, tmp_path: Path)
         train.run(config(photos / "missing", tmp_path / "disc"))
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_loss_that_is_not_finite_is_skipped_once_then_stops(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
+    """late: steps are judged while the next is at work, as on CUDA."""
     from maquette.stages.training.objective import Question
 
+    monkeypatch.setattr("maquette.stages.training.loop.late", lambda *_: late)
     real, calls, bad = Question.losses, [0], {1}
 
     def poisoned(self: Question, *args: Any) -> torch.Tensor:
@@ -232,11 +235,25 @@ def test_loss_that_is_not_finite_is_skipped_once_then_stops(
     assert all(t.isfinite().all() for t in weights.values())
     calls[0], bad = 0, {2, 3}
     with pytest.raises(MaquetteError, match=r"not finite at steps 3 and 4 \(photos .*\.png"):
-        train.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=1))
+        train.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=6))
     found = state.latest(train.RunFolder(tmp_path / "twice"))
-    assert found is not None
+    assert found is not None and found[0] == (5 if late else 3)
     kept = safetensors.load(found[1] / "adapter.safetensors")
     assert all(t.isfinite().all() for t in kept.values())
+
+
+def test_steps_judged_late_end_in_the_same_file_and_say_the_same(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[Any]] = []
+    for name in ("once", "late"):
+        events: list[Event] = []
+        train.run(config(photos, tmp_path / name / "disc", steps=5, save_every_steps=2), events.append)
+        metrics = [e.data for e in events if e.kind == "metric"]
+        told.append([(m["step"], m["loss"], m["gradient_norm"], m["learning_rate"]) for m in metrics])
+        monkeypatch.setattr("maquette.stages.training.loop.late", lambda *_: True)
+    files = [(tmp_path / name / "disc/disc.safetensors").read_bytes() for name in ("once", "late")]
+    assert files[0] == files[1] and told[0] == told[1] and len(told[0]) == 5
 
 
 def test_regularization_pictures_that_the_run_never_sees_are_reported(photos: Path, tmp_path: Path) -> None:

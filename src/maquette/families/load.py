@@ -26,11 +26,13 @@ def load(
     device: str | torch.device = "cpu",
     vae: str | Path | None = None,
     prediction_type: str | None = None,
+    unet_dtype: torch.dtype | None = None,
 ) -> BaseModel:
     """Open a base model: "pocket" (inside the package), a single file (.safetensors, .ckpt), a diffusers folder, or
     "hf:owner/name" (the only spelling that may use the network).
 
     Weights are frozen, modules in eval mode. vae: a VAE-only file or folder to use instead of the model's own.
+    unet_dtype: of the UNet, where it is not that of the others: read so, it never takes more memory than it must.
     prediction_type: "epsilon" or "v_prediction" where the file's own statement is wrong (see
     `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
@@ -42,11 +44,16 @@ def load(
         checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
     if vae is not None:
         replace_vae(checkpoint, Path(vae))
-    return build(checkpoint, dtype, device)
+    return build(checkpoint, dtype, device, unet_dtype)
 
 
 @quick_import.without_collection()
-def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device = "cpu") -> BaseModel:
+def build(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+    unet_dtype: torch.dtype | None = None,
+) -> BaseModel:
     """Networks from a checkpoint. SDXL's own VAE overflows in float16 and stays float32 then, unless it says it is
     safe.
     """
@@ -65,7 +72,7 @@ def build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device
         tensors = checkpoint.parts[name]
         if name == "text_encoder_2":
             tensors = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in tensors.items()}
-        wanted = vae_dtype if name == "vae" else dtype
+        wanted = {"vae": vae_dtype, "unet": unet_dtype or dtype}.get(name, dtype)
         return modules.fill(module, tensors, f"{checkpoint.source} ({name})", wanted, device)
 
     found = checkpoint.configs

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import winograd
+
 SMALLEST = 1 << 16  # weights below which laying out costs nothing worth saving
 
 
@@ -26,6 +28,7 @@ class _Layouts:
         self.readable = readable  # whether the plain weight stays; else only its shape and type remain
         self.there: Tensor | None = None
         self.back: Tensor | None = None
+        self.tiled = False  # for `winograd`, one layout for both ways
 
     def release(self, layer: nn.Module) -> None:
         """Let the plain weight go where nobody reads it."""
@@ -44,14 +47,25 @@ class PackedConv2d(nn.Conv2d):
         return _Frozen.apply(x, self) if _fits(x, self.weight, 1) else super().forward(x)
 
     def there(self, x: Tensor) -> Tensor:
-        if self.layouts.there is not None:
-            return _convolve(x, self.layouts.there, self.bias, self.padding)
-        weight = self.weight.detach()
-        self.layouts.there = _lay_out(weight, self.padding, x.shape)
-        y = _convolve(x, self.layouts.there, self.bias, self.padding)
-        self.layouts.back = _lay_out(weight.flip(2, 3).transpose(0, 1).contiguous(), self.outer_padding, y.shape)
-        self.layouts.release(self)
-        return y
+        if self.layouts.there is None:
+            self._lay_out(x)
+        assert self.layouts.there is not None
+        if self.layouts.tiled:
+            return winograd.convolve(x, self.layouts.there, self.bias)
+        return _convolve(x, self.layouts.there, self.bias, self.padding)
+
+    def _lay_out(self, x: Tensor) -> None:
+        layouts, weight = self.layouts, self.weight.detach()
+        layouts.tiled = winograd.suits(weight, self.padding, x.shape)
+        if layouts.tiled:
+            layouts.there = layouts.back = winograd.transform(weight)
+        else:
+            sides = (n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], self.padding, self.kernel_size, strict=True))  # type: ignore[operator]
+            result = torch.Size((len(x), len(weight), *sides))
+            turned = weight.flip(2, 3).transpose(0, 1).contiguous()
+            layouts.there = _lay_out(weight, self.padding, x.shape)
+            layouts.back = _lay_out(turned, self.outer_padding, result)
+        layouts.release(self)
 
     @property
     def outer_padding(self) -> tuple[int, ...]:
@@ -60,6 +74,8 @@ class PackedConv2d(nn.Conv2d):
 
     def back(self, gradient: Tensor) -> Tensor:
         assert self.layouts.back is not None
+        if self.layouts.tiled:
+            return winograd.convolve_back(gradient, self.layouts.back)
         return _convolve(gradient, self.layouts.back, None, self.outer_padding)
 
 
@@ -146,9 +162,13 @@ def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
 
 
 def size(network: nn.Module) -> int:
-    """Bytes of all layouts that the first pass will have made, plain weights not counted."""
-    weights = (m.weight for m in network.modules() if isinstance(m, PackedConv2d | PackedLinear))
-    return sum(2 * weight.numel() * weight.itemsize for weight in weights)
+    """Bytes of all layouts that the first pass will have made or has made, plain weights not counted."""
+    found = 0
+    for layer in network.modules():
+        if isinstance(layer, PackedConv2d | PackedLinear):
+            made = layer.layouts.there if layer.layouts.tiled else None
+            found += 2 * layer.weight.numel() * layer.weight.itemsize if made is None else made.numel() * made.itemsize
+    return found
 
 
 def _packed_kind(module: nn.Module) -> type[nn.Module] | None:

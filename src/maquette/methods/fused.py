@@ -71,7 +71,11 @@ class PointwiseLoRA(torch.autograd.Function):
 
 
 def fits(x: Tensor, layer: nn.Module) -> bool:
-    """Whether one of the two can stand for a layer: frozen, of the input's type, no autocast around; kernels 1 x 1."""
+    """Whether one of the two can stand for a layer: frozen, of the input's type, no autocast around; kernels 1 x 1. Not
+    while compiling, since the compiler joins plain operations better.
+    """
+    if torch.compiler.is_compiling():
+        return False
     weight = layer.weight
     if weight.requires_grad or weight.dtype != x.dtype or torch.is_autocast_enabled(x.device.type):
         return False

@@ -16,7 +16,7 @@ from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 from maquette.run import RunFolder
 from maquette.stages import train
-from maquette.stages.training import state
+from maquette.stages.training import loop, state
 
 VALUES = {**SETTINGS, "sample_prompts": [], "steps": 4, "save_every_steps": 1, "keep_last": 0}
 
@@ -156,7 +156,7 @@ def test_a_small_file_system_fills_up(checkpoints: int, whole: Path, tmp_path: P
         with filler.open("wb") as big:
             os.posix_fallocate(big.fileno(), 0, free - room)
         patch = pytest.MonkeyPatch()
-        patch.setattr(train._Training, "_need_room", lambda self, size: None)
+        patch.setattr(loop.Training, "_need_room", lambda self, size: None)
         settings = {**VALUES, "photos": whole / "photos", "out": disk / "disc"}
         with patch.context(), pytest.raises(MaquetteError, match="The disk is full"):
             train.run(TrainConfig.parse(settings))

@@ -18,12 +18,12 @@ from maquette.stages.training.scaling import LossScale
 
 def test_scale_falls_at_once_and_rises_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "PATIENCE", 3)
-    scale, finite = LossScale(True), torch.tensor(1.0)
+    scale, finite = LossScale(True), 1.0
     assert scale.lower(finite) and scale.value == 2**15
     for expected in (2**15, 2**15, 2**16, 2**16):
         scale.keep()
         assert scale.value == expected
-    assert not scale.lower(torch.tensor(float("nan")))  # no scale mends the loss itself
+    assert not scale.lower(float("nan"))  # no scale mends the loss itself
     while scale.lower(finite):
         pass
     assert scale.value == 1

@@ -16,6 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ...core.transfer import upload
 from ...data.cache import LatentCache, latents_of
 from ...data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ...errors import MaquetteError
@@ -120,12 +121,12 @@ class PhotoSet:
                 masks = self.extra[index][which]
                 extra.append(masks[_one_of(len(masks), random)])
         mean, std = torch.stack([c.mean for c in chosen]), torch.stack([c.std for c in chosen])
-        x0 = mean + std * torch.randn(mean.shape, generator=random).to(mean)
+        x0 = mean + std * upload(torch.randn(mean.shape, generator=random), mean)
         mask = None
         if any(c.mask is not None for c in chosen):
             everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
             mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
-        told = torch.tensor(sizes, dtype=torch.float32, device=mean.device)
+        told = upload(torch.tensor(sizes, dtype=torch.float32), mean)
         return Batch(x0, indices, captions, told, mask, torch.stack(extra) if extra else None)
 
     def _caption(self, photo: Photo, random: torch.Generator) -> str:

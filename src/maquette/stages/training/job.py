@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,22 +13,20 @@ from torch import Tensor, nn
 from ... import methods
 from ...config import TrainConfig
 from ...core.denoiser import Conditioning
-from ...core.vocabulary import part_names, table_slot
 from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
-from ...data.captions import class_of
 from ...data.dataset import Dataset, plan
 from ...data.doctor import examine_captions
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
-from ...families import load, targets
+from ...families import load
 from ...families.base import BaseModel
-from ...fast import attention, memory, packed
+from ...fast import attention, compiled, memory, packed
 from ...fast.graphs import Graphs
-from ...formats import adapters
-from ...methods.base import AdaptedLayer, Attached, MethodSpec, Slots
-from ..embedding import initial_tokens, with_names
+from ...methods.base import AdaptedLayer, Attached
+from ..embedding import with_names
 from . import defaults, inpainting, learning
+from .attaching import attach, lively, start_from, word_of
 from .batches import Batch, PhotoSet, encode_photos, generator, views_of
 from .objective import Objective, Question
 from .prior import Prior
@@ -143,7 +141,11 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     """
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
-    base = load(config.base, device=device, vae=config.vae)
+    lacking = compiled.lacking(device) if config.compile else None
+    if lacking is not None:
+        raise MaquetteError(f"compile = true needs {lacking}; install it, or train without: the result is the same.")
+    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
+    base = load(config.base, device=device, vae=config.vae, unet_dtype=torch.float32 if whole else dtype)
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
     if channels not in (LATENT_CHANNELS, inpainting.CHANNELS):
         raise MaquetteError(
@@ -169,19 +171,18 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             masks = None if extra is None else [extra[i] for i in chosen]
             sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout, masks)
-    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
     own_words = methods.METHODS[config.method].embedding
-    computing = base if whole else _computing(base, dtype)
-    if own_words:
-        computing = copy.copy(computing)  # its tokenizers will know the word
+    if dtype != torch.float32 and device.type == "cpu" and not whole and not config.compile:
+        attention.install(base.unet)
+    computing = copy.copy(base) if own_words else base  # its tokenizers will know the word
     captions = [caption for photo in dataset.photos for caption in photo.captions]
     prior = Prior.of(config, defaults.subject_of(config, dataset), captions)
     prompts = [*captions, *(prior.prompts if prior else [])]
     word = word_of(config, dataset, captions) if own_words else ""
-    live = _live(config, computing)
+    live = lively(config, computing)
     texts = Texts(computing, prompts, config.clip_skip, live, config.weighted_captions)  # before adapters are attached
     tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
-    attached = _attach(config, computing, word)
+    attached = attach(config, computing, word)
     if config.gradient_checkpointing:
         computing.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     computing.tokenizers = tokenizers
@@ -248,24 +249,18 @@ def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
 
 
-def _computing(base: BaseModel, dtype: torch.dtype) -> BaseModel:
-    """The base in the arithmetic of training."""
-    if dtype != torch.float32:
-        _cast(base.unet, dtype)
-        if base.device.type == "cpu":
-            attention.install(base.unet)
-    return base
-
-
 def _only_for_training(job: Job) -> None:
     """Let go of what has been used up: on a CPU altogether, since pictures are made with the base opened anew; else to
-    the computer's memory. On a CPU frozen weights are also laid out for speed, good for nothing but training then.
+    the computer's memory. On a CPU frozen weights are also laid out for speed, good for nothing but training then,
+    unless the blocks are to be compiled.
     """
     base, config = job.computing, job.config
     on_cpu = base.device.type == "cpu"
     for network in (base.vae, *([] if job.texts.live else base.text_encoders)):
         network.to("meta" if on_cpu else "cpu")
-    if on_cpu and methods.METHODS[config.method].product != "model":
+    if config.compile:
+        compiled.install(base.unet)
+    elif on_cpu and methods.METHODS[config.method].product != "model":
         adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
         readable = {module.layer for module in adapted if module.adapter.reads_weight}
         if packed.install(base.unet, readable):
@@ -273,111 +268,7 @@ def _only_for_training(job: Job) -> None:
     memory.keep()
 
 
-def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:
-    """The words that the learned vectors stand for. Raises MaquetteError when no caption has them."""
-    subject = defaults.subject_of(config, dataset)
-    if subject is None:
-        raise MaquetteError(f"{config.method} needs the word to learn: name the subject (--subject 'ohwx man').")
-    if not any(subject.lower() in caption.lower() for caption in captions):
-        raise MaquetteError(f"{config.method} learns {subject!r}, but no caption says it; put it into the captions.")
-    return subject
-
-
-def _live(config: TrainConfig, computing: BaseModel) -> Callable[[str], bool] | None:
-    """Which prompts must be encoded at every step."""
-    if config.text_encoder:
-        return lambda prompt: True
-    if methods.METHODS[config.method].embedding:
-        return lambda prompt: computing.tokenizers[0].calls(prompt)
-    return None
-
-
-def _attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
-    slots = _slots(config, computing)
-    begin = initial_tokens(computing, config.init_word or class_of(word)) if word else {}
-    spec = MethodSpec(
-        rank=config.rank,
-        alpha=config.alpha,
-        conv_rank=config.conv_rank,
-        conv_alpha=config.conv_alpha,
-        dropout=config.dropout,
-        rank_dropout=config.rank_dropout,
-        module_dropout=config.module_dropout,
-        rank_stabilized=config.rank_stabilized,
-        block_ranks=config.block_ranks,
-        block_alphas=config.block_alphas,
-        factor=config.factor,
-        tokens=config.vectors,
-        initial_tokens=begin,
-        name=word,
-        seed=config.seed,
-    )
-    return methods.attach(config.method, slots, spec)
-
-
-def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
-    """The places where the method takes hold: layers, or whole networks."""
-    method = methods.METHODS[config.method]
-    words = (
-        {
-            part: table_slot(encoder)
-            for part, encoder in zip(part_names(computing.text_encoders), computing.text_encoders, strict=True)
-        }
-        if method.embedding
-        else {}
-    )
-    if method.product != "model":
-        return {**words, **unet_slots(config, computing, config.text_encoder and method.product == "adapter")}
-    networks = nn.ModuleDict({"unet": computing.unet})
-    if config.text_encoder:
-        for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
-            networks[prefix.removeprefix("lora_")] = encoder
-    return {name: (networks, name) for name in networks}
-
-
-def unet_slots(config: TrainConfig, base: BaseModel, text_encoder: bool = False) -> Slots:
-    """The layers of the UNet, and with `text_encoder` of that too, that the method adapts."""
-    layers = config.layers or methods.METHODS[config.method].layers
-    return _ranked(config, targets(base, layers, text_encoder)) if layers else {}
-
-
-def start_from(file: Path, attached: Attached) -> None:
-    """Load a LoRA's factors into freshly attached ones. Raises MaquetteError saying what does not fit."""
-    found, mine = adapters.load(file).state_dict(), attached.state()
-    for key in sorted(found.keys() ^ mine.keys()):
-        if key.endswith(".alpha") and key in mine:
-            continue  # a file without alphas means alpha = rank
-        where = "has, and the run does not train it" if key in found else "lacks, and the run trains it"
-        raise MaquetteError(
-            f"{file} cannot be gone on with: {key} is what it {where}. Choose the same method, layers and text_encoder."
-        )
-    for key, tensor in found.items():
-        if key.endswith(".alpha") and float(tensor) != float(mine[key]):
-            raise MaquetteError(f"{file} has alpha {float(tensor):g}, the run {float(mine[key]):g}; set alpha to that.")
-        if tensor.shape != mine[key].shape:
-            raise MaquetteError(
-                f"{file}: {key} is {tuple(tensor.shape)}, in this run {tuple(mine[key].shape)}; "
-                "give the file's rank (maquette inspect shows it), or change the file's with maquette resize."
-            )
-    attached.load_state(mine | {key: tensor.float() for key, tensor in found.items()})
-
-
-def _ranked(config: TrainConfig, slots: Slots) -> Slots:
-    """The layers but for those whose block has rank 0. Raises MaquetteError for a block without a layer to train."""
-    for pattern in [*config.block_ranks, *config.block_alphas]:
-        if not any(pattern in name for name in slots):
-            example = next(iter(slots))
-            raise MaquetteError(f"No layer to train has {pattern!r} in its name (they are called {example} and so on).")
-    spec = MethodSpec(rank=1, block_ranks=config.block_ranks)
-    return {name: slot for name, slot in slots.items() if spec.block_rank(name) != 0}
-
-
 def photo_names(job: Job, batches: list[Batch]) -> list[str]:
     """The files that a step saw."""
     seen = dict.fromkeys(index for batch in batches for index in batch.photos)
     return [str(Path(job.instance.photos[index].name)) for index in seen]
-
-
-def _cast(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """Cast in place; diffusers' own `to` prints a warning about modules kept in float32 even when there are none."""
-    return torch.nn.Module.to(module, dtype)

@@ -148,3 +148,18 @@ def shorten(parameters: Iterable[nn.Parameter], norm: Tensor, longest: float) ->
     """Scale all gradients so that their norm is at most `longest`, without asking the device for the number."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     torch._foreach_mul_(gradients, (longest / (norm + 1e-6)).clamp(max=1.0))
+
+
+def update(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], norm: Tensor, longest: float) -> None:
+    """The optimizer's step, its gradients shortened to `longest` unless that is 0."""
+    if longest:
+        shorten(parameters, norm, longest)
+    optimizer.step()
+
+
+def update_where_finite(
+    optimizer: torch.optim.AdamW, parameters: Iterable[nn.Parameter], loss: Tensor, norm: Tensor, longest: float
+) -> None:
+    """The same, left out by the device itself when the loss or the norm is not finite; fused AdamW can do that."""
+    optimizer.found_inf = (~torch.isfinite(loss + norm)).float()  # type: ignore[attr-defined]
+    update(optimizer, parameters, norm, longest)

@@ -124,7 +124,7 @@ def pass_bytes(
 
 def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
     """The base with a UNet of the same kind and the configuration's adapters, none of which has contents."""
-    from .job import unet_slots
+    from .attaching import unet_slots
 
     method = methods.METHODS[config.method]
     whole = method.product == "model"
@@ -137,7 +137,7 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
     finally:
         torch.set_default_dtype(usual)
     unet.requires_grad_(whole)
-    if base.device.type == "cpu" and not whole:
+    if base.device.type == "cpu" and not whole and not config.compile:
         attention.install(unet)  # whose tables are kept
     if checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...config import TrainConfig
 from ...core import noise as N
 from ...core.denoiser import Conditioning
+from ...core.transfer import upload
 from ...families.base import BaseModel
 from ...methods.base import Attached
 from .batches import Batch
@@ -103,8 +104,8 @@ class Objective:
         """noise, x_t and t: (B, C, h, w) twice and (B,)."""
         config = self.config
         low, high = min(config.min_timestep, self._highest - 1), self._highest
-        t = N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling).to(x0.device)
-        noise = torch.randn(x0.shape, generator=random).to(x0)
+        t = upload(N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling), x0)
+        noise = upload(torch.randn(x0.shape, generator=random), x0)
         if config.noise_offset or config.noise_offset_adaptive:
             noise = N.offset_noise(
                 noise, config.noise_offset, random, config.noise_offset_random, config.noise_offset_adaptive, x0
@@ -113,7 +114,7 @@ class Objective:
             noise = N.pyramid_noise(noise, config.pyramid_noise_levels, config.pyramid_noise_discount, random)
         seen = noise
         if config.input_perturbation:
-            seen = noise + config.input_perturbation * torch.randn(x0.shape, generator=random).to(x0)
+            seen = noise + config.input_perturbation * upload(torch.randn(x0.shape, generator=random), x0)
         return noise, self.schedule.add_noise(x0, seen, t), t
 
     def _compare(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:

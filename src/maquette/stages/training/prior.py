@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...config import TrainConfig
+from ...core.transfer import upload
 from ...data.captions import caption_for_class, caption_of_class, class_of
 from ...errors import MaquetteError
 from .batches import Batch
@@ -61,13 +62,13 @@ class Prior:
 
 
 def _rows(batch: Batch, rows: Sequence[int]) -> Batch:
-    index = torch.tensor(rows, device=batch.x0.device)
+    index = upload(torch.tensor(rows), batch.x0)
     return replace(
         batch,
         x0=batch.x0[index],
         photos=[batch.photos[i] for i in rows],
         captions=[batch.captions[i] for i in rows],
-        sizes=batch.sizes[index.to(batch.sizes.device)],
+        sizes=batch.sizes[index],
         mask=None if batch.mask is None else batch.mask[index],
         concat=None if batch.concat is None else batch.concat[index],
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...fast import memory
+from ...fast import compiled, memory
 from ...formats.png import format_infotext, write_png
 from ...run import Event, Listener, RunFolder, write_json
 from ..generate import to_image
@@ -81,6 +81,8 @@ class Sampler:
         config = self.job.config
         with ExitStack() as stack:
             stack.enter_context(self.job.attached.suspended())
+            if config.compile:
+                stack.enter_context(compiled.off())
             base = stack.enter_context(self.author.opened(file))
             latents = sample(
                 base,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 START, SMALLEST, LARGEST = 2.0**16, 1.0, 2.0**24
 PATIENCE = 2000  # steps without overflow after which the factor is doubled
@@ -26,9 +27,9 @@ class LossScale:
         if self.active:
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1.0 / self.value)
 
-    def lower(self, loss: Tensor) -> bool:
+    def lower(self, loss: float) -> bool:
         """After gradients that are not finite: halve the factor. False when that cannot be the reason or the cure."""
-        if not self.active or self.value <= SMALLEST or not bool(loss.isfinite()):
+        if not self.active or self.value <= SMALLEST or not math.isfinite(loss):
             return False
         self.value, self.good = self.value / 2, 0
         return True
