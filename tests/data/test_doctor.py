@@ -119,7 +119,7 @@ def test_photos_without_any_caption_are_named(tmp_path: Path) -> None:
     data = captioned(tmp_path, "", "zkw", "", subject="")
     (problem,) = examine_captions(data, None)
     assert problem.blocking and problem.message == (
-        "2 photos, the first 0.png, have no caption: name the subject (--subject 'ohwx man'), "
+        "2 photos, the first 0.png, have no caption: name the subject (--subject 'ohwx man') or write 0.txt, "
         "or training will not start."
     )
 

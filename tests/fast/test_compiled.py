@@ -12,7 +12,6 @@ from torch import nn
 
 from maquette import methods
 from maquette.config import TrainConfig
-from maquette.errors import MaquetteError
 from maquette.fast import compiled
 from maquette.formats import safetensors
 from maquette.methods.base import MethodSpec
@@ -120,19 +119,20 @@ def test_a_compiled_run_ends_in_the_same_file_and_resumes_to_the_same_bytes(tmp_
         train.run(TrainConfig.parse(values | options))
         return tmp_path / name / "disc"
 
-    plain = trained("plain")
     whole = trained("compiled", compile=True)
     parts = trained("parts", compile=True, steps=2, scheduler="constant")
     again = trained("again", compile=True, scheduler="constant")
     train.resume(parts, {"steps": 4})
     assert (parts / "disc.safetensors").read_bytes() == (again / "disc.safetensors").read_bytes()
-    ours, wanted = (safetensors.load(run / "disc.safetensors") for run in (whole, plain))
-    apart = torch.cat([(ours[key].float() - wanted[key].float()).flatten() for key in wanted])
-    size = torch.cat([wanted[key].float().flatten() for key in wanted if "lora_up" in key])
-    assert apart.norm() < (0.01 if dtype == "fp32" else 0.3) * size.norm()
+    exact = trained("exact", dtype="fp32")
+    # AdamW's first steps turn rounding into whole steps: in bf16 no farther from fp32 than uncompiled bf16 is
+    most = 0.01 * _norm(exact) if dtype == "fp32" else 1.25 * _norm(exact, trained("plain"))
+    assert _norm(exact, whole) < most
 
 
-def test_a_machine_without_a_compiler_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(MaquetteError, match=r"compile = true needs a C\+\+ compiler"):
-        train.run(TrainConfig.parse({"photos": tmp_path, "base": "pocket", "compile": True, "device": "cpu"}))
+def _norm(run: Path, other: Path | None = None) -> float:
+    """Of what a run learned, or of the difference from another's."""
+    one = safetensors.load(run / "disc.safetensors")
+    two = safetensors.load(other / "disc.safetensors") if other else {}
+    learned = [key for key in one if other or "lora_up" in key]
+    return float(torch.cat([(one[key].float() - two.get(key, torch.tensor(0))).flatten() for key in learned]).norm())

@@ -199,10 +199,13 @@ def examine_captions(
     photos = dataset.of("instance")
     written = [photo for photo in photos if photo.caption_source != "subject" and photo.caption]
     problems = []
-    bare = [photo.name for photo in photos if not photo.caption]
+    bare = [photo.name for photo in dataset.photos if not photo.caption]
     if bare:
         who = f"{len(bare)} photos, the first {bare[0]}, have" if len(bare) > 1 else f"{bare[0]} has"
-        message = f"{who} no caption: name the subject (--subject 'ohwx man'), or training will not start."
+        message = (
+            f"{who} no caption: name the subject (--subject 'ohwx man') or write {Path(bare[0]).stem}.txt, or training "
+            "will not start."
+        )
         problems.append(Problem("no_caption", "", message, blocking=True))
     for photo in photos:
         if tokens and (count := max(len(tokens(text)) for text in set(photo.captions[:_DRAWS]))) > CAPTION_TOKENS:

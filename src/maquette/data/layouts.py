@@ -208,7 +208,7 @@ def _require_photos(dataset: Dataset, role: Role, folder: Path) -> None:
 def require_trainable(dataset: Dataset) -> None:
     """Raise MaquetteError when the data set must not be trained on as it is.
 
-    That is: a caption cannot be read or is missing, or (after `plan`) no instance photo is large enough.
+    That is: it has blocking problems, or (after `plan`) no instance photo is large enough.
     """
     if not dataset.of("instance"):
         messages = " ".join(problem.message for problem in dataset.left_out[:3])
@@ -217,9 +217,3 @@ def require_trainable(dataset: Dataset) -> None:
     if blocking:
         more = f" And {len(blocking) - 3} more such problems." if len(blocking) > 3 else ""
         raise MaquetteError(" ".join(blocking[:3]) + more)
-    bare = [photo.name for photo in dataset.photos if not photo.caption]
-    if bare:
-        some = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
-        raise MaquetteError(
-            f"No caption for {some}: name the subject (--subject 'ohwx man') or write {Path(bare[0]).stem}.txt."
-        )
