@@ -56,9 +56,10 @@ class PackedConv2d(nn.Conv2d):
 
     def _lay_out(self, x: Tensor) -> None:
         layouts, weight = self.layouts, self.weight.detach()
-        layouts.tiled = winograd.suits(weight, self.padding, x.shape)
+        size = winograd.size_for(weight, self.padding, x.shape)
+        layouts.tiled = size > 0
         if layouts.tiled:
-            layouts.there = layouts.back = winograd.transform(weight)
+            layouts.there = layouts.back = winograd.transform(weight, size)
         else:
             sides = (n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], self.padding, self.kernel_size, strict=True))  # type: ignore[operator]
             result = torch.Size((len(x), len(weight), *sides))
