@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from maquette.fast import packed
+from maquette.fast import packed, winograd
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
 
@@ -16,13 +17,16 @@ LAYERS = {
     "3x3": lambda: nn.Conv2d(80, 96, 3, padding=1),
     "1x1": lambda: nn.Conv2d(256, 260, 1),
     "5x3, uneven padding": lambda: nn.Conv2d(72, 64, (5, 3), padding=(1, 2), bias=False),
+    "3x3, stride 2": lambda: nn.Conv2d(80, 96, 3, stride=2, padding=1),
+    "3x3, uneven stride": lambda: nn.Conv2d(80, 96, 3, stride=(1, 3), padding=(1, 0)),
+    "enlarged": lambda: Upsample2D(80, use_conv=True, out_channels=96),
     "linear": lambda: nn.Linear(256, 300),
     "linear without bias": lambda: nn.Linear(300, 256, bias=False),
 }
 
 
 def input_of(layer: nn.Module, batch: int = 2, side: int = 6) -> Tensor:
-    width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+    width = layer.in_features if isinstance(layer, nn.Linear) else getattr(layer, "conv", layer).in_channels
     shape = (batch, side, width) if isinstance(layer, nn.Linear) else (batch, width, side, side + 1)
     return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
@@ -44,7 +48,8 @@ def made(name: str, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_numbers_are_those_of_the_plain_layer(name: str) -> None:
+def test_numbers_are_those_of_the_plain_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "size_for", lambda *_: 0)  # see test_winograd
     plain, fast = made(name, torch.float32)
     for batch, side in ((2, 6), (1, 9), (3, 4)):  # the layout is made for the first and serves all
         x = input_of(plain, batch, side)
@@ -64,9 +69,8 @@ def test_bf16_rounds_once(name: str) -> None:
 
 def test_what_cannot_be_packed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [
-        nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.Conv2d(256, 256, 3, groups=2),
-        nn.Conv2d(128, 128, 3, dilation=2),
-        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"), nn.Conv2d(8, 8, 3), nn.Linear(8, 8),
+        nn.Conv2d(256, 256, 3, groups=2), nn.Conv2d(128, 128, 3, dilation=2), nn.Conv2d(8, 8, 3), nn.Linear(8, 8),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
         nn.Linear(512, 512).double(), nn.Embedding(512, 512),
     ]  # fmt: skip
     network = nn.Sequential(*layers).requires_grad_(False)
@@ -101,6 +105,36 @@ def test_plain_weights_go_with_the_first_use_unless_they_are_read() -> None:
         assert torch.equal(mine, again)
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     assert packed.size(network) == 2 * 2 * 300 * 256 * 4
+
+
+def test_an_enlargement_to_any_size_is_followed_by_the_convolution() -> None:
+    plain, fast = made("enlarged", torch.bfloat16)
+    assert type(fast) is packed.PackedUpsample2D
+    x = input_of(plain).bfloat16()
+    assert fast(x).shape == (2, 96, 12, 14) and fast.conv.layouts.there is None
+    torch.testing.assert_close(fast(x, (11, 13)), plain(x, (11, 13)))
+    assert fast.conv.layouts.there is not None and not fast.conv.weight.is_meta
+
+
+def test_memory_of_an_enlargement_is_told_before_and_after() -> None:
+    plain, fast = made("enlarged", torch.bfloat16)
+    weight = 80 * 96 * 9 * 2
+    assert packed.size(fast) == 2 * weight
+    fast(input_of(plain).bfloat16())
+    assert packed.size(fast) == 2 * 16 * 80 * 96 * 2
+
+
+def test_winograds_large_tiles_go_before_small_kernels() -> None:
+    plain, fast = made("enlarged", torch.float32)
+    fast(input_of(plain, side=16))
+    assert fast.kernels is None and fast.conv.layouts.tiled
+
+
+def test_under_an_adapter_an_enlargement_stays_as_it_was() -> None:
+    network = nn.ModuleDict({"up": Upsample2D(80, use_conv=True, out_channels=96)}).requires_grad_(False)
+    attach("locon", {"lora_unet_up": (network["up"], "conv")}, MethodSpec(rank=4))
+    assert packed.install(network) == 1
+    assert type(network["up"]) is Upsample2D
 
 
 @pytest.mark.parametrize("method", ["lora", "locon", "dora", "loha", "lokr"])

@@ -3,7 +3,8 @@
 PyTorch keeps weights in their plain layout, because they may change, and oneDNN lays them out anew at every call: in
 the deep blocks of a UNet, where weights are large and pictures small, that takes several times longer than the
 convolution. The weights below a LoRA never change. The gradient of a convolution's input is a convolution with the
-kernel turned by 180 degrees and its channels exchanged, so a second layout serves the way back.
+kernel turned by 180 degrees and its channels exchanged, so a second layout serves the way back. In float32 most
+convolutions take Winograd's way instead (`winograd`), and those behind an enlargement take `upsampled`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import winograd
+from . import onednn, upsampled, winograd
 
 SMALLEST = 1 << 16  # weights below which laying out costs nothing worth saving
 
@@ -36,9 +37,16 @@ class _Layouts:
             shape = torch.empty_like(layer.weight, device="meta")  # type: ignore[arg-type]
             layer.weight = nn.Parameter(shape, requires_grad=False)
 
+    def size(self, weight: Tensor) -> int:
+        """Bytes that they take, or will once they are made."""
+        if self.there is None:
+            return 2 * weight.numel() * weight.itemsize
+        kept = {id(tensor): tensor for tensor in (self.there, self.back) if tensor is not None}
+        return sum(tensor.numel() * tensor.itemsize for tensor in kept.values())
+
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution with stride 1 and zero padding; everything else of nn.Conv2d holds. See `install`."""
+    """A convolution with zero padding; everything else of nn.Conv2d holds. See `install`."""
 
     layouts: _Layouts
 
@@ -48,36 +56,55 @@ class PackedConv2d(nn.Conv2d):
 
     def there(self, x: Tensor) -> Tensor:
         if self.layouts.there is None:
-            self._lay_out(x)
+            self._lay_out(x.shape)
         assert self.layouts.there is not None
         if self.layouts.tiled:
             return winograd.convolve(x, self.layouts.there, self.bias)
-        return _convolve(x, self.layouts.there, self.bias, self.padding)
+        return onednn.convolve(x, self.layouts.there, self.bias, self.sides, self.stride)
 
-    def _lay_out(self, x: Tensor) -> None:
+    def _lay_out(self, shape: torch.Size) -> None:
         layouts, weight = self.layouts, self.weight.detach()
-        size = winograd.size_for(weight, self.padding, x.shape)
+        size = winograd.size_for(weight, self.sides, shape) if self.stride == (1, 1) else 0
         layouts.tiled = size > 0
         if layouts.tiled:
             layouts.there = layouts.back = winograd.transform(weight, size)
         else:
-            sides = (n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], self.padding, self.kernel_size, strict=True))  # type: ignore[operator]
-            result = torch.Size((len(x), len(weight), *sides))
-            turned = weight.flip(2, 3).transpose(0, 1).contiguous()
-            layouts.there = _lay_out(weight, self.padding, x.shape)
-            layouts.back = _lay_out(turned, self.outer_padding, result)
+            layouts.there = onednn.lay_out(weight, self.sides, shape, self.stride)
+            layouts.back = self._lay_out_back(weight, shape)
         layouts.release(self)
+
+    def _lay_out_back(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        lengths = zip(shape[2:], self.sides, self.kernel_size, self.stride, strict=True)
+        result = (shape[0], len(weight), *((n + 2 * p - k) // s + 1 for n, p, k, s in lengths))
+        if self.stride != (1, 1):
+            return onednn.lay_out_transposed(weight, self.sides, self._over(shape), result, self.stride)
+        turned = weight.flip(2, 3).transpose(0, 1).contiguous()
+        return onednn.lay_out(turned, self.outer_padding, result)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Zeros around the picture."""
+        assert not isinstance(self.padding, str)
+        return self.padding  # type: ignore[return-value]
 
     @property
     def outer_padding(self) -> tuple[int, ...]:
         """Of the gradient, so that its convolution is as large as the input was."""
-        return tuple(k - 1 - p for k, p in zip(self.kernel_size, self.padding, strict=True))  # type: ignore[operator]
+        return tuple(k - 1 - p for k, p in zip(self.kernel_size, self.sides, strict=True))
 
-    def back(self, gradient: Tensor) -> Tensor:
+    def _over(self, shape: torch.Size) -> tuple[int, ...]:
+        """Rows and columns at the input's end that the strides do not reach."""
+        lengths = zip(shape[2:], self.sides, self.kernel_size, self.stride, strict=True)
+        return tuple((n + 2 * p - k) % s for n, p, k, s in lengths)
+
+    def back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """The result's gradient -> that of the input, of this shape."""
         assert self.layouts.back is not None
         if self.layouts.tiled:
             return winograd.convolve_back(gradient, self.layouts.back)
-        return _convolve(gradient, self.layouts.back, None, self.outer_padding)
+        if self.stride != (1, 1):
+            return onednn.convolve_transposed(gradient, self.layouts.back, self.sides, self._over(shape), self.stride)
+        return onednn.convolve(gradient, self.layouts.back, None, self.outer_padding)
 
 
 class PackedLinear(nn.Linear):
@@ -92,27 +119,57 @@ class PackedLinear(nn.Linear):
     def there(self, x: Tensor) -> Tensor:
         if self.layouts.there is None:
             weight, rows = self.weight.detach(), x.numel() // x.shape[-1]
-            self.layouts.there = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-            self.layouts.back = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous(), rows)
+            self.layouts.there = onednn.lay_out_linear(weight, rows)
+            self.layouts.back = onednn.lay_out_linear(weight.t().contiguous(), rows)
             self.layouts.release(self)
-        return _multiply(x, self.layouts.there, self.bias)
+        return onednn.multiply(x, self.layouts.there, self.bias)
 
-    def back(self, gradient: Tensor) -> Tensor:
+    def back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """The result's gradient -> that of the input."""
         assert self.layouts.back is not None
-        return _multiply(gradient, self.layouts.back, None)
+        return onednn.multiply(gradient, self.layouts.back, None)
+
+
+class PackedUpsample2D(nn.Module):
+    """diffusers' Upsample2D, twice the height and width and a convolution, computed before the enlargement."""
+
+    conv: PackedConv2d
+    kernels: upsampled.Kernels | None
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2h, 2w), or as high and wide as output_size."""
+        if output_size is None and self._pays(hidden_states) and _fits(hidden_states, self.conv.weight, 1):
+            made: Tensor = _Frozen.apply(hidden_states, self)
+            return made
+        scale = 2.0 if output_size is None else None
+        return self.conv(nn.functional.interpolate(hidden_states, output_size, scale, mode="nearest"))
+
+    def _pays(self, x: Tensor) -> bool:
+        """Not where Winograd's large tiles save more."""
+        doubled = (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+        return winograd.size_for(self.conv.weight, self.conv.sides, doubled) != 4
+
+    def there(self, x: Tensor) -> Tensor:
+        if self.kernels is None:
+            self.kernels = upsampled.lay_out(self.conv.weight.detach(), x.shape)
+        return upsampled.convolve(x, self.kernels, self.conv.bias)
+
+    def back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        assert self.kernels is not None
+        return upsampled.convolve_back(gradient, self.kernels)
 
 
 class _Frozen(torch.autograd.Function):
     """A packed layer's computation; only its input has a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: PackedConv2d | PackedLinear) -> Tensor:
-        ctx.layer = layer
+    def forward(ctx: Any, x: Tensor, layer: PackedConv2d | PackedLinear | PackedUpsample2D) -> Tensor:
+        ctx.layer, ctx.shape = layer, x.shape
         return layer.there(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
-        return ctx.layer.back(gradient) if ctx.needs_input_grad[0] else None, None
+        return ctx.layer.back(gradient, ctx.shape) if ctx.needs_input_grad[0] else None, None
 
 
 def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
@@ -121,36 +178,13 @@ def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
     return same and type(x) is Tensor and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
 
 
-def _lay_out(weight: Tensor, padding: Any, shape: torch.Size) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, list(padding), [1, 1], [1, 1], 1, list(shape))
-    return made
-
-
-def _convolve(x: Tensor, layout: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, layout, bias, list(padding), [1, 1], [1, 1], 1, "none", [], ""
-    )
-    return made
-
-
-def _multiply(x: Tensor, layout: Tensor, bias: Tensor | None) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
-    return made
-
-
-def available() -> bool:
-    """Whether this build of PyTorch has oneDNN and the four operators."""
-    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
 def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
     """Pack every frozen layer on the CPU that can be; returns how many. The layers stay the same objects.
 
     From its first use on, the plain weight of a layer is gone unless it is in `readable`: the network is then good
     for passes forward and backward only, not for reading or changing weights.
     """
-    if not available():
+    if not onednn.available():
         return 0
     found = 0
     for module in network.modules():
@@ -159,6 +193,10 @@ def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
             module.__class__ = packed
             module.layouts = _Layouts(module in readable)  # type: ignore[assignment]
             found += 1
+    for module in network.modules():
+        if _is_upsample(module):
+            module.conv.layouts.readable = True  # type: ignore[union-attr]  # for other sizes than twice as large
+            module.__class__, module.kernels = PackedUpsample2D, None  # type: ignore[assignment]
     return found
 
 
@@ -167,8 +205,11 @@ def size(network: nn.Module) -> int:
     found = 0
     for layer in network.modules():
         if isinstance(layer, PackedConv2d | PackedLinear):
-            made = layer.layouts.there if layer.layouts.tiled else None
-            found += 2 * layer.weight.numel() * layer.weight.itemsize if made is None else made.numel() * made.itemsize
+            found += layer.layouts.size(layer.weight)
+        elif isinstance(layer, PackedUpsample2D) and layer.kernels is not None:
+            found += layer.kernels.size
+            if layer.conv.layouts.there is None:
+                found -= layer.conv.layouts.size(layer.conv.weight)
     return found
 
 
@@ -181,6 +222,14 @@ def _packed_kind(module: nn.Module) -> type[nn.Module] | None:
     if type(module) is nn.Linear:
         return PackedLinear
     if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
-        plain = module.stride == (1, 1) and module.dilation == (1, 1) and not isinstance(module.padding, str)
-        return PackedConv2d if plain else None
+        return PackedConv2d if module.dilation == (1, 1) and not isinstance(module.padding, str) else None
     return None
+
+
+def _is_upsample(module: nn.Module) -> bool:
+    """Whether it is diffusers' Upsample2D as UNets have it, its convolution packed and not under an adapter."""
+    conv = getattr(module, "conv", None)
+    if type(module).__name__ != "Upsample2D" or type(conv) is not PackedConv2d:
+        return False
+    plain = module.norm is None and module.interpolate and not module.use_conv_transpose
+    return plain and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))

@@ -99,7 +99,7 @@ def _scaled(made: Tensor, scale: float) -> Tensor:
 def _back(layer: Any, gradient: Tensor, x: Tensor) -> Tensor:
     """The layer's input gradient; layers laid out for it (maquette.fast.packed) have a quicker way."""
     if getattr(layer, "layouts", None) is not None and layer.layouts.back is not None:
-        made: Tensor = layer.back(gradient)
+        made: Tensor = layer.back(gradient, x.shape)
         return made
     if isinstance(layer, nn.Conv2d):
         return torch.nn.grad.conv2d_input(x.shape, layer.weight, gradient)  # type: ignore[attr-defined]
