@@ -9,10 +9,10 @@ Random weights (a file of 2.1 GB, SDXL's 6.9 GB, deleted afterwards unless --kee
 feed-forward (locon: and convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in,
 `Job.gradients`, clipping and optimizer step. The other side is written as diffusers' example script: UNet, add_adapter
 or LyCORIS's modules, noise, timesteps, mean squared error, backward, clipping, AdamW, with latents and text embeddings
-ready in memory; for bf16 the frozen weights are bf16, with autocast around. Each contestant is a process of its own and
-they take turns, so whatever else the machine does falls on all alike; on CUDA a turn is many steps and ends when the
-device is done. Figures: median seconds of a step after two turns to warm up, the process's (CUDA: the device's) peak
-memory, and FLOP/s reached against a matrix product of the same type.
+ready in memory; for bf16 the frozen weights are bf16, with autocast around ("peft-autocast": fp32 weights under
+autocast). Each contestant is a process of its own and they take turns, so whatever else the machine does falls on all
+alike; on CUDA a turn is many steps and ends when the device is done. Figures: median seconds of a step after two turns
+to warm up, the process's (CUDA: the device's) peak memory, and FLOP/s reached against a product of matrices of that type.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ LINES = {
     # (family, pixels, batch, dtype, method, rival)
     "cpu": [
         ("sd1", 256, 1, "bf16", "lora", "peft"),
+        ("sd1", 256, 1, "bf16", "lora", "peft-autocast"),
         ("sd1", 256, 1, "fp32", "lora", "peft"),
         ("sd1", 256, 4, "bf16", "lora", "peft"),
         ("sd1", 256, 4, "fp32", "lora", "peft"),
         ("sd1", 512, 1, "bf16", "lora", "peft"),
+        ("sd1", 512, 1, "bf16", "lora", "peft-autocast"),
         ("sd1", 512, 1, "fp32", "lora", "peft"),
         ("sd1", 256, 1, "bf16", "locon", "lycoris"),
         ("sd1", 256, 1, "bf16", "loha", "lycoris"),
@@ -61,6 +63,7 @@ OURS: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "compiled-without-graphs": {"compile": True, "cuda_graphs": False},
 }
+RIVALS = ("peft", "peft-autocast", "lycoris")
 Line = tuple[str, int, int, str, str, str]
 
 
@@ -113,9 +116,9 @@ def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
 
     half, device = options.dtype == "bf16", options.device
     unet: Any = load(model_file(folder, options.family)).unet  # diffusers' own class; weights float32, read as ours are
-    unet.to(device, torch.bfloat16 if half else torch.float32)
+    unet.to(device, torch.bfloat16 if half and options.worker != "peft-autocast" else torch.float32)
     torch.manual_seed(0)
-    if options.worker == "peft":
+    if options.worker != "lycoris":
         from peft import LoraConfig
 
         linear = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
@@ -283,10 +286,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--dtype", choices=tuple(DTYPES))
     parser.add_argument("--method", choices=("lora", "locon", "loha", "lokr"))
+    parser.add_argument("--rival", choices=RIVALS)
     parser.add_argument("--ours", help=f"one or more of {', '.join(OURS)}, with commas; on CUDA all of them")
     parser.add_argument("--steps", type=int, default=9, help="turns of each")
     parser.add_argument("--keep", action="store_true", help="keep the files of random weights for another run")
-    parser.add_argument("--worker", choices=(*OURS, "peft", "lycoris"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*OURS, *RIVALS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(options)
@@ -294,11 +298,11 @@ def main() -> None:
 
     options.ours = options.ours or (",".join(OURS) if options.device == "cuda" else "maquette")
     options.folder.mkdir(parents=True, exist_ok=True)
-    wanted = (options.family, options.px, options.batch, options.dtype, options.method)
+    wanted = (options.family, options.px, options.batch, options.dtype, options.method, options.rival)
     lines = [
         line
         for line in LINES[options.device]
-        if all(wish is None or wish == value for wish, value in zip(wanted, line, strict=False))
+        if all(wish is None or wish == value for wish, value in zip(wanted, line, strict=True))
     ]
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     print(f"{date.today()}, {options.device}, {threads} CPU threads, {options.steps} turns of each, medians\n")
