@@ -12,7 +12,7 @@ or LyCORIS's modules, noise, timesteps, mean squared error, backward, clipping, 
 ready in memory; for bf16 the frozen weights are bf16, with autocast around ("peft-autocast": fp32 weights under
 autocast). Each contestant is a process of its own and they take turns, so whatever else the machine does falls on all
 alike; on CUDA a turn is many steps and ends when the device is done. Figures: median seconds of a step after two turns
-to warm up, the process's (CUDA: the device's) peak memory, and FLOP/s reached against a product of matrices of that type.
+to warm up, the process's (CUDA: the device's) peak memory, and FLOP/s reached against a matrix product of that type.
 """
 
 from __future__ import annotations
