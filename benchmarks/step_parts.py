@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.fast import attention, memory, packed
 
@@ -40,22 +42,41 @@ def passes(layer: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], object
 
 def layers(dtype: torch.dtype) -> None:
     """Convolutions and linear layers, plain and laid out."""
+    shapes: dict[str, tuple[nn.Module, Tensor]] = {}
+    for width, side in ((320, 64), (320, 32), (640, 16), (1280, 8), (1280, 4)):
+        shapes[f"3 x 3 convolution, {side} x {side} pixels, {width} channels"] = (
+            nn.Conv2d(width, width, 3, padding=1),
+            torch.randn(1, width, side, side),
+        )
+    for width, side in ((640, 16), (1280, 8)):
+        shapes[f"enlargement of {side} x {side} pixels and 3 x 3 convolution, {width} channels"] = (
+            Upsample2D(width, use_conv=True),
+            torch.randn(1, width, side, side),
+        )
+    shapes["3 x 3 convolution with stride 2, 8 x 8 pixels, 1280 channels"] = (
+        nn.Conv2d(1280, 1280, 3, stride=2, padding=1),
+        torch.randn(1, 1280, 8, 8),
+    )
     for width, side in ((320, 32), (640, 16), (1280, 8), (1280, 4)):
-        shapes: dict[str, tuple[nn.Module, Tensor]] = {
-            f"3 x 3 convolution, {side} x {side} pixels, {width} channels": (
-                nn.Conv2d(width, width, 3, padding=1),
-                torch.randn(1, width, side, side),
-            ),
-            f"linear layer, {side * side} tokens, {width} features": (
-                nn.Linear(width, width),
-                torch.randn(1, side * side, width),
-            ),
-        }
-        for name, (layer, x) in shapes.items():
-            network, x = nn.Sequential(layer).requires_grad_(False).to(dtype), x.to(dtype)
-            plain = best(passes(network, x))
-            packed.install(network)
-            line(name, dtype, plain, best(passes(network, x)))
+        shapes[f"linear layer, {side * side} tokens, {width} features"] = (
+            nn.Linear(width, width),
+            torch.randn(1, side * side, width),
+        )
+    for name, (layer, x) in shapes.items():
+        network, x = nn.Sequential(layer).requires_grad_(False).to(dtype), x.to(dtype)
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+        plain = best(passes(network, x))
+        packed.install(network)
+        line(name, dtype, plain, best(passes(network, x)), 2 * counter.get_total_flops())
+
+
+def product(dtype: torch.dtype) -> None:
+    """What the layers can at best come near to."""
+    side = 2048
+    a = torch.randn(side, side).to(dtype)
+    milliseconds = best(lambda: a @ a)
+    line("matrix product, 2048 x 2048", dtype, milliseconds, milliseconds, 2 * side**3)
 
 
 def attentions() -> None:
@@ -78,21 +99,23 @@ def faults() -> None:
 
     usual = min(pages() for _ in range(REPEATS))
     memory.keep()
-    print(f"| page faults of 20 tensors of 1 to 64 MB | | {usual} | {min(pages() for _ in range(REPEATS))} | |")
+    print(f"| page faults of 20 tensors of 1 to 64 MB | | {usual} | {min(pages() for _ in range(REPEATS))} | | |")
 
 
-def line(name: str, dtype: torch.dtype, plain: float, fast: float) -> None:
-    """A row of the table."""
+def line(name: str, dtype: torch.dtype, plain: float, fast: float, flops: int | None = None) -> None:
+    """A row of the table; flops: of the plain way, for the speed that the quick one reaches."""
     kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
-    print(f"| {name} | {kind} | {plain:.1f} ms | {fast:.1f} ms | {plain / fast:.2f} |", flush=True)
+    reached = f"{flops / fast / 1e6:.0f} GFLOP/s" if flops else ""
+    print(f"| {name} | {kind} | {plain:.1f} ms | {fast:.1f} ms | {plain / fast:.2f} | {reached} |", flush=True)
 
 
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    print("| part | type | plain | quick | times |\n|---|---|---|---|---|")
+    print("| part | type | plain | quick | times | quick |\n|---|---|---|---|---|---|")
     faults()  # from here on freed memory is kept, as in training
     for dtype in (torch.bfloat16, torch.float32):
+        product(dtype)
         layers(dtype)
     attentions()
 
