@@ -60,7 +60,7 @@ def figures(family: str, method: str, pixels: int, photos: int, again: bool) -> 
     config = TrainConfig.parse({"photos": Path("."), "method": method, "dtype": "bf16"})
     weights = sum(p.numel() for p in base.unet.parameters())
     others = 4 * sum(p.numel() for part in (base.vae, *base.text_encoders) for p in part.parameters())
-    with Peak() as peak:
+    with torch.no_grad(), Peak() as peak:
         base.encode_images(torch.empty(1, 3, pixels, pixels, device="meta"))
     if METHODS[method].product == "model":
         frozen, learning = 4 * weights, weights  # the base's own weights stay aside, in float32
