@@ -131,18 +131,27 @@ class PackedLinear(nn.Linear):
 
 
 class PackedUpsample2D(nn.Module):
-    """diffusers' Upsample2D, twice the height and width and a convolution, computed before the enlargement."""
+    """diffusers' Upsample2D, twice the height and width and a convolution, computed before the enlargement.
+
+    The first picture decides whether that is so, as it decides about layouts.
+    """
 
     conv: PackedConv2d
     kernels: upsampled.Kernels | None
+    small: bool | None
 
     def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
         """(B, C, h, w) -> (B, C, 2h, 2w), or as high and wide as output_size."""
-        if output_size is None and self._pays(hidden_states) and _fits(hidden_states, self.conv.weight, 1):
+        if self.small is None:
+            self.small = output_size is None and self._pays(hidden_states)
+        if self.small and output_size is None and _fits(hidden_states, self.conv.weight, 1):
             made: Tensor = _Frozen.apply(hidden_states, self)
             return made
         scale = 2.0 if output_size is None else None
-        return self.conv(nn.functional.interpolate(hidden_states, output_size, scale, mode="nearest"))
+        large = nn.functional.interpolate(hidden_states, output_size, scale, mode="nearest")
+        if self.small:
+            return nn.functional.conv2d(large, self.conv.weight, self.conv.bias, padding=self.conv.padding)
+        return self.conv(large)
 
     def _pays(self, x: Tensor) -> bool:
         """Not where Winograd's large tiles save more."""
@@ -195,8 +204,8 @@ def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
             found += 1
     for module in network.modules():
         if _is_upsample(module):
-            module.conv.layouts.readable = True  # type: ignore[union-attr]  # for other sizes than twice as large
-            module.__class__, module.kernels = PackedUpsample2D, None  # type: ignore[assignment]
+            module.__class__ = PackedUpsample2D
+            module.kernels = module.small = None  # type: ignore[assignment]
     return found
 
 
@@ -207,9 +216,7 @@ def size(network: nn.Module) -> int:
         if isinstance(layer, PackedConv2d | PackedLinear):
             found += layer.layouts.size(layer.weight)
         elif isinstance(layer, PackedUpsample2D) and layer.kernels is not None:
-            found += layer.kernels.size
-            if layer.conv.layouts.there is None:
-                found -= layer.conv.layouts.size(layer.conv.weight)
+            found += layer.kernels.size - layer.conv.layouts.size(layer.conv.weight)  # which are not made
     return found
 
 
