@@ -116,8 +116,8 @@ class TrainConfig(StageConfig):
     """Textual inversion and pivotal: the word that the vectors begin as; otherwise the class."""
     embedding_format: Literal["a1111", "diffusers"] = "a1111"
     """Textual inversion: keys of the file, emb_params (clip_l, clip_g) as A1111 and Kohya, or the word as diffusers."""
-    factor: Count = 8
-    """LoKr: size of the first, small factor of the Kronecker product."""
+    factor: int = Field(default=8, ge=-1)
+    """LoKr: size of the first, small factor of the Kronecker product; -1: both as equal as they can be."""
     rank_stabilized: bool = False
     """Strength alpha / sqrt(rank) instead of alpha / rank."""
     dropout: Fraction = 0.0
@@ -254,6 +254,8 @@ class TrainConfig(StageConfig):
             raise ValueError("give steps or epochs, not both")
         if self.save_every_steps is not None and self.save_every_epochs is not None:
             raise ValueError("give save_every_steps or save_every_epochs, not both")
+        if self.factor == 0:
+            raise ValueError("factor must be 1 or more, or -1 for factors as equal as they can be")
         if self.min_timestep >= self.max_timestep:
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:

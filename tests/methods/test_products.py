@@ -89,6 +89,7 @@ def test_delta_and_gradients_are_those_of_lycoris(kind: str, method: str, spec: 
 
 @pytest.mark.parametrize(("size", "factor", "expected"), [
     (320, 8, (8, 40)), (320, 16, (16, 20)), (12, 8, (3, 4)), (16, 8, (2, 8)), (7, 8, (1, 7)), (1280, 7, (5, 256)),
+    (360, -1, (18, 20)), (1280, -1, (32, 40)), (7, -1, (1, 7)), (1024, -1, (32, 32)),
 ])  # fmt: skip
 def test_split_by_hand_and_as_lycoris(size: int, factor: int, expected: tuple[int, int]) -> None:
     from lycoris.functional.general import factorization

@@ -27,6 +27,9 @@ ROUNDS: list[dict[str, Any]] = [
     {"method": "dora", "lora_plus_ratio": 4.0, "max_norm": 1.0, "gradient_accumulation": 2},
     {"method": "loha", "optimizer": "prodigy", "learning_rate": 1.0, "weight_decay": 0.1, "scheduler": "constant"},
     {"dtype": "fp16", "gradient_checkpointing": True},
+    {"method": "locon", "text_encoder": True, "text_encoder_learning_rate": 5e-5},
+    {"method": "loha", "layers": ["cross_attention", "self_attention"]},
+    {"method": "lokr", "factor": -1, "optimizer": "adafactor"},
     {"save_every_steps": None, "save_every_epochs": 2, "keep_last": 3},
     {"method": "lokr", "factor": 4, "optimizer": "lion", "scheduler": "restarts", "scheduler_cycles": 5},
     {"scheduler": "linear", "warmup_steps": 100, "max_grad_norm": 0.5, "save_dtype": "fp32", "dtype": "fp32"},
@@ -149,7 +152,7 @@ accelerate launch --num_cpu_threads_per_process=2 "sdxl_train_network.py" ^
   --output_dir="out" --output_name="me" --network_module=networks.lora --network_dim=32 --network_alpha=16 ^
   --unet_lr=0.0001 --text_encoder_lr=0.00005 --max_train_epochs=10 --train_batch_size=2 --optimizer_type="AdamW8bit" ^
   --mixed_precision="fp16" --save_precision="fp16" --seed=42 --lr_scheduler="cosine" --enable_bucket --xformers ^
-  --cache_latents --save_every_n_epochs=1 --network_args "conv_dim=8" "block_dims=1,2" --fancy_option 3
+  --cache_latents --save_every_n_epochs=1 --network_args "conv_dim=8" "down_lr_weight=1,0" --fancy_option 3
 """
 
 
@@ -158,7 +161,8 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
     found = import_kohya.run(tmp_path / "train.bat")
     expected = {
         "photos": "img", "base": "sd_xl_base_1.0.safetensors", "resolution": 1024, "out": "out/me", "method": "locon",
-        "rank": 32, "alpha": 16.0, "conv_rank": 8, "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
+        "rank": 32, "alpha": 16.0, "conv_rank": 8, "conv_alpha": 1.0, "weight_decay": 0.01,
+        "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
         "epochs": 10, "batch_size": 2, "optimizer": "adamw8bit", "dtype": "fp16", "save_dtype": "fp16", "seed": 42,
         "scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
         "scheduler_cycles": 1, "save_every_epochs": 1,
@@ -166,7 +170,7 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
     assert found.config == expected
     assert found.needless == ["cache_latents", "network_module", "xformers"]
     assert found.no_equal == [
-        "network_args block_dims=1,2", "fancy_option = 3"
+        "network_args down_lr_weight=1,0", "fancy_option = 3"
     ]  # fmt: skip
 
 
@@ -197,13 +201,15 @@ def test_the_guis_json_is_read(tmp_path: Path) -> None:
     (tmp_path / "gui.json").write_text(json.dumps(values))
     found = import_kohya.run(tmp_path / "gui.json")
     config = found.config
-    assert (config["method"], config["factor"], config["conv_rank"]) == ("lokr", 8, 1)
+    assert (config["method"], config["factor"], config["conv_rank"], config["conv_alpha"]) == ("lokr", 8, 1, 4.0)
+    assert config["layers"] == ["attention", "conv", "feed_forward"]  # LyCORIS' preset where none is named
     assert config["epochs"] == 4 and "steps" not in config and "seed" not in config and "reg" not in config
     assert config["learning_rate"] == 2e-4 and config["text_encoder_learning_rate"] == 3e-4
     assert config["weight_decay"] == 0.1 and config["noise_offset"] == 0.0357
     assert config["resolution"] == 624  # 512 x 768 pixels, as a square
     assert config["sample_prompts"] == ["me on a beach"] and config["sample_seed"] == 5 and config["sample_steps"] == 25
     assert found.no_equal == [
+        "network_args preset=full: there it also trains conv_in, conv_out and the time embedding",
         "resolution = 512,768: a square of the same area instead",
         "optimizer_args betas=.9,.99",
         "color_aug = True",

@@ -35,7 +35,7 @@ class MethodSpec:
     module_dropout: float = 0.0  # of the whole adapter of a layer
     rank_stabilized: bool = False  # scale alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
     magnitude: bool = False  # DoRA: learn the magnitude of the weights apart from their direction (arXiv 2402.09353)
-    factor: int = 8  # LoKr: size of the first Kronecker factor
+    factor: int = 8  # LoKr: size of the first Kronecker factor; -1: both as equal as they can be
     tokens: int = 4  # textual inversion: number of vectors
     initial_tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)  # ids they begin as, for each part
     name: str = ""  # what calls the vectors
@@ -62,8 +62,12 @@ class MethodSpec:
 
     def for_layer(self, layer: nn.Module) -> tuple[int, float]:
         """Rank and alpha of a layer, which depend on whether it has a kernel."""
+        return self.numbers(has_kernel(layer))
+
+    def numbers(self, kernel: bool) -> tuple[int, float]:
+        """Rank and alpha of layers with or without a kernel larger than 1 x 1."""
         rank, alpha = self.rank, self.alpha
-        if has_kernel(layer):
+        if kernel:
             rank = self.conv_rank or rank
             alpha = self.conv_alpha if self.conv_alpha is not None else (alpha if self.conv_rank is None else None)
         return rank, float(rank if alpha is None else alpha)

@@ -16,11 +16,14 @@ from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, 
 
 
 def split(size: int, factor: int) -> tuple[int, int]:
-    """(m, n) with m n = size and m <= n: `factor` itself where it divides, else the largest m up to it that does."""
-    if size % factor == 0:
+    """(m, n) with m n = size and m <= n: `factor` itself where it divides, else the largest m up to it that does; the
+    largest of all for -1.
+    """
+    if factor > 0 and size % factor == 0:
         m = min(factor, size // factor)
     else:
-        m = max(d for d in range(1, min(factor, math.isqrt(size)) + 1) if size % d == 0)
+        most = min(factor, math.isqrt(size)) if factor > 0 else math.isqrt(size)
+        m = max(d for d in range(1, most + 1) if size % d == 0)
     return m, size // m
 
 

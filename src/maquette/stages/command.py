@@ -12,7 +12,8 @@ from ..config import TrainConfig, toml_text
 from ..errors import MaquetteError
 from ..formats import safetensors
 from ..run import RunFolder
-from .kohya_keys import NETWORK, SAME, THEIR_DEFAULTS, WORDS
+from . import kohya_network
+from .kohya_keys import OPTIMIZER_ARGS, SAME, THEIR_DEFAULTS, WORDS
 
 Program = Literal["kohya", "diffusers"]
 # Written by both, or without influence on the weights.
@@ -22,7 +23,8 @@ SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps",
 FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
 KOHYA_HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word",
-                 "embedding_learning_rate"}  # fmt: skip
+                 "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks",
+                 "block_alphas", *kohya_network.SAME}  # fmt: skip
 DIFFUSERS = {  # the options of examples/dreambooth
     "base": "pretrained_model_name_or_path",
     "seed": "seed",
@@ -125,7 +127,9 @@ class _Kohya(_Writer):
         if size % parts:
             self.no_equal.append(f"batch_size = {size}: cannot be cut into {parts} equal parts")
         self.add("train_batch_size", max(1, size // parts))
-        self.add("optimizer_args", [f"weight_decay={config.weight_decay}"])
+        settings = {key: ours for key, (ours, _) in OPTIMIZER_ARGS.get(config.optimizer, {}).items()}
+        settings["weight_decay"] = str(config.weight_decay)
+        self.add("optimizer_args", [f"{key}={value}" for key, value in settings.items()])
         if config.optimizer == "sgd":
             self.no_equal.append("optimizer = sgd: SGDNesterov there, whose momentum looks ahead")
         folder = config.out or Path("runs/lora")
@@ -221,23 +225,9 @@ class _Kohya(_Writer):
             return
         if not config.text_encoder:
             self.add("network_train_unet_only")
-        arguments: dict[str, Any] = {}
-        native = config.method in ("lora", "locon") and not config.rank_stabilized
-        if not native:
-            arguments["algo"] = config.method if config.method in ("loha", "lokr") else "lora"
-        if config.method == "dora":
-            arguments |= {"dora_wd": True, "wd_on_output": False}
-        defaults = type(config).model_fields
-        for ours, theirs in NETWORK.items():
-            self.told.add(ours)
-            value = getattr(config, ours)
-            if ours == "conv_rank" and value is None and config.method == "locon":
-                value = config.rank
-            if value is not None and value != defaults[ours].default:
-                arguments[theirs] = value
-        if config.method == "lokr":
-            arguments["factor"] = config.factor
-        self.add("network_module", "networks.lora" if native else "lycoris.kohya")
+        arguments, lost = kohya_network.write(config, self.xl)
+        self.no_equal += lost
+        self.add("network_module", kohya_network.module(config))
         if arguments:
             self.add("network_args", [f"{key}={value}" for key, value in arguments.items()])
 

@@ -12,7 +12,21 @@ from typing import Any
 
 from ..config import TrainConfig, toml_text
 from ..errors import MaquetteError
-from .kohya_keys import GUI_METHODS, GUI_NAMES, GUI_ONLY, NEEDLESS, NETWORK, SAME, THEIR_DEFAULTS, WORDS, neutral
+from . import kohya_network
+from .kohya_keys import (
+    GUI_ARGUMENTS,
+    GUI_FIELDS,
+    GUI_METHODS,
+    GUI_NAMES,
+    GUI_ONLY,
+    NEEDLESS,
+    OPTIMIZER_ARGS,
+    SAME,
+    THEIR_DEFAULTS,  # fmt: skip
+    WEIGHT_DECAY,
+    WORDS,
+    neutral,
+)
 
 HEREDOC = re.compile(r"^cat\s*>\s*(\S+)\s*<<\s*'?(\w+)'?\n(.*?)^\2$\n?", re.MULTILINE | re.DOTALL)
 SAMPLE = re.compile(r"\s--(\w)\s+(\S+)")
@@ -92,21 +106,17 @@ def _from_gui(values: dict[str, Any]) -> dict[str, Any]:
     kind = values.get("LoRA_type", "Standard")
     if kind not in GUI_METHODS:
         raise MaquetteError(f"LoRA_type {kind!r} has no equal here; known are {', '.join(GUI_METHODS)}.")
-    module, arguments = GUI_METHODS[kind]
+    module, algo, fields = GUI_METHODS[kind]
     given = {GUI_NAMES.get(key, key): value for key, value in values.items() if not neutral(value)}
     if given.get("max_train_steps"):
         given.pop("max_train_epochs", None)  # as the GUI has it
     if not given.get("seed"):
         given.pop("seed", None)
-    wanted = dict(arguments)
-    for ours, theirs in NETWORK.items():
-        fits = theirs not in ("conv_dim", "conv_alpha") or kind != "Standard"
-        if theirs in given and ours != "lora_plus_ratio":
-            value = given.pop(theirs)
-            if fits and not (theirs == "factor" and kind != "LyCORIS/LoKr"):
-                wanted[theirs] = str(value)
-    if given.get("dora_wd"):
-        wanted["dora_wd"] = "True"
+    wanted = {"algo": algo} if algo else {}
+    for name in (*fields, *(name for name in given if name.startswith("loraplus_"))):
+        if name in given:
+            wanted[GUI_ARGUMENTS.get(name, name)] = str(given[name])
+    given = {key: value for key, value in given.items() if key not in GUI_FIELDS and not key.startswith("loraplus_")}
     percent = float(values.get("lr_warmup") or 0)
     if percent and "lr_warmup_steps" not in given and given.get("max_train_steps"):
         given["lr_warmup_steps"] = int(percent / 100 * int(given["max_train_steps"]))
@@ -167,13 +177,8 @@ class _Reader:
         self.left |= merged
 
     def _method(self, script: str) -> None:
-        arguments = dict(
-            str(word).partition("=")[::2] for word in _words(self.left.pop("network_args", [])) if "=" in str(word)
-        )
-        module = self.left.get("network_module", "networks.lora")
-        dora = arguments.pop("dora_wd", "False") == "True"
-        algo = arguments.pop("algo", "lora") if str(module).startswith("lycoris") else "lora"
-        arguments.pop("wd_on_output", None)
+        words = (str(word).partition("=") for word in _words(self.left.pop("network_args", [])))
+        arguments = {key: text for key, equals, text in words if equals}
         if script in ("train_db.py", "sdxl_train.py", "fine_tune.py"):
             self.made["method"] = "dreambooth"
             trains = self.left.pop("train_text_encoder", False)
@@ -187,17 +192,20 @@ class _Reader:
                 self.no_equal.append(f"learning_rate_te2 = {found[-1]}: both text encoders learn at {found[0]}")
         elif "textual_inversion" in script:
             self._word()
-        elif module not in ("networks.lora", "lycoris.kohya") or algo not in ("lora", "locon", "loha", "lokr"):
-            raise MaquetteError(f"{self.path}: network {module} {algo} has no equal here.")
         else:
-            plain = "locon" if "conv_dim" in arguments or algo == "locon" else "lora"
-            self.made["method"] = "dora" if dora else algo if algo in ("loha", "lokr") else plain
+            module = str(self.left.get("network_module", "networks.lora"))
+            reader = kohya_network.Reader(module, arguments, str(self.path))
+            rank = int(self.left.get("network_dim", self.made["rank"]))
+            alpha = float(self.left.get("network_alpha", self.made["alpha"]))
+            only = bool(self.left.get("network_train_unet_only"))
+            self.made |= reader.config(rank, alpha, not only)
+            self.no_equal += reader.lost
+            arguments = {}
+            if self.made["method"] == "loha" and not neutral(self.left.get("network_dropout")):
+                self.no_equal.append(f"network_dropout = {self.left.pop('network_dropout')}: LoHa has none here")
         if self.made["method"] in ("dreambooth", "textual-inversion"):
             for key in ("rank", "alpha"):
                 self.made.pop(key)
-        for ours, theirs in NETWORK.items():
-            if theirs in arguments:
-                self.made[ours] = _value(arguments.pop(theirs))
         self.no_equal += [f"network_args {key}={value}" for key, value in arguments.items()]
 
     def _word(self) -> None:
@@ -241,12 +249,19 @@ class _Reader:
             self.made["text_encoder"] = False
         if not self.made["text_encoder"]:
             self.made.pop("text_encoder_learning_rate", None)
+        optimizer = str(self.made.get("optimizer", "adamw"))
+        self.made["weight_decay"] = WEIGHT_DECAY.get(optimizer, 0.0)
+        fixed = dict(OPTIMIZER_ARGS.get(optimizer, {}))
         for word in _words(self.left.pop("optimizer_args", [])):
             key, _, value = str(word).partition("=")
             if key == "weight_decay":
-                self.made["weight_decay"] = _value(value)
+                self.made["weight_decay"] = value
+            elif key in fixed:
+                fixed[key] = (fixed[key][0], value)
             else:
                 self.no_equal.append(f"optimizer_args {word}")
+        self.no_equal += [f"optimizer_args {key}={theirs}: {ours} here" for key, (ours, theirs) in fixed.items()
+                          if kohya_network.value(theirs) != kohya_network.value(ours)]  # fmt: skip
         if self.left.get("log_with") in ("tensorboard", "wandb"):
             self.made["trackers"] = [self.left.pop("log_with")]
 
@@ -309,12 +324,3 @@ def _listed(value: Any) -> list[Any]:
 
 def _words(value: Any) -> list[str]:
     return value if isinstance(value, list) else shlex.split(str(value))
-
-
-def _value(text: str) -> Any:
-    """A number or truth value written as text."""
-    if text in ("True", "true"):
-        return True
-    if text in ("False", "false"):
-        return False
-    return text

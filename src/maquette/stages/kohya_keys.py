@@ -55,15 +55,6 @@ SAME = {
     "reg": "reg_data_dir",
     "from_lora": "network_weights",
 }
-NETWORK = {  # inside --network_args
-    "conv_rank": "conv_dim",
-    "conv_alpha": "conv_alpha",
-    "rank_dropout": "rank_dropout",
-    "module_dropout": "module_dropout",
-    "lora_plus_ratio": "loraplus_lr_ratio",
-    "factor": "factor",
-    "rank_stabilized": "rs_lora",
-}
 WORDS = {  # values of another name
     "optimizer": (
         "optimizer_type",
@@ -84,6 +75,12 @@ WORDS = {  # values of another name
     "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}),
     "save_dtype": ("save_precision", {"fp16": "fp16", "bf16": "bf16", "fp32": "float"}),
 }
+# Settings of optimizers: what ours is in theirs, and theirs where it is not given.
+OPTIMIZER_ARGS: dict[str, dict[str, tuple[str, str]]] = {
+    "adafactor": {"relative_step": ("False", "True"), "scale_parameter": ("True", "True")},
+    "prodigy": {"safeguard_warmup": ("True", "False"), "use_bias_correction": ("True", "False")},
+}
+WEIGHT_DECAY = {"adamw": 0.01, "adamw8bit": 0.01}  # of the others 0, where it is not given
 # What an option that is not given means to Kohya's trainer, where maquette means something else.
 THEIR_DEFAULTS: dict[str, Any] = {
     "rank": 4,
@@ -110,15 +107,27 @@ NEEDLESS = {
 }  # fmt: skip
 # Kohya's GUI calls these options otherwise.
 GUI_NAMES = {"max_resolution": "resolution", "optimizer": "optimizer_type", "epoch": "max_train_epochs"}
-GUI_METHODS = {
-    "Standard": ("networks.lora", {}),
-    "Kohya LoCon": ("networks.lora", {}),
-    "LyCORIS/LoCon": ("lycoris.kohya", {"algo": "lora"}),
-    "LyCORIS/LoHa": ("lycoris.kohya", {"algo": "loha"}),
-    "LyCORIS/LoKr": ("lycoris.kohya", {"algo": "lokr"}),
+# Its kinds of networks: the module, the algorithm, and which of its fields become network_args.
+_LORA_FIELDS = (
+    "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight",
+    "up_lr_weight", "block_lr_zero_threshold", "rank_dropout", "module_dropout",
+)  # fmt: skip
+_LYCORIS_FIELDS = (
+    "rank_dropout", "module_dropout", "use_tucker", "use_scalar", "rank_dropout_scale", "train_norm", "bypass_mode",
+    "conv_dim", "conv_alpha", "LyCORIS_preset", "dora_wd", "rs_lora",
+)  # fmt: skip
+GUI_METHODS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "Standard": ("networks.lora", "", _LORA_FIELDS),
+    "Kohya LoCon": ("networks.lora", "", (*_LORA_FIELDS, "conv_dim", "conv_alpha")),
+    "LyCORIS/LoCon": ("lycoris.kohya", "lora", _LYCORIS_FIELDS),
+    "LyCORIS/LoHa": ("lycoris.kohya", "loha", _LYCORIS_FIELDS),
+    "LyCORIS/LoKr": ("lycoris.kohya", "lokr", (*_LYCORIS_FIELDS, "factor", "decompose_both")),
 }
-# The GUI's own state: where windows stand, what to start, what the fields of other tabs hold.
-GUI_ONLY = {"LoRA_type", "sdxl", "model_list", "sdxl_checkbox", "lr_warmup", "unit", "block_dims", "dora_wd"}
+GUI_ARGUMENTS = {"LyCORIS_preset": "preset"}  # of another name there
+# Fields of other kinds of networks are left as they were when the kind was chosen, and mean nothing.
+GUI_FIELDS = {field for _, _, fields in GUI_METHODS.values() for field in fields}
+# The GUI's own state: where windows stand, what to start.
+GUI_ONLY = {"LoRA_type", "sdxl", "model_list", "sdxl_checkbox", "lr_warmup", "unit"}
 
 
 def neutral(value: Any) -> bool:

@@ -198,7 +198,8 @@ def test_the_file_tells_of_repeats_tags_and_the_network(tmp_path: Path) -> None:
     assert json.loads(facts["ss_reg_dataset_dirs"]) == {"class": {"n_repeats": 1, "img_count": 2}}
     assert (facts["ss_num_train_images"], facts["ss_num_reg_images"]) == ("11", "2")
     assert (facts["ss_total_batch_size"], facts["ss_batch_size_per_device"]) == ("4", "2")
-    assert json.loads(facts["ss_network_args"]) == {"algo": "lora", "dora_wd": "True", "wd_on_output": "False"}
+    expected = {"algo": "lora", "preset": "attn-mlp", "dora_wd": "True", "wd_on_output": "False"}
+    assert json.loads(facts["ss_network_args"]) == expected
     assert facts["ss_network_module"] == "lycoris.kohya"
     assert 0 <= float(facts["ss_training_finished_at"]) - float(facts["ss_training_started_at"]) < 600
 

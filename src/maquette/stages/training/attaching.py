@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,8 @@ from ...errors import MaquetteError
 from ...families import targets
 from ...families.base import BaseModel
 from ...formats import adapters
-from ...methods.base import Attached, MethodSpec, Slots
+from ...methods.base import Attached, Slots
+from ..adapter_spec import spec_of
 from ..embedding import initial_tokens
 from . import defaults
 
@@ -43,23 +45,7 @@ def lively(config: TrainConfig, computing: BaseModel) -> Callable[[str], bool] |
 def attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
     slots = _slots(config, computing)
     begin = initial_tokens(computing, config.init_word or class_of(word)) if word else {}
-    spec = MethodSpec(
-        rank=config.rank,
-        alpha=config.alpha,
-        conv_rank=config.conv_rank,
-        conv_alpha=config.conv_alpha,
-        dropout=config.dropout,
-        rank_dropout=config.rank_dropout,
-        module_dropout=config.module_dropout,
-        rank_stabilized=config.rank_stabilized,
-        block_ranks=config.block_ranks,
-        block_alphas=config.block_alphas,
-        factor=config.factor,
-        tokens=config.vectors,
-        initial_tokens=begin,
-        name=word,
-        seed=config.seed,
-    )
+    spec = replace(spec_of(config), initial_tokens=begin, name=word)
     return methods.attach(config.method, slots, spec)
 
 
@@ -116,5 +102,5 @@ def ranked(config: TrainConfig, slots: Slots) -> Slots:
         if not any(pattern in name for name in slots):
             example = next(iter(slots))
             raise MaquetteError(f"No layer to train has {pattern!r} in its name (they are called {example} and so on).")
-    spec = MethodSpec(rank=1, block_ranks=config.block_ranks)
+    spec = spec_of(config)
     return {name: slot for name, slot in slots.items() if spec.block_rank(name) != 0}

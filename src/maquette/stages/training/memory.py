@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ... import methods
 from ...core.denoiser import Conditioning
 from ...fast import attention, packed
+from ..adapter_spec import spec_of
 from .defaults import DTYPES
 
 if TYPE_CHECKING:
@@ -144,9 +145,8 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
     base = copy.copy(base)
     base.unet = unet
     if method.product == "adapter":
-        spec = methods.base.MethodSpec(rank=config.rank, conv_rank=config.conv_rank, factor=config.factor)
         name = "lora" if method.embedding else config.method
-        methods.attach(name, unet_slots(config, base), spec)
+        methods.attach(name, unet_slots(config, base), spec_of(config))
     return base
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ... import methods
 from ...config import TrainConfig
 from ...data.dataset import Dataset, Photo, bucket_counts
 from ...families.base import BaseModel
 from ...formats.safetensors import file_sha256
+from .. import kohya_network
 from .defaults import subject_of
 
 
@@ -45,10 +45,10 @@ class Facts:
             "sd_model_hash": _old_hash(self.base.source),
             "new_sd_model_hash": self.base.content_hash,
             **self._vae(),
-            "network_module": methods.METHODS[config.method].network_module,
+            "network_module": kohya_network.module(config),
             "network_dim": config.rank,
             "network_alpha": config.alpha,
-            "network_args": json.dumps(self._network_args()),
+            "network_args": json.dumps(kohya_network.write(config, self.base.spec.name == "sdxl")[0]),
             "network_dropout": config.dropout,
             "learning_rate": config.learning_rate,
             "unet_lr": config.learning_rate,
@@ -176,23 +176,6 @@ class Facts:
     def _resolution(self) -> str:
         width, height = self.dataset.rules.resolution if self.dataset.rules else (0, 0)
         return f"{width},{height}"
-
-    def _network_args(self) -> dict[str, str]:
-        config, method = self.config, methods.METHODS[self.config.method]
-        lycoris = method.network_module == "lycoris.kohya"
-        given = {
-            "algo": (config.method if config.method in ("loha", "lokr") else "lora") if lycoris else None,
-            "dora_wd": method.magnitude or None,
-            "wd_on_output": False if method.magnitude else None,
-            "factor": config.factor if config.method == "lokr" else None,
-            "conv_dim": config.conv_rank or (config.rank if "conv" in (config.layers or method.layers) else None),
-            "conv_alpha": config.conv_alpha,
-            "rank_dropout": config.rank_dropout or None,
-            "module_dropout": config.module_dropout or None,
-            "loraplus_lr_ratio": config.lora_plus_ratio if config.lora_plus_ratio != 1 else None,
-            "rs_lora": config.rank_stabilized or None,
-        }
-        return {key: str(value) for key, value in given.items() if value is not None}
 
     def _bucket_info(self) -> dict[str, object]:
         counts = bucket_counts(self.dataset.photos)
