@@ -92,6 +92,10 @@ class RunFolder:
         return self.path / "dataset.json"
 
     @property
+    def computer(self) -> Path:
+        return self.path / "computer.json"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -166,7 +170,7 @@ class RunFolder:
 
 def _forgettable(entry: Path) -> bool:
     """What a run that was killed before it began leaves behind."""
-    return entry.name in (".lock", "dataset.json") or _unfinished(entry)
+    return entry.name in (".lock", "dataset.json", "computer.json") or _unfinished(entry)
 
 
 def _unfinished(entry: Path) -> bool:

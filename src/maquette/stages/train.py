@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from ..config import TrainConfig
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
+from ..families.folders import read_json
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
 from .training import memory, state
-from .training.determinism import same_bits
+from .training.determinism import computer, differences, same_bits, threads_of
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, prepare
 from .training.loop import Cancel, Training, TrainResult
@@ -42,6 +44,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
             held.enter_context(intact(folder))
             RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
             write_json(folder.dataset, manifest(job.dataset))
+            write_json(folder.computer, computer(job.base.device, crew.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
         return Training(folder, job, on_event, cancel or Cancel(), crew).go(0)
@@ -64,6 +67,8 @@ def resume(
             held.enter_context(folder.locked())
             held.enter_context(intact(folder))
             folder.clear_unfinished()
+        began = read_json(folder.computer) if folder.computer.exists() else {}
+        held.enter_context(threads_of(began, crew.size))
         begun = state.latest(folder) is not None  # then the file that the run began from is needed no more
         job = _prepared(crew, changed.model_copy(update={"from_lora": None}) if begun else changed, folder, on_event)
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
@@ -75,12 +80,20 @@ def resume(
             if changed != config:
                 write_text(folder.config, job.config.to_toml())
             on_event = held.enter_context(following(job.config, folder, on_event))
-        if changed.steps != config.steps:
-            message = (
-                f"The run now ends at step {changed.steps}: from step {start} the learning rate follows that length."
-            )
+        for message in _unlike(config, job, start, differences(began, computer(job.base.device, crew.size))):
             on_event(Event("warning", {"message": message}))
         return Training(folder, job, on_event, cancel or Cancel(), crew).go(start)
+
+
+def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iterator[str]:
+    """Sentences on why a resumed run will not end as it would have ended."""
+    if other and (job.base.device.type == "cpu" or job.config.deterministic):
+        yield (
+            f"The run began under other conditions ({'; '.join(other)}): it goes on, but the last digits of its "
+            "weights will not be those of an uninterrupted run."
+        )
+    if job.config.steps != before.steps:
+        yield f"The run now ends at step {job.config.steps}: from step {start} the learning rate follows that length."
 
 
 def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: Listener) -> Job:

@@ -1,10 +1,17 @@
-"""Operations that give the same bits each time, where CUDA would choose faster ones; a CPU's always do."""
+"""The same bits each time: on CUDA by operations that give them, where it would choose faster ones, and on a CPU, whose
+operations always do, by as many threads as before, since sums are divided among them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import platform
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,3 +37,44 @@ def same_bits(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
         if before[2] is None:
             del os.environ[WORKSPACE]
+
+
+def computer(device: torch.device, processes: int) -> dict[str, Any]:
+    """Everything besides a run's settings on which the last bits of its numbers depend."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+    return {
+        "maquette": version("maquette"),
+        "torch": torch.__version__,
+        "device": name,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextmanager
+def threads_of(began: Mapping[str, Any], processes: int) -> Iterator[None]:
+    """Within the block: as many threads as a run began with, unless more processes share it or there are fewer cores.
+
+    began: what `computer` said then; {} where nobody wrote it down.
+    """
+    threads, wanted = torch.get_num_threads(), began.get("threads", 0)
+    if processes == began.get("processes") and 0 < wanted <= max(threads, os.cpu_count() or 1):
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was: "torch 2.13.0, now 2.14.0"."""
+    return [f"{key} {value}, now {now[key]}" for key, value in began.items() if value != now.get(key, value)]
+
+
+def _cpu() -> str:
+    try:
+        told = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # only Linux has it
+        told = None
+    name = told[1] if told else platform.processor() or platform.machine()
+    return f"{name} with {torch.backends.cpu.get_cpu_capability()}"
