@@ -7,16 +7,15 @@ from interrupted import SETTINGS, kill_often, make_photos, start
 
 from maquette.config import TrainConfig
 from maquette.run import RunFolder
+from maquette.stages import train
 
 
 @pytest.mark.parametrize(("kills", "steps"), [(3, 30), pytest.param(30, 160, marks=pytest.mark.heavy)])
 def test_killed_at_random_moments_the_final_file_is_the_same_bytes(kills: int, steps: int, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos")
     values = {**SETTINGS, "photos": photos, "steps": steps}
+    train.run(TrainConfig.parse({**values, "out": tmp_path / "whole/disc"}))
     run, settings = tmp_path / "killed/disc", tmp_path / "run.toml"
-    settings.write_text(TrainConfig.parse({**values, "out": tmp_path / "whole/disc"}).to_toml())
-    whole = start(settings, tmp_path / "whole/disc")
-    assert whole.communicate() and whole.returncode == 0
     settings.write_text(TrainConfig.parse({**values, "out": run}).to_toml())
     words = kill_often(settings, run, kills, seed=kills)
     print(f"{kills} kills, each after:", words)
