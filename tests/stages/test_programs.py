@@ -95,6 +95,25 @@ def test_the_family_chooses_the_script() -> None:
     assert "--v2 " in told and "--v_parameterization " in told and "launch train_network.py" in told
 
 
+def test_what_goes_without_saying_here_is_said_there(tmp_path: Path) -> None:
+    """Kohya's trainer draws another seed each time, looks for .caption files, and has buckets for 512 pixels only."""
+    told = command.command_for(TrainConfig.parse({**RUN, "resolution": 1024}), "kohya").command
+    for part in ("--seed 0 ", "--min_bucket_reso 512 ", "--max_bucket_reso 2048 ", "--sdpa ", "--cache_latents "):
+        assert part in told
+    assert "bucket_reso" not in command.command_for(TrainConfig.parse(RUN), "kohya").command
+    assert (
+        "--cache_latents" not in command.command_for(TrainConfig.parse({**RUN, "random_crop": True}), "kohya").command
+    )
+    (tmp_path / "a.sh").write_text(told)
+    found = import_kohya.run(tmp_path / "a.sh")
+    assert found.no_equal == [] and found.config["seed"] == 0
+    (tmp_path / "40_zkw robot").mkdir()
+    config = TrainConfig.parse({**RUN, "photos": tmp_path})
+    assert "--caption_extension .txt " in command.command_for(config, "kohya").command
+    (tmp_path / "40_zkw robot/1.caption").write_text("zkw robot, red")
+    assert "--caption_extension .caption " in command.command_for(config, "kohya").command
+
+
 def test_checkpoints_kept_are_a_window_of_steps_there_and_a_number_of_epochs() -> None:
     """sd-scripts keeps what is at most save_last_n_steps old, and save_last_n_epochs files."""
     steps = command.command_for(TrainConfig.parse({**RUN, "save_every_steps": 10, "keep_last": 4}), "kohya").command
@@ -170,7 +189,8 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
     assert found.config == expected
     assert found.needless == ["cache_latents", "network_module", "xformers"]
     assert found.no_equal == [
-        "network_args down_lr_weight=1,0", "fancy_option = 3"
+        "network_args down_lr_weight=1,0", "min_bucket_reso = 256: 512 here", "max_bucket_reso = 1024: 2048 here",
+        "fancy_option = 3"
     ]  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from .. import methods
 from ..config import TrainConfig, toml_text
+from ..data.buckets import rules_for
+from ..data.captions import CAPTION_EXTENSIONS
 from ..errors import MaquetteError
 from ..formats import safetensors
 from ..run import RunFolder
 from . import kohya_network
-from .kohya_keys import OPTIMIZER_ARGS, SAME, THEIR_DEFAULTS, WORDS
+from .kohya_keys import BUCKET_LIMITS, OPTIMIZER_ARGS, SAME, THEIR_DEFAULTS, WORDS
 
 Program = Literal["kohya", "diffusers"]
 # Written by both, or without influence on the weights.
@@ -122,6 +124,9 @@ class _Kohya(_Writer):
         self._photos()
         self._same()
         self._network()
+        self.add("sdpa")
+        if not config.random_crop:
+            self.add("cache_latents")
         parts = config.gradient_accumulation
         size = config.batch_size or 1
         if size % parts:
@@ -162,9 +167,10 @@ class _Kohya(_Writer):
             return self.add("dataset_config", config.photos)
         if _has_repeat_folders(config.photos):
             self.add("train_data_dir", config.photos)
+            self.add("caption_extension", _caption_extension(config.photos))
         else:
             subset: dict[str, Any] = {"image_dir": str(config.photos), "num_repeats": config.repeats or 1}
-            subset["caption_extension"] = ".txt"
+            subset["caption_extension"] = _caption_extension(config.photos)
             if config.subject:
                 subset["class_tokens"] = config.subject
             text = "[[datasets]]\n\n[[datasets.subsets]]\n" + toml_text(subset)
@@ -176,6 +182,10 @@ class _Kohya(_Writer):
             self.add("resolution", f"{config.resolution},{config.resolution}")
         if config.buckets:
             self.add("enable_bucket")
+            rules = rules_for(config.resolution or 512)
+            for ours, (theirs, usual) in BUCKET_LIMITS.items():
+                if getattr(rules, ours) != usual:
+                    self.add(theirs, getattr(rules, ours))
 
     def _same(self) -> None:
         config, defaults = self.config, type(self.config).model_fields
@@ -190,7 +200,7 @@ class _Kohya(_Writer):
                 continue
             if ours == "rank" or (ours == "alpha" and value is None):
                 value = config.rank
-            if value is None or value == default or (ours == "epochs" and config.steps):
+            if value is None or (value == default and ours != "seed") or (ours == "epochs" and config.steps):
                 continue
             if ours == "text_encoder_learning_rate" and not config.text_encoder:
                 continue
@@ -256,6 +266,7 @@ class _Diffusers(_Writer):
         self.add("output_dir", config.out or "runs/lora")
         if config.method == "textual-inversion":
             self.add("train_data_dir", config.photos)
+            self.add("caption_extension", _caption_extension(config.photos))
             self.add("placeholder_token", config.subject or "")
             self.add("num_vectors", config.vectors)
             self.add("initializer_token", config.init_word or (config.subject or "object").split()[-1])
@@ -310,6 +321,12 @@ class _Diffusers(_Writer):
             self.told.add("sample_prompts")
             self.add("validation_prompt", config.sample_prompts[0])
         self.no_equal.append("captions: one prompt for all photos there; your caption files are not read")
+
+
+def _caption_extension(photos: Path) -> str:
+    """Of the caption files, of which that program reads one kind only; it means another where none is named."""
+    found = (ending for ending in CAPTION_EXTENSIONS if next(photos.rglob(f"*{ending}"), None))
+    return next(found, CAPTION_EXTENSIONS[0])
 
 
 def _has_repeat_folders(photos: Path) -> bool:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig, toml_text
+from ..data.buckets import rules_for
 from ..errors import MaquetteError
 from . import kohya_network
 from .kohya_keys import (
+    BUCKET_LIMITS,
     GUI_ARGUMENTS,
     GUI_FIELDS,
     GUI_METHODS,
@@ -22,7 +24,7 @@ from .kohya_keys import (
     NEEDLESS,
     OPTIMIZER_ARGS,
     SAME,
-    THEIR_DEFAULTS,  # fmt: skip
+    THEIR_DEFAULTS,
     WEIGHT_DECAY,
     WORDS,
     neutral,
@@ -244,6 +246,14 @@ class _Reader:
         self.made["buckets"] = bool(self.left.pop("enable_bucket", False))
         if "resolution" in self.left:
             self._resolution(self.left.pop("resolution"))
+        if self.made["buckets"]:
+            rules = rules_for(int(self.made["resolution"]))
+            for ours, (theirs, usual) in BUCKET_LIMITS.items():
+                given = int(self.left.pop(theirs, usual))
+                if given != getattr(rules, ours):
+                    self.no_equal.append(f"{theirs} = {given}: {getattr(rules, ours)} here")
+        for theirs, _ in BUCKET_LIMITS.values():
+            self.left.pop(theirs, None)  # without buckets they mean nothing
         only = self.left.pop("network_train_unet_only", False)
         if only or self.made["method"] == "textual-inversion":
             self.made["text_encoder"] = False

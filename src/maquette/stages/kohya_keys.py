@@ -95,6 +95,9 @@ THEIR_DEFAULTS: dict[str, Any] = {
     "save_dtype": "fp32",
     "scheduler_cycles": 1,
 }
+# Sides of buckets where none are given, by the field of data.buckets.BucketRules.
+BUCKET_LIMITS = {"min_size": ("min_bucket_reso", 256), "max_size": ("max_bucket_reso", 1024),
+                 "step": ("bucket_reso_steps", 64)}  # fmt: skip
 # How they compute, not what: maquette decides these itself.
 NEEDLESS = {
     "xformers", "sdpa", "mem_eff_attn", "cache_latents", "cache_latents_to_disk",
@@ -102,7 +105,7 @@ NEEDLESS = {
     "persistent_data_loader_workers", "save_model_as", "logging_dir", "lowram", "highvram", "vae_batch_size",
     "caption_extension", "no_half_vae", "output_config", "max_token_length", "network_module", "v2",
     "v_parameterization", "torch_compile", "dynamo_backend", "skip_cache_check", "num_cpu_threads_per_process",
-    "num_processes", "num_machines", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "config_file",
+    "num_processes", "num_machines", "config_file",
     "dataset_config",
 }  # fmt: skip
 # Kohya's GUI calls these options otherwise.

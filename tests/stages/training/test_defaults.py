@@ -64,3 +64,9 @@ def test_min_snr_is_for_everything_but_words() -> None:
     assert gammas == {"lora": 5.0, "dreambooth": 5.0, "pivotal": 5.0, "textual-inversion": 0.0}
     assert resolved(SD1, method="textual-inversion", min_snr_gamma=3.0).min_snr_gamma == 3.0
     assert resolved(SD1, min_snr_gamma=0).min_snr_gamma == 0.0
+
+
+def test_the_run_file_says_what_pixels_are_trained() -> None:
+    assert (resolved(SD1).resolution, resolved(SD1).buckets) == (512, True)
+    assert (resolved(POCKET).resolution, resolved(POCKET).buckets) == (64, False)
+    assert (resolved(SD1, resolution=768).resolution, resolved(SD1, buckets=False).buckets) == (768, False)

@@ -85,6 +85,8 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
     return config.model_copy(
         update={
             "batch_size": batch_size,
+            "resolution": config.resolution or base.spec.native_size,
+            "buckets": family.buckets if config.buckets is None else config.buckets,
             "learning_rate": learning_rate,
             "embedding_learning_rate": embedding_rate,
             "text_encoder_learning_rate": config.text_encoder_learning_rate or learning_rate / 2,
