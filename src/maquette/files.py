@@ -1,0 +1,146 @@
+"""Reading what a user or a stranger left on disk: ordinary files only, within a budget, never waiting for anything."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import limits
+from .errors import MaquetteError
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: str | Path, name: str | None = None) -> BinaryIO:
+    """Open an ordinary file (or a link to one) for reading bytes.
+
+    Raises MaquetteError, calling the file `name` where given, when it cannot be read and for pipes, devices, sockets
+    and folders, which are not touched: opening a pipe would wait for its other end.
+    """
+    name = name or str(path)
+    try:
+        _require_regular(os.stat(path).st_mode, name)
+        # Not to wait even when the file is replaced by a pipe between the two calls.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            _require_regular(os.fstat(handle).st_mode, name)
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
+    except OSError as error:
+        raise MaquetteError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:  # a null character in the path
+        raise MaquetteError(f"{name} cannot be read: {error}.") from error
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something special")
+        raise MaquetteError(f"{name} is {kind}, not an ordinary file; it was not read.")
+
+
+def is_regular(path: str | Path) -> bool:
+    """Whether it is an ordinary file or a link to one. Opens nothing."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def read_bytes(path: str | Path, most: int, what: str, name: str | None = None) -> bytes:
+    """The content of an ordinary file of at most `most` bytes. `what` it should be stands in the refusal: "caption"."""
+    name = name or str(path)
+    with open_regular(path, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            data = b"" if size > most else file.read(most + 1)
+        except OSError as error:
+            raise MaquetteError(f"{name} cannot be read: {error.strerror or error}.") from error
+    if max(size, len(data)) > most:
+        raise MaquetteError(f"{name} is larger than any {what} ({shown_bytes(most)} at most); it was not read.")
+    return data
+
+
+def read_text(path: str | Path, most: int, what: str, name: str | None = None) -> str:
+    """The text of a UTF-8 file (with or without byte-order mark) of at most `most` bytes."""
+    data = read_bytes(path, most, what, name)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MaquetteError(f"{name or path} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8.") from error
+
+
+def read_json(path: str | Path, most: int, what: str, name: str | None = None) -> Any:
+    """What a JSON file holds; see parse_json."""
+    return parse_json(read_text(path, most, what, name), name or str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """JSON as Python values. Raises MaquetteError that begins with `name`.
+
+    Refuses what would trip the reader of the values: nesting deeper than limits.JSON_DEPTH, whole numbers of more than
+    limits.NUMBER_DIGITS digits, NaN, infinity and 1e999, and halves of surrogate pairs, which no file holds.
+    """
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+        _check_depth(value)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise MaquetteError(f"{name} is nested too deep ({limits.JSON_DEPTH} levels at most).") from error
+    except UnicodeEncodeError as error:
+        raise MaquetteError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.") from error
+    except ValueError as error:
+        raise MaquetteError(f"{name} is not valid JSON: {error}.") from error
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > limits.NUMBER_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _check_depth(value: Any) -> None:
+    """Raise RecursionError for containers within containers beyond the budget."""
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(limits.JSON_DEPTH):
+        level = [item for holder in level for item in _items(holder) if isinstance(item, list | dict)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _items(holder: Any) -> Iterable[Any]:
+    return holder.values() if isinstance(holder, dict) else holder
+
+
+def shown_bytes(size: int) -> str:
+    """2_000_000 -> "2 MB"."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.3g} {unit}"
+    return f"{size} bytes"

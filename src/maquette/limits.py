@@ -1,0 +1,43 @@
+"""Budgets of everything that is read from a user's or a stranger's file. docs/safety.md has them as a table.
+
+A file that exceeds one is refused in one sentence, before the work is done. Far above what honest files need.
+"""
+
+from __future__ import annotations
+
+PHOTO_BYTES = 1_000_000_000
+"""Largest file of a photo or mask."""
+PHOTO_PIXELS = 210_000_000
+"""Most pixels of a photo."""
+PHOTO_SIDE = 65_535
+"""Longest side of a photo, in pixels."""
+PHOTO_MEMORY = 520_000_000
+"""Most bytes of memory that decoding a photo may need."""
+PHOTO_WHOLE = 50_000_000
+"""Pixels above which a photo is read at a half, a quarter or an eighth of its size."""
+
+CAPTION_BYTES = 100_000
+"""Largest caption file."""
+METADATA_BYTES = 200_000_000
+"""Largest metadata file of a folder of photos (.json, .jsonl, .csv)."""
+CONFIGURATION_BYTES = 2_000_000
+"""Largest configuration: TOML, JSON of a program's settings, command line, script."""
+RECORD_BYTES = 100_000_000
+"""Largest file of a run folder that holds text (dataset.json, metrics.jsonl, manifests)."""
+JSON_DEPTH = 100
+"""Deepest nesting of JSON."""
+NUMBER_DIGITS = 40
+"""Most digits of a whole number."""
+
+HEADER_BYTES = 100_000_000
+"""Longest header of a safetensors file; the reference library's limit."""
+TENSORS = 200_000
+"""Most tensors of a file."""
+DIMENSIONS = 16
+"""Most dimensions of a tensor."""
+PICKLE_BYTES = 64 << 20
+"""Longest list of instructions of a PyTorch pickle; a model of 7 GB needs half a megabyte."""
+PICKLE_STEPS = 1_500_000
+"""Most instructions of a PyTorch pickle."""
+PICKLE_DEPTH = 50
+"""Deepest nesting of what a pickle builds."""

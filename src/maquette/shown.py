@@ -1,0 +1,23 @@
+"""Text from files and names, made harmless for a terminal: what would command it is shown as what it is."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and DEL, C1, the marks, embeddings, overrides and isolates that turn the direction of writing, line and paragraph
+# separators, and halves of surrogate pairs (bytes of a file name that are no UTF-8).
+_COMMANDING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: object, lines: bool = False) -> str:
+    """The text with each control character as an escape: ESC becomes the four characters backslash, x, 1, b.
+
+    lines: line breaks stay. Afterwards the text can be encoded in UTF-8 and cannot steer a terminal.
+    """
+    return _COMMANDING.sub(lambda match: match[0] if lines and match[0] == "\n" else _escape(match[0]), str(text))
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    return _SHORT.get(character) or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
