@@ -155,6 +155,8 @@ class TrainConfig(StageConfig):
     """Text in front of every caption."""
     caption_suffix: str = ""
     """Text behind every caption."""
+    max_token_length: Literal[75, 150, 225] = 225
+    """So many tokens of a caption are learned, in windows of 75 as prompts have them; what follows is cut off."""
     caption_wildcards: bool = False
     """Understand {a|b|c} in captions: one of them each time."""
     weighted_captions: bool = False

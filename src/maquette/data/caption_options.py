@@ -1,16 +1,18 @@
 """Captions that vary while training: shuffled and dropped tags, wildcards, text in front and behind.
 
-The variants of a caption are drawn once, before training, so that each one's text embedding is computed once and kept.
+Each time that a photo is seen its caption is drawn anew, as in sd-scripts; the draw follows from the step's own random
+numbers, so that a resumed run reads what an uninterrupted one would.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-VARIANTS = 32  # draws of a caption that varies; shuffling four tags has 24 orders
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_BRACES = re.compile(r"([{|}])")
 _ESCAPED = {"{{": "\x02", "}}": "\x03"}
 
 
@@ -38,15 +40,6 @@ class CaptionOptions:
 PLAIN = CaptionOptions()  # the caption as it is
 
 
-def variants(text: str, options: CaptionOptions, seed: str) -> tuple[str, ...]:
-    """The captions to train with: one where nothing varies, else VARIANTS draws, the same for the same seed.
-
-    text: the caption; with wildcards its lines are alternatives. Repeated draws are kept: they carry the chances.
-    """
-    source = random.Random(f"{seed}\n{text}")
-    return tuple(vary(text, options, source) for _ in range(VARIANTS if options.varies else 1))
-
-
 def vary(text: str, options: CaptionOptions, source: random.Random) -> str:
     """One draw of a caption."""
     if options.wildcards:
@@ -63,12 +56,38 @@ def vary(text: str, options: CaptionOptions, source: random.Random) -> str:
 
 
 def _fill(text: str, source: random.Random) -> str:
-    """Replace each {a|b|c}, innermost first, by one of its parts."""
+    """Replace each {a|b|c}, innermost first, by one of its parts. A brace without its other half stays."""
     for brace, mark in _ESCAPED.items():
         text = text.replace(brace, mark)
-    while (filled := _BRACES.sub(lambda match: source.choice(match[1].split("|")), text)) != text:
-        text = filled
-    return text.replace("\x02", "{").replace("\x03", "}")
+    opened: list[list[list[Any]]] = [[[]]]  # of each brace that is open: its parts so far, each a list of pieces
+    for piece in _BRACES.split(text):
+        if piece == "{":
+            opened.append([[]])
+        elif piece == "}" and len(opened) > 1:
+            chosen = source.choice(opened.pop())
+            opened[-1][-1].append(chosen)
+        elif piece == "|" and len(opened) > 1:
+            opened[-1].append([])
+        else:
+            opened[-1][-1].append(piece)
+    whole: list[Any] = []
+    for i, parts in enumerate(opened):
+        for j, part in enumerate(parts):
+            whole += ["{" if i and not j else "|" if j else "", part]
+    return "".join(_flat(whole)).replace("\x02", "{").replace("\x03", "}")
+
+
+def _flat(pieces: list[Any]) -> Iterator[str]:
+    """The texts of nested lists in order, however deep they lie."""
+    left = [iter(pieces)]
+    while left:
+        piece = next(left[-1], None)
+        if piece is None:
+            left.pop()
+        elif isinstance(piece, str):
+            yield piece
+        else:
+            left.append(iter(piece))
 
 
 def _arrange(text: str, options: CaptionOptions, source: random.Random) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MaquetteError
 from .buckets import BucketRules, Crop, ShapeWish, Size, crop_box, cut_places
-from .caption_options import PLAIN, CaptionOptions, variants
+from .caption_options import PLAIN, CaptionOptions, vary
 from .images import read_photo
 
 if TYPE_CHECKING:
@@ -48,10 +48,14 @@ class Photo:
             raise ValueError(f"{self.name} has no bucket yet: call plan() first")
         return self.crop.bucket
 
-    @cached_property
-    def captions(self) -> tuple[str, ...]:
-        """The captions to train with, each as likely as the others: one, or many draws where options make it vary."""
-        return variants(self.caption, self.options, self.sha256)
+    def caption_at(self, draw: int) -> str:
+        """The caption as training reads it; where options make it vary, each number is a draw of its own."""
+        return vary(self.caption, self.options, random.Random(draw))
+
+    def some_captions(self, most: int) -> tuple[str, ...]:
+        """What training may read: the caption, or up to `most` different draws where it varies."""
+        count = most if self.options.varies else 1
+        return tuple(dict.fromkeys(self.caption_at(int(self.sha256[:8], 16) + draw) for draw in range(count)))
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def examine_captions(
         )
         problems.append(Problem("no_caption", "", message, blocking=True))
     for photo in photos:
-        if tokens and (count := max(len(tokens(text)) for text in set(photo.captions[:_DRAWS]))) > CAPTION_TOKENS:
+        if tokens and (count := max(len(tokens(text)) for text in photo.some_captions(_DRAWS))) > CAPTION_TOKENS:
             message = (
                 f"The caption of {photo.name} has {count} tokens; those after the {CAPTION_TOKENS}th may not be seen."
             )

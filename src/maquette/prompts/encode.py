@@ -79,6 +79,13 @@ def encode(base: TextModel, prompt: str, clip_skip: int = 1, emphasis: Emphasis 
         except ValueError as error:
             raise MaquetteError(f"The prompt {prompt!r} has a weight that is no number: {error}.") from error
     split = [split_chunks(pieces, tokenizer) for tokenizer in base.tokenizers]
+    return encode_chunks(base, split, clip_skip, emphasis)
+
+
+def encode_chunks(
+    base: TextModel, split: Sequence[Sequence[Chunk]], clip_skip: int = 1, emphasis: Emphasis = "Original"
+) -> Conditioning:
+    """One text, cut into k chunks by each tokenizer of the base -> Conditioning as of `encode`."""
     windows = [
         torch.tensor([_window(chunk, tokenizer) for chunk in chunks])
         for chunks, tokenizer in zip(split, base.tokenizers, strict=True)

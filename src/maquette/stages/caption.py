@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ from pydantic import Field, model_validator
 
 from ..config import StageConfig
 from ..data.caption_edit import Edits, name_subject, parse_replacements
-from ..data.caption_options import CaptionOptions, variants
+from ..data.caption_options import CaptionOptions
 from ..data.captions import TEMPLATE, caption_for_subject
 from ..data.dataset import Photo, Problem
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..run import Event, Listener, ignore, write_text
 from .captioners import Captioner, open_captioner
+
+_DRAWS = 32  # among which different orders of a caption's tags are looked for
 
 
 class CaptionConfig(StageConfig):
@@ -161,9 +163,9 @@ def _keep(config: CaptionConfig, photo: Photo, before: str | None, after: str) -
 
 
 def _orders(config: CaptionConfig, photo: Photo, text: str) -> tuple[str, ...]:
-    """The first distinct draws of the caption, those of a training run with the same options."""
-    options = CaptionOptions(shuffle=True, keep_tokens=config.keep_tokens)
-    return tuple(dict.fromkeys(variants(text, options, photo.sha256)))[: config.shuffle] if config.shuffle else ()
+    """Different draws of the caption, as a training run with the same options makes them."""
+    shown = replace(photo, caption=text, options=CaptionOptions(shuffle=True, keep_tokens=config.keep_tokens))
+    return shown.some_captions(_DRAWS)[: config.shuffle] if config.shuffle else ()
 
 
 def _free_backup(file: Path) -> Path:

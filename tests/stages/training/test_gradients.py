@@ -42,6 +42,9 @@ class Texts:
 
     original = __call__
 
+    def alike(self, prompts: list[str]) -> list[list[int]]:
+        return [list(range(len(prompts)))]
+
 
 def pictures(values: list[float], stream: str) -> PhotoSet:
     photos = [

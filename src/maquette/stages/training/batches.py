@@ -65,6 +65,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def rows(self, rows: Sequence[int]) -> Batch:
+        """Only these photos, in this order."""
+        index = upload(torch.tensor(rows), self.x0)
+        return Batch(
+            self.x0[index],
+            [self.photos[i] for i in rows],
+            [self.captions[i] for i in rows],
+            self.sizes[index],
+            None if self.mask is None else self.mask[index],
+            None if self.concat is None else self.concat[index],
+        )
+
 
 class PhotoSet:
     """All photos of one role."""
@@ -130,8 +142,8 @@ class PhotoSet:
         return Batch(x0, indices, captions, told, mask, torch.stack(extra) if extra else None)
 
     def _caption(self, photo: Photo, random: torch.Generator) -> str:
-        """One of the photo's captions, or nothing where dropout strikes."""
-        caption = photo.captions[_one_of(len(photo.captions), random)]
+        """The photo's caption, drawn anew where it varies, or nothing where dropout strikes."""
+        caption = photo.caption_at(int(torch.randint(2**62, (), generator=random)) if photo.options.varies else 0)
         dropout = max(self._dropout, photo.options.dropout)
         return "" if dropout and float(torch.rand((), generator=random)) < dropout else caption
 

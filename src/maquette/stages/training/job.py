@@ -34,6 +34,7 @@ from .scaling import LossScale
 from .texts import Texts
 
 LATENT_CHANNELS = 4
+_DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
 
 
 @dataclass
@@ -79,20 +80,29 @@ class Job:
         self.objective.share.begin()
         batches = self.instance.batches(step, size, parts, random)
         for batch in batches:
-            told = _sized(self.texts(batch.captions), batch)
-            total += self._learn(self.objective.denoising(batch, told, random), 1 / size)
+            for part, captions in self._alike(batch, batch.captions):
+                told = _sized(self.texts(captions), part)
+                total += self._learn(self.objective.denoising(part, told, random), 1 / size)
             if self.prior is not None:
-                held, prompts = self.prior.part(batch, random)
-                now, original = _sized(self.texts(prompts), held), _sized(self.texts.original(prompts), held)
-                drift = self.objective.drift(held, now, original, self.attached, random)
-                total += self._learn(drift, len(batch) / len(held) / size * config.prior_loss_weight)
+                held, asked = self.prior.part(batch, random)
+                factor = len(batch) / len(held) / size * config.prior_loss_weight
+                for part, prompts in self._alike(held, asked):
+                    now, original = _sized(self.texts(prompts), part), _sized(self.texts.original(prompts), part)
+                    total += self._learn(self.objective.drift(part, now, original, self.attached, random), factor)
         if self.regularization is not None:
             share = config.prior_share
             for batch in self.regularization.batches(step, size, parts, random, share):
-                told = _sized(self.texts(batch.captions), batch)
-                question = self.objective.denoising(batch, told, random)
-                total += self._learn(question, config.prior_loss_weight / (size * share))
+                for part, captions in self._alike(batch, batch.captions):
+                    question = self.objective.denoising(part, _sized(self.texts(captions), part), random)
+                    total += self._learn(question, config.prior_loss_weight / (size * share))
         return total, batches
+
+    def _alike(self, batch: Batch, prompts: list[str]) -> list[tuple[Batch, list[str]]]:
+        """The batch in parts whose prompts take equally many windows: none is filled up for the sake of another."""
+        groups = self.texts.alike(prompts)
+        if len(groups) == 1:
+            return [(batch, prompts)]
+        return [(batch.rows(group), [prompts[i] for i in group]) for group in groups]
 
     def _learn(self, question: Question, factor: float) -> Tensor:
         """Add the gradients of factor x the question's losses. Returns that sum, ()."""
@@ -112,7 +122,8 @@ class Job:
         random = generator(config.seed, "step", 0)
         batch = self.instance.batches(0, config.batch_size or 1, config.gradient_accumulation, random)[0]
         self.attached.set_multiplier(0.0)
-        self.objective.rehearse(batch, _sized(self.texts(batch.captions), batch))
+        part, captions = self._alike(batch, batch.captions)[0]
+        self.objective.rehearse(part, _sized(self.texts(captions), part))
         self.attached.set_multiplier(1.0)
 
     def state(self) -> dict[str, Tensor]:
@@ -175,14 +186,20 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     if dtype != torch.float32 and device.type == "cpu" and not whole and not config.compile:
         attention.install(base.unet)
     computing = copy.copy(base) if own_words else base  # its tokenizers will know the word
-    captions = [caption for photo in dataset.photos for caption in photo.captions]
-    prior = Prior.of(config, defaults.subject_of(config, dataset), captions)
-    prompts = [*captions, *(prior.prompts if prior else [])]
+    captions = [caption for photo in dataset.photos for caption in photo.some_captions(_DRAWS)]
+    fixed = [photo.caption_at(0) for photo in dataset.photos if not photo.options.varies]
+    prior = Prior.of(config, defaults.subject_of(config, dataset), fixed)
+    prompts = [*fixed, *(prior.prompts if prior else [])]
     word = word_of(config, dataset, captions) if own_words else ""
     live = lively(config, computing)
-    texts = Texts(computing, prompts, config.clip_skip, live, config.weighted_captions)  # before adapters are attached
+    texts = Texts(  # before adapters are attached
+        computing, prompts, config.clip_skip, live, config.weighted_captions, config.max_token_length,
+        vary=any(photo.options.varies for photo in dataset.photos),
+    )  # fmt: skip
     tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
     attached = attach(config, computing, word)
+    if live is not None:
+        texts.untrained = attached.suspended
     if config.gradient_checkpointing:
         computing.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     computing.tokenizers = tokenizers
@@ -256,7 +273,7 @@ def _only_for_training(job: Job) -> None:
     """
     base, config = job.computing, job.config
     on_cpu = base.device.type == "cpu"
-    for network in (base.vae, *([] if job.texts.live else base.text_encoders)):
+    for network in (base.vae, *([] if job.texts.encoder_needed else base.text_encoders)):
         network.to("meta" if on_cpu else "cpu")
     if config.compile:
         compiled.install(base.unet)

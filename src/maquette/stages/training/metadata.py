@@ -116,7 +116,7 @@ class Facts:
             "fp8_base": False,
             "fp8_base_unet": False,
             "lowram": False,
-            "max_token_length": None,  # of any length
+            "max_token_length": None if config.max_token_length == 75 else config.max_token_length,
             "color_aug": False,
             "random_crop": config.random_crop,
             "face_crop_aug_range": None,

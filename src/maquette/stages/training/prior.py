@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ...config import TrainConfig
-from ...core.transfer import upload
 from ...data.captions import caption_for_class, caption_of_class, class_of
 from ...errors import MaquetteError
 from .batches import Batch
@@ -20,7 +19,8 @@ class Prior:
     """Prompts for which the model must go on predicting what it did before training."""
 
     class_prompt: str  # "a photo of a robot"
-    scenes: Mapping[str, str]  # a photo's caption -> the same with the class in the subject's place
+    subject: str
+    scenes: Mapping[str, str]  # a caption known before training -> the same with the class in the subject's place
     others: Sequence[str]  # the user's further prompts
     share: float  # of each batch
 
@@ -33,11 +33,11 @@ class Prior:
             raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
         told = {caption: caption_of_class(caption, subject) for caption in captions}
         scenes = {caption: scene for caption, scene in told.items() if scene is not None}
-        return Prior(caption_for_class(class_of(subject)), scenes, config.prior_prompts, config.prior_share)
+        return Prior(caption_for_class(class_of(subject)), subject, scenes, config.prior_prompts, config.prior_share)
 
     @property
     def prompts(self) -> list[str]:
-        """Every prompt that can be asked for."""
+        """Every prompt that can be asked for, but for scenes of captions that vary."""
         return [self.class_prompt, *self.scenes.values(), *self.others]
 
     def part(self, batch: Batch, random: torch.Generator) -> tuple[Batch, list[str]]:
@@ -50,25 +50,12 @@ class Prior:
         chosen = torch.randperm(len(batch), generator=random)[:count].tolist()
         first = int(torch.randint(3, (), generator=random))
         prompts = [self._prompt(first + i, batch.captions[k], random) for i, k in enumerate(chosen)]
-        return _rows(batch, chosen), prompts
+        return batch.rows(chosen), prompts
 
     def _prompt(self, turn: int, caption: str, random: torch.Generator) -> str:
         kinds = 3 if self.others else 2
         if turn % kinds == 0:
-            return self.scenes.get(caption, self.class_prompt)
+            return self.scenes.get(caption) or caption_of_class(caption, self.subject) or self.class_prompt
         if turn % kinds == 1:
             return self.class_prompt
         return self.others[int(torch.randint(len(self.others), (), generator=random))]
-
-
-def _rows(batch: Batch, rows: Sequence[int]) -> Batch:
-    index = upload(torch.tensor(rows), batch.x0)
-    return replace(
-        batch,
-        x0=batch.x0[index],
-        photos=[batch.photos[i] for i in rows],
-        captions=[batch.captions[i] for i in rows],
-        sizes=batch.sizes[index],
-        mask=None if batch.mask is None else batch.mask[index],
-        concat=None if batch.concat is None else batch.concat[index],
-    )
