@@ -135,10 +135,16 @@ def test_tokens_find_common_triggers_and_long_captions(tmp_path: Path) -> None:
         return [i for word in words_of(text) for i in ids.get(word, [7, 7])]
 
     data = captioned(tmp_path, "zkw dog " + "x " * 36, "zkw dog " + "x " * 37)
-    assert findings(data, tokens=tokens) == [("long_caption", "1.png", False)]  # 75 tokens fit, 77 do not
+    assert findings(data, tokens=tokens) == []
+    (problem,) = examine_captions(data, "zkw dog", tokens, 75)  # 75 tokens fit, 77 do not
+    assert problem.message == "The caption of 1.png has 77 tokens; after the 75th it is cut off: 'x'."
     options = CaptionOptions(prefix="one two")
     longer = replace(data, photos=[replace(photo, options=options) for photo in data.photos[:1]])
-    assert findings(longer, tokens=tokens) == [("long_caption", "0.png", False)]  # what training reads is counted
+    (problem,) = examine_captions(longer, "zkw dog", tokens, 75)  # what training reads is counted
+    assert problem.photo == "0.png" and "has 79 tokens; after the 75th it is cut off: 'x x'." in problem.message
+    many = captioned(tmp_path, "zkw dog " + "x " * 200)
+    (problem,) = examine_captions(many, "zkw dog", tokens)
+    assert f"has 403 tokens; after the 225th it is cut off: '{'x ' * 30} …'." in problem.message
     plain = captioned(tmp_path / "p" if (tmp_path / "p").mkdir() is None else tmp_path, "", subject="dog")
     assert findings(plain, "dog", tokens) == [("common_trigger", "", False)]
     assert findings(plain, "sks dog", tokens) == []

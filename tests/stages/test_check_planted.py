@@ -42,7 +42,7 @@ def test_each_planted_fault_is_named_and_nothing_else(tmp_path: Path) -> None:
     for path in sorted(tmp_path.iterdir()):
         path.with_suffix(".txt").write_text(f"zkw dog, scene {path.stem}")
     (tmp_path / "nameless.txt").write_text("a dog")
-    (tmp_path / "long.txt").write_text("zkw dog, " + "one more word, " * 30)
+    (tmp_path / "long.txt").write_text("zkw dog, " + "one more word, " * 60)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "copy.jpg").read_bytes()[:5000])
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "scan.tif").write_bytes(b"II*\0")

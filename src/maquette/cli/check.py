@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..stages.check import CheckResult
 
 _SHOWN = 40  # photos in the table; --json has them all
+_ONE_WINDOW = 75  # tokens that every program reads; captions of more have their number shown
 _SAME_KIND = 20  # problems of one kind
 
 
@@ -34,6 +35,9 @@ def command(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: what train would take.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of steps: passes over all photos.")] = None,
     alpha_mask: Annotated[bool, typer.Option("--alpha-mask", help="Transparency will be the mask.")] = False,
+    max_token_length: Annotated[
+        int | None, typer.Option(help="Tokens of a caption that are learned: 75, 150 or 225.", show_default="225")
+    ] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA, for the file size.")] = 16,
     out: Annotated[Path, typer.Option(help="Where runs will be written, to see whether there is room.")] = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Also write a page with every photo and its crop.")] = None,
@@ -62,6 +66,7 @@ def command(
         steps=steps,
         epochs=epochs,
         alpha_mask=alpha_mask,
+        max_token_length=max_token_length,
         rank=rank,
         out=out,
     )
@@ -121,7 +126,8 @@ def _photo_table(result: CheckResult) -> Any:
         table.add_column(heading, overflow="fold")
     for photo in instance[:_SHOWN]:
         size, bucket = ("{} x {}".format(*photo[key]) for key in ("size", "bucket"))
-        notes = photo["notes"]
+        notes = [f"{photo['tokens']} tokens"] if photo["tokens"] > _ONE_WINDOW else []
+        notes += photo["notes"]
         cells = [photo["name"], size, bucket, f"{photo['cut_off']:.0%}", str(photo["repeats"])]
         table.add_row(*(escape(cell) for cell in [*cells, photo["caption"] or "(none)", "; ".join(notes)]))
     if len(instance) > _SHOWN:

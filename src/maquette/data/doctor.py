@@ -30,7 +30,8 @@ EXTREME_RATIO = 2.2
 MUCH_CUT = 0.4
 ENLARGED = 1.05
 COMMON_TOKEN = 40_000  # CLIP numbers its word tokens by frequency: "man" 786, "sks" 48,136
-CAPTION_TOKENS = 75
+CAPTION_TOKENS = 225  # that training reads, unless max_token_length says less
+_SHOWN_CUT = 60  # characters of what is cut off
 _DRAWS = 4  # of a caption that varies, whose tokens are counted
 
 
@@ -193,9 +194,15 @@ def words_of(text: str) -> list[str]:
 
 
 def examine_captions(
-    dataset: Dataset, subject: str | None, tokens: Callable[[str], Sequence[int]] | None = None
+    dataset: Dataset,
+    subject: str | None,
+    tokens: Callable[[str], Sequence[int]] | None = None,
+    most_tokens: int = CAPTION_TOKENS,
 ) -> list[Problem]:
-    """Warnings about captions, and the blocking fault that none names the subject. `tokens` is the base's tokenizer."""
+    """Warnings about captions, and the blocking fault that none names the subject.
+
+    tokens: the base's tokenizer. most_tokens: so many of a caption are trained (max_token_length).
+    """
     photos = dataset.of("instance")
     written = [photo for photo in photos if photo.caption_source != "subject" and photo.caption]
     problems = []
@@ -207,12 +214,8 @@ def examine_captions(
             "will not start."
         )
         problems.append(Problem("no_caption", "", message, blocking=True))
-    for photo in photos:
-        if tokens and (count := max(len(tokens(text)) for text in photo.some_captions(_DRAWS))) > CAPTION_TOKENS:
-            message = (
-                f"The caption of {photo.name} has {count} tokens; those after the {CAPTION_TOKENS}th may not be seen."
-            )
-            problems.append(Problem("long_caption", photo.name, message))
+    if tokens:
+        problems += [problem for photo in dataset.photos for problem in _too_long(photo, tokens, most_tokens)]
     if len(written) > 2 and len(written) == len(photos) and len({photo.caption for photo in written}) == 1:
         message = (
             f"All {len(written)} captions are the same ('{written[0].caption}'); say what differs between the photos."
@@ -223,6 +226,30 @@ def examine_captions(
         if tokens:
             problems += _common_trigger(wanted, tokens)
     return problems
+
+
+def longest_caption(photo: Photo, tokens: Callable[[str], Sequence[int]]) -> tuple[str, int]:
+    """The caption as training reads it, and its number of tokens; of a caption that varies, the longest of some draws.
+
+    Start and end tokens are not counted.
+    """
+    return max(((text, len(tokens(text))) for text in photo.some_captions(_DRAWS)), key=lambda pair: pair[1])
+
+
+def _too_long(photo: Photo, tokens: Callable[[str], Sequence[int]], most: int) -> Iterable[Problem]:
+    text, count = longest_caption(photo, tokens)
+    if count <= most:
+        return
+    read = 0
+    words = text.split()
+    for place, word in enumerate(words):  # no token reaches over a space
+        read += len(tokens(word))
+        if read > most:
+            cut = " ".join(words[place:])
+            shown = cut if len(cut) <= _SHOWN_CUT else cut[:_SHOWN_CUT] + " …"
+            message = f"The caption of {photo.name} has {count} tokens; after the {most}th it is cut off: '{shown}'."
+            yield Problem("long_caption", photo.name, message)
+            return
 
 
 def _trained(photo: Photo) -> str:

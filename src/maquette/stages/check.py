@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ from ..data.doctor import (
     examine_photos,
     examine_regularization,
     golden_rule,
+    longest_caption,
     look_at,
 )
 from ..data.images import OpenedPhoto
@@ -55,6 +56,8 @@ class CheckConfig(StageConfig):
     """Instead of steps: how often all photos times repeats are seen."""
     alpha_mask: bool = False
     """The loss will count only where photos are not transparent."""
+    max_token_length: Literal[75, 150, 225] = 225
+    """So many tokens of a caption will be learned."""
     rank: Count = 16
     """Rank of the LoRA, for the size of the file."""
     out: Path = Path("runs")
@@ -85,6 +88,7 @@ class CheckResult:
     observations: list[str]  # what the photos have in common, a sentence each
     photos: list[dict[str, Any]]
     problems: list[Problem]
+    max_token_length: int
     dataset: Dataset
 
     @property
@@ -104,6 +108,7 @@ class CheckResult:
             f"{_count(costs.steps, 'step')} in all ({_rounded(costs.epochs)} epochs).",
             f"Trained at {self._sizes()}; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
+            self._tokens(),
             f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
             f"{costs.regularization_present} are there.",
         ]
@@ -115,6 +120,11 @@ class CheckResult:
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
         return lines
+
+    def _tokens(self) -> str:
+        counts = [photo["tokens"] for photo in self.photos]
+        longest = f"up to {max(counts, default=0)} tokens"
+        return f"Captions have {longest}, of which training reads {self.max_token_length} (max_token_length)."
 
     def _sizes(self) -> str:
         wanted = {photo.shape.resolution for photo in self.dataset.photos if photo.shape and photo.shape.resolution}
@@ -160,12 +170,13 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
     dataset = plan(
         dataset, resolution, facts.latent_factor, aspect_buckets=aspect_buckets, no_upscale=config.no_upscale
     )
+    tokens = tokenizer()
     costs = estimate(facts, dataset, config.rank, config.batch_size, config.steps, config.epochs)
     problems = [
         *dataset.problems,
         *_nothing_left(dataset),
         *_room(costs, config.out),
-        *examine_captions(dataset, config.subject, tokenizer()),
+        *examine_captions(dataset, config.subject, tokens, config.max_token_length),
         *examine_regularization(dataset, costs.steps * costs.batch_size),
         *examine_photos(dataset, looks),
     ]
@@ -183,8 +194,9 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         costs=costs,
         golden_rule=golden_rule(dataset.of("instance"), subject),
         observations=observations(dataset.of("instance"), looks),
-        photos=[_report(photo) for photo in dataset.photos],
+        photos=[_report(photo, longest_caption(photo, tokens)[1]) for photo in dataset.photos],
         problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
+        max_token_length=config.max_token_length,
         dataset=dataset,
     )
 
@@ -241,7 +253,7 @@ def _room(costs: Costs, out: Path) -> list[Problem]:
     return [Problem("disk", "", message, blocking=True)]
 
 
-def _report(photo: Photo) -> dict[str, Any]:
+def _report(photo: Photo, tokens: int) -> dict[str, Any]:
     assert photo.crop is not None
     return {
         "name": photo.name,
@@ -254,6 +266,7 @@ def _report(photo: Photo) -> dict[str, Any]:
         "repeats": photo.repeats,
         "caption": photo.caption,
         "caption_source": photo.caption_source,
+        "tokens": tokens,
         "mask": str(photo.mask) if photo.mask else None,
         "notes": list(photo.notes),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.dataset import Photo
 from ..data.images import read_photo
@@ -61,14 +62,17 @@ def write_page(result: CheckResult, path: Path) -> None:
             figures=result.figures(),
             rule=[*result.observations, *result.golden_rule.sentences()],
             problems=result.problems,
-            photos=[_entry(photo, result) for photo in photos[:MOST_PHOTOS]],
+            photos=[
+                _entry(photo, facts, result)
+                for photo, facts in list(zip(photos, result.photos, strict=True))[:MOST_PHOTOS]
+            ],
             more=max(0, len(photos) - MOST_PHOTOS),
         )
     )
     write_text(path, page)
 
 
-def _entry(photo: Photo, result: CheckResult) -> dict[str, object]:
+def _entry(photo: Photo, facts: Mapping[str, Any], result: CheckResult) -> dict[str, object]:
     image = read_photo(photo.path).image
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = BytesIO()
@@ -89,6 +93,7 @@ def _entry(photo: Photo, result: CheckResult) -> dict[str, object]:
         "name": photo.name,
         "caption": photo.caption or "(no caption)",
         "facts": f"{width} x {height}, trained at {photo.bucket[0]} x {photo.bucket[1]}, {times} per epoch"
+        + f", caption of {facts['tokens']} tokens"
         + (", regularization" if photo.role == "class" else ""),
         "messages": [*photo.notes, *(p.message for p in result.problems if p.photo == photo.name)],
     }
