@@ -5,13 +5,13 @@ A file that exceeds one is refused in one sentence, before the work is done. Far
 
 from __future__ import annotations
 
-PHOTO_BYTES = 1_000_000_000
+PHOTO_BYTES = 500_000_000
 """Largest file of a photo or mask."""
 PHOTO_PIXELS = 210_000_000
 """Most pixels of a photo."""
 PHOTO_SIDE = 65_535
 """Longest side of a photo, in pixels."""
-PHOTO_MEMORY = 520_000_000
+PHOTO_MEMORY = 750_000_000
 """Most bytes of memory that decoding a photo may need."""
 PHOTO_WHOLE = 50_000_000
 """Pixels above which a photo is read at a half, a quarter or an eighth of its size."""

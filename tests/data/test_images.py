@@ -29,7 +29,7 @@ def near(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], toleranc
     return bool(np.abs(np.array(found, int) - np.array(expected, int)).max() <= tolerance)
 
 
-@pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "bmp", "heic", "heif", "avif"])
+@pytest.mark.parametrize("kind", ["jpg", "jpeg", "jfif", "jpe", "png", "webp", "bmp", "heic", "heif", "avif"])
 def test_every_promised_format_is_found_in_any_case_and_decoded(
     tmp_path: Path, kind: str, quadrants: MakeImage
 ) -> None:
@@ -37,7 +37,7 @@ def test_every_promised_format_is_found_in_any_case_and_decoded(
 
     register_heif_opener()
     plain = tmp_path / f"picture.{kind}"
-    quadrants().save(plain, quality=95)
+    quadrants().save(plain, quality=95, **({"format": "JPEG"} if kind.startswith("j") else {}))
     mixed = tmp_path / f"Other.{kind.capitalize()}"
     mixed.write_bytes(plain.read_bytes())
     assert find_photos(tmp_path) == sorted([plain, mixed])
@@ -152,7 +152,7 @@ def test_srgb_profile_changes_nothing_and_a_damaged_one_is_ignored_with_a_note(
         ("truncated.jpg", "is damaged and cannot be decoded (the file is cut off)"),
         ("empty.png", "is empty (0 bytes)"),
         ("notes.jpg", "is not a picture: it holds text"),
-        ("moving.gif", "is an animated GIF (3 frames)"),
+        ("moving.gif", "is an animated GIF; save the frame you want as PNG or JPEG"),
     ],
 )
 def test_bad_files_are_refused_by_name_and_reason(fault_folder: Path, name: str, reason: str) -> None:
@@ -172,7 +172,7 @@ def test_decompression_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)), (b"IDAT", b"x"), (b"IEND", b"")]
     body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-    with pytest.raises(MaquetteError, match=r"bomb\.png unpacks to more than 178 million pixels"):
+    with pytest.raises(MaquetteError, match=r"bomb\.png unpacks to 3600 million pixels"):
         read_photo(tmp_path / "bomb.png")
 
 
@@ -183,6 +183,7 @@ def test_decompression_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None
         (b"%PDF-1.7" + bytes(40), "it is a PDF"),
         (b"<!DOCTYPE html><html>not found</html>", "it is a web page"),
         (b"\xff\xd8", "it has only 2 bytes"),
+        (b"RIFF\0\0\0\0WAVEfmt " + bytes(40), "its content is of no picture format"),
         (bytes(range(256)), "its content is of no picture format"),
         ("Größe".encode() * 100, "it holds text"),
     ],

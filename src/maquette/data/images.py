@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import limits
 from ..errors import MaquetteError
+from ..files import read_bytes
+from ..formats import pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif"})
 # Pictures that a person may think are used: they are named, never passed over in silence.
 OTHER_PICTURES = frozenset(
-    {".gif", ".tif", ".tiff", ".svg", ".psd", ".jxl", ".jp2", ".jfif", ".jpe", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+    {".gif", ".tif", ".tiff", ".svg", ".psd", ".jxl", ".jp2", ".eps", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 )
-MAX_PIXELS = 178_956_970  # where Pillow calls a picture a decompression bomb: 13,377 pixels square
+# Folders that systems and network disks put beside photos: forks, thumbnails, deleted files.
+_NOT_OF_THE_USER = frozenset({"__MACOSX", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found"})
+_BIG = 120_000_000  # bytes of memory: photos that need more are decoded one at a time
+_one_big_photo = threading.Lock()
+_DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I"}  # modes of more than 8 bits
+_BAND = 4_000_000  # pixels that are converted at once
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,6 @@ class OpenedPhoto:
     notes: tuple[str, ...]  # what was done to it that the user may want to know
 
 
-@cache
-def _pillow() -> Any:
-    """Pillow with HEIF (phone photos) registered. Its warning for half-bombs is muted: real bombs are errors anyway."""
-    from PIL import Image
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    return Image
-
-
 def walk(folder: Path) -> Iterator[Path]:
     """Every visible file below a folder, in a fixed order; links are followed, each real folder is entered once."""
     entered: set[str] = set()
@@ -55,7 +54,7 @@ def walk(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         entered.add(real)
-        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
+        names[:] = sorted(n for n in names if not n.startswith(".") and n not in _NOT_OF_THE_USER)
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(root, name)
@@ -83,47 +82,77 @@ def read_photo(path: str | Path, name: str | None = None) -> OpenedPhoto:
     """
     path = Path(path)
     name = name or path.name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MaquetteError(f"{name} cannot be read: {error.strerror or error}.") from error
+    data = read_bytes(path, limits.PHOTO_BYTES, "photo", name)
     if not data:
         raise MaquetteError(f"{name} is empty (0 bytes); copy it again from where it came.")
+    with _decoding(name, data):
+        picture = pictures.open_picture(BytesIO(data))
+        pictures.prepare(picture, name)
+        with _one_big_photo if pictures.memory_needed(picture) > _BIG else nullcontext():
+            return _as_seen(picture, name, data)
+
+
+@contextmanager
+def _decoding(name: str, data: bytes) -> Iterator[None]:
+    """What goes wrong within becomes a MaquetteError that says what the file is instead of a photo."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except MaquetteError:
+        raise
+    except UnidentifiedImageError as error:
+        raise MaquetteError(_not_a_photo(name, data)) from error
+    except MemoryError as error:
+        raise MaquetteError(f"{name} needs more memory to be decoded than there is; save it smaller.") from error
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files; the cause is kept for --debug
+        raise MaquetteError(f"{name} is damaged and cannot be decoded ({_reason(error)}).") from error
+
+
+def _as_seen(picture: Image, name: str, data: bytes) -> OpenedPhoto:
+    """Decode an opened picture, and make of it what a person sees. Each step lets go of what it was given."""
+    pixels = picture.info.get("maquette_pixels", picture.width * picture.height)
+    profile = picture.info.get("icc_profile")
+    picture.load()
+    if fault := pictures.damage(picture, data):
+        raise MaquetteError(f"{name} is damaged: {fault}. Copy it again from where it came.")
     notes: list[str] = []
-    picture = _decode(name, data)
-    picture = _upright(picture, notes)
+    turn = _turn(picture, notes)
+    picture = _eight_bits(picture) if picture.mode in _DEEP else picture
+    picture = pictures.reduced(picture)
+    if picture.width * picture.height < pixels:
+        share = round((pixels / (picture.width * picture.height)) ** 0.5)
+        notes.append(f"read at 1/{share} of its size: it has {pixels / 1e6:.0f} million pixels")
+    if turn is not None:
+        picture = picture.transpose(turn)
+        notes.append("turned upright (EXIF orientation)")
     colour, alpha = _split_alpha(picture)
-    colour = _to_srgb(colour, picture.info.get("icc_profile"), notes)
+    del picture
+    colour = _to_srgb(colour, profile, notes)
     if alpha is not None:
         colour = _on_white(colour, alpha)
         notes.append("transparent parts became white")
     return OpenedPhoto(colour, alpha, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
-def _decode(name: str, data: bytes) -> Image:
-    """All pixels of a still picture, or a MaquetteError that says what the file is instead."""
-    pillow = _pillow()
+def _not_a_photo(name: str, data: bytes) -> str:
+    """The sentence for a file that no decoder knows."""
+    kind = pictures.kind_of(data[:16])
+    if kind == "GIF":
+        moving = " animated" if _is_animated_gif(data) else ""
+        return f"{name} is an{moving} GIF; save {'the frame you want' if moving else 'it'} as PNG or JPEG."
+    if kind and kind not in pictures.FORMATS:
+        return f"{name} is not a picture that can be read ({kind}); save it as PNG or JPEG."
+    if kind:
+        return f"{name} is damaged: it begins as {kind} does, and what follows is not that."
+    return f"{name} is not a picture: {_what_it_is(data)}."
+
+
+def _is_animated_gif(data: bytes) -> bool:
     try:
-        picture = pillow.open(BytesIO(data))
-        frames = getattr(picture, "n_frames", 1)
-        if frames > 1 and picture.format in {"GIF", "WEBP", "PNG", "AVIF"}:
-            kind = picture.format
-            raise MaquetteError(
-                f"{name} is an animated {kind} ({frames} frames); save the frame you want as PNG or JPEG."
-            )
-        picture.load()
-    except MaquetteError:
-        raise
-    except pillow.DecompressionBombError as error:
-        raise MaquetteError(
-            f"{name} unpacks to more than {MAX_PIXELS // 1_000_000} million pixels, which is refused as a "
-            "decompression bomb; save it smaller."
-        ) from error
-    except pillow.UnidentifiedImageError as error:
-        raise MaquetteError(f"{name} is not a picture: {_what_it_is(data)}.") from error
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files; the cause is kept for --debug
-        raise MaquetteError(f"{name} is damaged and cannot be decoded ({_reason(error)}).") from error
-    return picture
+        return bool(getattr(pictures.open_picture(BytesIO(data), ("GIF",)), "is_animated", False))
+    except Exception:  # a damaged one, which is only named
+        return False
 
 
 def _what_it_is(data: bytes) -> str:
@@ -146,54 +175,61 @@ def _reason(error: Exception) -> str:
     return "the file is cut off" if "truncated" in text.lower() else text.splitlines()[0][:120]
 
 
-def _upright(picture: Image, notes: list[str]) -> Image:
-    """Apply the EXIF orientation (HEIF and AVIF readers have done it already and cleared the tag)."""
-    from PIL import ImageOps
+def _turn(picture: Image, notes: list[str]) -> Any:
+    """How to turn a picture upright by its EXIF orientation, as Pillow's constant; None for not at all.
 
+    The readers of HEIF and AVIF have turned already and cleared the tag.
+    """
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
     try:
-        turned = ImageOps.exif_transpose(picture)
+        return turns.get(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF must not cost a good photo; Pillow raises many kinds here
         notes.append("its EXIF data is damaged, so its orientation is unknown")
-        return picture
-    if turned.size != picture.size or picture.getexif().get(0x0112, 1) != turned.getexif().get(0x0112, 1):
-        notes.append("turned upright (EXIF orientation)")
-    turned.info.setdefault("icc_profile", picture.info.get("icc_profile"))
-    return turned
+        return None
 
 
 def _split_alpha(picture: Image) -> tuple[Image, Image | None]:
     """Separate colour (any mode with 8 bits a channel, no alpha) and transparency (mode L, None if all opaque)."""
-    if picture.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
-        return _sixteen_bits(picture), None
     transparent = "transparency" in picture.info or picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"}
-    if picture.mode == "RGBX":
-        return picture.convert("RGB"), None
     if not transparent:
-        return (picture.convert("RGB") if picture.mode in {"P", "1", "HSV", "YCbCr"} else picture), None
+        return (picture.convert("RGB") if picture.mode in {"P", "1", "HSV", "YCbCr", "RGBX"} else picture), None
     grey = picture.mode in {"LA", "La"} or (picture.mode == "L" and not isinstance(picture.info["transparency"], bytes))
-    both = picture.convert("RGBA")
+    both = _in_mode(picture, "RGBA")
     alpha = both.getchannel("A")
     opaque = alpha.getextrema()[0] == 255
     return (both.getchannel("R") if grey else both.convert("RGB")), None if opaque else alpha
 
 
-def _sixteen_bits(picture: Image) -> Image:
-    """Grey of 16 or 32 bits or floats to 8 bits. 65535 -> 255; floats are taken to be in [0, 1] or [0, 255]."""
+def _eight_bits(picture: Image) -> Image:
+    """Grey of 16 or 32 bits to 8 bits, a band of rows at a time. 65535 -> 255."""
     import numpy as np
 
-    values = np.asarray(picture).astype(np.float64)
-    largest = float(values.max(initial=0.0))
-    if picture.mode == "F":
-        scale = 255.0 if largest <= 1.0 else 1.0
-    else:
-        scale = 1 / 257 if picture.mode != "I" or largest > 255 else 1.0
-    return _pillow().fromarray((values * scale + 0.5).clip(0, 255).astype(np.uint8))
+    extrema = picture.getextrema()
+    scale = 1 / 257 if picture.mode != "I" or float(extrema[1]) > 255 else 1.0  # type: ignore[arg-type]
+    whole = pictures.pillow().new("L", picture.size)
+    rows = max(1, _BAND // picture.width)
+    for top in range(0, picture.height, rows):
+        band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        values = np.asarray(band).astype(np.float64) * scale + 0.5
+        whole.paste(pictures.pillow().fromarray(values.clip(0, 255).astype(np.uint8)), (0, top))
+    whole.info = {}
+    return whole
 
 
 def _to_srgb(colour: Image, profile: bytes | None, notes: list[str]) -> Image:
     """Convert by the embedded ICC profile, if any, to sRGB. A profile that does not fit the picture is ignored."""
     if not profile:
-        return colour.convert("RGB")
+        return _in_mode(colour, "RGB")
     from PIL import ImageCms
 
     try:
@@ -201,7 +237,7 @@ def _to_srgb(colour: Image, profile: bytes | None, notes: list[str]) -> Image:
         space = source.profile.xcolor_space.strip()
         if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}.get(space) != colour.mode:
             notes.append(f"its colour profile ({space}) does not fit its pixels ({colour.mode}) and was ignored")
-            return colour.convert("RGB")
+            return _in_mode(colour, "RGB")
         title = ImageCms.getProfileDescription(source).strip()
         if space == "RGB" and title.lower().startswith("srgb"):
             return colour  # converting sRGB to itself only adds rounding
@@ -215,7 +251,7 @@ def _to_srgb(colour: Image, profile: bytes | None, notes: list[str]) -> Image:
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         notes.append(f"its colour profile is damaged and was ignored ({_reason(error)})")
-        return colour.convert("RGB")
+        return _in_mode(colour, "RGB")
     assert converted is not None  # only in-place conversion returns None
     notes.append(f"colours converted from {title or space} to sRGB")
     return converted
@@ -229,6 +265,11 @@ def _srgb() -> Any:
 
 
 def _on_white(colour: Image, alpha: Image) -> Image:
-    white = _pillow().new("RGB", colour.size, (255, 255, 255))
-    white.paste(colour.convert("RGB"), mask=alpha)
+    white = pictures.pillow().new("RGB", colour.size, (255, 255, 255))
+    white.paste(_in_mode(colour, "RGB"), mask=alpha)
     return white
+
+
+def _in_mode(image: Image, mode: str) -> Image:
+    """The picture in a mode of Pillow; itself, not a copy, where it has that."""
+    return image if image.mode == mode else image.convert(mode)

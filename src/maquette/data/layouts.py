@@ -21,7 +21,7 @@ from .metadata import SUFFIXES as METADATA_SUFFIXES
 from .metadata import Metadata, find_metadata, read_metadata
 
 A_PHOTO_FOLDER = (
-    "A photo folder holds 5 to 50 photos (jpg, jpeg, png, webp, bmp, heic, heif or avif), each with or without a text "
+    "A photo folder holds 5 to 50 photos (jpg, png, webp, bmp, heic or avif), each with or without a text "
     "file of the same name as its caption (IMG_1.jpg, IMG_1.txt); Kohya's '40_ohwx man' folders are understood too."
 )
 _KOHYA_NAME = re.compile(r"^(\d{1,3})_(.*\S)\s*$")  # at most 3 digits, so that '2024_holiday' is a plain folder

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
+from ..files import open_regular
+from . import pictures
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,13 +86,11 @@ def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
 
 def read_infotext(path: str | Path) -> str:
     """The generation parameters of a PNG, "" when it has none. Raises MaquetteError for a file that is no picture."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(KEY, "")
-    except (UnidentifiedImageError, OSError) as error:
-        raise MaquetteError(f"{path} cannot be read as a picture ({error}).") from error
+    with open_regular(path) as file:
+        try:
+            text = pictures.open_picture(file, ("PNG",)).info.get(KEY, "")
+        except Exception as error:  # Pillow raises a dozen kinds for damaged files
+            raise MaquetteError(f"{path} cannot be read as a PNG picture.") from error
     return text if isinstance(text, str) else ""
 
 

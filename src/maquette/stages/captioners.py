@@ -137,11 +137,17 @@ def _open_wd14(folder: Path) -> Captioner:
     return tag
 
 
+_MOST_PADDED = 8192  # pixels
+
+
 def square_bgr(image: Image, side: int) -> np.ndarray:
     """What the tagger wants: (1, side, side, 3) float32, blue green red, 0..255, padded to a square with white."""
     import numpy as np
     from PIL import Image as Pillow
 
+    if max(image.size) > _MOST_PADDED:  # a long strip, whose square would not fit into memory
+        image = image.copy()
+        image.thumbnail((_MOST_PADDED, _MOST_PADDED))
     longest = max(image.size)
     square = Pillow.new("RGB", (longest, longest), (255, 255, 255))
     square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))

@@ -209,9 +209,11 @@ def _contact_sheet(out: Path) -> str:
 
     photos = find_photos(out)
     step = -(-len(photos) // SHEET_SIDE**2)
-    images = [open_photo(path) for path in photos[::step]]
-    for image in images:
+    images = []
+    for file in photos[::step]:
+        image = open_photo(file)
         image.thumbnail((128, 128))
+        images.append(image)
     path = _sheet_path(out)
     sheet(images, SHEET_SIDE, title=f"{out.resolve().name}: {len(photos)} pictures").save(path)
     return str(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...data.images import open_photo
 from ...fast import compiled, memory
 from ...formats.png import format_infotext, write_png
 from ...run import Event, Listener, RunFolder, write_json
@@ -50,13 +51,11 @@ class Sampler:
 
     def sheet(self) -> None:
         """samples/grid.png: prompts down, checkpoints across."""
-        from PIL import Image
-
         folders = sorted(self.folder.path.glob("samples/[0-9]*"))
         folders = [f for f in folders if _prompts(f) == self.prompts]  # prompts may have been changed on resuming
         if not self.prompts or not folders:
             return
-        images = [Image.open(f / f"{i}.png") for i in range(len(self.prompts)) for f in folders]
+        images = [open_photo(f / f"{i}.png") for i in range(len(self.prompts)) for f in folders]
         heads = ["base" if int(f.name) == 0 else f"step {int(f.name)}" for f in folders]
         made = sheet(images, len(folders), heads, self.prompts, self.folder.name, self._zoom())
         write_png(made, self.folder.path / "samples" / "grid.png")

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ...config import TrainConfig
+from ...data.images import open_photo
 from ...errors import MaquetteError
 from ...run import Event, Listener, RunFolder, write_text
 
@@ -96,10 +97,8 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
 
 def _pixels(path: str) -> Any:
     import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(open_photo(path))
 
 
 TRACKERS: dict[str, Callable[[TrainConfig, RunFolder], Any]] = {"tensorboard": _tensorboard, "wandb": _wandb}
