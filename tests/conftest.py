@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processors
 import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
@@ -16,6 +17,20 @@ from PIL import Image
 # No test may fail because the machine was busy, nor by luck.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+@pytest.fixture(params=[True, False], ids=["bf16", "no bf16"])
+def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Once as on a processor with instructions for bf16 and fp16, once as on one without, wherever the tests run."""
+    processors.pretend(monkeypatch, request.param)
+    return bool(request.param)
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with instructions for bf16 and fp16, wherever the test runs."""
+    processors.pretend(monkeypatch, True)
+
 
 MakeImage = Callable[..., Image.Image]
 

@@ -212,7 +212,7 @@ class TrainConfig(StageConfig):
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the base; what learns stays fp32. auto: bf16 on CUDA and on CPUs that are fast with it.
-    fp16 (with a scaled loss) is for older GPUs."""
+    fp16 (with a scaled loss) is for older GPUs. CPUs without instructions for a type compute in fp32 instead."""
     save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Precision of the saved files."""
     deterministic: bool = False

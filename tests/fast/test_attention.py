@@ -33,14 +33,14 @@ def outputs(model: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, t
     return y.float(), x.grad.float()
 
 
-def test_every_layer_is_replaced_and_float32_is_the_same() -> None:
+def test_every_layer_is_replaced_and_float32_is_the_same(with_bf16: None) -> None:
     plain, fast = unet(), unet()
     assert attention.install(fast) == 8
     for expected, found in zip(outputs(plain, torch.float32), outputs(fast, torch.float32), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_bf16_is_as_near_to_float32_as_the_fused_kernel() -> None:
+def test_bf16_is_as_near_to_float32_as_the_fused_kernel(with_bf16: None) -> None:
     """Both differ from float32 by bf16 rounding; the plain one may be at most half as much again away."""
     exact = outputs(unet(), torch.float32)
     fused = outputs(unet(), torch.bfloat16)

@@ -58,7 +58,7 @@ def test_numbers_are_those_of_the_plain_layer(name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_bf16_rounds_once(name: str) -> None:
+def test_bf16_rounds_once(name: str, with_bf16: None) -> None:
     """As far from the exact result as the plain layer in bf16 is."""
     plain, fast = made(name, torch.bfloat16)
     x = input_of(plain).bfloat16()
@@ -108,7 +108,7 @@ def test_plain_weights_go_with_the_first_use_unless_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("odd_first", [False, True])
-def test_the_first_enlargement_decides_how_all_are_computed(odd_first: bool) -> None:
+def test_the_first_enlargement_decides_how_all_are_computed(odd_first: bool, with_bf16: None) -> None:
     plain, fast = made("enlarged", torch.bfloat16)
     assert type(fast) is packed.PackedUpsample2D
     x = input_of(plain).bfloat16()
@@ -117,7 +117,7 @@ def test_the_first_enlargement_decides_how_all_are_computed(odd_first: bool) -> 
     assert (fast.kernels is None) == odd_first and (fast.conv.layouts.there is None) != odd_first
 
 
-def test_memory_of_an_enlargement_is_told_before_and_after() -> None:
+def test_memory_of_an_enlargement_is_told_before_and_after(with_bf16: None) -> None:
     plain, fast = made("enlarged", torch.bfloat16)
     weight = 80 * 96 * 9 * 2
     assert packed.size(fast) == 2 * weight

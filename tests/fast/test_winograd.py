@@ -49,7 +49,7 @@ def test_where_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_convolutions_use_it_in_float32_with_one_layout(dtype: torch.dtype) -> None:
+def test_packed_convolutions_use_it_in_float32_with_one_layout(dtype: torch.dtype, with_bf16: None) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(96, 80, 3, padding=1)).requires_grad_(False).to(dtype)
     fast = copy.deepcopy(plain)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import processor
+
 LARGEST_TABLE = 1024 * 1024  # tokens x tokens of one head that are made whole
 BLOCK = 2 * 1024 * 1024  # entries of a block
 LARGEST_KEPT = 1 << 28  # bytes of one layer's tables; 8 heads of 4096 x 4096 in bf16, one picture of 512 x 512 pixels
@@ -96,7 +98,11 @@ def _table(q: Tensor, k: Tensor) -> Tensor:
 
 
 def install(unet: nn.Module) -> int:
-    """Use PlainAttention in every attention layer it can stand for; returns how many. Other layers are left alone."""
+    """Use PlainAttention in every attention layer it can stand for; returns how many. Other layers are left alone, and
+    all of them on processors that do not multiply bf16, where the fused kernel is quicker.
+    """
+    if not processor.multiplies(torch.bfloat16):
+        return 0
     found = 0
     for module in unet.modules():
         if not hasattr(module, "to_q") or not hasattr(module, "set_processor"):

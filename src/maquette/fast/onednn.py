@@ -1,4 +1,7 @@
-"""PyTorch's operators for weights that oneDNN has laid out once, which its own compiler uses for inference."""
+"""PyTorch's operators for weights that oneDNN has laid out once, which its own compiler uses for inference.
+
+Only for types that `processor.packs`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NAMES = (
-    "_reorder_convolution_weight",
-    "_convolution_pointwise",
-    "_reorder_convolution_transpose_weight",
-    "_convolution_transpose_pointwise",
-    "_reorder_linear_weight",
-    "_linear_pointwise",
-)
 Sides = Sequence[int]
-
-
-def available() -> bool:
-    """Whether this build of PyTorch has oneDNN and the operators."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in NAMES)
 
 
 def lay_out(weight: Tensor, padding: Sides, shape: Sides, stride: Sides = (1, 1)) -> Tensor:

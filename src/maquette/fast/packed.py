@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import onednn, upsampled, winograd
+from . import onednn, processor, upsampled, winograd
 
 SMALLEST = 1 << 16  # weights below which laying out costs nothing worth saving
 
@@ -189,12 +189,11 @@ def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
 
 def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
     """Pack every frozen layer on the CPU that can be; returns how many. The layers stay the same objects.
+    On processors without instructions for their type they compute as they did before.
 
     From its first use on, the plain weight of a layer is gone unless it is in `readable`: the network is then good
     for passes forward and backward only, not for reading or changing weights.
     """
-    if not onednn.available():
-        return 0
     found = 0
     for module in network.modules():
         packed = _packed_kind(module)
@@ -224,7 +223,7 @@ def _packed_kind(module: nn.Module) -> type[nn.Module] | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
         return None
-    if weight.dtype not in (torch.float32, torch.bfloat16) or weight.numel() < SMALLEST:
+    if weight.numel() < SMALLEST or not processor.packs(weight.dtype):
         return None
     if type(module) is nn.Linear:
         return PackedLinear

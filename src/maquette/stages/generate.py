@@ -17,6 +17,7 @@ from .. import families
 from ..config import Count, Fraction, StageConfig
 from ..errors import MaquetteError
 from ..families.base import BaseModel
+from ..fast import processor
 from ..formats import adapters, safetensors
 from ..formats.png import format_infotext, write_png
 from ..prompts import parse_networks
@@ -118,8 +119,9 @@ def run(config: GenerateConfig, on_event: Listener = ignore, base: BaseModel | N
     loras = [(adapters.load(files[tag.name]), tag.te, tag.unet) for tag in tags]
     result = GenerateResult([], [], [], 0.0)
     if base is None:
-        base = families.load(config.base, *_place(config), vae=config.vae)
-        for notice in base.notices:
+        dtype, device = _place(config)
+        base = families.load(config.base, dtype, device, vae=config.vae)
+        for notice in [*processor.notices(config.dtype, dtype), *base.notices]:
             result.warnings.append(notice)
             on_event(Event("warning", {"message": notice}))
     with ExitStack() as stack:
@@ -259,7 +261,8 @@ def _place(config: GenerateConfig) -> tuple[torch.dtype, str]:
     if on_cuda and not torch.cuda.is_available():
         raise MaquetteError("This machine has no CUDA device that PyTorch can use; leave out the device or give cpu.")
     name = config.dtype if config.dtype != "auto" else ("fp16" if on_cuda else "fp32")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name], device
+    asked = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return processor.computing(asked, torch.device(device)), device
 
 
 def _next_number(folder: Path) -> int:

@@ -14,8 +14,9 @@ from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
 from ..families.folders import read_json
+from ..fast import processor
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
-from .training import memory, state
+from .training import defaults, memory, state
 from .training.determinism import computer, differences, same_bits, threads_of
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, prepare
@@ -47,6 +48,8 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
             write_json(folder.computer, computer(job.base.device, crew.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
+        for message in _other_type(config, job):
+            on_event(Event("warning", {"message": message}))
         return Training(folder, job, on_event, cancel or Cancel(), crew).go(0)
 
 
@@ -80,9 +83,15 @@ def resume(
             if changed != config:
                 write_text(folder.config, job.config.to_toml())
             on_event = held.enter_context(following(job.config, folder, on_event))
-        for message in _unlike(config, job, start, differences(began, computer(job.base.device, crew.size))):
+        unlike = _unlike(config, job, start, differences(began, computer(job.base.device, crew.size)))
+        for message in [*_other_type(config, job), *unlike]:
             on_event(Event("warning", {"message": message}))
         return Training(folder, job, on_event, cancel or Cancel(), crew).go(start)
+
+
+def _other_type(config: TrainConfig, job: Job) -> list[str]:
+    """A sentence where the processor does not compute in the type that was asked for."""
+    return processor.notices(config.dtype, defaults.DTYPES[job.config.dtype])
 
 
 def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iterator[str]:

@@ -52,7 +52,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("method", ["lora", "dreambooth"])
-def test_float16_learns_what_float32_does(method: str, tmp_path: Path) -> None:
+def test_float16_learns_what_float32_does(method: str, tmp_path: Path, with_bf16: None) -> None:
     photos = make_photos(tmp_path / "photos")
     learned = {}
     for dtype in ("fp32", "fp16"):
@@ -68,7 +68,9 @@ def test_float16_learns_what_float32_does(method: str, tmp_path: Path) -> None:
     assert (exact - rounded).norm() < 0.02 * exact.norm()
 
 
-def test_an_overflow_lowers_the_scale_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_lowers_the_scale_and_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_bf16: None
+) -> None:
     monkeypatch.setattr(scaling, "START", 2.0**40)  # the first steps' gradients are infinite
     warnings: list[Event] = []
     values = {**VALUES, "photos": make_photos(tmp_path / "photos"), "out": tmp_path / "disc", "dtype": "fp16"}

@@ -12,6 +12,7 @@ from ...data.captions import class_of
 from ...data.dataset import Dataset
 from ...errors import MaquetteError
 from ...families.base import BaseModel, FamilySpec
+from ...fast import processor
 from ...methods import METHODS
 
 
@@ -61,13 +62,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device, method: str) -> torch.dtype:
-    """ "auto" is bf16 on CUDA and on CPUs with instructions for it, where it is several times faster; else fp32."""
+    """ "auto" is bf16 on CUDA and on CPUs with instructions for it, where it is several times faster; else fp32.
+
+    A type that a CPU has no instructions for is computed in fp32 too.
+    """
     if name != "auto":
-        return DTYPES[name]
+        return processor.computing(DTYPES[name], device)
     if device.type == "cuda":
         return torch.bfloat16
     frozen = METHODS[method].product != "model"  # learning weights would be cast anew at every step
-    return torch.bfloat16 if frozen and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if frozen and processor.prefers_bf16() else torch.float32
 
 
 def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch.dtype) -> TrainConfig:
