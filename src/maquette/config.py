@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,25 @@ from .errors import MaquetteError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+# Further arguments of each optimizer, as its library names them, with what maquette gives them (None: the library's).
+OPTIMIZER_ARGS: dict[str, dict[str, Any]] = {
+    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8},
+    "adamw8bit": {"betas": (0.9, 0.999), "eps": 1e-8},
+    "sgd": {"momentum": 0.9, "nesterov": True, "dampening": 0.0},
+    "adafactor": {
+        "scale_parameter": False, "relative_step": False, "warmup_init": False, "eps": (1e-30, 1e-3),
+        "clip_threshold": 1.0, "decay_rate": -0.8, "beta1": None,
+    },
+    "lion": {"betas": (0.9, 0.99)},
+    "prodigy": {
+        "betas": (0.9, 0.999), "beta3": None, "eps": 1e-8, "d0": 1e-6, "d_coef": 1.0, "growth_rate": math.inf,
+        "use_bias_correction": True, "safeguard_warmup": True,
+    },
+    "schedule-free-adamw": {
+        "betas": (0.9, 0.999), "eps": 1e-8, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0,
+    },
+}  # fmt: skip
 
 
 class StageConfig(BaseModel):
@@ -136,16 +156,29 @@ class TrainConfig(StageConfig):
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
     optimizer: Literal["adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
-    """adamw, adamw8bit (its moments take a quarter), sgd, adafactor, lion, prodigy (set learning_rate to 1) or
-    schedule-free-adamw."""
+    """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (set
+    learning_rate to 1) or schedule-free-adamw (takes neither scheduler nor warm-up)."""
+    optimizer_args: dict[str, bool | float | list[float]] = {}
+    """Further arguments of the optimizer, as its library names them: {betas = [0.9, 0.99], eps = 1e-7}."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Pull of the weights toward zero."""
-    scheduler: Literal["constant", "linear", "cosine", "restarts"] = "cosine"
-    """How the learning rate falls: constant, linear, cosine to zero, or cosine with restarts."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate rises from zero."""
+    scheduler: Literal["constant", "linear", "cosine", "restarts", "polynomial", "inverse-sqrt", "stable-decay"] = (
+        "cosine"
+    )
+    """How the learning rate falls: constant, linear, cosine, cosine with restarts, polynomial, inverse-sqrt (as one
+    over the root of the step) or stable-decay (constant, and a cosine over the last decay_steps)."""
+    warmup_steps: int | float = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from zero; below 1: a share of all steps."""
+    decay_steps: int | float = Field(default=0, ge=0)
+    """Last steps over which the scheduler "stable-decay" falls; below 1: a share of all steps."""
     scheduler_cycles: Count = 3
     """Number of cosines of the scheduler "restarts"."""
+    scheduler_power: Positive = 1.0
+    """Power of the scheduler "polynomial"; 1 is a straight line, 2 falls faster at first."""
+    scheduler_timescale: Count | None = None
+    """Steps after which "inverse-sqrt" begins to fall; otherwise the warm-up's, without one 10,000."""
+    scheduler_min_ratio: Fraction = 0.0
+    """Share of the learning rate at which the schedulers "cosine" and "stable-decay" end."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Longer gradients are shortened to this; 0 is off."""
     ema_decay: Fraction = 0.0
@@ -175,18 +208,25 @@ class TrainConfig(StageConfig):
     """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off. Otherwise 5, for textual-inversion 0."""
     debiased: bool = False
     """Weigh timesteps by the debiased estimation loss."""
+    scale_v_pred_loss_like_noise_pred: bool = False
+    """For bases that predict v: weigh timesteps as a base that predicts noise does."""
+    v_pred_like_loss: float = Field(default=0.0, ge=0)
+    """For bases that predict noise: add the loss, weighed as one that predicts v does, this many times; 0 is off."""
     noise_offset: float = Field(default=0.0, ge=0)
     """Constant added to each channel's noise, so that very dark and bright pictures can be learned; 0.05 is usual."""
     noise_offset_random: bool = False
     """Draw the strength of the noise offset between 0 and noise_offset."""
     noise_offset_adaptive: float = 0.0
     """Add this times the size of each channel's mean to the noise offset's strength."""
-    pyramid_noise_levels: int = Field(default=0, ge=0, le=10)
-    """Add noise of so many coarser grids; 0 is off."""
+    pyramid_noise_levels: int = Field(default=0, ge=0, le=100)
+    """Add noise of so many grids, the first as fine as the photo and each coarser than the last (6 to 10 are usual);
+    0 is off."""
     pyramid_noise_discount: Fraction = 0.3
-    """How much weaker each coarser level is."""
+    """How much weaker each level is than the one before."""
     input_perturbation: float = Field(default=0.0, ge=0)
     """Extra noise on the input only (0.1 is usual); 0 is off."""
+    input_perturbation_random: bool = False
+    """Draw the strength of that noise between 0 and input_perturbation."""
     zero_terminal_snr: bool = False
     """Correct the schedule to end in pure noise; only for bases trained so."""
     loss: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
@@ -227,7 +267,8 @@ class TrainConfig(StageConfig):
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     clip_skip: Count = 1
-    """Which text encoder layer is used, counted from the end: 2 for bases trained so."""
+    """Which text encoder layer is used, counted from the end: 2 for bases trained so. SDXL uses the layer before the
+    last whatever this says."""
 
     save_every_steps: Count | None = None
     """Steps between checkpoints; otherwise a quarter of the run."""
@@ -264,10 +305,30 @@ class TrainConfig(StageConfig):
             raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
         if self.method == "textual-inversion" and (self.reg is not None or self.prior_preservation):
             raise ValueError("a word changes nothing but its own pictures: leave out reg and prior_preservation")
+        for key in ("warmup_steps", "decay_steps"):
+            if (value := getattr(self, key)) >= 1 and value != int(value):
+                raise ValueError(f"{key} = {value:g} is neither a whole number nor a share below 1")
+        if self.scale_v_pred_loss_like_noise_pred and self.v_pred_like_loss:
+            raise ValueError("a base predicts noise or v: give scale_v_pred_loss_like_noise_pred or v_pred_like_loss")
+        self._refuse_unknown_arguments()
         self._refuse_without_effect()
         if self.prior_prompts and not self.prior_preservation:
             raise ValueError("prior_prompts need prior_preservation = true")
         return self
+
+    def _refuse_unknown_arguments(self) -> None:
+        """What the optimizer's library would refuse only when the photos are encoded, or take in another sense."""
+        known = OPTIMIZER_ARGS[self.optimizer]
+        for key, value in self.optimizer_args.items():
+            if key == "weight_decay":
+                raise ValueError("weight_decay has a key of its own: take it out of optimizer_args")
+            if key not in known:
+                raise ValueError(f"{self.optimizer} has no argument {key!r}; it knows {', '.join(known)}")
+            kind = _kind(list(usual) if isinstance(usual := known[key], tuple) else usual)
+            if _kind(value) != kind:
+                raise ValueError(f"the argument {key} of {self.optimizer} is {kind}")
+        if self.optimizer_args.get("warmup_init") and not self.optimizer_args.get("relative_step"):
+            raise ValueError("the argument warmup_init of adafactor needs relative_step = true")
 
     def _refuse_without_effect(self) -> None:
         """Options that the method has no use for would be silently without effect."""
@@ -281,6 +342,13 @@ class TrainConfig(StageConfig):
         for key in useless.get(self.method, ()):
             if getattr(self, key):
                 raise ValueError(f"{key} has no effect on the method {self.method}: leave it out")
+
+
+def _kind(value: Any) -> str:
+    """What an optimizer's argument is; None stands for a number that the library chooses."""
+    if isinstance(value, list):
+        return {2: "two numbers"}.get(len(value), f"{len(value)} numbers")
+    return "true or false" if isinstance(value, bool) else "a number"
 
 
 def toml_text(values: dict[str, Any]) -> str:

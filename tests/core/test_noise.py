@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -66,7 +67,7 @@ def test_min_snr_weights_by_hand() -> None:
     eps = schedule([0.9, 0.5, 0.0]).loss_weight(t, 5.0)
     assert eps.tolist() == pytest.approx([5 / 9, 1.0, 1.0], rel=1e-5)
     v = schedule([0.9, 0.5, 0.0], "v_prediction").loss_weight(t, 5.0)
-    assert v.tolist() == pytest.approx([5 / 10, 1 / 2, 0.0], rel=1e-5)
+    assert v.tolist() == pytest.approx([5 / 10, 1 / 2, 1 / 2], rel=1e-5)  # no signal counts as the least there is
     assert schedule([0.9]).loss_weight(torch.tensor([0])).tolist() == [1.0]
 
 
@@ -75,6 +76,33 @@ def test_debiased_weights_by_hand() -> None:
     assert schedule([0.9, 0.5]).loss_weight(t, debiased=True).tolist() == pytest.approx([1 / 3, 1.0], rel=1e-5)
     v = schedule([0.9, 0.5], "v_prediction").loss_weight(t, debiased=True)
     assert v.tolist() == pytest.approx([0.1, 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_weights_at_zero_terminal_snr_are_those_of_the_schedule_as_it_was(prediction_type: str) -> None:
+    """As sd-scripts, which takes the SNR before it corrects the schedule. Stable Diffusion's last abar is 0.00466."""
+    config = SD | {"prediction_type": prediction_type}
+    fixed, plain = NoiseSchedule.from_config(config, zero_terminal_snr=True), NoiseSchedule.from_config(config)
+    t = torch.arange(1000)
+    for values in ({"min_snr_gamma": 5.0}, {"debiased": True}, {"scale_v": True}, {"v_like": 0.5}):
+        assert torch.equal(fixed.loss_weight(t, **values), plain.loss_weight(t, **values))
+    snr = 0.0046601 / (1 - 0.0046601)
+    last = {
+        "epsilon": (1.0, snr**-0.5),
+        "v_prediction": (snr / (snr + 1), 1 / (snr + 1)),
+    }[prediction_type]
+    t = torch.tensor([999])
+    assert fixed.loss_weight(t, 5.0).item() == pytest.approx(last[0], rel=1e-3)
+    assert fixed.loss_weight(t, debiased=True).item() == pytest.approx(last[1], rel=1e-3)
+    assert fixed.to("cpu").loss_weight(t, 5.0).item() == pytest.approx(last[0], rel=1e-3)
+
+
+def test_debiased_weights_are_capped_at_both_ends() -> None:
+    """At an SNR of 1000 (the clean end), and where a table ends in no signal at the least SNR that it has."""
+    eps = schedule([1 - 1e-7, 0.5, 0.2, 0.0]).loss_weight(torch.arange(4), debiased=True)
+    assert eps.tolist() == pytest.approx([1000**-0.5, 1.0, 2.0, 2.0], rel=1e-4)
+    v = schedule([1 - 1e-7, 0.5, 0.2, 0.0], "v_prediction").loss_weight(torch.arange(4), debiased=True)
+    assert v.tolist() == pytest.approx([1 / 1001, 0.5, 0.8, 0.8], rel=1e-4)
 
 
 def test_offset_noise_is_one_constant_per_sample_and_channel() -> None:
@@ -93,6 +121,52 @@ def test_pyramid_noise_has_unit_deviation_and_long_waves() -> None:
         return (x[..., :-1] * x[..., 1:]).mean().item()
 
     assert abs(neighbours(fine)) < 0.05 < 0.2 < neighbours(made)
+
+
+RADII = [0, 0.5, 1.5, 3, 6, 11, 30]
+
+
+def power_by_radius(levels: int, discount: float, side: int = 32, draws: int = 1500) -> list[float]:
+    """Mean power of pyramid noise at spatial frequencies of each ring."""
+    random, power = torch.Generator().manual_seed(0), torch.zeros(side, side)
+    for _ in range(draws):
+        made = N.pyramid_noise(torch.randn(1, 4, side, side, generator=random), levels, discount, random)
+        power += torch.fft.fft2(made, norm="ortho").abs().square().mean((0, 1)) / draws
+    return rings(power)
+
+
+def rings(power: torch.Tensor) -> list[float]:
+    f = torch.fft.fftfreq(len(power)) * len(power)
+    radius = (f[:, None] ** 2 + f[None] ** 2).sqrt()
+    return [power[(radius >= a) & (radius < b)].mean().item() for a, b in itertools.pairwise(RADII)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "discount", "expected"),
+    [  # measured with sd-scripts 0.10.1: pyramid_noise_like over 2500 draws
+        (1, 0.3, [1.0142, 0.9977, 0.9886, 0.999, 1.0012, 0.9999]),
+        (2, 0.3, [1.4615, 1.3841, 1.2879, 1.1019, 0.9887, 0.9791]),
+        (8, 0.4, [5.1175, 2.1464, 1.5731, 1.17, 0.9742, 0.9556]),
+        (6, 0.8, [114.1601, 9.6334, 3.3452, 1.4599, 0.7939, 0.7331]),
+    ],
+)
+def test_pyramid_noise_has_the_spectrum_of_sd_scripts(levels: int, discount: float, expected: list[float]) -> None:
+    assert power_by_radius(levels, discount) == pytest.approx(expected, rel=0.08)
+
+
+def test_two_levels_have_the_spectrum_that_follows_from_bilinear_enlargement() -> None:
+    """Fine noise twice, and d times noise of h cells a side, h = int(32 / r), r even in [2, 4): h is 16 for r = 2 only,
+    k in 8 ... 15 with the chance that 32 / (k + 1) < r <= 32 / k.
+    """
+    side, discount = 32, 0.5
+    power = torch.full((side, side), 2.0)
+    for h in range(8, 16):
+        chance = (min(4.0, side / h) - side / (h + 1)) / 2
+        grow = torch.nn.functional.interpolate(torch.eye(h)[:, None], side, mode="linear", align_corners=False)[:, 0]
+        line = torch.fft.fft(grow, norm="ortho").abs().square().sum(0)  # power of a line of enlarged white noise
+        power += chance * discount**2 * line[:, None] * line[None]
+    power /= power.mean()
+    assert power_by_radius(2, discount) == pytest.approx(rings(power), rel=0.05)
 
 
 def test_timesteps_stay_in_range_and_repeat_with_the_seed() -> None:

@@ -27,6 +27,7 @@ class NoiseSchedule:
 
     alphas_cumprod: Tensor  # (T,) float32, computed in float64
     prediction_type: PredictionType
+    weighing: Tensor | None = None  # (T,) the same before it was made to end in pure noise; its SNR weighs the loss
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], zero_terminal_snr: bool | None = None) -> NoiseSchedule:
@@ -37,7 +38,7 @@ class NoiseSchedule:
         alphas_cumprod = torch.cumprod(1.0 - _betas(config), dim=0)
         rescale = config.get("rescale_betas_zero_snr", False) if zero_terminal_snr is None else zero_terminal_snr
         if rescale:
-            alphas_cumprod = _zero_terminal(alphas_cumprod)
+            return cls(_zero_terminal(alphas_cumprod).float(), prediction_type, alphas_cumprod.float())
         return cls(alphas_cumprod.float(), prediction_type)
 
     def __len__(self) -> int:
@@ -45,7 +46,8 @@ class NoiseSchedule:
 
     def to(self, device: torch.device | str) -> NoiseSchedule:
         """The same schedule with its table on `device`, so that a step needs no copy between host and device."""
-        return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type)
+        weighing = None if self.weighing is None else self.weighing.to(device)
+        return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type, weighing)
 
     def _roots(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar_t), sqrt(1 - abar_t), shaped (B, 1, 1, 1)."""
@@ -83,24 +85,36 @@ class NoiseSchedule:
         abar = self.alphas_cumprod[t]
         return abar / (1.0 - abar)
 
-    def loss_weight(self, t: Tensor, min_snr_gamma: float | None = None, debiased: bool = False) -> Tensor:
-        """Weight of each sample's loss, (B,).
+    def loss_weight(
+        self,
+        t: Tensor,
+        min_snr_gamma: float | None = None,
+        debiased: bool = False,
+        scale_v: bool = False,
+        v_like: float = 0.0,
+    ) -> Tensor:
+        """Weight of each sample's loss, (B,): the product of what is asked for, 1 where nothing is.
 
         min-SNR: min(snr, g) / snr for epsilon, min(snr, g) / (snr + 1) for v. Debiased estimation (arXiv 2310.08442):
-        1 / sqrt(min(snr, 1000)) for epsilon, 1 / (snr + 1) for v. Both given: their product. Neither: 1.
+        1 / sqrt(s) for epsilon, 1 / (s + 1) for v, with s = min(snr, 1000). scale_v: s / (s + 1), the error of v
+        counted as that of the noise. v_like: 1 + v_like (s + 1) / s, the error of the noise counted as that of v too.
+        As in sd-scripts the SNR is that of the schedule before it was made to end in pure noise: at an SNR of 0 these
+        weights would be 0 or infinite.
         """
-        snr = self.snr(t)
+        abar = self.alphas_cumprod if self.weighing is None else self.weighing
+        snr = abar / (1.0 - abar)
+        snr = snr.clamp(min=snr.masked_fill(snr == 0, torch.inf).min())[t]  # a table may be given that ends in 0
+        s = snr.clamp(max=1000.0)
+        v = self.prediction_type == "v_prediction"
         weight = torch.ones_like(snr)
         if min_snr_gamma is not None:
-            if self.prediction_type == "epsilon":
-                weight = (min_snr_gamma / snr).clamp(max=1.0)  # also right at snr = 0, where min(snr, g) / snr is 0/0
-            else:
-                weight = snr.clamp(max=min_snr_gamma) / (snr + 1.0)
+            weight = snr.clamp(max=min_snr_gamma) / (snr + 1.0 if v else snr)
+        if scale_v:
+            weight = weight * s / (s + 1.0)
+        if v_like:
+            weight = weight * (1.0 + v_like * (s + 1.0) / s)
         if debiased:
-            if self.prediction_type == "epsilon":
-                weight = weight / snr.clamp(min=1e-8, max=1000.0).sqrt()
-            else:
-                weight = weight / (snr + 1.0)
+            weight = weight / (s + 1.0 if v else s.sqrt())
         return weight
 
 
@@ -166,20 +180,20 @@ def offset_noise(
 
 
 def pyramid_noise(noise: Tensor, levels: int, discount: float, generator: torch.Generator) -> Tensor:
-    """Add noise of coarser and coarser grids, each `discount` times weaker, and rescale to unit deviation.
+    """Add noise of `levels` grids, coarser and coarser and `discount` times weaker, and rescale to unit deviation.
 
-    Each level is 2 to 4 times coarser than the one before, and is enlarged bilinearly to (h, w).
+    As sd-scripts' multires_noise: level i (from 0) is r^i times coarser with an r in [2, 4) drawn for each level,
+    weighs discount^i and is enlarged bilinearly to (h, w). So level 0 is white at full weight, and alone stays white.
     """
     batch, channels, height, width = noise.shape
-    h, w = float(height), float(width)
     total = noise
-    for level in range(1, levels + 1):
-        ratio = 2.0 + 2.0 * torch.rand(1, generator=generator).item()
-        h, w = max(1.0, h / ratio), max(1.0, w / ratio)
-        coarse = upload(torch.randn(batch, channels, int(h), int(w), generator=generator), noise)
+    for level in range(levels):
+        coarser = (2.0 + 2.0 * torch.rand(1, generator=generator).item()) ** level
+        h, w = max(1, int(height / coarser)), max(1, int(width / coarser))
+        coarse = upload(torch.randn(batch, channels, h, w, generator=generator), noise)
         coarse = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         total = total + coarse * discount**level
-        if h == 1.0 or w == 1.0:
+        if h == 1 or w == 1:
             break
     return total / total.std()
 

@@ -22,6 +22,16 @@ class FamilySpec:
     native_size: int  # pixels of a side
     latent_factor: int  # pixels per latent cell: 8, pocket 4
     te_prefixes: tuple[str, ...]  # Kohya prefixes of the text encoders: ("lora_te",) or ("lora_te1", "lora_te2")
+    clip_skip: bool = True  # whether another layer of the text encoder than the usual one can be asked for
+
+    def skips(self, clip_skip: int) -> str | None:
+        """The sentence for the user when `clip_skip` asks for a layer that this family never uses."""
+        if self.clip_skip or clip_skip == 1:
+            return None
+        return (
+            f"clip_skip = {clip_skip} has no effect on SDXL: it always uses the text encoders' layer before the last, "
+            "which other programs and model cards call clip skip 2."
+        )
 
 
 @dataclass

@@ -118,12 +118,14 @@ def run(config: GenerateConfig, on_event: Listener = ignore, base: BaseModel | N
     files = find_loras([tag.name for tag in tags], config.lora_dir)
     loras = [(adapters.load(files[tag.name]), tag.te, tag.unet) for tag in tags]
     result = GenerateResult([], [], [], 0.0)
+    notices: list[str] = []
     if base is None:
         dtype, device = _place(config)
         base = families.load(config.base, dtype, device, vae=config.vae)
-        for notice in [*processor.notices(config.dtype, dtype), *base.notices]:
-            result.warnings.append(notice)
-            on_event(Event("warning", {"message": notice}))
+        notices += [*processor.notices(config.dtype, dtype), *base.notices]
+    for notice in [*notices, *filter(None, [base.spec.skips(config.clip_skip)])]:
+        result.warnings.append(notice)
+        on_event(Event("warning", {"message": notice}))
     with ExitStack() as stack:
         for application in stack.enter_context(apply_loras(base, loras)):
             if warning := application.warning:

@@ -40,6 +40,13 @@ SAME = {
     "pyramid_noise_levels": "multires_noise_iterations",
     "pyramid_noise_discount": "multires_noise_discount",
     "input_perturbation": "ip_noise_gamma",
+    "input_perturbation_random": "ip_noise_gamma_random_strength",
+    "scale_v_pred_loss_like_noise_pred": "scale_v_pred_loss_like_noise_pred",
+    "v_pred_like_loss": "v_pred_like_loss",
+    "scheduler_power": "lr_scheduler_power",
+    "scheduler_timescale": "lr_scheduler_timescale",
+    "scheduler_min_ratio": "lr_scheduler_min_lr_ratio",
+    "decay_steps": "lr_decay_steps",
     "zero_terminal_snr": "zero_terminal_snr",
     "loss": "loss_type",
     "huber_delta": "huber_c",
@@ -70,14 +77,22 @@ WORDS = {  # values of another name
     ),
     "scheduler": (
         "lr_scheduler",
-        {"constant": "constant", "linear": "linear", "cosine": "cosine", "restarts": "cosine_with_restarts"},
+        {
+            "constant": "constant",
+            "linear": "linear",
+            "cosine": "cosine",
+            "restarts": "cosine_with_restarts",
+            "polynomial": "polynomial",
+            "inverse-sqrt": "inverse_sqrt",
+            "stable-decay": "warmup_stable_decay",
+        },
     ),
     "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}),
     "save_dtype": ("save_precision", {"fp16": "fp16", "bf16": "bf16", "fp32": "float"}),
 }
 # Settings of optimizers: what ours is in theirs, and theirs where it is not given.
 OPTIMIZER_ARGS: dict[str, dict[str, tuple[str, str]]] = {
-    "adafactor": {"relative_step": ("False", "True"), "scale_parameter": ("True", "True")},
+    "adafactor": {"relative_step": ("False", "True"), "scale_parameter": ("False", "True")},
     "prodigy": {"safeguard_warmup": ("True", "False"), "use_bias_correction": ("True", "False")},
 }
 WEIGHT_DECAY = {"adamw": 0.01, "adamw8bit": 0.01}  # of the others 0, where it is not given

@@ -21,6 +21,7 @@ from .training.determinism import computer, differences, same_bits, threads_of
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, prepare
 from .training.loop import Cancel, Training, TrainResult
+from .training.notices import notices
 from .training.room import intact
 from .training.trackers import following
 
@@ -48,7 +49,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
             write_json(folder.computer, computer(job.base.device, crew.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
-        for message in _other_type(config, job):
+        for message in [*_other_type(config, job), *notices(config, job.base)]:
             on_event(Event("warning", {"message": message}))
         return Training(folder, job, on_event, cancel or Cancel(), crew).go(0)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from maquette.config import TrainConfig
+from maquette.errors import MaquetteError
 from maquette.stages.training import learning
 
 
@@ -33,7 +34,64 @@ def test_rates_by_hand(scheduler: str, step: int, expected: float) -> None:
 
 def test_warm_up_rises_to_one_and_the_rest_follows() -> None:
     rates = [learning.rate_factor(config(scheduler="linear", warmup_steps=4), step, 12) for step in range(12)]
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0] and rates[8] == 0.5
+    assert rates[:5] == [0.0, 0.25, 0.5, 0.75, 1.0] and rates[8] == 0.5
+
+
+SCHEDULES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    ({"scheduler": "constant"}, "constant_with_warmup", {}),
+    ({"scheduler": "linear"}, "linear", {}),
+    ({"scheduler": "cosine"}, "cosine", {}),
+    ({"scheduler": "restarts", "scheduler_cycles": 3}, "cosine_with_restarts", {"num_cycles": 3}),
+    ({"scheduler": "polynomial", "scheduler_power": 2.0}, "polynomial", {"power": 2.0}),
+    ({"scheduler": "polynomial"}, "polynomial", {}),
+    ({"scheduler": "inverse-sqrt"}, "inverse_sqrt", {}),
+    ({"scheduler": "inverse-sqrt", "scheduler_timescale": 30}, "inverse_sqrt", {"timescale": 30}),
+    ({"scheduler": "cosine", "scheduler_min_ratio": 0.2}, "cosine_with_min_lr", {"min_lr_rate": 0.2}),
+    ({"scheduler": "stable-decay", "decay_steps": 10}, "warmup_stable_decay", {"num_decay_steps": 10}),
+    ({"scheduler": "stable-decay", "decay_steps": 0.25, "scheduler_min_ratio": 0.1}, "warmup_stable_decay",
+     {"num_decay_steps": 10, "min_lr_ratio": 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("warm_up", [0, 7])
+@pytest.mark.parametrize(("values", "name", "options"), SCHEDULES, ids=lambda v: str(v))
+def test_every_scheduler_is_the_one_that_sd_scripts_calls(
+    values: dict[str, Any], name: str, options: dict[str, Any], warm_up: int
+) -> None:
+    """transformers' own schedule, stepped over a whole run of 40 steps."""
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, SchedulerType
+
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    lengths = {"num_warmup_steps": warm_up, "num_training_steps": 40}
+    if name == "warmup_stable_decay":
+        lengths = {"num_warmup_steps": warm_up, "num_stable_steps": 40 - warm_up - options["num_decay_steps"]}
+    elif name in ("constant_with_warmup", "inverse_sqrt"):
+        lengths.pop("num_training_steps")
+    theirs = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)](optimizer, **lengths, **options)
+    expected = []
+    for _ in range(40):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    mine = [0.1 * learning.rate_factor(config(warmup_steps=warm_up, **values), step, 40) for step in range(40)]
+    assert mine == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "steps", "expected"),
+    [(0.1, 1000, 100), (0.05, 1234, 61), (0.25, 1600, 400), (0.033, 300, 9), (0, 100, 0), (1, 100, 1), (7.0, 100, 7)],
+)
+def test_a_warm_up_below_one_is_a_share_of_the_steps(value: float, steps: int, expected: int) -> None:
+    assert learning.steps_of(value, steps) == expected
+    rates = [
+        learning.rate_factor(config(scheduler="constant", warmup_steps=value), step, steps) for step in (0, expected)
+    ]
+    assert rates == [0.0 if expected else 1.0, 1.0]
+
+
+def test_a_warm_up_of_one_step_and_a_half_is_refused() -> None:
+    with pytest.raises(MaquetteError, match=r"warmup_steps = 1\.5 is neither a whole number nor a share below 1"):
+        config(warmup_steps=1.5)
 
 
 def test_groups_get_their_rates() -> None:

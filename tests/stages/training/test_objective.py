@@ -77,14 +77,37 @@ def test_min_snr_by_hand_for_noise_prediction() -> None:
     torch.testing.assert_close(losses, n.square().mean((1, 2, 3)) * weight)
 
 
-def test_zero_terminal_snr_weighs_by_the_corrected_schedule() -> None:
-    """The last step has no signal: v is -x0 there, its weight min(0, g) / (0 + 1) = 0, and what is seen pure noise."""
+def test_zero_terminal_snr_weighs_by_the_schedule_as_it_was() -> None:
+    """The last step has no signal: v is -x0 there, and what is seen pure noise. Its weight is snr / (snr + 1) = abar of
+    the schedule before it was corrected; of its own it would be 0.
+    """
     base = Base(1.0, "v_prediction")
     losses, t, n, _ = run(base, zero_terminal_snr=True, min_timestep=2, min_snr_gamma=5.0)
-    assert t.tolist() == [2, 2] and losses.tolist() == [0.0, 0.0]
+    plain = (n + X0).square().mean((1, 2, 3))
+    assert t.tolist() == [2, 2]
+    torch.testing.assert_close(losses, 0.162 * plain)
     torch.testing.assert_close(base.seen[0][0], n)
     losses, *_ = run(Base(1.0, "v_prediction"), zero_terminal_snr=True, min_timestep=2)
-    torch.testing.assert_close(losses, (n + X0).square().mean((1, 2, 3)))
+    torch.testing.assert_close(losses, plain)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "values", "weight"),
+    [
+        ("v_prediction", {"scale_v_pred_loss_like_noise_pred": True}, lambda snr: snr / (snr + 1)),
+        ("epsilon", {"scale_v_pred_loss_like_noise_pred": True}, lambda snr: 1.0),
+        ("epsilon", {"v_pred_like_loss": 0.3}, lambda snr: 1 + 0.3 * (snr + 1) / snr),
+        ("v_prediction", {"v_pred_like_loss": 0.3}, lambda snr: 1.0),
+        ("epsilon", {"v_pred_like_loss": 0.3, "debiased": True}, lambda snr: (1 + 0.3 * (snr + 1) / snr) / snr**0.5),
+        ("v_prediction", {"scale_v_pred_loss_like_noise_pred": True, "min_snr_gamma": 0.5, "debiased": True},
+         lambda snr: min(snr, 0.5) / (snr + 1) * snr / (snr + 1) / (snr + 1)),
+    ],
+)  # fmt: skip
+def test_kohyas_weights_by_hand(prediction: str, values: dict[str, Any], weight: Any) -> None:
+    plain, t, *_ = run(Base(0.5, prediction))
+    losses, *_ = run(Base(0.5, prediction), **values)
+    weights = [weight(ABAR[i] / (1 - ABAR[i])) for i in t.tolist()]
+    torch.testing.assert_close(losses, plain * torch.tensor(weights))
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("l1", lambda e: e.abs()), ("l2", lambda e: e.square())])
@@ -115,6 +138,14 @@ def test_input_perturbation_changes_what_is_seen_and_not_the_target() -> None:
     a, s = roots(t)
     torch.testing.assert_close(base.seen[0][0], a * X0 + s * (n + 0.1 * torch.randn(X0.shape, generator=random)))
     torch.testing.assert_close(losses, n.square().mean((1, 2, 3)))
+
+
+def test_input_perturbation_of_random_strength() -> None:
+    base = Base(0.0)
+    _, t, n, random = run(base, input_perturbation=0.1, input_perturbation_random=True)
+    a, s = roots(t)
+    strength = 0.1 * torch.rand(2, 1, 1, 1, generator=random)
+    torch.testing.assert_close(base.seen[0][0], a * X0 + s * (n + strength * torch.randn(X0.shape, generator=random)))
 
 
 def test_a_mask_counts_its_cells_alone() -> None:

@@ -192,9 +192,9 @@ def test_the_file_tells_of_repeats_tags_and_the_network(tmp_path: Path) -> None:
     assert result.file
     facts = {key: value for key, value in safetensors.read_metadata(result.file).items() if key.startswith("ss_")}
     one, five = {"n_repeats": 1, "img_count": 1}, {"n_repeats": 5, "img_count": 2}
-    assert json.loads(facts["ss_dataset_dirs"]) == {"zkw disc": one, "5_zkw disc": five}
+    assert json.loads(facts["ss_dataset_dirs"]) == {"1_zkw disc": one, "5_zkw disc": five}
     tags = {"yellow": 2, "zkw disc": 2}
-    assert json.loads(facts["ss_tag_frequency"]) == {"zkw disc": {t: 1 for t in tags}, "5_zkw disc": tags}
+    assert json.loads(facts["ss_tag_frequency"]) == {"1_zkw disc": {t: 1 for t in tags}, "5_zkw disc": tags}
     assert json.loads(facts["ss_reg_dataset_dirs"]) == {"class": {"n_repeats": 1, "img_count": 2}}
     assert (facts["ss_num_train_images"], facts["ss_num_reg_images"]) == ("11", "2")
     assert (facts["ss_total_batch_size"], facts["ss_batch_size_per_device"]) == ("4", "2")

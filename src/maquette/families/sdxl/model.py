@@ -11,6 +11,8 @@ from ...core.denoiser import Conditioning
 from ..sd.model import StableDiffusion
 from ..sd.text import encode_windows
 
+LAYER = 2  # of both text encoders, counted from the end
+
 
 class StableDiffusionXL(StableDiffusion):
     """UNet with size conditioning, VAE, CLIP-L and OpenCLIP bigG."""
@@ -34,10 +36,11 @@ class StableDiffusionXL(StableDiffusion):
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
         """Token windows for both encoders -> tokens (B, 77, D1 + D2) of the layer before the last, pooled (B, P).
 
-        SDXL was trained on the layer before the last, so clip_skip 1 means that layer, 2 the one before it.
+        SDXL was trained on that layer, which A1111 counts as clip skip 2; like A1111 and sd-scripts this one obeys no
+        other wish (`FamilySpec.skips` says so to the user).
         """
-        first, _ = encode_windows(self.text_encoders[0], ids[0], clip_skip + 1, final_norm=False)
-        second, pooled = encode_windows(self.text_encoders[1], ids[1], clip_skip + 1, final_norm=False)
+        first, _ = encode_windows(self.text_encoders[0], ids[0], LAYER, final_norm=False)
+        second, pooled = encode_windows(self.text_encoders[1], ids[1], LAYER, final_norm=False)
         return Conditioning(torch.cat([first, second], dim=-1), pooled)
 
     def _full_picture(self, x_t: Tensor) -> Tensor:

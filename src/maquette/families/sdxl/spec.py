@@ -11,4 +11,5 @@ SDXL = FamilySpec(
     native_size=1024,
     latent_factor=8,
     te_prefixes=("lora_te1", "lora_te2"),
+    clip_skip=False,
 )

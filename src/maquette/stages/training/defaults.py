@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from ...errors import MaquetteError
 from ...families.base import BaseModel, FamilySpec
 from ...fast import processor
 from ...methods import METHODS
+from .learning import schedules, steps_of
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "min_snr_gamma": min_snr_gamma(config),
             "steps": steps,
             "epochs": None,
+            **_schedule(config, steps),
             "alpha": float(config.rank if config.alpha is None else config.alpha),
             "save_every_steps": None if config.save_every_epochs else config.save_every_steps or math.ceil(steps / 4),
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
@@ -107,6 +110,13 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
         }
     )
+
+
+def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """Shares of the steps as numbers of steps; schedule-free optimizers take neither scheduler nor warm-up."""
+    if not schedules(config):
+        return {"scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
+    return {key: steps_of(getattr(config, key), steps) for key in ("warmup_steps", "decay_steps")}
 
 
 def min_snr_gamma(config: TrainConfig) -> float:

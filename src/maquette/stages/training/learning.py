@@ -1,102 +1,64 @@
-"""Optimizers by name, how the learning rate moves, and the average of the weights."""
+"""How the learning rate moves, what an optimizer's step is given, and the average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from ...config import TrainConfig
-from ...errors import MaquetteError
+from .optimizers import Lion as Lion
+from .optimizers import make_optimizer as make_optimizer
+
+POLYNOMIAL_END = 1e-7  # the learning rate at which "polynomial" ends, as transformers has it
+
+
+def schedules(config: TrainConfig) -> bool:
+    """Whether the learning rate moves at all: schedule-free optimizers take neither scheduler nor warm-up."""
+    return not config.optimizer.startswith("schedule-free")
+
+
+def steps_of(value: float, steps: int) -> int:
+    """A number of steps, or below 1 a share of all of them, rounded down."""
+    return int(value * steps) if value < 1 else int(value)
 
 
 def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with at a step (counted from 0)."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)  # in [0, 1)
+    """What the learning rates are multiplied with at a step (counted from 0).
+
+    All as the functions of the same names in transformers.optimization, which sd-scripts calls: a warm-up of W steps
+    begins at 0 and reaches 1 at step W.
+    """
+    if not schedules(config):
+        return 1.0
+    warm_up, least = steps_of(config.warmup_steps, steps), config.scheduler_min_ratio
+    if step < warm_up:
+        rising = step / warm_up
+        return least + (1.0 - least) * rising if config.scheduler == "stable-decay" else rising
+    done = (step - warm_up) / max(1, steps - warm_up)  # in [0, 1)
     if config.scheduler == "linear":
         return 1.0 - done
     if config.scheduler == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return least + (1.0 - least) * _cosine(done)
     if config.scheduler == "restarts":
-        return 0.5 * (1.0 + math.cos(math.pi * (done * config.scheduler_cycles % 1.0)))
+        return _cosine(done * config.scheduler_cycles % 1.0)
+    if config.scheduler == "polynomial":
+        end = POLYNOMIAL_END / (config.learning_rate or 1e-4)
+        return end + (1.0 - end) * (1.0 - done) ** config.scheduler_power
+    if config.scheduler == "inverse-sqrt":
+        scale = config.scheduler_timescale or warm_up or 10_000
+        return (1.0 + (step - warm_up) / scale) ** -0.5
+    if config.scheduler == "stable-decay":
+        falling = steps_of(config.decay_steps, steps)
+        return least + (1.0 - least) * _cosine(max(0.0, 1.0 - (steps - step) / max(1, falling)))
     return 1.0
 
 
-class Lion(torch.optim.Optimizer):
-    """Steps of equal size along the sign of an interpolated momentum (arXiv 2302.06675, algorithm 2)."""
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            lr, (beta1, beta2) = group["lr"], group["betas"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                p.mul_(1 - lr * group["weight_decay"])
-                p.add_(momentum.lerp(p.grad, 1 - beta1).sign_(), alpha=-lr)
-                momentum.lerp_(p.grad, 1 - beta2)
-
-
-def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimizer over the method's parameter groups, each with its learning rate as `base_lr`.
-
-    Raises MaquetteError when the optimizer's package is not installed.
-    """
-    rates = {"unet": config.learning_rate or 1e-4, "text_encoder": config.text_encoder_learning_rate or 5e-5}
-    rates["embedding"] = config.embedding_learning_rate or 2e-3
-    table: list[dict[str, Any]] = []
-    for name, parameters in groups.items():
-        rate = rates[name.removesuffix("_up")] * (config.lora_plus_ratio if name.endswith("_up") else 1.0)
-        table.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
-    decay = config.weight_decay
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(table, weight_decay=decay, fused=True)
-    if config.optimizer == "adamw8bit":
-        return _eight_bit(table, weight_decay=decay)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(table, momentum=0.9, weight_decay=decay)
-    if config.optimizer == "adafactor":
-        return torch.optim.Adafactor(table, weight_decay=decay)
-    if config.optimizer == "lion":
-        return Lion(table, weight_decay=decay)
-    if config.optimizer == "prodigy":
-        return _foreign("Prodigy", table, weight_decay=decay, safeguard_warmup=True, bias_correction=True)
-    return _foreign("ScheduleFreeAdamW", table, weight_decay=decay)
-
-
-def _eight_bit(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
-    try:
-        import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise MaquetteError("The optimizer adamw8bit needs its package: pip install 'maquette[eight-bit]'.") from error
-    made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(table, **options)
-    return made
-
-
-def _foreign(name: str, table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
-    try:
-        import pytorch_optimizer
-    except ImportError as error:
-        raise MaquetteError(
-            f"The optimizer {name} needs the package pytorch-optimizer: pip install pytorch-optimizer."
-        ) from error
-    made: torch.optim.Optimizer = getattr(pytorch_optimizer, name)(table, **options)
-    return made
+def _cosine(done: float) -> float:
+    """From 1 to 0 along half a wave."""
+    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -71,11 +71,6 @@ class Training:
         seen = int(self.steps * (self.config.batch_size or 1) * self.config.prior_share)
         for problem in examine_regularization(self.job.dataset, seen):
             self._warn(problem.message)
-        if self.config.zero_terminal_snr and self.job.objective.schedule.prediction_type == "epsilon":
-            message = (
-                "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
-            )
-            self._warn(message)
         if self.job.graphs is not None:
             self.job.graphs.on_warning = self._warn
         if self.crew.leads:

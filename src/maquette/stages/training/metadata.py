@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...config import TrainConfig
-from ...data.dataset import Dataset, Photo, bucket_counts
+from ...data.dataset import Dataset, Photo, Role, bucket_counts
 from ...families.base import BaseModel
 from ...formats.safetensors import file_sha256
 from .. import kohya_network
@@ -55,7 +55,7 @@ class Facts:
             "text_encoder_lr": config.text_encoder_learning_rate if config.text_encoder else None,
             "lr_scheduler": config.scheduler,
             "lr_warmup_steps": config.warmup_steps,
-            "optimizer": config.optimizer,
+            "optimizer": _call(config.optimizer, config.optimizer_args),
             "max_grad_norm": config.max_grad_norm,
             "max_train_steps": config.steps,
             "steps": step,
@@ -85,7 +85,7 @@ class Facts:
             "caption_dropout_rate": config.caption_dropout,
             "cache_latents": True,
             "tag_frequency": json.dumps(self._tag_frequency(), ensure_ascii=False),
-            "dataset_dirs": json.dumps(_folders(instance, self.subject)),
+            "dataset_dirs": json.dumps(self._folders("instance")),
         }
         values |= self._plain_facts()
         if config.timestamps:
@@ -129,12 +129,12 @@ class Facts:
             "caption_dropout_every_n_epochs": 0,
             "adaptive_noise_scale": config.noise_offset_adaptive or None,
             "noise_offset_random_strength": config.noise_offset_random,
-            "ip_noise_gamma_random_strength": False,
+            "ip_noise_gamma_random_strength": config.input_perturbation_random,
             "scale_weight_norms": config.max_norm or None,
             "huber_schedule": config.huber_schedule,
             "huber_c": config.huber_delta,
             "training_comment": f"maquette {config.method}",
-            "reg_dataset_dirs": json.dumps(_folders(dataset.of("class"), "class")),
+            "reg_dataset_dirs": json.dumps(self._folders("class")),
             "huber_scale": 1.0,
             "validation_seed": None,
             "validation_split": 0.0,
@@ -153,7 +153,7 @@ class Facts:
             "title": name,
             "resolution": self._resolution().replace(",", "x"),
             "prediction_type": "v" if v else "epsilon",
-            "encoder_layer": str(self.config.clip_skip),
+            "encoder_layer": str(self.config.clip_skip if self.base.spec.clip_skip else 2),
             "timestep_range": f"{self.config.min_timestep},{self.config.max_timestep}",
         }
         if subject := subject_of(self.config, self.dataset):
@@ -164,7 +164,7 @@ class Facts:
 
     @property
     def subject(self) -> str:
-        """Stands where Kohya's trainer writes a folder's name."""
+        """What stands where there is no folder to name."""
         return subject_of(self.config, self.dataset) or "photos"
 
     def _session(self) -> int:
@@ -183,25 +183,46 @@ class Facts:
         return {"buckets": buckets}
 
     def _tag_frequency(self) -> dict[str, dict[str, int]]:
-        """Of each folder that `_folders` names, how many captions have a tag."""
+        """Of each folder that `_folders` names, how often its captions have a tag, in lower case."""
         found: dict[str, Counter[str]] = {}
         for photo in self.dataset.of("instance"):
-            tags = (tag.strip() for tag in photo.caption.split(","))
-            found.setdefault(_folder(photo.repeats, self.subject), Counter()).update(tag for tag in tags if tag)
+            tags = (tag.strip().lower() for tag in photo.caption.split(","))
+            found.setdefault(self._folder(photo), Counter()).update(tag for tag in tags if tag)
         return {name: dict(sorted(tags.items())) for name, tags in sorted(found.items())}
+
+    def _folders(self, role: Role) -> dict[str, dict[str, int]]:
+        """The folders of a role with their repeats and how many photos they hold."""
+        found: dict[str, list[Photo]] = {}
+        for photo in self.dataset.of(role):
+            found.setdefault(self._folder(photo), []).append(photo)
+        return {
+            name: {"n_repeats": photos[0].repeats, "img_count": len(photos)} for name, photos in sorted(found.items())
+        }
+
+    def _folder(self, photo: Photo) -> str:
+        """The name, without its path, of the folder that Kohya's trainer would say a photo lies in.
+
+        That is its Kohya folder or a data set file's; else what such a folder would be called, plain where nothing
+        repeats, by the subject: a plain folder's own name is no one's business.
+        """
+        top = photo.name.partition("/")[0]
+        repeats, _, words = top.partition("_")
+        if top != photo.name and repeats.isdigit() and words.strip() == photo.subject:
+            return top
+        layout = self.dataset.layout
+        if layout == "toml" and photo.role == "instance":
+            return photo.path.parent.name
+        name = "class" if photo.role == "class" else photo.subject or self.subject
+        kohya = layout == "kohya" and photo.role == "instance"
+        return f"{photo.repeats}_{name}" if kohya or photo.repeats > 1 else name
+
+
+def _call(name: str, arguments: Mapping[str, object]) -> str:
+    """A name and its arguments, as Kohya's trainer notes an optimizer."""
+    return f"{name}({','.join(f'{key}={value}' for key, value in arguments.items())})" if arguments else name
 
 
 def _old_hash(path: str) -> str | None:
     """A1111's first kind of hash: eight digits from 64 KiB at 1 MiB of a model that is one file."""
     source = Path(path)
     return file_sha256(source, 1 << 20, 1 << 16)[:8] if source.is_file() else None
-
-
-def _folder(repeats: int, name: str) -> str:
-    """What Kohya's folder would be called; plain where nothing repeats."""
-    return f"{repeats}_{name}" if repeats > 1 else name
-
-
-def _folders(photos: Sequence[Photo], name: str) -> dict[str, dict[str, int]]:
-    counts = Counter(photo.repeats for photo in photos)
-    return {_folder(n, name): {"n_repeats": n, "img_count": count} for n, count in sorted(counts.items())}

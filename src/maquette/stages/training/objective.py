@@ -114,11 +114,16 @@ class Objective:
             noise = N.pyramid_noise(noise, config.pyramid_noise_levels, config.pyramid_noise_discount, random)
         seen = noise
         if config.input_perturbation:
-            seen = noise + config.input_perturbation * upload(torch.randn(x0.shape, generator=random), x0)
+            strength = torch.full((len(x0), 1, 1, 1), config.input_perturbation)
+            if config.input_perturbation_random:
+                strength = strength * torch.rand(strength.shape, generator=random)
+            seen = noise + upload(strength * torch.randn(x0.shape, generator=random), x0)
         return noise, self.schedule.add_noise(x0, seen, t), t
 
     def _compare(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
         config = self.config
         delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
         loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)
-        return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased)
+        scale_v = config.scale_v_pred_loss_like_noise_pred and self.schedule.prediction_type == "v_prediction"
+        v_like = config.v_pred_like_loss if self.schedule.prediction_type == "epsilon" else 0.0
+        return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased, scale_v, v_like)
