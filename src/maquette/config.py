@@ -79,7 +79,8 @@ class TrainConfig(StageConfig):
     out: Path | None = None
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
-    """Folder of regularization pictures, which keep the class from drifting."""
+    """Folder of regularization pictures, which keep the class from drifting. They come on top of the photos: a step of
+    batch_size photos sees as many of them besides (prior_share), and their mean loss is added to the photos'."""
     method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth", "textual-inversion", "pivotal"] = "lora"
     """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha, lokr,
     dreambooth (the whole UNet; makes a model, not a LoRA), textual-inversion (only a word of a few vectors), or pivotal
@@ -156,8 +157,8 @@ class TrainConfig(StageConfig):
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
     optimizer: Literal["adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
-    """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (set
-    learning_rate to 1) or schedule-free-adamw (takes neither scheduler nor warm-up)."""
+    """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (finds
+    its own rate, times learning_rate, which is 1 then) or schedule-free-adamw (takes neither scheduler nor warm-up)."""
     optimizer_args: dict[str, bool | float | list[float]] = {}
     """Further arguments of the optimizer, as its library names them: {betas = [0.9, 0.99], eps = 1e-7}."""
     weight_decay: float = Field(default=0.01, ge=0)

@@ -306,3 +306,17 @@ def test_a_written_folder_is_never_overwritten(files: Folders, tmp_path: Path) -
 def test_content_hash_is_the_files_sha256_and_computed_when_asked(files: Folders) -> None:
     base = families.load(files["sd1", 4])
     assert base.content_hash == safetensors.file_sha256(files["sd1", 4])
+
+
+@pytest.mark.parametrize("clip_skip", [1, 2, 3])
+def test_sdxl_uses_the_layer_before_the_last_whatever_is_asked(files: Folders, clip_skip: int) -> None:
+    """A1111 counts that layer as clip skip 2, and so do model cards; sd-scripts passes over the option."""
+    base = families.load(files["sdxl", 4])
+    ids = [torch.tensor([tokenizer.window("a photo of a cat")]) for tokenizer in base.tokenizers]
+    with torch.no_grad():
+        found = base.encode_text(["a photo of a cat"], clip_skip=clip_skip).tokens
+        layers = [
+            encoder(window, output_hidden_states=True).hidden_states[-2]
+            for encoder, window in zip(base.text_encoders, ids, strict=True)
+        ]
+    assert torch.equal(found, torch.cat(layers, -1))

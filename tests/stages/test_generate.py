@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_infotext_makes_the_picture_again(base: BaseModel, tmp_path: Path, loras
     )  # fmt: skip
     assert difference(pixels(again), pixels(made)) == 0
     assert pixels(made).shape == (48, 64, 3)
+
+
+def test_clip_skip_of_a_family_that_has_none_is_said(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "spec", replace(base.spec, clip_skip=False))
+    made = draw(base, tmp_path, clip_skip=2)
+    assert made.warnings == [
+        "clip_skip = 2 has no effect on SDXL: it always uses the text encoders' layer before the last, which other "
+        "programs and model cards call clip skip 2."
+    ]
+    assert draw(base, tmp_path, clip_skip=1).warnings == []
 
 
 def test_random_seeds_are_recorded(base: BaseModel, tmp_path: Path) -> None:

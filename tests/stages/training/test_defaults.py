@@ -10,7 +10,7 @@ import torch
 from maquette.config import TrainConfig
 from maquette.families.pocket.spec import POCKET
 from maquette.families.sd.spec import SD1
-from maquette.stages.training import defaults
+from maquette.stages.training import defaults, learning
 
 
 class Photos:
@@ -49,6 +49,28 @@ def test_learning_rates(spec: Any, chosen: dict[str, Any], rate: float) -> None:
     found = resolved(spec, **chosen)
     assert found.learning_rate == pytest.approx(rate)
     assert found.text_encoder_learning_rate == pytest.approx(rate / 2)
+
+
+@pytest.mark.parametrize("method", ["lora", "dreambooth", "textual-inversion", "pivotal"])
+@pytest.mark.parametrize("chosen", [{}, {"learning_rate": 0.5, "embedding_learning_rate": 0.1}])
+def test_prodigy_finds_the_rate_of_everything_itself(method: str, chosen: dict[str, Any]) -> None:
+    found = resolved(SD1, method=method, optimizer="prodigy", **chosen)
+    rates = {found.learning_rate, found.text_encoder_learning_rate, found.embedding_learning_rate}
+    assert rates == {chosen.get("learning_rate", 1.0)}
+    pytest.importorskip("pytorch_optimizer")
+    groups = {name: [torch.nn.Parameter(torch.zeros(2))] for name in ("embedding", "unet", "unet_up", "text_encoder")}
+    assert {group["lr"] for group in learning.make_optimizer(found, groups).param_groups} == rates
+
+
+def test_shares_of_the_steps_become_numbers_and_schedule_free_has_none() -> None:
+    found = resolved(SD1, steps=1234, warmup_steps=0.05, scheduler="stable-decay", decay_steps=0.5)
+    assert (found.warmup_steps, found.decay_steps, found.scheduler) == (61, 617, "stable-decay")
+    assert isinstance(found.warmup_steps, int)
+    assert resolved(SD1, epochs=10, warmup_steps=0.1).warmup_steps == 14  # of 140
+    free = resolved(SD1, steps=100, warmup_steps=0.1, optimizer="schedule-free-adamw")
+    assert (free.warmup_steps, free.scheduler) == (0, "constant")
+    own = resolved(SD1, steps=100, warmup_steps=5, optimizer="adafactor", optimizer_args={"relative_step": True})
+    assert (own.warmup_steps, own.scheduler) == (0, "constant")
 
 
 def test_fourteen_photos_take_as_many_pictures_whatever_the_batch() -> None:

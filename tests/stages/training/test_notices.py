@@ -33,7 +33,7 @@ def test_clip_skip_on_sdxl() -> None:
     [
         ({"scheduler": "cosine"}, "scheduler has no effect"),
         ({"warmup_steps": 10}, "warmup_steps has no effect"),
-        ({"scheduler": "linear", "warmup_steps": 0.1}, "scheduler and warmup_steps have no effect"),
+        ({"scheduler": "linear", "warmup_steps": 0.1}, "scheduler, warmup_steps have no effect"),
     ],
 )
 def test_schedules_of_schedule_free_optimizers(values: dict[str, Any], what: str) -> None:
@@ -43,6 +43,32 @@ def test_schedules_of_schedule_free_optimizers(values: dict[str, Any], what: str
         '--set optimizer_args="{warmup_steps = 100}".'
     )
     assert told(optimizer="schedule-free-adamw") == told(optimizer="schedule-free-adamw", scheduler="constant") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "sentences"),
+    [
+        ({"optimizer": "adafactor", "learning_rate": 1e-3, "scheduler": "linear"}, []),
+        (
+            {"optimizer": "adafactor", "optimizer_args": {"relative_step": True}, "warmup_steps": 5,
+             "learning_rate": 1e-3, "text_encoder_learning_rate": 1e-4},
+            ['adafactor needs no schedule: warmup_steps has no effect; its own warm-up is --set '
+             'optimizer_args="{relative_step = true, warmup_init = true}".',
+             "adafactor with relative_step chooses its own steps: learning_rate, text_encoder_learning_rate have no "
+             "effect."],
+        ),
+        ({"optimizer": "prodigy"}, []),
+        ({"optimizer": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 1.0}, []),
+        (
+            {"optimizer": "prodigy", "learning_rate": 1e-4, "lora_plus_ratio": 4.0},
+            ["prodigy has one learning rate for all that learns: lora_plus_ratio has no effect.",
+             "prodigy finds the size of its steps itself and multiplies it by learning_rate = 0.0001: next to nothing "
+             "would be learned; 1 is usual."],
+        ),
+    ],
+)  # fmt: skip
+def test_rates_of_optimizers_that_choose_their_own(values: dict[str, Any], sentences: list[str]) -> None:
+    assert told(**values) == sentences
 
 
 @pytest.mark.parametrize(

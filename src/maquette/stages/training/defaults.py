@@ -87,6 +87,9 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
     embedding_rate = config.embedding_learning_rate or family.embedding_learning_rate
     if method.product == "embedding":
         learning_rate = embedding_rate = config.learning_rate or embedding_rate  # there is nothing else that learns
+    text_encoder_rate = config.text_encoder_learning_rate or learning_rate / 2
+    if config.optimizer == "prodigy":  # which finds the rate, the same for all that learns
+        learning_rate = embedding_rate = text_encoder_rate = config.learning_rate or 1.0
     steps = config.steps or _steps(config, family, dataset, batch_size)
     return config.model_copy(
         update={
@@ -95,7 +98,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "buckets": family.buckets if config.buckets is None else config.buckets,
             "learning_rate": learning_rate,
             "embedding_learning_rate": embedding_rate,
-            "text_encoder_learning_rate": config.text_encoder_learning_rate or learning_rate / 2,
+            "text_encoder_learning_rate": text_encoder_rate,
             "min_snr_gamma": min_snr_gamma(config),
             "steps": steps,
             "epochs": None,
@@ -113,7 +116,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
 
 
 def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """Shares of the steps as numbers of steps; schedule-free optimizers take neither scheduler nor warm-up."""
+    """Shares of the steps as numbers of steps; where nothing is scheduled (`learning.schedules`), no steps."""
     if not schedules(config):
         return {"scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
     return {key: steps_of(getattr(config, key), steps) for key in ("warmup_steps", "decay_steps")}

@@ -16,8 +16,10 @@ POLYNOMIAL_END = 1e-7  # the learning rate at which "polynomial" ends, as transf
 
 
 def schedules(config: TrainConfig) -> bool:
-    """Whether the learning rate moves at all: schedule-free optimizers take neither scheduler nor warm-up."""
-    return not config.optimizer.startswith("schedule-free")
+    """Whether the learning rate moves at all: schedule-free optimizers take neither scheduler nor warm-up, and
+    Adafactor's relative_step decides for itself.
+    """
+    return not (config.optimizer.startswith("schedule-free") or config.optimizer_args.get("relative_step"))
 
 
 def steps_of(value: float, steps: int) -> int:

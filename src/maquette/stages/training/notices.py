@@ -14,14 +14,7 @@ def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
     yield from base.notices
     if (sentence := base.spec.skips(asked.clip_skip)) is not None:
         yield sentence
-    if not schedules(asked):
-        given = ["scheduler"] if "scheduler" in asked.model_fields_set and asked.scheduler != "constant" else []
-        given += ["warmup_steps"] if asked.warmup_steps else []
-        if given:
-            yield (
-                f"{asked.optimizer} needs no schedule: {' and '.join(given)} {'have' if len(given) > 1 else 'has'} no "
-                'effect; its own warm-up is --set optimizer_args="{warmup_steps = 100}".'
-            )
+    yield from _rates(asked)
     v = base.scheduler_config.get("prediction_type") == "v_prediction"
     if asked.scale_v_pred_loss_like_noise_pred and not v:
         yield "scale_v_pred_loss_like_noise_pred has no effect: the base predicts noise, not v."
@@ -33,3 +26,37 @@ def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
         yield "input_perturbation_random has no effect without input_perturbation."
     if asked.zero_terminal_snr and not v:
         yield "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
+
+
+OWN_WARM_UP = {"adafactor": "relative_step = true, warmup_init = true"}  # of the others: warmup_steps
+
+
+def _rates(asked: TrainConfig) -> Iterator[str]:
+    """What an optimizer makes of learning rates and their schedule."""
+    given = asked.model_fields_set
+    if not schedules(asked):
+        useless = ["scheduler"] if "scheduler" in given and asked.scheduler != "constant" else []
+        useless += ["warmup_steps"] if asked.warmup_steps else []
+        if useless:
+            yield (
+                f"{asked.optimizer} needs no schedule: {_have_no_effect(useless)}; its own warm-up is --set "
+                f'optimizer_args="{{{OWN_WARM_UP.get(asked.optimizer, "warmup_steps = 100")}}}".'
+            )
+    rates = ("learning_rate", "text_encoder_learning_rate", "embedding_learning_rate", "lora_plus_ratio")
+    if asked.optimizer_args.get("relative_step"):
+        useless = [key for key in rates if key in given]
+        if useless:
+            yield f"adafactor with relative_step chooses its own steps: {_have_no_effect(useless)}."
+    elif asked.optimizer == "prodigy":
+        useless = [key for key in rates[1:] if key in given and getattr(asked, key) != asked.learning_rate]
+        if useless:
+            yield f"prodigy has one learning rate for all that learns: {_have_no_effect(useless)}."
+        if asked.learning_rate is not None and asked.learning_rate <= 0.1:
+            yield (
+                f"prodigy finds the size of its steps itself and multiplies it by learning_rate = "
+                f"{asked.learning_rate:g}: next to nothing would be learned; 1 is usual."
+            )
+
+
+def _have_no_effect(keys: list[str]) -> str:
+    return f"{', '.join(keys)} {'have' if len(keys) > 1 else 'has'} no effect"

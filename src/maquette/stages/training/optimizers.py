@@ -50,6 +50,8 @@ def make_optimizer(config: TrainConfig, groups: Mapping[str, list[nn.Parameter]]
     table: list[dict[str, Any]] = []
     for name, parameters in groups.items():
         rate = rates[name.removesuffix("_up")] * (config.lora_plus_ratio if name.endswith("_up") else 1.0)
+        if config.optimizer == "prodigy":  # takes the first group's for all
+            rate = config.learning_rate or 1.0
         table.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
     return _make(config.optimizer, table, {"weight_decay": config.weight_decay, **arguments(config)})
 
