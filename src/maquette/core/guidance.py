@@ -25,14 +25,23 @@ def guided(
 
     Ho & Salimans 2207.12598, equation 6; for several prompts Liu et al. 2206.01714, equation 11 (A1111's `AND`).
     x_t: (B, C, h, w); t: (B,); every conditioning has B rows. Without a negative, or with one prompt of weight 1 at
-    scale 1, only the positive prompt is computed.
+    scale 1, only the positive prompt is computed. Positives of fewer chunks repeat their last vector; a negative of
+    another length is computed by itself at its own, as in A1111.
     """
     alone = len(positives) == 1 and positives[0][1] == 1
     if negative is None or (alone and scale == 1):
         return denoiser.predict(x_t, t, positives[0][0])
-    parts = [*(conditioning for conditioning, _ in positives), negative]
-    n = len(parts)
-    outputs = denoiser.predict(torch.cat([x_t] * n), torch.cat([t] * n), Conditioning.cat(parts)).float().chunk(n)
+    told = Conditioning.cat([conditioning for conditioning, _ in positives])
+    if told.tokens.shape[1] == negative.tokens.shape[1]:
+        outputs = _predict(denoiser, x_t, t, Conditioning.cat([told, negative]))
+    else:
+        outputs = [*_predict(denoiser, x_t, t, told), *_predict(denoiser, x_t, t, negative)]
     base = outputs[-1]
     change = sum((weight * (out - base) for (_, weight), out in zip(positives, outputs[:-1], strict=True)), 0 * base)
     return base + scale * change
+
+
+def _predict(denoiser: Denoiser, x_t: Tensor, t: Tensor, told: Conditioning) -> list[Tensor]:
+    """One prediction of B rows for each B rows of what is told, in one call."""
+    n = len(told) // len(x_t)
+    return list(denoiser.predict(torch.cat([x_t] * n), torch.cat([t] * n), told).float().chunk(n))

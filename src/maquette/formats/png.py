@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 KEY = "parameters"
 _NEGATIVE = "Negative prompt:"
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_PROMPTS = ("Prompt", "Negative prompt")
+_KEY = re.compile(r"\w[\w \-/]+")
+_KEY_CHARACTER = re.compile(r"[\w \-/]")
+_VALUE = re.compile(r'\s*("(?:\\.|[^\\"])+"(?=,|$)|[^,]*)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _FEWEST_PAIRS = 3  # a last line with fewer `Key: value` pairs is part of the prompt
 
@@ -38,9 +41,10 @@ def parse_infotext(text: str) -> dict[str, str]:
     """A1111's text -> "Prompt", "Negative prompt", then its keys; a value WxH under key K gives "K-1" and "K-2".
 
     The last line counts as parameters when it holds at least three pairs; lines after "Negative prompt:" belong to it.
+    A key without a value is left out, and one that is called as a prompt never stands for it.
     """
     lines = text.strip().split("\n")
-    pairs = _PAIR.findall(lines[-1])
+    pairs = _pairs(lines[-1])
     if len(pairs) >= _FEWEST_PAIRS:
         lines = lines[:-1]
     else:
@@ -55,6 +59,8 @@ def parse_infotext(text: str) -> dict[str, str]:
     result = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
     for key, raw in pairs:
         value = _unquoted(raw.strip())
+        if key in _PROMPTS or not raw.strip():
+            continue
         if size := _SIZE.fullmatch(value):
             result[f"{key}-1"], result[f"{key}-2"] = size[1], size[2]
         else:
@@ -62,11 +68,37 @@ def parse_infotext(text: str) -> dict[str, str]:
     return result
 
 
+def _pairs(line: str) -> list[tuple[str, str]]:
+    """`Key: value` pairs of a line, in time that grows with its length. A key has two letters or more."""
+    pairs: list[tuple[str, str]] = []
+    place = 0
+    while (colon := line.find(":", place)) >= 0:
+        before = line[place:colon]
+        length = next((i for i, c in enumerate(reversed(before)) if not _KEY_CHARACTER.match(c)), len(before))
+        key = _KEY.search(before, len(before) - length)
+        place = colon + 1
+        if key is not None:
+            value = _VALUE.match(line, place)
+            assert value is not None  # it can be empty
+            pairs.append((key.group(), value[1]))
+            place = value.end() + 1
+    return pairs
+
+
 def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
-    """Write a PNG with the text under A1111's key; the file appears whole or not at all."""
+    """Write a PNG with the text under A1111's key; the file appears whole or not at all.
+
+    Raises MaquetteError naming the file when it cannot be written: a full disk, a folder without permission.
+    """
+    try:
+        _write_png(image, Path(path), infotext)
+    except OSError as error:
+        raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _write_png(image: Image.Image, path: Path, infotext: str) -> None:
     from PIL.PngImagePlugin import PngInfo
 
-    path = Path(path)
     info = PngInfo()
     if infotext:
         info.add_text(KEY, infotext)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
+
+import numpy as np
+
+from ..errors import MaquetteError
+from .limits import require_bounded
 
 RAISE = 1.1  # one pair of round brackets
 LOWER = 1 / 1.1  # one pair of square brackets
@@ -19,56 +25,77 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*", re.DOTALL)
+_BREAK = re.compile(r"\bBREAK\b")
 
 
+class WeightError(MaquetteError, ValueError):
+    """A weight in brackets that is no number."""
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a thousand nested brackets are infinite, as with Python's numbers
 def parse_attention(text: str) -> list[list[str | float]]:
     """Split a prompt into [text, weight] pairs: "a (b:1.2)" -> [["a ", 1.0], ["b", 1.2]].
 
     Brackets nest and multiply; unclosed ones reach to the end, unmatched closing ones are plain text. `BREAK` becomes
-    ["BREAK", -1.0]. Raises ValueError for a weight that is no number, such as "(a:1.2.3)".
+    ["BREAK", -1.0]. Raises WeightError for a weight that is no number, such as "(a:1.2.3)", and MaquetteError for a
+    prompt that is too long.
     """
-    pieces: list[list[str | float]] = []
+    require_bounded(text)
+    pieces = _Pieces(len(text))
     opened: dict[str, list[int]] = {"(": [], "[": []}
-
-    def multiply(start: int, factor: float) -> None:
-        for piece in pieces[start:]:
-            piece[1] = float(piece[1]) * factor
-
     for match in _TOKEN.finditer(text):
         kind, token = match.lastgroup, match.group()
         if kind == "literal":
-            pieces.append([match["literal"], 1.0])
+            pieces.add(match["literal"])
         elif kind == "open":
-            opened[token].append(len(pieces))
+            opened[token].append(len(pieces.texts))
         elif kind == "weight" and opened["("]:
-            multiply(opened["("].pop(), float(match["weight"]))
+            pieces.multiply(opened["("].pop(), _number(match["weight"], text))
         elif token == ")" and opened["("]:
-            multiply(opened["("].pop(), RAISE)
+            pieces.multiply(opened["("].pop(), RAISE)
         elif token == "]" and opened["["]:
-            multiply(opened["["].pop(), LOWER)
+            pieces.multiply(opened["["].pop(), LOWER)
         else:
-            _add_text(pieces, token)
+            pieces.add_text(token)
     for start in opened["("]:
-        multiply(start, RAISE)
+        pieces.multiply(start, RAISE)
     for start in opened["["]:
-        multiply(start, LOWER)
-    return _merged(pieces) or [["", 1.0]]
+        pieces.multiply(start, LOWER)
+    return pieces.merged() or [["", 1.0]]
 
 
-def _add_text(pieces: list[list[str | float]], token: str) -> None:
-    for number, part in enumerate(_BREAK.split(token)):
-        if number > 0:
-            pieces.append([BREAK, BREAK_WEIGHT])
-        pieces.append([part, 1.0])
+class _Pieces:
+    """Texts and their weights. The weights lie in one array, so that a bracket's factor is one operation."""
+
+    def __init__(self, characters: int) -> None:
+        self.texts: list[str] = []
+        self._weights = np.ones(characters + 1)  # each piece takes a character at least, but for the one behind a BREAK
+
+    def add(self, text: str) -> None:
+        self.texts.append(text)
+
+    def add_text(self, token: str) -> None:
+        """Text, parted at BREAK; the spaces around that go."""
+        parts = _BREAK.split(token)
+        for number, part in enumerate(parts):
+            if number > 0:
+                self._weights[len(self.texts)] = BREAK_WEIGHT
+                self.texts.append(BREAK)
+                part = part.lstrip()
+            self.texts.append(part.rstrip() if number + 1 < len(parts) else part)
+
+    def multiply(self, start: int, factor: float) -> None:
+        self._weights[start : len(self.texts)] *= factor
+
+    def merged(self) -> list[list[str | float]]:
+        """Neighbours of the same weight become one."""
+        weights = self._weights[: len(self.texts)].tolist()
+        runs = groupby(zip(weights, self.texts, strict=True), key=lambda piece: piece[0])
+        return [["".join(text for _, text in run), weight] for weight, run in runs]
 
 
-def _merged(pieces: list[list[str | float]]) -> list[list[str | float]]:
-    """Neighbours of the same weight become one."""
-    merged: list[list[str | float]] = []
-    for text, weight in pieces:
-        if merged and merged[-1][1] == weight:
-            merged[-1][0] = str(merged[-1][0]) + str(text)
-        else:
-            merged.append([text, weight])
-    return merged
+def _number(written: str, prompt: str) -> float:
+    try:
+        return float(written)
+    except ValueError as error:
+        raise WeightError(f"The prompt {prompt[:200]!r} has the weight {written}, which is no number.") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 
 from ..core.denoiser import Conditioning
 from ..errors import MaquetteError
-from .attention import BREAK, parse_attention
+from .attention import parse_attention
+from .chunks import CHUNK, Chunk, split_chunks
 from .composable import parse_composable
-from .schedule import parse_schedule
+from .schedule import held, parse_schedule
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
-CHUNK = 75  # tokens of a chunk, without start and end
-COMMA_BACKTRACK = 20  # a chunk ends at a comma when one lies among its last tokens
+Counting = Literal["A1111", "exact"]
 
 
 class TextModel(Protocol):
@@ -29,75 +30,54 @@ class TextModel(Protocol):
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning: ...
 
 
-@dataclass
-class Chunk:
-    """Up to 75 tokens and the weight of each."""
-
-    tokens: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-
-    def take_after(self, index: int) -> Chunk:
-        """Remove and return what follows the token at `index`."""
-        rest = Chunk(self.tokens[index + 1 :], self.weights[index + 1 :])
-        del self.tokens[index + 1 :], self.weights[index + 1 :]
-        return rest
-
-
-def split_chunks(pieces: Sequence[Sequence[str | float]], tokenizer: Any) -> list[Chunk]:
-    """Weighted text as chunks of at most 75 tokens. BREAK begins a new one; a comma near the end of a full one, too."""
-    comma = tokenizer.encode(",")[-1]
-    chunks, last_comma = [Chunk()], -1
-    span = getattr(tokenizer, "span", lambda token: 1)  # the vectors of an embedding stay in one chunk
-    for text, weight in pieces:
-        if text == BREAK and float(weight) < 0:
-            chunks.append(Chunk())
-            last_comma = -1
-            continue
-        for token in tokenizer.encode(str(text)):
-            if len(chunks[-1].tokens) + span(token) > CHUNK:
-                near = token != comma and last_comma >= 0 and CHUNK - last_comma <= COMMA_BACKTRACK
-                chunks.append(chunks[-1].take_after(last_comma) if near else Chunk())
-                last_comma = -1
-            if token == comma:
-                last_comma = len(chunks[-1].tokens)
-            chunks[-1].tokens.append(token)
-            chunks[-1].weights.append(float(weight))
-    return chunks
-
-
 def encode(base: TextModel, prompt: str, clip_skip: int = 1, emphasis: Emphasis = "Original") -> Conditioning:
     """One prompt with emphasis and BREAK -> Conditioning of batch 1, tokens (1, 77 k, D) for k chunks.
 
     emphasis "Original" multiplies each token's features by its weight and restores the chunk's mean; "No norm" leaves
     that out; "Ignore" reads brackets without effect; "None" takes them for text. The pooled vector (SDXL) is the first
-    chunk's, without weights.
+    chunk's, without weights. Raises MaquetteError for a prompt that is too long or a weight that is no finite number.
     """
-    pieces: list[list[str | float]] = [[prompt, 1.0]]
-    if emphasis != "None":
-        try:
-            pieces = parse_attention(prompt)
-        except ValueError as error:
-            raise MaquetteError(f"The prompt {prompt!r} has a weight that is no number: {error}.") from error
-    split = [split_chunks(pieces, tokenizer) for tokenizer in base.tokenizers]
-    return encode_chunks(base, split, clip_skip, emphasis)
+    return encode_together(base, {prompt: 1}, clip_skip, emphasis)[prompt]
 
 
-def encode_chunks(
-    base: TextModel, split: Sequence[Sequence[Chunk]], clip_skip: int = 1, emphasis: Emphasis = "Original"
-) -> Conditioning:
-    """One text, cut into k chunks by each tokenizer of the base -> Conditioning as of `encode`."""
-    windows = [
-        torch.tensor([_window(chunk, tokenizer) for chunk in chunks])
-        for chunks, tokenizer in zip(split, base.tokenizers, strict=True)
-    ]
-    told = base.encode_ids(windows, clip_skip)  # tokens (k, 77, D)
-    tokens = told.tokens
+def encode_together(
+    base: TextModel, prompts: dict[str, int], clip_skip: int = 1, emphasis: Emphasis = "Original"
+) -> dict[str, Conditioning]:
+    """The texts of one schedule, each with how often it occurs -> each one's Conditioning, of the same length.
+
+    As in A1111 shorter ones get empty chunks, and the mean that "Original" restores is the mean over all of them.
+    """
+    split = {prompt: _split(base, prompt, emphasis) for prompt in prompts}
+    count = max(len(chunks[0]) for chunks in split.values())
+    told: dict[str, Conditioning] = {}
+    for prompt, chunks in split.items():
+        for own in chunks:
+            own += [Chunk() for _ in range(count - len(own))]
+        windows = [
+            torch.tensor([_window(chunk, tokenizer) for chunk in own])
+            for own, tokenizer in zip(chunks, base.tokenizers, strict=True)
+        ]
+        told[prompt] = base.encode_ids(windows, clip_skip)  # tokens (k, 77, D)
+    tokens = torch.stack([each.tokens for each in told.values()])  # (n, k, 77, D)
     if emphasis in ("Original", "No norm"):
-        weights = torch.tensor([[1.0, *c.weights, *[1.0] * (CHUNK + 1 - len(c.weights))] for c in split[0]])
+        weights = torch.tensor([[_weights(chunk) for chunk in chunks[0]] for chunks in split.values()])
         widths = [encoder.config.hidden_size for encoder in base.text_encoders]
-        tokens = _emphasised(tokens, weights, widths, emphasis == "Original")
-    first = told[:1]
-    return Conditioning(tokens.reshape(1, -1, tokens.shape[-1]), first.pooled, first.time_ids, first.concat)
+        tokens = emphasised(tokens, weights, widths, emphasis == "Original", torch.tensor([*prompts.values()]))
+    result = {}
+    for i, (prompt, each) in enumerate(told.items()):
+        first = each[:1]
+        rows = tokens[i].reshape(1, -1, tokens.shape[-1])
+        result[prompt] = Conditioning(rows, first.pooled, first.time_ids, first.concat)
+    return result
+
+
+def _split(base: TextModel, prompt: str, emphasis: Emphasis) -> list[list[Chunk]]:
+    """The chunks of a prompt for each text encoder."""
+    pieces = [[prompt, 1.0]] if emphasis == "None" else parse_attention(prompt)
+    worst = max(pieces, key=lambda piece: math.inf if math.isnan(float(piece[1])) else abs(float(piece[1])))
+    if not math.isfinite(float(worst[1])):
+        raise MaquetteError(f"The brackets around {str(worst[0])[:60]!r} multiply to {worst[1]}: take some away.")
+    return [split_chunks(pieces, tokenizer) for tokenizer in base.tokenizers]
 
 
 def _window(chunk: Chunk, tokenizer: Any) -> list[int]:
@@ -106,23 +86,36 @@ def _window(chunk: Chunk, tokenizer: Any) -> list[int]:
     return ids + [tokenizer.pad] * (CHUNK + 2 - len(ids))
 
 
-def _emphasised(z: Tensor, weights: Tensor, widths: Sequence[int], restore_mean: bool) -> Tensor:
-    """z: (k, 77, D); weights: (k, 77). Each chunk and each text encoder's share of D by itself."""
+def _weights(chunk: Chunk) -> list[float]:
+    """77 weights: start, end and padding have 1."""
+    return [1.0, *chunk.weights, *[1.0] * (CHUNK + 1 - len(chunk.weights))]
+
+
+def emphasised(z: Tensor, weights: Tensor, widths: Sequence[int], restore_mean: bool, counts: Tensor) -> Tensor:
+    """z: (n, k, 77, D) of n texts; weights: (n, k, 77); counts: (n,), how often each text stands in its schedule.
+
+    Each chunk and each text encoder's share of D by itself; the mean is over all n texts of a chunk, as often as they
+    are there.
+    """
     if bool((weights == 1.0).all()):
         return z
+    share = (counts / counts.sum()).to(z.device, torch.float32)[:, None, None, None]
+
+    def mean(x: Tensor) -> Tensor:
+        return (x.mean(dim=(2, 3), keepdim=True) * share).sum(dim=0, keepdim=True)  # (1, k, 1, 1)
+
     parts = []
     for part in torch.split(z.float(), list(widths), dim=-1):
         weighted = part * weights.to(part)[..., None]
         if restore_mean:
-            before, after = part.mean(dim=(1, 2), keepdim=True), weighted.mean(dim=(1, 2), keepdim=True)
             # Weight 0 on every token leaves a mean of the start and end tokens alone, never exactly 0.
-            weighted = weighted * (before / after)
+            weighted = weighted * (mean(part) / mean(weighted))
         parts.append(weighted)
     return torch.cat(parts, dim=-1).to(z.dtype)
 
 
 class Prompt:
-    """A prompt with schedule and AND, encoded for a number of steps; `at(step)` says what to guide toward."""
+    """A prompt with schedule and AND, encoded for a number of steps; `at` and `at_call` say what to guide toward."""
 
     def __init__(
         self,
@@ -134,22 +127,27 @@ class Prompt:
         emphasis: Emphasis = "Original",
         composable: bool = True,
         batch: int = 1,
+        counting: Counting = "A1111",
+        calls_per_step: int = 1,
     ) -> None:
-        """composable: split at AND (A1111 does so in the positive prompt only). batch: copies of each conditioning."""
-        parts = parse_composable(prompt) if composable else [(prompt, 1.0)]
-        known: dict[str, Conditioning] = {}
-        self.parts: list[tuple[list[tuple[int, Conditioning]], float]] = []
-        for text, weight in parts:
-            schedule = []
-            for end, plain in parse_schedule(text, steps):
-                if plain not in known:
-                    known[str(plain)] = encode(base, str(plain), clip_skip, emphasis)[[0] * batch]
-                schedule.append((int(end), known[str(plain)]))
-            self.parts.append((schedule, weight))
+        """composable: split at AND (A1111 does so in the positive prompt only). batch: copies of each conditioning.
 
-    def at(self, step: int) -> list[tuple[Conditioning, float]]:
-        """Conditionings of batch `batch` and their weights at a step, counted from 1."""
-        return [
-            (next((told for end, told in schedule if step <= end), schedule[-1][1]), weight)
-            for schedule, weight in self.parts
-        ]
+        counting: "A1111" reads the schedule by calls of the denoiser, of which there are calls_per_step; "exact" by
+        steps. Both are the same only for prompts without schedule.
+        """
+        self.counting = counting
+        length = steps * calls_per_step if counting == "A1111" else steps
+        self.parts: list[tuple[list[tuple[int, Conditioning]], float]] = []
+        for text, weight in parse_composable(prompt) if composable else [(prompt, 1.0)]:
+            schedule = [(int(end), str(plain)) for end, plain in parse_schedule(text, length)]
+            told = encode_together(base, Counter(plain for _, plain in schedule), clip_skip, emphasis)
+            copies = {plain: each[[0] * batch] for plain, each in told.items()}
+            self.parts.append(([(end, copies[plain]) for end, plain in schedule], weight))
+
+    def at(self, place: int) -> list[tuple[Conditioning, float]]:
+        """Conditionings of batch `batch` and their weights at a place of the schedule: a step, counted from 1."""
+        return [(held(schedule, place), weight) for schedule, weight in self.parts]
+
+    def at_call(self, call: int, step: int) -> list[tuple[Conditioning, float]]:
+        """The same at a call of the denoiser. call: counted from 0 in this drawing; step: from 1 in the schedule."""
+        return self.at(call if self.counting == "A1111" else step)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .limits import require_bounded
+
 _TAG = re.compile(r"<(\w+):([^>]+)>")
+_NEARLY = re.compile(
+    r"""
+    (?:<|＜|&lt;)\s*(?:lora|lyco|hypernet)\s*[:：]      # opened, so that what was not taken out is not closed or spaced
+    | (?<!\w)(?:lora|lyco)\s*[:：][^<>\[\](){},\n]{1,200}(?:>|＞|&gt;)    # closed, not opened
+    | [(\[{]\s*(?:lora|lyco)\s*:[^<>\[\](){},:\n]{1,200}:[\s\d.]{1,20}[)\]}]   # other brackets
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_SHOWN = 60  # characters of a faulty tag that a message repeats
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,11 @@ class Network:
 
 
 def parse_networks(prompt: str) -> tuple[str, list[Network]]:
-    """Take the tags out of a prompt: "x <lora:f:0.8>" -> ("x ", [Network("lora", ["f", "0.8"], {})])."""
+    """Take the tags out of a prompt: "x <lora:f:0.8>" -> ("x ", [Network("lora", ["f", "0.8"], {})]).
+
+    Raises MaquetteError for a prompt that is too long.
+    """
+    require_bounded(prompt)
     found: list[Network] = []
 
     def take(match: re.Match[str]) -> str:
@@ -33,4 +48,19 @@ def parse_networks(prompt: str) -> tuple[str, list[Network]]:
         found.append(Network(match[1], positional, named))
         return ""
 
-    return _TAG.sub(take, prompt), found
+    end = prompt.rfind(">") + 1  # behind it no tag ends, and looking for one from every "<" would take n² steps
+    return _TAG.sub(take, prompt[:end]) + prompt[end:], found
+
+
+def malformed_tag(rest: str) -> str | None:
+    """What in a prompt without its tags looks like one that is not closed, oddly spaced or in other brackets.
+
+    "a < lora:mine:0.8>" -> "< lora:mine:0.8>". Such a tag would be read as words and the LoRA be without effect.
+    """
+    require_bounded(rest)
+    match = _NEARLY.search(rest)
+    if match is None:
+        return None
+    shown = rest[match.start() : match.start() + _SHOWN]
+    end = next((i + 1 for i, c in enumerate(shown) if c in ">＞\n"), len(shown))
+    return shown[:end].strip()
