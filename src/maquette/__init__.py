@@ -3,7 +3,7 @@
 Every stage is a function here, with the options of the command line as keywords; a wrong one is a MaquetteError.
 
     result = maquette.train("photos/", subject="zkw robot")
-    pictures = maquette.generate("a photo of zkw robot <lora:zkw-robot:0.8>", lora_dir=result.run).images
+    picture = maquette.generate("a photo of zkw robot <lora:zkw-robot:0.8>", lora_dir=result.run)[0]
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def generate(
 ) -> GenerateResult:
     """Draw pictures and write them as PNG files. options: keys of stages.generate.GenerateConfig.
 
+    The result is a sequence of Pillow images, with `paths`, `seeds` and `infotexts` beside it.
     base: "pocket", a path, or a base that `maquette.families.load` has opened, which saves loading it again.
     """
     from os import fspath

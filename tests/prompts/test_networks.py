@@ -28,7 +28,7 @@ def test_any_number_of_tags(text: str, names: list[str]) -> None:
 
 
 def test_and_splits_and_weighs() -> None:
-    assert parse_composable("a AND b:0.5") == [("a ", 1.0), (" b", 0.5)]
+    assert parse_composable("a AND b:0.5") == [("a", 1.0), (" b", 0.5)]
     assert parse_composable("a:1 AND (b:1.2) : -.5 AND x") == [("a", 1.0), (" (b:1.2)", -0.5), (" x", 1.0)]
     assert parse_composable("BAND and ANDy") == [("BAND and ANDy", 1.0)]
     assert parse_composable("a, b:x") == [("a, b:x", 1.0)]

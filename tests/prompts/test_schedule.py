@@ -49,7 +49,7 @@ def test_second_pass(prompt: str, expected: list[list[int | str]]) -> None:
         ("[a:b:99]", [[10, "a"]]),
         (r"\[a:b:3\]", [[10, r"\[a:b:3\]"]]),
         ("a [b:c]", [[10, "a [b:c]"]]),  # no number: plain brackets
-        ("a | b [c:2]", [[2, "a | b "], [10, "a | b c"]]),
+        ("a | b [c:2]", [[10, "a | b [c:2]"]]),  # as in A1111: a bar elsewhere makes all of it plain
     ],
 )
 def test_rules(prompt: str, expected: list[list[int | str]]) -> None:

@@ -51,10 +51,9 @@ def by_diffusers(pipeline: Any, sampler: str) -> np.ndarray:
     config = json.loads((WEIGHTS / "scheduler" / "scheduler_config.json").read_text())
     pipeline.scheduler = scheduler_for(sampler, config)
     noise = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(SEED))
-    image = pipeline(PROMPT, num_inference_steps=STEPS, guidance_scale=CFG, latents=noise, width=64, height=64).images[
-        0
-    ]
-    return np.asarray(image).astype(int)
+    how: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": CFG, "width": 64, "height": 64}
+    image = pipeline(PROMPT, latents=noise, output_type="np", **how).images[0]
+    return np.floor(255 * image).astype(int)  # diffusers would round; here as in A1111 numbers are cut
 
 
 def by_maquette(run: Path, out: Path, sampler: str, weight: float) -> np.ndarray:

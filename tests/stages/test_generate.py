@@ -136,8 +136,8 @@ def test_weights_come_back_to_the_bit(base: BaseModel, tmp_path: Path, loras: Pa
     before = [p.data for m in (base.unet, *base.text_encoders) for p in m.parameters()]
     copies = [tensor.clone() for tensor in before]
     draw(base, tmp_path, PROMPT + "<lora:robot:0.7>", lora_dir=loras)
-    with pytest.raises(MaquetteError, match="multiples of"):
-        draw(base, tmp_path, PROMPT + "<lora:robot:0.7>", lora_dir=loras, width=72)
+    with pytest.raises(MaquetteError, match="folder of embeddings"):
+        draw(base, tmp_path, PROMPT + "<lora:robot:0.7>", lora_dir=loras, embedding_dir=tmp_path / "absent")
     after = [p.data for m in (base.unet, *base.text_encoders) for p in m.parameters()]
     for now, then, copy in zip(after, before, copies, strict=True):
         assert now.data_ptr() == then.data_ptr()

@@ -23,13 +23,20 @@ def command(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; default: 4 on pocket, 7 elsewhere.")] = None,
-    sampler: Annotated[str, typer.Option(help="DDIM, Euler a, Euler, DPM++ 2M Karras, UniPC, …")] = "DDIM",
+    sampler: Annotated[str, typer.Option(help="DDIM, Euler a, Euler, DPM++ 2M, UniPC, …")] = "DDIM",
+    schedule_type: Annotated[
+        str | None, typer.Option(help="Automatic, Uniform, Karras or Exponential.", show_default=False)
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 1,
     batch_count: Annotated[int, typer.Option(min=1, help="Batches.")] = 1,
     clip_skip: Annotated[int, typer.Option(min=1, help="2 for bases trained so.")] = 1,
     emphasis: Annotated[str | None, typer.Option(help="Original, No norm, Ignore or None.")] = None,
+    prompt_comments: Annotated[bool, typer.Option(help="Leave out what stands behind # in a prompt.")] = True,
+    prompt_editing: Annotated[
+        str | None, typer.Option(help="When [a:b:5] switches: A1111 (its pictures again) or exact (after step 5).")
+    ] = None,
     init_image: Annotated[Path | None, typer.Option(help="Begin from this picture.")] = None,
     denoising_strength: Annotated[float | None, typer.Option(help="How far from it: 0 to 1, default 0.75.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
@@ -38,7 +45,7 @@ def command(
 ) -> None:
     """Draw pictures. Each PNG carries the text that makes it again, as A1111 writes it.
 
-    The prompt knows (more), [less], (exactly:1.3), BREAK, AND, [from:to:when], [a|b] and <lora:NAME:0.8>.
+    The prompt knows (more), [less], (exactly:1.3), BREAK, AND, [from:to:when], [a|b], # comments and <lora:NAME:0.8>.
 
     Examples:
 
@@ -63,12 +70,15 @@ def command(
         steps=steps,
         cfg_scale=cfg_scale,
         sampler=sampler,
+        schedule_type=schedule_type,
         width=width,
         height=height,
         batch_size=batch_size,
         batch_count=batch_count,
         clip_skip=clip_skip,
         emphasis=emphasis,
+        prompt_comments=prompt_comments,
+        prompt_editing=prompt_editing,
         init_image=init_image,
         denoising_strength=denoising_strength,
         device=device,

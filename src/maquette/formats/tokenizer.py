@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: the real 49,408-entry vocabulary, behind the text repair that OpenAI's own tokenizer begins with."""
+"""CLIP's tokenizer: the real 49,408-entry vocabulary, behind the repair of texts that OpenAI's own begins with."""
 
 from __future__ import annotations
 

@@ -29,7 +29,11 @@ _BREAK = re.compile(r"\bBREAK\b")
 
 
 class WeightError(MaquetteError, ValueError):
-    """A weight in brackets that is no number."""
+    """A weight in brackets that is no number. written: how it stands there."""
+
+    def __init__(self, prompt: str, written: str) -> None:
+        super().__init__(f"The prompt {prompt[:200]!r} has the weight {written}, which is no number.")
+        self.written = written
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a thousand nested brackets are infinite, as with Python's numbers
@@ -98,4 +102,4 @@ def _number(written: str, prompt: str) -> float:
     try:
         return float(written)
     except ValueError as error:
-        raise WeightError(f"The prompt {prompt[:200]!r} has the weight {written}, which is no number.") from error
+        raise WeightError(prompt, written) from error

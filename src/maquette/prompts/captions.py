@@ -7,8 +7,9 @@ from typing import Any
 
 from ..core.denoiser import Conditioning
 from ..errors import MaquetteError
-from .attention import BREAK, parse_attention
-from .encode import CHUNK, Chunk, TextModel, encode_chunks
+from .attention import BREAK, WeightError, parse_attention
+from .chunks import CHUNK, Chunk
+from .encode import TextModel, encode_chunks
 
 
 def caption_chunks(caption: str, tokenizer: Any, most_tokens: int, weighted: bool = False) -> list[Chunk]:
@@ -22,8 +23,8 @@ def caption_chunks(caption: str, tokenizer: Any, most_tokens: int, weighted: boo
     if weighted:
         try:
             pieces = parse_attention(caption)
-        except ValueError as error:
-            raise MaquetteError(f"The caption {caption!r} has a weight that is no number: {error}.") from error
+        except WeightError as error:
+            raise MaquetteError(f"The caption {caption!r} has a weight that is no number: {error.written}.") from error
     span = getattr(tokenizer, "span", lambda token: 1)
     chunks = [Chunk()]
     for text, weight in pieces:

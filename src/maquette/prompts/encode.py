@@ -15,6 +15,7 @@ from ..errors import MaquetteError
 from .attention import parse_attention
 from .chunks import CHUNK, Chunk, split_chunks
 from .composable import parse_composable
+from .limits import require_bounded
 from .schedule import held, parse_schedule
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
@@ -47,36 +48,54 @@ def encode_together(
 
     As in A1111 shorter ones get empty chunks, and the mean that "Original" restores is the mean over all of them.
     """
-    split = {prompt: _split(base, prompt, emphasis) for prompt in prompts}
-    count = max(len(chunks[0]) for chunks in split.values())
-    told: dict[str, Conditioning] = {}
-    for prompt, chunks in split.items():
-        for own in chunks:
-            own += [Chunk() for _ in range(count - len(own))]
+    split = [_split(base, prompt, emphasis) for prompt in prompts]
+    rows = _encode_split(base, split, [*prompts.values()], clip_skip, emphasis)
+    return dict(zip(prompts, rows, strict=True))
+
+
+def encode_chunks(
+    base: TextModel, split: Sequence[Sequence[Chunk]], clip_skip: int = 1, emphasis: Emphasis = "Original"
+) -> Conditioning:
+    """One text, cut into k chunks by each tokenizer of the base -> Conditioning as of `encode`."""
+    return _encode_split(base, [split], [1], clip_skip, emphasis)[0]
+
+
+def _encode_split(
+    base: TextModel,
+    split: Sequence[Sequence[Sequence[Chunk]]],
+    counts: Sequence[int],
+    clip_skip: int,
+    emphasis: Emphasis,
+) -> list[Conditioning]:
+    """Texts, each cut by each tokenizer -> their Conditionings; counts: how often each text stands in its schedule."""
+    count = max(len(chunks[0]) for chunks in split)
+    filled = [[[*own, *[Chunk()] * (count - len(own))] for own in chunks] for chunks in split]
+    told: list[Conditioning] = []
+    for chunks in filled:
         windows = [
             torch.tensor([_window(chunk, tokenizer) for chunk in own])
             for own, tokenizer in zip(chunks, base.tokenizers, strict=True)
         ]
-        told[prompt] = base.encode_ids(windows, clip_skip)  # tokens (k, 77, D)
-    tokens = torch.stack([each.tokens for each in told.values()])  # (n, k, 77, D)
+        told.append(base.encode_ids(windows, clip_skip))  # tokens (k, 77, D)
+    tokens = torch.stack([each.tokens for each in told])  # (n, k, 77, D)
     if emphasis in ("Original", "No norm"):
-        weights = torch.tensor([[_weights(chunk) for chunk in chunks[0]] for chunks in split.values()])
+        weights = torch.tensor([[_weights(chunk) for chunk in chunks[0]] for chunks in filled])
         widths = [encoder.config.hidden_size for encoder in base.text_encoders]
-        tokens = emphasised(tokens, weights, widths, emphasis == "Original", torch.tensor([*prompts.values()]))
-    result = {}
-    for i, (prompt, each) in enumerate(told.items()):
-        first = each[:1]
-        rows = tokens[i].reshape(1, -1, tokens.shape[-1])
-        result[prompt] = Conditioning(rows, first.pooled, first.time_ids, first.concat)
-    return result
+        tokens = emphasised(tokens, weights, widths, emphasis == "Original", torch.tensor(counts))
+    firsts = [each[:1] for each in told]
+    return [
+        Conditioning(rows.reshape(1, -1, rows.shape[-1]), first.pooled, first.time_ids, first.concat)
+        for rows, first in zip(tokens, firsts, strict=True)
+    ]
 
 
 def _split(base: TextModel, prompt: str, emphasis: Emphasis) -> list[list[Chunk]]:
     """The chunks of a prompt for each text encoder."""
-    pieces = [[prompt, 1.0]] if emphasis == "None" else parse_attention(prompt)
-    worst = max(pieces, key=lambda piece: math.inf if math.isnan(float(piece[1])) else abs(float(piece[1])))
-    if not math.isfinite(float(worst[1])):
-        raise MaquetteError(f"The brackets around {str(worst[0])[:60]!r} multiply to {worst[1]}: take some away.")
+    require_bounded(prompt)
+    pieces: list[list[str | float]] = [[prompt, 1.0]] if emphasis == "None" else parse_attention(prompt)
+    for text, weight in pieces:
+        if not math.isfinite(float(weight)):
+            raise MaquetteError(f"The brackets around {str(text)[:60]!r} multiply to {weight}: take some away.")
     return [split_chunks(pieces, tokenizer) for tokenizer in base.tokenizers]
 
 

@@ -10,4 +10,4 @@ MAX_CHARACTERS = 10_000  # about 30 chunks of 75 tokens; the longest prompts tha
 def require_bounded(prompt: str) -> None:
     """Raise MaquetteError for a prompt of more than MAX_CHARACTERS characters."""
     if len(prompt) > MAX_CHARACTERS:
-        raise MaquetteError(f"The prompt has {len(prompt):,} characters and at most {MAX_CHARACTERS:,} are read: cut it.")
+        raise MaquetteError(f"The prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are read.")

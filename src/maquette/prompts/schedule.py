@@ -1,7 +1,7 @@
 """Prompt editing in A1111's prompt language: `[from:to:when]`, `[to:when]`, `[from::when]`; `[a|b]` alternates.
 
-A1111 parses with an ambiguous grammar and Earley's algorithm. Here one pass over the text does: a bracket counts when it
-is closed and everything within it is whole; what stands in no whole bracket is plain text.
+A1111 parses with an ambiguous grammar and Earley's algorithm. Here one pass over the text does: a bracket counts when
+it is closed and everything within it is whole; what stands in no whole bracket is plain text.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 from pydantic import Field, model_validator
@@ -18,16 +18,17 @@ from ..config import Count, Fraction, StageConfig
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..fast import processor
-from ..formats import adapters, safetensors
+from ..formats import safetensors
+from ..formats.embeddings import Embedding
 from ..formats.png import format_infotext, write_png
-from ..prompts import parse_networks
-from ..prompts.encode import Emphasis, Prompt
+from ..prompts.encode import Counting, Emphasis, Prompt
 from ..run import Event, Listener, ignore
 from .apply import apply_loras
 from .embedding import apply_embeddings, find_embeddings
-from .lora_folder import LoraTag, find_loras, tags_of
-from .samplers import SAMPLERS, find_sampler
+from .finite import NotFiniteError, fault, require_finite_picture
+from .samplers import AUTOMATIC, find_sampler, kind_of, schedule_of
 from .sampling import sample
+from .words import Words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,12 +54,19 @@ class GenerateConfig(StageConfig):
     """Folder whose .safetensors files can be named in the prompt, with all its subfolders; otherwise runs."""
     embedding_dir: Path | None = None
     """Folder of textual inversion files, each called in the prompt by its name; otherwise `embeddings`, if there."""
-    steps: Count = 20
+    prompt_comments: bool = True
+    """Leave out what stands behind # in a line of a prompt, as A1111 does; false keeps it as words."""
+    prompt_editing: Counting = "A1111"
+    """When [from:to:when] switches: "A1111" draws its pictures (one call of the denoiser late; image to image and
+    samplers of two calls count their own calls), "exact" switches after that step of all."""
+    steps: int = Field(default=20, ge=1, le=1000)
     """Denoising steps."""
-    cfg_scale: float | None = Field(default=None, ge=1)
+    cfg_scale: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""
     sampler: str = "DDIM"
-    """Sampler by A1111's name, such as "DPM++ 2M Karras"."""
+    """Sampler by A1111's name, such as "DPM++ 2M"; the older "DPM++ 2M Karras" names its schedule as well."""
+    schedule_type: str = AUTOMATIC
+    """Noise levels of the steps, by A1111's name: Automatic (what suits the sampler), Uniform, Karras, Exponential."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """Seed of the first picture, of the next plus one and so on; -1 draws one."""
     width: int | None = Field(default=None, ge=16, multiple_of=8)
@@ -86,13 +94,13 @@ class GenerateConfig(StageConfig):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        self.sampler = find_sampler(self.sampler)
+        self.sampler = find_sampler(self.sampler, self.schedule_type)
         return self
 
 
 @dataclass
-class GenerateResult:
-    """The pictures, in order."""
+class GenerateResult(Sequence["Image"]):
+    """The pictures, in order: a sequence of Pillow images, with their files, seeds and texts beside it."""
 
     paths: list[str]
     seeds: list[int]
@@ -100,6 +108,16 @@ class GenerateResult:
     seconds: float
     warnings: list[str] = field(default_factory=list)
     images: list[Image] = field(default_factory=list, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        return self.images[index]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pixels."""
@@ -113,48 +131,63 @@ def run(config: GenerateConfig, on_event: Listener = ignore, base: BaseModel | N
     Raises MaquetteError for an unknown LoRA, a LoRA that does not fit, an unreadable init_image.
     """
     began = time.perf_counter()
-    plain, networks = parse_networks(config.prompt)
-    tags = tags_of(networks)
-    files = find_loras([tag.name for tag in tags], config.lora_dir)
-    loras = [(adapters.load(files[tag.name]), tag.te, tag.unet) for tag in tags]
+    words = Words.read(config.prompt, config.negative_prompt, config.prompt_comments, config.lora_dir)
     result = GenerateResult([], [], [], 0.0)
-    notices: list[str] = []
+
+    def warn(message: str) -> None:
+        result.warnings.append(message)
+        on_event(Event("warning", {"message": message}))
+
+    notices = words.warnings
     if base is None:
         dtype, device = _place(config)
         base = families.load(config.base, dtype, device, vae=config.vae)
-        notices += [*processor.notices(config.dtype, dtype), *base.notices]
+        notices = [*notices, *processor.notices(config.dtype, dtype), *base.notices]
     for notice in [*notices, *filter(None, [base.spec.skips(config.clip_skip)])]:
-        result.warnings.append(notice)
-        on_event(Event("warning", {"message": notice}))
-    with ExitStack() as stack:
-        for application in stack.enter_context(apply_loras(base, loras)):
-            if warning := application.warning:
-                result.warnings.append(warning)
-                on_event(Event("warning", {"message": warning}))
-        words = find_embeddings(base, [plain, config.negative_prompt], config.embedding_dir)
-        stack.enter_context(apply_embeddings(base, words))
-        drawing = _Drawing(config, base, plain, _values(config, base, tags, files))
-        first = secrets.randbelow(MAX_SEED) if config.seed == -1 else config.seed
-        for batch in range(config.batch_count):
-            seeds = [first + batch * config.batch_size + i for i in range(config.batch_size)]
-            drawing.draw(seeds, batch, result, on_event)
+        warn(notice)
+    found: list[Embedding] = []
+    try:
+        with ExitStack() as stack:
+            for application in stack.enter_context(apply_loras(base, words.loras)):
+                if application.warning:
+                    warn(application.warning)
+            found += find_embeddings(base, [words.plain, words.negative], config.embedding_dir)
+            stack.enter_context(apply_embeddings(base, found))
+            _draw_all(_Drawing(config, base, words), result, on_event)
+    except NotFiniteError as error:  # the base is as it was, so that its numbers and the LoRAs' can be told apart
+        raise NotFiniteError(fault(base, words.adapters, found)) from error
     result.seconds = time.perf_counter() - began
     on_event(Event("done", result.to_json()))
     return result
 
 
+def _draw_all(drawing: _Drawing, result: GenerateResult, on_event: Listener) -> None:
+    config = drawing.config
+    first = secrets.randbelow(MAX_SEED) if config.seed == -1 else config.seed
+    for batch in range(config.batch_count):
+        seeds = [first + batch * config.batch_size + i for i in range(config.batch_size)]
+        drawing.draw(seeds, batch, result, on_event)
+
+
 class _Drawing:
     """All that stays the same from batch to batch."""
 
-    def __init__(self, config: GenerateConfig, base: BaseModel, plain: str, values: dict[str, Any]) -> None:
-        self.config, self.base, self.values = config, base, values
+    def __init__(self, config: GenerateConfig, base: BaseModel, words: Words) -> None:
+        self.config, self.base, self.words = config, base, words
+        self.values = _values(config, base, words)
         self.width = config.width or base.spec.native_size
         self.height = config.height or base.spec.native_size
         self.cfg_scale = cfg_scale(config, base)
         with torch.no_grad():
-            told = {"clip_skip": config.clip_skip, "emphasis": config.emphasis, "batch": config.batch_size}
-            self.cond = Prompt(base, plain, config.steps, **told)  # type: ignore[arg-type]
-            self.uncond = Prompt(base, config.negative_prompt, config.steps, composable=False, **told)  # type: ignore[arg-type]
+            told: dict[str, Any] = {
+                "clip_skip": config.clip_skip,
+                "emphasis": config.emphasis,
+                "batch": config.batch_size,
+                "counting": config.prompt_editing,
+                "calls_per_step": kind_of(config.sampler).calls,
+            }
+            self.cond = Prompt(base, words.plain, config.steps, **told)  # type: ignore[arg-type]
+            self.uncond = Prompt(base, words.negative, config.steps, composable=False, **told)  # type: ignore[arg-type]
             self.start = None if config.init_image is None else self._encoded(config.init_image)
         self.number = _next_number(config.out)
 
@@ -168,6 +201,7 @@ class _Drawing:
         pixels = torch.frombuffer(bytearray(photo.tobytes()), dtype=torch.uint8)
         pixels = pixels.reshape(1, self.height, self.width, 3).permute(0, 3, 1, 2)  # (1, 3, H, W)
         mean, _ = self.base.encode_images(pixels.float() / 127.5 - 1)
+        require_finite_picture(mean, self.base)
         return mean
 
     @torch.no_grad()
@@ -193,10 +227,12 @@ class _Drawing:
             denoising_strength=self.config.denoising_strength,
             callback=progress,
         )
-        for pixels, seed in zip(self.base.decode(latents), seeds, strict=True):
+        decoded = self.base.decode(latents)
+        require_finite_picture(decoded, self.base, self.words.adapters)
+        for pixels, seed in zip(decoded, seeds, strict=True):
             image = to_image(pixels)
             values = {key: seed if key == "Seed" else value for key, value in self.values.items()}
-            infotext = format_infotext(self.config.prompt, self.config.negative_prompt, values)
+            infotext = format_infotext(self.words.prompt, self.words.negative, values)
             path = self.config.out / f"{self.number:05d}-{seed}.png"
             write_png(image, path, infotext)
             self.number += 1
@@ -208,10 +244,10 @@ class _Drawing:
 
 
 def to_image(pixels: torch.Tensor) -> Image:
-    """(3, H, W) in [0, 1] -> Pillow image."""
+    """(3, H, W) in [0, 1] -> Pillow image, its numbers cut and not rounded, as A1111 does."""
     from PIL import Image
 
-    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray((pixels * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def cfg_scale(config: GenerateConfig, base: BaseModel) -> float:
@@ -219,15 +255,15 @@ def cfg_scale(config: GenerateConfig, base: BaseModel) -> float:
     return config.cfg_scale if config.cfg_scale is not None else DEFAULT_CFG.get(base.spec.name, 7.0)
 
 
-def _values(config: GenerateConfig, base: BaseModel, tags: list[LoraTag], files: dict[str, Path]) -> dict[str, Any]:
+def _values(config: GenerateConfig, base: BaseModel, words: Words) -> dict[str, Any]:
     """The last line of A1111's infotext, in its order. RNG: noise comes from the CPU, whatever the device."""
-    schedule = SAMPLERS[config.sampler].schedule
-    bracketed = any(c in config.prompt + config.negative_prompt for c in "([")
-    hashes = {tag.name: safetensors.body_sha256(files[tag.name])[:12] for tag in tags}
+    sampler, schedule = schedule_of(config.sampler)
+    bracketed = any(c in words.plain + words.negative for c in "([")
+    hashes = {name: safetensors.body_sha256(file)[:12] for name, file in words.files.items()}
     size = (config.width or base.spec.native_size, config.height or base.spec.native_size)
     return {
         "Steps": config.steps,
-        "Sampler": config.sampler.removesuffix(" Karras"),
+        "Sampler": sampler,
         "Schedule type": schedule,
         "CFG scale": f"{cfg_scale(config, base):g}",
         "Seed": None,
@@ -241,6 +277,7 @@ def _values(config: GenerateConfig, base: BaseModel, tags: list[LoraTag], files:
         "RNG": "CPU",
         "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
         "Emphasis": config.emphasis if bracketed and config.emphasis != "Original" else None,
+        "Prompt editing": "exact" if config.prompt_editing == "exact" else None,
         "Version": f"maquette-{_version()}",
     }
 

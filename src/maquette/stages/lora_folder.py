@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MaquetteError
 from ..formats import safetensors
-from ..prompts import Network
+from ..prompts import Network, malformed_tag
 
 DEFAULT_FOLDER = Path("runs")
+MAX_MULTIPLIER = 100.0  # LoRAs are used between -2 and 2; beyond this a tag has a slip of the pen
 _KINDS = ("lora", "lyco")
 
 
@@ -24,8 +26,13 @@ class LoraTag:
     unet: float = 1.0
 
 
-def tags_of(networks: Sequence[Network]) -> list[LoraTag]:
-    """The LoRAs that a prompt asks for. Raises MaquetteError for what would otherwise be silently without effect."""
+def tags_of(networks: Sequence[Network], rest: str = "") -> list[LoraTag]:
+    """The LoRAs that a prompt asks for. rest: the prompt without its tags.
+
+    Raises MaquetteError for what would otherwise be silently without effect, such as a tag that is not closed.
+    """
+    if tag := malformed_tag(rest):
+        raise MaquetteError(f"The prompt's {tag} is no tag and would be read as words; write <lora:NAME:0.8>.")
     return [_tag(network) for network in networks]
 
 
@@ -46,6 +53,10 @@ def _tag(network: Network) -> LoraTag:
         unet = float(network.named["unet"]) if "unet" in network.named else (values[1] if len(values) > 1 else te)
     except ValueError as error:
         raise MaquetteError(f"The prompt's <{written}> has a multiplier that is no number.") from error
+    if not max(abs(te), abs(unet)) <= MAX_MULTIPLIER or math.isnan(unet):
+        raise MaquetteError(
+            f"The prompt's <{written}> has a multiplier that is not between -{MAX_MULTIPLIER:g} and {MAX_MULTIPLIER:g}."
+        )
     return LoraTag(name, te, unet)
 
 

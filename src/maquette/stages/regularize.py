@@ -17,7 +17,7 @@ from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..run import Event, Listener, ignore, write_text
-from .samplers import find_sampler
+from .samplers import find_sampler, schedule_of
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
 
@@ -50,7 +50,7 @@ class RegularizeConfig(StageConfig):
     cfg_scale: float | None = Field(default=None, ge=1)
     """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""
     sampler: str = "DDIM"
-    """Sampler by A1111's name."""
+    """Sampler by A1111's name, "DPM++ 2M" or with its schedule "DPM++ 2M Karras"."""
     width: int | None = Field(default=None, ge=16, multiple_of=8)
     """Pixels; otherwise the base's native size."""
     height: int | None = Field(default=None, ge=16, multiple_of=8)
@@ -157,11 +157,13 @@ def _draw(
 ) -> None:
     """Draw the pictures batch by batch. A caption is written before its picture: no picture is ever without one."""
     from ..formats.png import format_infotext, write_png
+    from .finite import require_finite_picture
     from .generate import GenerateConfig, cfg_scale, to_image
     from .sampling import sample
 
     width, height = config.width or base.spec.native_size, config.height or base.spec.native_size
     scale = cfg_scale(GenerateConfig(prompt="", cfg_scale=config.cfg_scale), base)
+    sampler, schedule = schedule_of(config.sampler)
     began = time.perf_counter()
     for start in range(0, len(places), config.batch_size):
         batch = places[start : start + config.batch_size]
@@ -177,12 +179,15 @@ def _draw(
             width=width,
             height=height,
         )
-        for index, text, pixels in zip(batch, texts, base.decode(latents), strict=True):
+        decoded = base.decode(latents)
+        require_finite_picture(decoded, base)
+        for index, text, pixels in zip(batch, texts, decoded, strict=True):
             path = config.out / f"{_name(index)}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             values = {
                 "Steps": config.steps,
-                "Sampler": config.sampler,
+                "Sampler": sampler,
+                "Schedule type": schedule,
                 "CFG scale": f"{scale:g}",
                 "Seed": config.seed + index,
                 "Size": f"{width}x{height}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import MaquetteError
@@ -27,11 +28,15 @@ def encode_images(vae: Any, pixels: Tensor, factor: int) -> tuple[Tensor, Tensor
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """(B, 4, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], float32, clamped."""
+    """(B, 4, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], float32, clamped.
+
+    An infinite number stays visible as NaN, instead of becoming white or black.
+    """
     weight = next(vae.parameters())
     latents = latents.to(weight.device) / vae.config.scaling_factor + _shift(vae)
     pixels = vae.decode(latents.to(weight.dtype), return_dict=False)[0]
-    return (pixels.float() / 2 + 0.5).clamp(0, 1)
+    pixels = pixels.float() / 2 + 0.5
+    return pixels.clamp(0, 1).where(pixels.isfinite(), torch.nan)
 
 
 def _shift(vae: Any) -> float:
