@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,9 @@ LINES = {
     "cuda": [
         ("sd1", 512, 1, "bf16", "lora", "peft"),
         ("sd1", 512, 16, "bf16", "lora", "peft"),
+        ("sd1", 512, 1, "bf16", "loha", "lycoris"),
+        ("sdxl", 1024, 1, "bf16", "lora", "peft"),
+        ("sdxl", 1024, 1, "bf16", "lokr", "lycoris"),
         ("sdxl", 1024, 8, "bf16", "lora", "peft"),
     ],
 }
@@ -62,6 +66,7 @@ OURS: dict[str, dict[str, Any]] = {
     "without-graphs": {"cuda_graphs": False},
     "compiled": {"compile": True},
     "compiled-without-graphs": {"compile": True, "cuda_graphs": False},
+    "checkpointing": {"gradient_checkpointing": True},
 }
 RIVALS = ("peft", "peft-autocast", "lycoris")
 Line = tuple[str, int, int, str, str, str]
@@ -144,7 +149,8 @@ def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
     texts = torch.randn(options.batch, 77, unet.config.cross_attention_dim, device=device)
     added = None
     if options.family == "sdxl":
-        added = {"text_embeds": torch.randn(options.batch, 1280, device=device)}
+        pooled = unet.add_embedding.linear_1.in_features - 6 * unet.config.addition_time_embed_dim
+        added = {"text_embeds": torch.randn(options.batch, pooled, device=device)}
         added["time_ids"] = torch.tensor([[options.px, options.px, 0, 0, options.px, options.px]] * options.batch)
         added["time_ids"] = added["time_ids"].to(device)
 
@@ -165,7 +171,19 @@ def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
 
 
 def model_file(folder: Path, family: str) -> Path:
-    return folder / f"{family}-random.safetensors"
+    """The random weights: of a narrow base where such a folder lies there, else a single file."""
+    narrow = folder / f"{family}-narrow"
+    return narrow if narrow.exists() else folder / f"{family}-random.safetensors"
+
+
+def make_narrow(folder: Path, family: str) -> None:
+    """A narrow base of random weights, in the layout of the real one."""
+    from tests.families import tiny
+
+    target = folder / f"{family}-narrow"
+    if not target.exists():
+        target.mkdir(parents=True)
+        tiny.write_folder(target, family)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -175,8 +193,9 @@ def work(options: argparse.Namespace) -> None:
     make, cuda = maquette_step if options.worker in OURS else rival_step, options.device == "cuda"
     step = make(options, options.folder)
     print("{}", flush=True)
-    steps = TURN[options.device]
+    steps = options.turn or TURN[options.device]
     if cuda:
+        torch.cuda.empty_cache()  # what encoding took
         torch.cuda.reset_peak_memory_stats()
     for _ in sys.stdin:
         began = time.perf_counter()
@@ -184,7 +203,9 @@ def work(options: argparse.Namespace) -> None:
             loss = step()
         value = float(loss.detach())  # waits for the device
         seconds = (time.perf_counter() - began) / steps
-        memory = torch.cuda.max_memory_reserved() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = (
+            torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        )
         print(json.dumps({"seconds": seconds, "memory": memory, "loss": value}), flush=True)
 
 
@@ -196,7 +217,7 @@ class Contestant:
         command = [
             sys.executable, "-m", "benchmarks.train_step", "--worker", name, "--folder", str(options.folder),
             "--family", family, "--px", str(px), "--batch", str(batch), "--dtype", dtype, "--method", method,
-            "--device", options.device,
+            "--device", options.device, "--turn", str(options.turn),
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
@@ -238,18 +259,21 @@ def peak(dtype: str, device: str) -> float:
     return 2 * side**3 / best
 
 
-def flops(family: str, px: int, batch: int) -> float:
+def flops(family: str, px: int, batch: int, narrow: bool = False) -> float:
     """Of one step of a LoRA, forward and back, counted on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from maquette.families import full_size
+    from tests.families import tiny
 
+    networks = tiny.modules(family) if narrow else full_size.networks(family)
+    unet: Any = networks["unet"].to("meta").requires_grad_(False)
+    pooled = unet.add_embedding.linear_1.in_features - 6 * 256 if family == "sdxl" else 0
     with torch.device("meta"):
-        unet: Any = full_size.networks(family)["unet"].requires_grad_(False)
         x = torch.zeros(batch, 4, px // 8, px // 8, requires_grad=True)
         texts = torch.zeros(batch, 77, unet.config.cross_attention_dim)
-        added = {"text_embeds": torch.zeros(batch, 1280), "time_ids": torch.zeros(batch, 6)}
+        added = {"text_embeds": torch.zeros(batch, pooled), "time_ids": torch.zeros(batch, 6)}
         with FlopCounterMode(display=False) as counter:
             unet(x, torch.zeros(batch), texts, added_cond_kwargs=added).sample.sum().backward()
     return float(counter.get_total_flops())
@@ -265,7 +289,7 @@ def compare(options: argparse.Namespace, line: Line) -> None:
             contestant.step()
     found = {name: contestant.end() for name, contestant in contestants.items()}
     theirs = found.pop(rival)
-    most, work = peak(dtype, options.device), flops(family, px, batch)
+    most, work = peak(dtype, options.device), flops(family, px, batch, options.narrow)
     for name, ours in found.items():
         reached = f"{work / ours[0] / 1e9:.0f} GFLOP/s, {work / ours[0] / most:.0%}"
         print(
@@ -289,6 +313,8 @@ def main() -> None:
     parser.add_argument("--rival", choices=RIVALS)
     parser.add_argument("--ours", help=f"one or more of {', '.join(OURS)}, with commas; on CUDA all of them")
     parser.add_argument("--steps", type=int, default=9, help="turns of each")
+    parser.add_argument("--turn", type=int, default=0, help="steps of a turn; otherwise 1, on CUDA 20")
+    parser.add_argument("--narrow", action="store_true", help="narrow networks: to see whether everything runs")
     parser.add_argument("--keep", action="store_true", help="keep the files of random weights for another run")
     parser.add_argument("--worker", choices=(*OURS, *RIVALS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -304,18 +330,22 @@ def main() -> None:
         for line in LINES[options.device]
         if all(wish is None or wish == value for wish, value in zip(wanted, line, strict=True))
     ]
+    if None not in wanted:
+        lines = [wanted]  # whether it is in the table or not
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     print(f"{date.today()}, {options.device}, {threads} CPU threads, {options.steps} turns of each, medians\n")
     head = ["base", "pixels", "batch", "type", "method", "ours", "the other", "times faster", "images/s", "memory"]
     print(f"| {' | '.join([*head, 'its memory', 'reached, of a matrix product'])} |\n|{'---|' * 12}", flush=True)
     for line in lines:
-        file = model_file(options.folder, line[0])
-        if not file.exists():
-            write_model(file, line[0])
+        if options.narrow:
+            make_narrow(options.folder, line[0])
+        elif not model_file(options.folder, line[0]).exists():
+            write_model(model_file(options.folder, line[0]), line[0])
         compare(options, line)
     if not options.keep:
         for family in {line[0] for line in lines}:
-            model_file(options.folder, family).unlink()
+            file = model_file(options.folder, family)
+            shutil.rmtree(file) if options.narrow else file.unlink()
 
 
 if __name__ == "__main__":
