@@ -1,6 +1,6 @@
 """python -m tools.gpu --out DIR: everything that is to be known of a graphics card, in less than eight minutes.
 
-Every part is a process of its own with a time limit, so that one that dies or hangs leaves the others. Each prints as it
+Every part is a process of its own with a time limit, so that one that dies or hangs leaves the others. It prints as it
 goes and writes its rows to DIR/PART.json; the end says which parts passed. `--rehearse` does all of it on the CPU, with
 narrow networks in place of full-size ones. Exit code 1 when a part failed.
 """
