@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import MaquetteError
+from .files import NotToml, parse_toml, read_toml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -357,24 +357,14 @@ def toml_text(values: dict[str, Any]) -> str:
     return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The keys of a TOML file. Raises MaquetteError naming the file and line."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MaquetteError(f"{path} is not valid TOML: {error}.") from error
-
-
 def parse_setting(text: str) -> tuple[str, Any]:
     """ "key=value" of --set. The value is read as TOML where it is that (numbers, true, lists), else as a text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise MaquetteError(f"--set {text} has no value; write --set key=value, such as --set learning_rate=1e-4.")
     try:
-        return key.strip().replace("-", "_"), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return key.strip().replace("-", "_"), parse_toml(f"value = {value}", f"--set {key}")["value"]
+    except NotToml:
         return key.strip().replace("-", "_"), value
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +15,8 @@ from typing import Any, BinaryIO
 from . import limits
 from .errors import MaquetteError
 
+# Parts of a dotted key, one more than is allowed. Each attempt begins at a word and gives nothing back: linear.
+_DOTTED = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{limits.TOML_DEPTH}}}""")
 _KINDS = {
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -107,6 +111,45 @@ def parse_json(text: str, name: str) -> Any:
     return value
 
 
+class NotToml(MaquetteError):
+    """A text that is no TOML at all, as against TOML that is refused."""
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The keys of a TOML file; see parse_toml."""
+    return parse_toml(read_text(path, limits.CONFIGURATION_BYTES, "configuration"), str(path))
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """TOML as Python values. Raises MaquetteError that begins with `name`, NotToml where the text is none.
+
+    Refuses what would trip the reader: nesting and dotted keys deeper than limits.TOML_DEPTH, whole numbers beyond the
+    64 bits of TOML, infinity and NaN.
+    """
+    try:
+        if _DOTTED.search(text):
+            raise RecursionError
+        value = tomllib.loads(text)
+        _check_depth(value, limits.TOML_DEPTH)
+    except RecursionError as error:
+        raise MaquetteError(f"{name} is nested too deep ({limits.TOML_DEPTH} levels at most).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise NotToml(f"{name} is not valid TOML: {error}.") from error
+    except ValueError as error:  # thousands of digits
+        raise MaquetteError(f"{name} has a number that is too large.") from error
+    _check_numbers(value, name)
+    return value
+
+
+def _check_numbers(value: Any, name: str) -> None:
+    """Raise MaquetteError for numbers that no setting has. value: nested no deeper than the budget."""
+    if isinstance(value, dict | list):
+        for item in _items(value):
+            _check_numbers(item, name)
+    elif (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not math.isfinite(value)):
+        raise MaquetteError(f"{name} has a number that is too large ({str(value)[:20]}).")
+
+
 def _whole(digits: str) -> int:
     if len(digits) > limits.NUMBER_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
@@ -124,10 +167,10 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is no number")
 
 
-def _check_depth(value: Any) -> None:
+def _check_depth(value: Any, most: int = limits.JSON_DEPTH) -> None:
     """Raise RecursionError for containers within containers beyond the budget."""
     level = [value] if isinstance(value, list | dict) else []
-    for _ in range(limits.JSON_DEPTH):
+    for _ in range(most):
         level = [item for holder in level for item in _items(holder) if isinstance(item, list | dict)]
         if not level:
             return

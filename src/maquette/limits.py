@@ -26,6 +26,8 @@ RECORD_BYTES = 100_000_000
 """Largest file of a run folder that holds text (dataset.json, metrics.jsonl, manifests)."""
 JSON_DEPTH = 100
 """Deepest nesting of JSON."""
+TOML_DEPTH = 30
+"""Deepest nesting of TOML, dotted keys included."""
 NUMBER_DIGITS = 40
 """Most digits of a whole number."""
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.data.captions import (
+    CaptionText,
     FolderNames,
     caption_for_class,
     caption_for_subject,
@@ -36,17 +37,26 @@ def test_subject_and_class_make_captions() -> None:
 def test_caption_files_in_the_encodings_of_editors(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("a photo of zkw robot,\r\n in a café \n".encode(encoding))
-    assert read_caption(path) == "a photo of zkw robot, in a café"
+    assert read_caption(path) == CaptionText(("a photo of zkw robot,", "in a café"))
+    assert read_caption(path).joined == "a photo of zkw robot, in a café"
 
 
 def test_unreadable_captions_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes("in a café".encode("latin-1"))
+    path.write_bytes(b"in a caf\x81")
     with pytest.raises(MaquetteError, match=r"The caption a\.txt is not UTF-8 text \(byte 9\); save it again as UTF-8"):
         read_caption(path)
     path.write_bytes(b"\0\0\1\0")
     with pytest.raises(MaquetteError, match=r"a\.txt is not text"):
         read_caption(path)
+    path.write_bytes(b"w" * 100_001)
+    with pytest.raises(MaquetteError, match=r"The caption a\.txt is larger than any caption \(100 kB at most\)"):
+        read_caption(path)
+
+
+def test_captions_of_old_editors_are_read_as_windows_1252(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("in a café – “hat”".encode("cp1252"))
+    assert read_caption(tmp_path / "a.txt") == CaptionText(("in a café – “hat”",), "Windows-1252")
 
 
 @given(st.text())
@@ -54,7 +64,7 @@ def test_any_unicode_text_becomes_one_line_with_its_words(tmp_path_factory: pyte
     clean = text.replace("\0", "").encode("utf-8", "ignore").decode()
     path = tmp_path_factory.getbasetemp() / "any.txt"
     path.write_bytes(clean.encode("utf-8"))
-    caption = read_caption(path)
+    caption = read_caption(path).joined
     assert caption.split() == clean.removeprefix("\ufeff").split()
     assert len(caption.splitlines()) <= 1
 
@@ -70,6 +80,7 @@ def test_which_caption_file_belongs_to_a_photo() -> None:
     assert found("a.jpg", "a.caption") == "a.caption"
     assert found("A.JPG", "a.TXT") == "a.TXT"
     assert found("a.jpg", "a.jpg.txt") == "a.jpg.txt"
+    assert found("a.jpg", "a.txt", "a.jpg.txt") == "a.jpg.txt"  # the more exact name
     assert found("a.b.jpg", "a.txt", "a.b.txt") == "a.b.txt"
     assert found("a.jpg", "A.txt", "a.txt") == "a.txt"
     assert found("a.jpg", "b.txt") is None

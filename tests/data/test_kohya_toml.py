@@ -72,8 +72,8 @@ def test_every_used_key(folder: Path) -> None:
     assert data.layout == "toml"
     assert [(p.name, p.caption, p.repeats, p.role, p.subject) for p in data.photos] == [
         ("x.png", "ohwx man, hat", 40, "instance", ""),
-        ("x.png", "a photo of qrt dog", 7, "instance", "qrt dog"),
-        ("x.png", "a photo of a man", 1, "class", "man"),
+        ("x.png", "qrt dog", 7, "instance", "qrt dog"),
+        ("x.png", "man", 1, "class", "man"),
     ]
     assert data.photos[0].options == CaptionOptions(prefix="best,", shuffle=True, keep_tokens=2, dropout=0.1)
     assert data.photos[1].options == CaptionOptions(keep_tokens=3)
@@ -122,6 +122,14 @@ def test_the_subject_names_subsets_without_class_tokens(folder: Path) -> None:
         ("[general]\n", r"has no \[\[datasets\]\]"),
         ("datasets = 3\n", r"datasets must be written as \[\[datasets\]\]"),
         ("[[datasets]\n", r"set\.toml is not valid TOML"),
+        (HEAD + "num_repeats = 1000000000\n", r"1000000000 samples per epoch, more than anyone trains.*x\.png has 10"),
+        (HEAD + "num_repeats = " + "9" * 5000, r"set\.toml has a number that is too large"),
+        (HEAD + "num_repeats = " + "9" * 30, r"set\.toml has a number that is too large"),
+        (HEAD + "caption_dropout_rate = 1e999\n", r"set\.toml has a number that is too large \(inf\)"),
+        (HEAD + "caption_dropout_rate = 1.5\n", r"caption_dropout_rate = 1\.5 should be a share, from 0 to 1"),
+        (HEAD + "keep_tokens = -1\n", r"keep_tokens = -1 should not be negative"),
+        (HEAD + "x = " + "[" * 5000, r"set\.toml is nested too deep \(30 levels at most\)"),
+        ("a." * 100_000 + "b = 1\n", r"set\.toml is nested too deep \(30 levels at most\)"),
     ],
 )
 def test_faults_name_file_place_and_key(folder: Path, text: str, message: str) -> None:
@@ -187,3 +195,87 @@ def test_no_upscale_of_the_run(quadrants: MakeImage, tmp_path: Path) -> None:
     assert problem.message == (
         "tiny.png is too small: 300 x 50 pixels fill no bucket without being enlarged; use the original photo."
     )
+
+
+LIMITS = [  # what sd-scripts answers
+    ({"resolution": 1024}, (3000, 700), (1024, 256)),
+    ({"resolution": 1024}, (900, 1600), (576, 1024)),
+    ({"resolution": 640}, (1920, 1080), (832, 448)),
+    ({"resolution": 512, "max_bucket_reso": 1000}, (3000, 700), (1024, 256)),
+    ({"resolution": 512, "max_bucket_reso": 900, "min_bucket_reso": 200}, (700, 3000), (192, 960)),
+    ({"resolution": 512, "max_bucket_reso": 900, "min_bucket_reso": 200}, (3000, 700), (960, 256)),
+    ({"resolution": 768, "max_bucket_reso": 1500, "min_bucket_reso": 300}, (3000, 700), (1536, 384)),
+    ({"resolution": 1024, "bucket_reso_steps": 32}, (700, 3000), (256, 1024)),
+]
+
+
+@pytest.mark.parametrize(("dataset", "size", "bucket"), LIMITS)
+def test_bucket_limits_are_those_of_sd_scripts(
+    folder: Path, dataset: dict[str, int], size: tuple[int, int], bucket: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, (9, 99, 50)).save(folder / "man" / "x.png")
+    keys = "".join(f"{key} = {value}\n" for key, value in dataset.items())
+    file = write(folder, f"[[datasets]]\nenable_bucket = true\n{keys}" + HEAD.removeprefix("[[datasets]]\n"))
+    found = read_folder(file)
+    assert [photo.bucket for photo in plan(found, dataset["resolution"], 8).photos] == [bucket]
+
+
+def test_limits_that_nobody_wrote_hold_for_the_resolutions_they_fit(folder: Path) -> None:
+    found = read_folder(write(folder, "[[datasets]]\nenable_bucket = true\nresolution = 64\n" + HEAD[13:]))
+    assert [photo.bucket for photo in plan(found, 64, 4).photos] == [(80, 48)]  # pocket's own rules
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "caption"),
+    [
+        ("first line, tag\nsecond line, tag2", 'class_tokens = "ohwx man"', "first line, tag"),
+        ("  spaced first \nother", "", "spaced first"),
+        ("one\ntwo", "enable_wildcard = true", "one\ntwo"),
+        (None, 'class_tokens = "man, solo, outdoors"', "man, solo, outdoors"),
+        (None, 'class_tokens = "ohwx_dog"', "ohwx_dog"),
+    ],
+)
+def test_captions_are_those_of_sd_scripts(folder: Path, text: str | None, keys: str, caption: str) -> None:
+    (folder / "man" / "x.caption").unlink()
+    if text is not None:
+        (folder / "man" / "x.txt").write_text(text)
+    data = read_folder(write(folder, HEAD + keys + "\n"))
+    assert [photo.caption for photo in data.photos] == [caption]
+    told = [p.message for p in data.problems if p.kind == "lines"]
+    assert told == (
+        [
+            "1 captions of several lines (the first x.txt) are read to the end of their first line, as Kohya's trainer "
+            "does; with caption_wildcards (enable_wildcard) each line is a caption of its own."
+        ]
+        if text and "wildcard" not in keys
+        else []
+    )
+
+
+def test_the_caption_extension_decides_and_what_it_hides_is_named(folder: Path) -> None:
+    (folder / "man" / "x.txt").write_text("from txt")
+    (folder / "man" / "x.tags").write_text("from tags")
+    read = read_folder(write(folder, HEAD))
+    assert [p.caption_source for p in read.photos] == ["x.caption"]  # sd-scripts' own default comes first
+    assert [p.message for p in read.problems] == [
+        "1 caption (x.txt) is not read: a photo's .caption file comes first.",
+        "1 .tags text (x.tags) is not read: captions are .caption and .txt files here; rename them.",
+    ]
+    read = read_folder(write(folder, HEAD + 'caption_extension = ".tags"\n'))
+    assert [p.caption for p in read.photos] == ["from tags"]
+    assert [p.message for p in read.problems] == [
+        "1 .caption text (x.caption) is not read: captions are .tags files here; rename them.",
+        "1 .txt text (x.txt) is not read: captions are .tags files here; rename them.",
+    ]
+
+
+def test_sub_folders_are_not_searched_and_masks_found(folder: Path, quadrants: MakeImage) -> None:
+    for name in ("man/sub/deep", "man/masks"):
+        (folder / name).mkdir(parents=True)
+        quadrants(200, 100).convert("L").save(folder / name / "x.png")
+    data = read_folder(write(folder, HEAD))
+    assert [(p.name, p.mask) for p in data.photos] == [("x.png", folder / "man" / "masks" / "x.png")]
+    assert [p.message for p in data.problems] == [
+        "1 photo in 'man/sub' left out: Kohya's folders and data set files are not searched below, there as here; "
+        "move them up."
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.layouts import read_folder, require_trainable
 from maquette.errors import MaquetteError
 
@@ -112,19 +113,216 @@ def test_what_lies_beside_kohya_folders_is_named(photo: Callable[..., Path], tmp
     assert any("rename it to '40_more of him'" in p.message for p in data.left_out)
 
 
-def test_a_year_is_not_a_repeat_count(photo: Callable[..., Path], tmp_path: Path) -> None:
-    photo("2024_holiday/a.jpg")
-    photo("2025_winter/b.jpg")
+@pytest.mark.parametrize("folder", ["2024_holiday", "2024_06 trip", "100_CANON", "101_PANA"])
+def test_numbers_of_years_and_cameras_are_no_repeats(photo: Callable[..., Path], tmp_path: Path, folder: str) -> None:
+    photo(f"{folder}/a.jpg")
     data = read_folder(tmp_path, "ohwx man")
-    assert data.layout == "plain" and [p.repeats for p in data.photos] == [1, 1]
+    assert (data.layout, [(p.caption, p.repeats) for p in data.photos]) == ("plain", [("a photo of ohwx man", 1)])
+    assert data.problems == []
+    (problem,) = read_folder(tmp_path).problems
+    assert problem.message == (
+        f"The folder '{folder}' is read without repeats and subject, for its number looks like a year's or a camera's; "
+        "if they are meant, name the subject too (--subject)."
+    )
+    words = folder.split("_")[1]
+    assert [p.repeats for p in read_folder(tmp_path, words).photos] == [int(folder.split("_")[0])]
 
 
-def test_subject_against_several_kohya_folders_is_reported(photo: Callable[..., Path], tmp_path: Path) -> None:
+def test_folders_that_a_person_numbered_keep_the_named_subject(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("11_november/a.jpg")
+    photo("12_december/b.jpg")
+    data = read_folder(tmp_path, "zkw robot")
+    assert [(p.caption, p.repeats) for p in data.photos] == [("a photo of zkw robot", 1)] * 2
+    (problem,) = data.problems
+    assert problem.message == (
+        "For the subject 'zkw robot' the folders '11_november', '12_december' are ordinary ones, without repeats: the "
+        "name says something else. If Kohya's repeats are meant, rename it ('40_zkw robot') or leave out --subject."
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("10_ohwx_man", (10, "ohwx_man")),
+        ("1000_big thing", (1000, "big thing")),
+        ("03_three", (3, "three")),
+        ("5_", (5, "")),
+        ("40_a_b_c", (40, "a_b_c")),
+        ("x_y", None),
+    ],
+)
+def test_repeats_and_subject_of_a_name_are_those_of_sd_scripts(
+    photo: Callable[..., Path], tmp_path: Path, folder: str, expected: tuple[int, str] | None
+) -> None:
+    photo(f"set/{folder}/a.jpg", "some caption")
+    (read,) = read_folder(tmp_path / "set").photos
+    assert (read.repeats, read.subject) == (expected or (1, ""))
+    (read,) = read_folder(tmp_path / "set" / folder).photos
+    assert (read.repeats, read.subject) == (expected or (1, ""))
+
+
+def test_a_folder_of_the_subject_keeps_its_repeats(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("set/40_ohwx man/a.jpg")
+    for folder in ("set", "set/40_ohwx man"):
+        data = read_folder(tmp_path / folder, "ohwx man")
+        assert [(p.caption, p.repeats) for p in data.photos] == [("a photo of ohwx man", 40)] and not data.problems
+
+
+def test_subject_of_one_of_several_kohya_folders(photo: Callable[..., Path], tmp_path: Path) -> None:
     photo("40_ohwx man/a.jpg")
-    photo("40_qrt dog/b.jpg")
-    data = read_folder(tmp_path, "zzz cat")
-    assert {p.caption for p in data.photos} == {"a photo of ohwx man", "a photo of qrt dog"}
-    assert "'zzz cat' is not used" in data.problems[0].message
+    photo("10_qrt dog/b.jpg")
+    data = read_folder(tmp_path, "ohwx man")
+    assert [(p.caption, p.repeats) for p in data.photos] == [("a photo of qrt dog", 10), ("a photo of ohwx man", 40)]
+    assert data.problems[0].message == (
+        "The subject 'ohwx man' is not that of all photos: the folders '10_qrt dog' name their own."
+    )
+
+
+def test_kohya_folders_are_not_searched_below(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b.png", "sub/deep/c.png", "masks/a.png"):
+        photo(f"set/40_ohwx man/{name}")
+    for folder in ("set", "set/40_ohwx man"):
+        data = read_folder(tmp_path / folder)
+        assert [p.path.name for p in data.photos] == ["a.png"] and data.photos[0].mask is not None
+        assert [(p.message, p.left_out) for p in data.problems] == [
+            (
+                "2 photos in '40_ohwx man/sub' left out: Kohya's folders and data set files are not searched below, "
+                "there as here; move them up.",
+                True,
+            )
+        ]
+
+
+def test_a_reg_folder_beside_photos_is_never_trained_as_the_subject(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for start, layout in (("plain/a.jpg", "plain"), ("kohya/40_ohwx man/a.jpg", "kohya")):
+        photo(start)
+        root = tmp_path / start.split("/")[0]
+        photo(f"{root.name}/reg/r.jpg")
+        data = read_folder(root, "ohwx man")
+        assert (data.layout, [(p.path.name, p.role) for p in data.photos]) == (
+            layout,
+            [("a.jpg", "instance"), ("r.jpg", "class")],
+        )
+        assert not data.problems
+        named = read_folder(root, "ohwx man", reg=root / "reg")
+        assert [p.role for p in named.photos] == ["instance", "class"]
+
+
+def test_what_systems_leave_behind_is_no_photo(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("a.jpg")
+    for name in ("@eaDir/a.jpg", "@eaDir/a.jpg@SynoEAStream.jpg", ".thumbnails/a.jpg", "__MACOSX/a.jpg", "._a.jpg"):
+        photo(name)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"x")
+    photo("#recycle/a.jpg")
+    data = read_folder(tmp_path, "zkw robot")
+    assert [p.name for p in data.photos] == ["a.jpg"] and data.problems == []
+
+
+def test_endless_repeats_are_refused(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("999999999_ohwx man/a.jpg")
+    with pytest.raises(MaquetteError, match="999999999 samples per epoch, more than anyone trains"):
+        read_folder(tmp_path)
+    photo("plain/a.jpg")
+    with pytest.raises(MaquetteError, match="give fewer, and more epochs"):
+        read_folder(tmp_path / "plain", "x y", repeats=10**9)
+
+
+def test_photos_that_share_a_caption_or_mask_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png", "sub/b.png"):
+        photo(name)
+    (tmp_path / "a.txt").write_text("zkw robot on the beach")
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (80, 60), 255).save(tmp_path / "masks" / name)
+    data = read_folder(tmp_path, "zkw robot")
+    assert [(p.kind, p.photo, p.message) for p in data.problems] == [
+        (
+            "shared",
+            "a.png",
+            "a.jpg and a.png share the caption a.txt; name the captions after the whole file names (a.jpg.txt), or "
+            "rename one of the photos.",
+        ),
+        (
+            "shared",
+            "a.png",
+            "a.jpg and a.png share the mask a.png; name the masks after the whole file names (a.jpg.png), or rename "
+            "one of the photos.",
+        ),
+        (
+            "shared",
+            "sub/b.png",
+            "b.png and sub/b.png share the mask b.png; name the masks after the whole file names (b.png.png), or "
+            "rename one of the photos.",
+        ),
+    ]
+    (tmp_path / "a.txt").rename(tmp_path / "a.jpg.txt")  # the remedy
+    (tmp_path / "a.png.txt").write_text("zkw robot in the sea")
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a.jpg.png")
+    (tmp_path / "masks" / "sub").mkdir()
+    (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / "sub" / "b.png")
+    data = read_folder(tmp_path, "zkw robot")
+    assert data.problems == []
+    assert [(p.name, p.caption_source, p.mask and p.mask.name) for p in data.photos] == [  # type: ignore[union-attr]
+        ("a.jpg", "a.jpg.txt", "a.jpg.png"),
+        ("a.png", "a.png.txt", None),
+        ("b.png", "subject", None),
+        ("sub/b.png", "subject", "b.png"),
+    ]
+
+
+def test_photos_that_share_a_metadata_entry_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("a.jpg")
+    photo("a.png")
+    (tmp_path / "meta_cap.json").write_text('{"a": {"caption": "zkw robot"}}')
+    (problem,) = read_folder(tmp_path, "zkw robot").problems
+    assert problem.message == (
+        "a.jpg, a.png share the entry 'a' of meta_cap.json; write file names with their extensions."
+    )
+
+
+def test_metadata_of_other_paths_is_refused(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("a.jpg")
+    (tmp_path / "meta_cap.json").write_text('{"/home/x/a.png": {"caption": "zkw robot"}}')
+    data = read_folder(tmp_path, "zkw robot")
+    with pytest.raises(MaquetteError) as error:
+        require_trainable(data)
+    assert str(error.value) == (
+        "meta_cap.json has 1 entry and none is of a photo here (/home/x/a.png): correct its paths, or take the file "
+        "out of the folder."
+    )
+    photo("a.jpg", "zkw robot, hat")  # who has captions needs no metadata
+    require_trainable(read_folder(tmp_path, "zkw robot"))
+
+
+def test_captions_of_several_lines_and_other_files_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("a.jpg", "zkw robot\n\nwith a hat")
+    photo("b.jpg", "zkw robot")
+    (tmp_path / "b.caption").write_text("hidden")
+    (tmp_path / "a.tags").write_text("zkw, robot")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    data = read_folder(tmp_path, "zkw robot")
+    assert [p.caption for p in data.photos] == ["zkw robot with a hat", "zkw robot"]
+    assert [p.message for p in data.problems] == [
+        "1 caption (b.caption) is not read: a photo's .txt file comes first.",
+        "1 .tags text (a.tags) is not read: captions are .txt and .caption files here; rename them.",
+        "1 captions of several lines (the first a.txt) are read as one caption; with caption_wildcards "
+        "(enable_wildcard) each line is a caption of its own.",
+    ]
+    data = read_folder(tmp_path, "zkw robot", options=CaptionOptions(wildcards=True))
+    assert data.photos[0].caption == "zkw robot\nwith a hat" and len(data.problems) == 2
+
+
+def test_captions_in_old_encodings_are_read_and_said(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("a.jpg")
+    (tmp_path / "a.txt").write_bytes("zkw robot in a café".encode("cp1252"))
+    data = read_folder(tmp_path, "zkw robot")
+    assert [p.caption for p in data.photos] == ["zkw robot in a café"]
+    assert [p.message for p in data.problems] == [
+        "The caption a.txt is not UTF-8 and was read as Windows-1252: 'zkw robot in a café'; save it as UTF-8 if that "
+        "is wrong."
+    ]
 
 
 def test_nothing_to_train_on_is_an_error_that_describes_a_photo_folder(tmp_path: Path) -> None:
@@ -177,7 +375,7 @@ def test_wrong_paths_get_a_remedy(photo: Callable[..., Path], tmp_path: Path) ->
     (tmp_path / "photos.zip").write_bytes(b"PK")
     with pytest.raises(MaquetteError, match="is an archive; unpack it"):
         read_folder(tmp_path / "photos.zip")
-    with pytest.raises(MaquetteError, match="No readable regularization picture"):
+    with pytest.raises(MaquetteError, match="No readable regularization image"):
         (tmp_path / "reg").mkdir()
         read_folder(tmp_path / "photos", "ohwx man", reg=tmp_path / "reg")
 
@@ -185,7 +383,7 @@ def test_wrong_paths_get_a_remedy(photo: Callable[..., Path], tmp_path: Path) ->
 def test_training_is_refused_with_unreadable_captions(photo: Callable[..., Path], tmp_path: Path) -> None:
     photo("a.jpg")
     require_trainable(read_folder(tmp_path, "zkw robot"))
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "a.txt").write_bytes(b"caf\x81")
     photo("b.jpg")
     with pytest.raises(MaquetteError, match=r"The caption a\.txt is not UTF-8"):
         require_trainable(read_folder(tmp_path, "zkw robot"))

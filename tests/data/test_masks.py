@@ -87,3 +87,38 @@ def test_an_empty_mask_is_refused(quadrants: MakeImage, tmp_path: Path) -> None:
     photo = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4).photos[0]
     with pytest.raises(MaquetteError, match=r"The mask of a\.png covers nothing"):
         mask_weights(photo, 4)
+
+
+@pytest.mark.parametrize("name", ["a-masklabel.png", "a_mask.png", "a-mask.PNG", "A.mask.jpg"])
+def test_masks_beside_photos_are_used_and_said(quadrants: MakeImage, tmp_path: Path, name: str) -> None:
+    quadrants(64, 64).save(tmp_path / "a.png")
+    left_half(64, 64).save(tmp_path / name)
+    data = read_folder(tmp_path, "zkw robot")
+    assert [(p.name, p.mask, p.notes) for p in data.photos] == [("a.png", tmp_path / name, (f"masked by {name}",))]
+    assert data.problems == []
+
+
+def test_masks_of_no_photo_and_further_ones_are_left_out_by_name(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name in ("a.png", "party_mask.png"):  # a photo of a mask is a photo
+        quadrants(64, 64).save(tmp_path / name)
+    for name in ("a-condlabel.png", "a-masklabel.png", "a_mask.png", "b-masklabel.png"):
+        left_half(64, 64).save(tmp_path / name)
+    data = read_folder(tmp_path, "zkw robot")
+    assert [p.name for p in data.photos] == ["a.png", "party_mask.png"]
+    assert [(p.message, p.left_out) for p in data.problems] == [
+        ("a-condlabel.png is a conditioning image of OneTrainer and is not used; only photos and masks are.", True),
+        ("a_mask.png is not used: a-masklabel.png is a mask of the same photo.", True),
+        ("The mask b-masklabel.png is not used: there is no photo of that name.", True),
+    ]
+    (tmp_path / "masks").mkdir()
+    left_half(64, 64).save(tmp_path / "masks" / "a.png")
+    data = read_folder(tmp_path, "zkw robot")
+    assert data.photos[0].mask == tmp_path / "masks" / "a.png"
+    assert "The mask a-masklabel.png is not used: its photo has another mask." in [p.message for p in data.problems]
+
+
+def test_a_coloured_mask_may_be_a_photo_and_blocks(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name in ("hero.png", "hero_mask.png"):
+        quadrants(64, 64).save(tmp_path / name)
+    with pytest.raises(MaquetteError, match=r"hero_mask\.png is called as a mask of hero\.png but has colours"):
+        read_folder(tmp_path, "zkw robot")

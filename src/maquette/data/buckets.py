@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import MaquetteError
 
+MOST_SIDES = 2_000  # steps between the smallest and the largest side
 Size = tuple[int, int]  # width, height in pixels, everywhere in this file
 
 
@@ -21,6 +22,7 @@ class BucketRules:
     step: int
     fixed: bool = False  # everything is cut to `resolution`
     no_upscale: bool = False  # photos are never enlarged: any shape of whole steps that they cover and the area allows
+    by_difference: bool = False  # the nearest ratio is by difference, as in sd-scripts, and not by factor
 
     def buckets(self) -> list[Size]:
         if self.fixed:
@@ -33,7 +35,7 @@ class BucketRules:
         """The bucket for a photo of `size`; None for one that covers not even a step. buckets: those of `buckets()`."""
         if self.no_upscale and not self.fixed:
             return bucket_within(size, self.resolution[0] * self.resolution[1], self.step)
-        return choose_bucket(size, buckets)
+        return choose_bucket(size, buckets, self.by_difference)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ShapeWish:
     buckets: bool = False
     limits: tuple[int, int, int] | None = None  # smallest side, largest side, step
     no_upscale: bool = False
+    given: bool = True  # somebody wrote the limits; else they are sd-scripts' own, for the resolutions they fit
 
     def rules(self, resolution: int | Size, latent_factor: int) -> BucketRules:
         """The rules with the run's resolution where the data set has none."""
@@ -52,7 +55,11 @@ class ShapeWish:
             return square_rules(wanted)
         usual = rules_for(wanted, latent_factor)
         low, high, step = self.limits or (usual.min_size, usual.max_size, usual.step)
-        return BucketRules(usual.resolution, low, high, step, no_upscale=self.no_upscale)
+        if self.limits and not self.given and not low <= min(usual.resolution) <= max(usual.resolution) <= high:
+            return replace(usual, no_upscale=self.no_upscale)
+        return BucketRules(
+            usual.resolution, low, high, step, no_upscale=self.no_upscale, by_difference=self.limits is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,8 @@ def make_buckets(resolution: int | Size, min_size: int = 256, max_size: int = 10
     width, height = (resolution, resolution) if isinstance(resolution, int) else resolution
     if step < 1 or min_size < 1 or max_size < min_size:
         raise MaquetteError(f"No buckets: min size {min_size}, max size {max_size} and step {step} do not make sense.")
+    if (max_size - min_size) // step > MOST_SIDES:
+        raise MaquetteError(f"Sides of {min_size} to {max_size} pixels in steps of {step} make too many buckets.")
     area = width * height
     square = math.isqrt(area) // step * step
     found = {(square, square)} if min_size <= square <= max_size else set()
@@ -128,15 +137,20 @@ def make_buckets(resolution: int | Size, min_size: int = 256, max_size: int = 10
     return sorted(found)
 
 
-def choose_bucket(size: Size, buckets: Iterable[Size]) -> Size:
+def choose_bucket(size: Size, buckets: Iterable[Size], by_difference: bool = False) -> Size:
     """The bucket whose aspect ratio is nearest by factor, so that a photo and the same on its side get mirror buckets.
 
-    An exact match of size wins. Equal ratios: the larger area, then the more nearly square.
+    An exact match of size wins. Equal ratios: the larger area, then the more nearly square. by_difference: nearest is
+    the least difference of width / height, the first of the sorted buckets among equals, as sd-scripts has it.
     """
     choices = list(buckets)
     if not choices:
         raise MaquetteError("There are no buckets to choose from.")
-    return size if size in choices else min(choices, key=lambda bucket: _distance(size, bucket))
+    if size in choices:
+        return size
+    if by_difference:
+        return min(sorted(choices), key=lambda bucket: abs(bucket[0] / bucket[1] - size[0] / size[1]))
+    return min(choices, key=lambda bucket: _distance(size, bucket))
 
 
 def _distance(size: Size, bucket: Size) -> tuple[float, int, int, Size]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from .. import limits
 from ..errors import MaquetteError
+from ..files import read_bytes
 
 CAPTION_EXTENSIONS = (".txt", ".caption")  # in this order of preference, in any letter case
 TEMPLATE = "a photo of {subject}"
@@ -22,27 +25,45 @@ def caption_for_subject(subject: str, template: str = TEMPLATE) -> str:
     return subject if _ALREADY_A_SENTENCE.match(subject) else template.replace("{subject}", subject)
 
 
-def read_caption(path: str | Path, keep_lines: bool = False) -> str:
-    """The text of a caption file on one line; "" when it holds only white space. keep_lines: its lines stay apart.
+@dataclass(frozen=True)
+class CaptionText:
+    """What a caption file holds. lines: those that are not blank, white space made single."""
 
-    Raises MaquetteError when it cannot be read or is not UTF-8 (UTF-16 with a byte-order mark is understood).
+    lines: tuple[str, ...]
+    fallback: str | None = None  # the encoding it was taken to be in, where it is not Unicode
+
+    @property
+    def joined(self) -> str:
+        return " ".join(self.lines)
+
+
+def read_caption(path: str | Path) -> CaptionText:
+    """The text of a caption file: UTF-8, UTF-16 with a byte-order mark, else Windows-1252, as old editors write.
+
+    Raises MaquetteError when it cannot be read, is no text or larger than limits.CAPTION_BYTES.
     """
     path = Path(path)
+    name = f"The caption {path.name}"
+    data = read_bytes(path, limits.CAPTION_BYTES, "caption", name)
+    text, fallback = decode(data, name)
+    lines = (" ".join(line.split()) for line in re.split(r"\r\n?|\n", text))
+    return CaptionText(tuple(line for line in lines if line), fallback)
+
+
+def decode(data: bytes, name: str) -> tuple[str, str | None]:
+    """Text, and the encoding where it is not Unicode. Raises MaquetteError, beginning with `name`, where it is none."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MaquetteError(f"The caption {path.name} cannot be read: {error.strerror or error}.") from error
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
+        text, fallback = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"), None
     except UnicodeDecodeError as error:
-        raise MaquetteError(
-            f"The caption {path.name} is not UTF-8 text (byte {error.start + 1}); save it again as UTF-8."
-        ) from error
+        try:
+            text, fallback = data.decode("cp1252"), "Windows-1252"
+        except UnicodeDecodeError:
+            raise MaquetteError(
+                f"{name} is not UTF-8 text (byte {error.start + 1}); save it again as UTF-8."
+            ) from error
     if "\0" in text:
-        raise MaquetteError(f"The caption {path.name} is not text; replace it by a text file.")
-    lines = text.splitlines() if keep_lines else [text]
-    return "\n".join(line for part in lines if (line := " ".join(part.split())))
+        raise MaquetteError(f"{name} is not text; replace it by a text file.")
+    return text, fallback
 
 
 def class_of(subject: str) -> str:
@@ -93,6 +114,6 @@ class FolderNames:
 
 
 def find_caption(photo: Path, names: FolderNames, extensions: Sequence[str] = CAPTION_EXTENSIONS) -> Path | None:
-    """The caption file of a photo: IMG.txt, IMG.caption, IMG.jpg.txt or IMG.jpg.caption in this order, or None."""
-    candidates = (names.find(base + end) for base in (photo.stem, photo.name) for end in extensions)
+    """The caption file of a photo: IMG.jpg.txt, IMG.jpg.caption, IMG.txt or IMG.caption in this order, or None."""
+    candidates = (names.find(base + end) for base in (photo.name, photo.stem) for end in extensions)
     return next((path for path in candidates if path is not None), None)

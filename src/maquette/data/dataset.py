@@ -152,7 +152,8 @@ def _own_rules(wish: ShapeWish | None, run: ShapeWish, as_filed: bool) -> ShapeW
     if wish is None:
         return run
     wish = replace(wish, no_upscale=wish.no_upscale or run.no_upscale)
-    return wish if as_filed else replace(wish, resolution=run.resolution, buckets=run.buckets)
+    limits = wish.limits if wish.given else None
+    return wish if as_filed else replace(wish, resolution=run.resolution, buckets=run.buckets, limits=limits)
 
 
 def _too_small(photo: Photo, crop: Crop | None) -> Problem:

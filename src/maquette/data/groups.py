@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..errors import MaquetteError
 from .buckets import ShapeWish
 from .caption_options import PLAIN, CaptionOptions
 from .captions import (
     CAPTION_EXTENSIONS,
+    CaptionText,
     FolderNames,
     caption_for_class,
     caption_for_subject,
@@ -21,11 +23,12 @@ from .captions import (
     same_name,
 )
 from .dataset import Photo, Problem, Role
-from .images import OTHER_PICTURES, OpenedPhoto, is_photo, read_photo
+from .images import OpenedPhoto, is_photo, read_photo
+from .leftovers import not_used, sharing, told_of_captions, unused_entries
+from .masks import is_grey, sort_masks
 from .metadata import Metadata
 
 _MOST_WORKERS = 8
-_MOST_NAMED = 5  # names in a problem about many files
 MASK_FOLDERS = ("masks", "mask")
 Look = Callable[[Path, OpenedPhoto], None]  # called with each decoded photo, from several threads
 
@@ -43,8 +46,11 @@ class Group:
     extensions: Sequence[str] = CAPTION_EXTENSIONS
     metadata: Metadata | None = None
     alpha_mask: bool = False  # transparency says where the loss counts, instead of becoming white
-    masks: Sequence[Path] = field(default=())  # one per photo, found by its stem
+    masks: Sequence[Path] = field(default=())  # pictures of a folder of their own
+    mask_root: Path | None = None  # that folder
     shape: ShapeWish | None = None
+    lines: Literal["joined", "first"] = "joined"  # what of a caption file of several lines is read without wildcards
+    literal: bool = False  # the subject is the caption as it is, where there is no other
 
     def name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
@@ -52,12 +58,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read: how often each instance photo counts (None: as the group says), and the caption template."""
+    """How to read: how often each instance photo counts (None: as the group says), and the caption template.
+
+    keep_lines: captions of several lines keep them.
+    """
 
     repeats: int | None
     template: str
     look: Look | None = None
     progress: Callable[[int, int], None] | None = None
+    keep_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,14 @@ class _Job:
     file: Path
     names: FolderNames
     mask: Path | None
+    named_mask: bool  # the mask lies beside the photo and is one by its name
+
+
+@dataclass(frozen=True)
+class _Read:
+    photo: Photo
+    text: CaptionText | None  # of its caption file, where that was read
+    group: Group
 
 
 def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo], list[Problem]]:
@@ -73,65 +91,65 @@ def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo],
     jobs: list[_Job] = []
     problems: list[Problem] = []
     for group in groups:
-        folders: dict[Path, list[str]] = {}
-        for file in group.files:
-            folders.setdefault(file.parent, []).append(file.name)
-        names = {parent: FolderNames(parent, inside) for parent, inside in folders.items()}
-        masks = {same_name(mask.stem): mask for mask in group.masks}
-        jobs += [
-            _Job(group, file, names[file.parent], masks.get(same_name(file.stem)))
-            for file in group.files
-            if is_photo(file)
-        ]
-        problems += _not_used(group)
-    photos = []
+        found, faults = _jobs(group)
+        jobs += found
+        problems += faults
+    read: list[_Read] = []
     with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for done, result in enumerate(pool.map(lambda job: _read_one(job, reading), jobs), 1):
             if isinstance(result, Problem):
                 problems.append(result)
             else:
-                photos.append(result)
+                read.append(result)
             if reading.progress:
                 reading.progress(done, len(jobs))
-    return photos, problems + _unused_entries(groups)
-
-
-def _unused_entries(groups: Sequence[Group]) -> list[Problem]:
-    problems = []
+    photos = [entry.photo for entry in read]
+    problems += told_of_captions([(r.photo, r.text, r.group.lines) for r in read if r.text], reading.keep_lines)
+    problems += sharing(photos)
     for metadata in {id(g.metadata): g.metadata for g in groups if g.metadata}.values():
-        if unused := metadata.unused():
-            some = ", ".join(unused[:_MOST_NAMED]) + (" …" if len(unused) > _MOST_NAMED else "")
-            message = f"{metadata.file.name} has {len(unused)} entries without a photo: {some}."
-            problems.append(Problem("caption", metadata.file.name, message))
-    return problems
+        problems += unused_entries(metadata, any(photo.caption_source == "subject" for photo in photos))
+    return photos, problems
 
 
-def _not_used(group: Group) -> Iterable[Problem]:
-    """Pictures of kinds that are not read, and captions and masks whose photo is missing."""
-    photos = [file for file in group.files if is_photo(file)]
-    bases = {same_name(str(path)) for file in photos for path in (file, file.with_suffix(""))}
-    for file in group.files:
-        name, suffix = group.name(file), file.suffix.lower()
-        if suffix in OTHER_PICTURES:
-            yield Problem("not_a_photo", name, _why_not(file, name), left_out=True)
-        elif suffix in CAPTION_EXTENSIONS and same_name(str(file.with_suffix(""))) not in bases:
-            yield Problem("caption", name, f"{name} is not used: there is no photo of that name.")
-    stems = {same_name(file.stem) for file in photos}
+def _jobs(group: Group) -> tuple[list[_Job], list[Problem]]:
+    """The photos of a group with what belongs to each, and what belongs to none."""
+    beside = sort_masks(group.files, group.root)
+    folders: dict[Path, list[str]] = {}
+    for file in beside.files:
+        folders.setdefault(file.parent, []).append(file.name)
+    names = {parent: FolderNames(parent, inside) for parent, inside in folders.items()}
+    masks = _by_name(group)
+    jobs, used = [], set()
+    for file in filter(is_photo, beside.files):
+        mask = next((masks[key] for key in _mask_names(group, file) if key in masks), None)
+        own = beside.mask(file)
+        used.add(mask or own)
+        jobs.append(_Job(group, file, names[file.parent], mask or own, mask is None and own is not None))
+    problems = [*not_used(beside.files, group.extensions, group.name), *beside.problems]
+    for mask in [*group.masks, *beside.masks.values()]:
+        if mask not in used:
+            why = "its photo has another mask" if mask in beside.masks.values() else "there is no photo of that name"
+            problems.append(Problem("mask", mask.name, f"The mask {mask.name} is not used: {why}."))
+    return jobs, problems
+
+
+def _by_name(group: Group) -> dict[str, Path]:
+    """Masks of a folder by the names under which photos look for them."""
+    found: dict[str, Path] = {}
     for mask in group.masks:
-        if same_name(mask.stem) not in stems:
-            yield Problem("mask", mask.name, f"The mask {mask.name} is not used: there is no photo of that name.")
+        inside = mask.relative_to(group.mask_root) if group.mask_root else Path(mask.name)
+        found.setdefault(same_name(inside.with_suffix("").as_posix()), mask)
+    return found
 
 
-def _why_not(file: Path, name: str) -> str:
-    if file.suffix.lower() == ".gif":
-        try:
-            read_photo(file, name)
-        except MaquetteError as error:  # animated, empty, damaged: say which
-            return str(error)
-    return f"{name} is not used: {file.suffix} files are not read; save it as PNG or JPEG."
+def _mask_names(group: Group, file: Path) -> list[str]:
+    """The most exact first: sub/a.jpg, sub/a, a.jpg, a."""
+    inside = file.relative_to(group.root) if file.is_relative_to(group.root) else Path(file.name)
+    keys = (inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem)
+    return [same_name(key) for key in keys]
 
 
-def _read_one(job: _Job, reading: Reading) -> Photo | Problem:
+def _read_one(job: _Job, reading: Reading) -> _Read | Problem:
     group, name = job.group, job.group.name(job.file)
     try:
         opened = read_photo(job.file, name)
@@ -141,17 +159,18 @@ def _read_one(job: _Job, reading: Reading) -> Photo | Problem:
         reading.look(job.file, opened)
     try:
         _check_mask(job, name, opened)
-        text, source, file, notes = _caption(job, reading)
+        caption = _caption(job, reading)
     except MaquetteError as error:
         return Problem("bad_caption", name, str(error), left_out=True, blocking=True)
-    return Photo(
+    masked = (f"masked by {job.mask.name}",) if job.mask and job.named_mask else ()
+    photo = Photo(
         path=job.file,
         name=name,
         sha256=opened.sha256,
         size=opened.image.size,
-        caption=text,
-        caption_source=source,
-        caption_file=file,
+        caption=caption.words,
+        caption_source=caption.source,
+        caption_file=caption.file,
         options=group.options,
         repeats=group.repeats if reading.repeats is None or group.role == "class" else reading.repeats,
         role=group.role,
@@ -159,36 +178,56 @@ def _read_one(job: _Job, reading: Reading) -> Photo | Problem:
         shape=group.shape,
         has_alpha=opened.alpha is not None,
         mask="alpha" if group.alpha_mask and opened.alpha is not None else job.mask,
-        notes=(*opened.notes, *notes),
+        notes=(*opened.notes, *masked, *caption.notes),
     )
+    return _Read(photo, caption.text, group)
 
 
-def _caption(job: _Job, reading: Reading) -> tuple[str, str, Path | None, tuple[str, ...]]:
-    """Text, where it came from, its file, and notes: the text file beside the photo, the metadata, the subject."""
+@dataclass(frozen=True)
+class _Caption:
+    words: str
+    source: str  # as of Photo
+    file: Path | None
+    text: CaptionText | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _caption(job: _Job, reading: Reading) -> _Caption:
+    """The text file beside the photo, else the metadata, else what the subject makes."""
     group = job.group
     file = find_caption(job.file, job.names, group.extensions)
+    told = group.metadata.caption(job.file) if group.metadata else None
     notes: tuple[str, ...] = ()
     if file:
-        text = read_caption(file, keep_lines=group.options.wildcards)
-        if text:
-            return text, file.name, file, notes
+        text = read_caption(file)
+        if text.lines:
+            if reading.keep_lines or group.options.wildcards:
+                words = "\n".join(text.lines)
+            else:
+                words = text.lines[0] if group.lines == "first" else text.joined
+            return _Caption(words, file.name, file, text)
         notes = (f"its caption file {file.name} is empty",)
-    if group.metadata and (text := group.metadata.caption(job.file) or ""):
-        return text, group.metadata.file.name, None, notes
-    if not group.subject:
-        text = ""
+    if group.metadata and told:
+        return _Caption(told, group.metadata.file.name, None)
+    if not group.subject or group.literal:
+        words = group.subject
     elif group.role == "class":
-        text = caption_for_class(group.subject)
+        words = caption_for_class(group.subject)
     else:
-        text = caption_for_subject(group.subject, reading.template)
-    return text, "subject", file, notes
+        words = caption_for_subject(group.subject, reading.template)
+    return _Caption(words, "subject", file, notes=notes)
 
 
 def _check_mask(job: _Job, name: str, opened: OpenedPhoto) -> None:
-    """Raise MaquetteError when the mask cannot be read or is not as large as the photo."""
+    """Raise MaquetteError when the mask cannot be read, is not as large as the photo, or seems to be a photo."""
     if job.mask is None:
         return
     mask = read_photo(job.mask, f"the mask {job.mask.name}").image
+    if job.named_mask and not is_grey(mask):
+        raise MaquetteError(
+            f"{job.mask.name} is called as a mask of {name} but has colours: make it grey, or rename it if it is a "
+            "photo of its own."
+        )
     if mask.size != opened.image.size:
         width, height = opened.image.size
         raise MaquetteError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .captions import CAPTION_EXTENSIONS
 from .dataset import Problem
 from .images import OTHER_PICTURES, is_photo, walk
+from .kohya_names import looks_numbered
 
 _MOST_KINDS = 5
 _NEARLY_KOHYA = re.compile(r"^(\d{1,3})(?: +|-|x |X |× ?| ?x_)(\D.*\S)\s*$")  # "40 ohwx man", "40-ohwx man", "40x ohwx"
@@ -54,8 +55,11 @@ def _remedy(files: Iterable[Path]) -> str:
     return ""
 
 
-def nearly_kohya(folders: Iterable[Path]) -> Iterable[Problem]:
-    """Folders whose name is almost Kohya's '40_ohwx man': their repeats and subject are not understood."""
+def nearly_kohya(folders: Iterable[Path], subject: str | None) -> Iterable[Problem]:
+    """Folders whose name is almost Kohya's '40_ohwx man': their repeats and subject are not understood.
+
+    Without a subject that the user named, also those whose number is taken for a year's or a camera's.
+    """
     for folder in folders:
         if match := _NEARLY_KOHYA.match(folder.name):
             message = (
@@ -63,3 +67,51 @@ def nearly_kohya(folders: Iterable[Path]) -> Iterable[Problem]:
                 f"if they are meant, rename it to '{match[1]}_{match[2]}'."
             )
             yield Problem("folder", folder.name, message)
+        elif subject is None and looks_numbered(folder.name):
+            message = (
+                f"The folder '{folder.name}' is read without repeats and subject, for its number looks like a year's "
+                "or a camera's; if they are meant, name the subject too (--subject)."
+            )
+            yield Problem("folder", folder.name, message)
+
+
+def ordinary(names: Sequence[str], subject: str) -> Iterable[Problem]:
+    """Numbered folders that do not speak of the subject that the user named."""
+    if names:
+        shown = ", ".join(f"'{name}'" for name in names[:_MOST_KINDS]) + (" …" if len(names) > _MOST_KINDS else "")
+        what, are = ("folder", "is an ordinary one") if len(names) == 1 else ("folders", "are ordinary ones")
+        message = (
+            f"For the subject '{subject}' the {what} {shown} {are}, without repeats: the name says something else. "
+            f"If Kohya's repeats are meant, rename it ('40_{subject}') or leave out --subject."
+        )
+        yield Problem("folder", "", message)
+
+
+def passed_over(source: Path, used: set[Path], folders: Iterable[Path]) -> Iterable[Problem]:
+    """Photos that lie beside Kohya folders, where other trainers lose them in silence."""
+    for file in sorted(source.iterdir()):
+        if file.is_file() and is_photo(file):
+            message = f"{file.name} lies beside the '40_ohwx man' folders, not inside one, and is left out."
+            yield Problem("folder", file.name, message, left_out=True)
+    for sub in folders:
+        if sub in used or sub.name.lower() == "reg" or not any(is_photo(file) for file in walk(sub)):
+            continue
+        if looks_numbered(sub.name):
+            why = "its number looks like a year's or a camera's; put its photos into a folder with repeats"
+        else:
+            why = f"its name lacks repeats; rename it to '40_{sub.name}'"
+        message = f"The folder '{sub.name}' is left out: {why}."
+        yield Problem("folder", sub.name, message, left_out=True)
+
+
+def below(folder: Path, masks: Path | None) -> Iterable[Problem]:
+    """Sub-folders with photos of a folder that Kohya's trainer does not search below."""
+    photos = [file for file in walk(folder) if is_photo(file) and file.parent != folder]
+    photos = [file for file in photos if masks is None or not file.is_relative_to(masks)]
+    for name, count in Counter(file.relative_to(folder).parts[0] for file in photos).items():
+        number = "1 photo" if count == 1 else f"{count} photos"
+        message = (
+            f"{number} in '{folder.name}/{name}' left out: Kohya's folders and data set files are not searched below, "
+            "there as here; move them up."
+        )
+        yield Problem("folder", f"{folder.name}/{name}", message, left_out=True)

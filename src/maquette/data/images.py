@@ -27,7 +27,10 @@ OTHER_PICTURES = frozenset(
     {".gif", ".tif", ".tiff", ".svg", ".psd", ".jxl", ".jp2", ".eps", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 )
 # Folders that systems and network disks put beside photos: forks, thumbnails, deleted files.
-_NOT_OF_THE_USER = frozenset({"__MACOSX", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found"})
+_NOT_OF_THE_USER = frozenset(
+    {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"}
+    | {"system volume information"}
+)
 _BIG = 120_000_000  # bytes of memory: photos that need more are decoded one at a time
 _one_big_photo = threading.Lock()
 _DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I"}  # modes of more than 8 bits
@@ -54,10 +57,15 @@ def walk(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         entered.add(real)
-        names[:] = sorted(n for n in names if not n.startswith(".") and n not in _NOT_OF_THE_USER)
+        names[:] = sorted(n for n in names if not is_hidden(n))
         for name in sorted(files):
-            if not name.startswith("."):
+            if not is_hidden(name):
                 yield Path(root, name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a system's own: thumbnails, waste, what macOS and a NAS leave behind."""
+    return name.startswith(".") or name.lower() in _NOT_OF_THE_USER
 
 
 def is_photo(path: Path) -> bool:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
+from ..files import read_toml
 from .buckets import ShapeWish
 from .caption_options import CaptionOptions
-from .captions import CAPTION_EXTENSIONS
-from .groups import Group
+from .dataset import Problem
+from .groups import MASK_FOLDERS, Group
+from .guess import below
 from .images import is_photo, walk
 from .metadata import read_metadata
 
@@ -42,6 +43,7 @@ _SOURCES = {
     "flip_aug": bool,
     "random_crop": bool,
 }
+_EXTENSIONS = (".caption", ".txt")  # sd-scripts reads the first alone where nothing is said
 _LIMITS = {"min_bucket_reso": 256, "max_bucket_reso": 1024, "bucket_reso_steps": 64}  # with Kohya's defaults
 _DATASET = {
     "batch_size": int,
@@ -76,6 +78,7 @@ class DatasetFile:
     """What the file asks for. settings: by TrainConfig's keys; of several resolutions, the largest."""
 
     groups: list[Group] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,19 +102,16 @@ def read_dataset_file(file: Path, subject: str | None = None) -> DatasetFile:
             values = {**general, **own, **subset}
             _same(file, where, found, "flip", bool(values.get("flip_aug", False)))
             _same(file, where, found, "random_crop", bool(values.get("random_crop", False)))
-            found.groups.append(replace(_group(file, where, values, subject), shape=shape))
+            group = replace(_group(file, where, values, subject), shape=shape)
+            found.groups.append(group)
+            found.problems += below(group.root, group.mask_root)
     if not any(group.role == "instance" for group in found.groups):
         raise MaquetteError(f"{file} names no photos to learn: it has no [[datasets.subsets]] without is_reg.")
     return found
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise MaquetteError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MaquetteError(f"{file} is not valid TOML: {error}.") from error
+    content = read_toml(file)
     unknown = content.keys() - {"general", "datasets"}
     if unknown or "datasets" not in content:
         what = f"has the unknown table {min(unknown)!r}" if unknown else "has no [[datasets]]"
@@ -149,6 +149,10 @@ def _check_kind(file: Path, where: str, key: str, value: Any) -> None:
     accepted: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind not in (bool, object)):
         raise MaquetteError(f"{file}, {where}: {key} = {value!r} should be of the kind {kind.__name__}.")
+    if kind is float and isinstance(value, int | float) and not 0 <= value <= 1:
+        raise MaquetteError(f"{file}, {where}: {key} = {value!r} should be a share, from 0 to 1.")
+    if kind is int and isinstance(value, int) and value < 0:
+        raise MaquetteError(f"{file}, {where}: {key} = {value!r} should not be negative.")
 
 
 def _training(file: Path, where: str, values: Mapping[str, Any], found: DatasetFile) -> ShapeWish:
@@ -168,13 +172,12 @@ def _training(file: Path, where: str, values: Mapping[str, Any], found: DatasetF
         _same(file, where, found, "batch_size", values["batch_size"])
     buckets = values.get("enable_bucket", False)
     found.settings["buckets"] = buckets or found.settings.get("buckets", False)
-    limits = None
-    if any(key in values for key in _LIMITS):
-        low, high, step = (values.get(key, default) for key, default in _LIMITS.items())
-        if step < 1:
-            raise MaquetteError(f"{file}, {where}: bucket_reso_steps = {step} should be at least 1.")
-        limits = (low // step * step, high // step * step, step)
-    return ShapeWish(resolution, buckets, limits, values.get("bucket_no_upscale", False))
+    low, high, step = (values.get(key, default) for key, default in _LIMITS.items())
+    if step < 1:
+        raise MaquetteError(f"{file}, {where}: bucket_reso_steps = {step} should be at least 1.")
+    limits = (low // step * step, -(-high // step) * step, step)
+    given = any(key in values for key in _LIMITS)
+    return ShapeWish(resolution, buckets, limits, values.get("bucket_no_upscale", False), given)
 
 
 def _same(file: Path, where: str, found: DatasetFile, key: str, value: Any) -> None:
@@ -195,16 +198,13 @@ def _group(file: Path, where: str, values: Mapping[str, Any], subject: str | Non
         root = metadata.file.parent
     else:
         raise MaquetteError(f"{file}, {where}: image_dir is missing.")
-    masks: list[Path] = []
-    if "conditioning_data_dir" in values:
-        folder = _path(file, values["conditioning_data_dir"], Path.is_dir, where)
-        masks = [mask for mask in walk(folder) if is_photo(mask)]
     if values.get("num_repeats", 1) < 1:
         raise MaquetteError(f"{file}, {where}: num_repeats must be at least 1; remove the subset to leave it out.")
-    extensions = [values["caption_extension"]] if "caption_extension" in values else list(CAPTION_EXTENSIONS)
+    extensions = [values["caption_extension"]] if values.get("caption_extension") else list(_EXTENSIONS)
+    mask_root, masks = _masks(file, where, values, root)
     return Group(
         root=root,
-        files=list(walk(root)),
+        files=[file for file in walk(root) if file.parent == root],
         subject=values.get("class_tokens") or subject or "",
         repeats=values.get("num_repeats", 1),
         role="class" if values.get("is_reg") else "instance",
@@ -213,7 +213,21 @@ def _group(file: Path, where: str, values: Mapping[str, Any], subject: str | Non
         metadata=metadata,
         alpha_mask=values.get("alpha_mask", False),
         masks=masks,
+        mask_root=mask_root,
+        lines="first",
+        literal=bool(values.get("class_tokens")),
     )
+
+
+def _masks(file: Path, where: str, values: Mapping[str, Any], root: Path) -> tuple[Path | None, list[Path]]:
+    """Folder and files of the masks: the one that is named, else `masks` among the photos."""
+    if "conditioning_data_dir" in values:
+        folder: Path | None = _path(file, values["conditioning_data_dir"], Path.is_dir, where)
+    else:
+        folder = next(
+            (sub for sub in sorted(root.iterdir()) if sub.is_dir() and sub.name.lower() in MASK_FOLDERS), None
+        )
+    return folder, [mask for mask in walk(folder) if is_photo(mask)] if folder else []
 
 
 def _path(file: Path, name: str, exists: Callable[[Path], bool], where: str) -> Path:

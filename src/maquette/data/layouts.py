@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from .caption_options import CaptionOptions
 from .captions import TEMPLATE, class_of
 from .dataset import Dataset, Problem, Role
 from .groups import MASK_FOLDERS, Group, Look, Reading, read_groups
-from .guess import nearly_kohya, what_is_there
-from .images import is_photo, walk
+from .guess import below, nearly_kohya, ordinary, passed_over, what_is_there
+from .images import is_hidden, is_photo, walk
+from .kohya_names import agrees, kohya_name
 from .kohya_toml import read_dataset_file
 from .metadata import SUFFIXES as METADATA_SUFFIXES
 from .metadata import Metadata, find_metadata, read_metadata
@@ -24,7 +24,7 @@ A_PHOTO_FOLDER = (
     "A photo folder holds 5 to 50 photos (jpg, png, webp, bmp, heic or avif), each with or without a text "
     "file of the same name as its caption (IMG_1.jpg, IMG_1.txt); Kohya's '40_ohwx man' folders are understood too."
 )
-_KOHYA_NAME = re.compile(r"^(\d{1,3})_(.*\S)\s*$")  # at most 3 digits, so that '2024_holiday' is a plain folder
+MOST_SAMPLES = 10_000_000  # photos x repeats of an epoch
 
 
 @dataclass
@@ -36,6 +36,7 @@ class _Found:
     groups: list[Group]
     problems: list[Problem] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    reg: Path | None = None  # regularization images that lie there too
 
 
 def read_folder(
@@ -47,6 +48,7 @@ def read_folder(
     template: str = TEMPLATE,
     options: CaptionOptions | None = None,
     alpha_mask: bool = False,
+    keep_lines: bool = False,
     look: Look | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -55,8 +57,8 @@ def read_folder(
     folder: photos, or a metadata file (.json, .jsonl, .csv), or a Kohya data set file (.toml). subject: makes the
     captions of photos that have none. reg: folder of regularization pictures. repeats: how often each instance photo
     counts in an epoch, instead of 1 or what the layout says. options: how captions vary, unless a data set file says
-    so. alpha_mask: the loss counts where photos are not transparent. look: sees every decoded photo. progress: called
-    with (done, all). Files that cannot be used are in `.problems`.
+    so. alpha_mask: the loss counts where photos are not transparent. keep_lines: captions of several lines keep them.
+    look: sees every decoded photo. progress: called with (done, all). Files that cannot be used are in `.problems`.
     Raises MaquetteError when there is no folder or no readable photo. `require_trainable` refuses the rest.
     """
     found = _find(Path(folder).expanduser(), subject)
@@ -64,23 +66,37 @@ def read_folder(
         found.groups = [replace(group, options=options) for group in found.groups]
     if alpha_mask:
         found.groups = [replace(group, alpha_mask=True) for group in found.groups]
-    if reg is None and found.layout == "kohya":
-        reg = _reg_beside(found.root)
+    if reg is None:
+        reg = found.reg
     if reg is not None:
+        reg = _existing_folder(Path(reg).expanduser())
+        found.groups = [_without(group, reg) for group in found.groups]
         named = next((group.subject for group in found.groups if group.subject), subject or "")
-        found.groups += _class_groups(_existing_folder(Path(reg).expanduser()), named, found.problems)
-    photos, problems = read_groups(found.groups, Reading(repeats, template, look, progress))
+        found.groups += _class_groups(reg, named, found.problems)
+    photos, problems = read_groups(found.groups, Reading(repeats, template, look, progress, keep_lines))
     dataset = Dataset(found.root, found.layout, photos, found.problems + problems, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
     if any(group.role == "class" for group in found.groups):
         _require_photos(dataset, "class", Path(reg) if reg else found.root)
+    _refuse_endless(dataset)
     return dataset
+
+
+def _refuse_endless(dataset: Dataset) -> None:
+    """Raise MaquetteError for repeats that no run gets through and no memory holds."""
+    for photo in dataset.photos:
+        if dataset.samples(photo.role) > MOST_SAMPLES:
+            most = max(dataset.of(photo.role), key=lambda p: p.repeats)
+            raise MaquetteError(
+                f"Photos x repeats are {dataset.samples(photo.role)} samples per epoch, more than anyone trains "
+                f"({MOST_SAMPLES:,} at most): {most.name} has {most.repeats} repeats; give fewer, and more epochs."
+            )
 
 
 def _find(path: Path, subject: str | None) -> _Found:
     if path.is_file() and path.suffix.lower() == ".toml":
         asked = read_dataset_file(path, subject)
-        return _Found(path.parent, "toml", asked.groups, [], asked.settings)
+        return _Found(path.parent, "toml", asked.groups, asked.problems, asked.settings)
     if path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
         return _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
     return _find_in_folder(_existing_folder(path), subject)
@@ -100,7 +116,7 @@ def _existing_folder(path: Path) -> Path:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 def _has_photos(folder: Path) -> bool:
@@ -109,20 +125,34 @@ def _has_photos(folder: Path) -> bool:
 
 def _plain(folder: Path, subject: str, repeats: int = 1, role: Role = "instance", **more: Any) -> Group:
     """All photos below a folder. A sub-folder called `masks` holds masks, when there are photos outside it."""
-    files = list(walk(folder))
-    masks = _child(folder, *MASK_FOLDERS)
+    files, masks = list(walk(folder)), _child(folder, *MASK_FOLDERS)
     if masks is not None:
-        inside = [file for file in files if file.is_relative_to(masks)]
         outside = [file for file in files if not file.is_relative_to(masks)]
         if any(is_photo(file) for file in outside):
-            return Group(folder, outside, subject, repeats, role, masks=[m for m in inside if is_photo(m)], **more)
+            inside = [file for file in files if file.is_relative_to(masks) and is_photo(file)]
+            return Group(folder, outside, subject, repeats, role, masks=inside, mask_root=masks, **more)
     return Group(folder, files, subject, repeats, role, **more)
 
 
-def _kohya_folders(path: Path) -> list[tuple[Path, int, str]]:
+def _flat(folder: Path, subject: str, repeats: int, role: Role, problems: list[Problem]) -> Group:
+    """A Kohya folder: as sd-scripts reads it, without what lies in sub-folders, which are named, masks excepted."""
+    group = _plain(folder, subject, repeats, role, lines="first")
+    problems += below(folder, group.mask_root)
+    return replace(group, root=folder.parent, files=[file for file in group.files if file.parent == folder])
+
+
+def _without(group: Group, folder: Path) -> Group:
+    """The group without what lies in the folder of regularization images."""
+    inside = [file for file in group.files if file.is_relative_to(folder)]
+    if not inside or len(inside) == len(group.files):
+        return group
+    return replace(group, files=[file for file in group.files if not file.is_relative_to(folder)])
+
+
+def _numbered(path: Path, subject: str | None = None) -> list[tuple[Path, int, str]]:
     """Direct sub-folders called `<repeats>_<subject>` that hold a photo."""
-    matches = [(sub, _KOHYA_NAME.match(sub.name)) for sub in _folders(path)]
-    return [(sub, int(match[1]), match[2]) for sub, match in matches if match and _has_photos(sub)]
+    matches = [(sub, kohya_name(sub.name, subject)) for sub in _folders(path)]
+    return [(sub, *match) for sub, match in matches if match and _has_photos(sub)]
 
 
 def _child(path: Path, *names: str) -> Path | None:
@@ -132,65 +162,69 @@ def _child(path: Path, *names: str) -> Path | None:
 def _prepared(root: Path) -> Path | None:
     """The `img` folder of a kohya_ss project folder (img, reg, log, model), when that is what the user named."""
     image_folder = _child(root, "img", "image", "images")
-    return image_folder if image_folder and _kohya_folders(image_folder) else None
+    return image_folder if image_folder and _numbered(image_folder) else None
 
 
 def _reg_beside(root: Path) -> Path | None:
-    """The `reg` folder of such a project, when it holds pictures."""
-    reg = _child(root, "reg") if _prepared(root) else None
-    return reg if reg and _has_photos(reg) else None
+    """The `reg` folder of such a project or beside other photos, when it holds pictures."""
+    reg = _child(root, "reg")
+    if reg is None or not _has_photos(reg):
+        return None
+    return reg if any(is_photo(file) and not file.is_relative_to(reg) for file in walk(root)) else None
 
 
 def _find_in_folder(root: Path, subject: str | None) -> _Found:
     """The instance photos of a folder, and what is passed over."""
-    leaf = _KOHYA_NAME.match(root.resolve().name)
+    leaf = kohya_name(root.resolve().name, subject)
     source = _prepared(root) or root
-    named = _kohya_folders(source)
-    if not named:
-        if leaf and subject is None and int(leaf[1]) > 0:
-            return _Found(root, "kohya", [_plain(root, leaf[2], int(leaf[1]))])
-        file = find_metadata(root)
-        metadata: Metadata | None = read_metadata(file) if file else None
-        near = nearly_kohya(sub for sub in _folders(root) if _has_photos(sub))
-        return _Found(root, "plain", [_plain(root, subject or "", metadata=metadata)], list(near))
+    named = _numbered(source, subject)
+    believed = [entry for entry in named if subject is None or agrees(entry[2], subject)]
+    if believed:
+        return _kohya(root, source, named, subject)
+    reg = _reg_beside(root)
+    if not named and leaf and leaf[0] > 0 and (subject is None or agrees(leaf[1], subject)):
+        problems: list[Problem] = []
+        group = replace(_flat(root, subject or leaf[1], leaf[0], "instance", problems), root=root)
+        return _Found(root, "kohya", [group], problems)
+    file = find_metadata(source)
+    metadata: Metadata | None = read_metadata(file) if file else None
+    near = [
+        *ordinary([sub.name for sub, _, _ in named], subject or ""),
+        *nearly_kohya([sub for sub in _folders(root) if _has_photos(sub)], subject),
+    ]
+    return _Found(root, "plain", [_plain(source, subject or "", metadata=metadata)], near, reg=reg)
+
+
+def _kohya(root: Path, source: Path, named: list[tuple[Path, int, str]], subject: str | None) -> _Found:
+    """Kohya's folders; where they name several subjects, each has its own."""
     problems: list[Problem] = []
     if subject is not None and len({words for _, _, words in named}) > 1:
-        names = ", ".join(f"'{sub.name}'" for sub, _, _ in named)
-        message = f"The subject '{subject}' is not used: the folders {names} name their own subjects."
+        names = ", ".join(f"'{sub.name}'" for sub, _, words in named if words != subject)
+        message = f"The subject '{subject}' is not that of all photos: the folders {names} name their own."
         problems.append(Problem("subject", "", message))
         subject = None
-    for sub, count, _ in named:
+    groups: list[Group] = []
+    for sub, count, words in named:
         if count == 0:
             message = f"The folder '{sub.name}' asks for 0 repeats and is left out."
             problems.append(Problem("folder", sub.name, message, left_out=True))
-    groups = [replace(_plain(sub, subject or words, count), root=source) for sub, count, words in named if count > 0]
-    problems += _passed_over(source, {sub for sub, _, _ in named})
-    return _Found(root, "kohya", groups, problems)
-
-
-def _passed_over(source: Path, used: set[Path]) -> Iterable[Problem]:
-    """Photos that lie beside Kohya folders, where other trainers lose them in silence."""
-    for file in sorted(source.iterdir()):
-        if file.is_file() and is_photo(file):
-            message = f"{file.name} lies beside the '40_ohwx man' folders, not inside one, and is left out."
-            yield Problem("folder", file.name, message, left_out=True)
-    for sub in _folders(source):
-        if sub not in used and sub.name.lower() != "reg" and _has_photos(sub):
-            message = f"The folder '{sub.name}' is left out: its name lacks repeats; rename it to '40_{sub.name}'."
-            yield Problem("folder", sub.name, message, left_out=True)
+        else:
+            groups.append(_flat(sub, subject or words, count, "instance", problems))
+    problems += passed_over(source, {sub for sub, _, _ in named}, _folders(source))
+    return _Found(root, "kohya", groups, problems, reg=_reg_beside(root))
 
 
 def _class_groups(reg: Path, subject: str, problems: list[Problem]) -> list[Group]:
-    """The regularization pictures: Kohya folders (`1_man`), one such folder itself, or a plain folder."""
-    source = _child(reg, "reg") if not _kohya_folders(reg) and _child(reg, "reg") else reg
+    """The regularization images: Kohya folders (`1_man`), one such folder itself, or a plain folder."""
+    source = _child(reg, "reg") if not _numbered(reg) and _child(reg, "reg") else reg
     assert source is not None
-    named = _kohya_folders(source)
-    leaf = _KOHYA_NAME.match(source.resolve().name)
+    named = _numbered(source)
+    leaf = kohya_name(source.resolve().name)
     if named:
-        problems += _passed_over(source, {sub for sub, _, _ in named})
-        return [replace(_plain(sub, words, max(1, count), "class"), root=source) for sub, count, words in named]
+        problems += passed_over(source, {sub for sub, _, _ in named}, _folders(source))
+        return [_flat(sub, words, max(1, count), "class", problems) for sub, count, words in named]
     if leaf:
-        return [_plain(source, leaf[2], max(1, int(leaf[1])), "class")]
+        return [replace(_flat(source, leaf[1], max(1, leaf[0]), "class", problems), root=source)]
     file = find_metadata(source)
     return [_plain(source, class_of(subject), role="class", metadata=read_metadata(file) if file else None)]
 
@@ -200,7 +234,7 @@ def _require_photos(dataset: Dataset, role: Role, folder: Path) -> None:
         return
     bad = dataset.left_out
     shown = " ".join(problem.message for problem in bad[:3]) + (f" And {len(bad) - 3} more." if len(bad) > 3 else "")
-    what = "regularization picture" if role == "class" else "photo"
+    what = "regularization image" if role == "class" else "photo"
     there = "" if bad else what_is_there(folder)
     raise MaquetteError(f"No readable {what} in {folder}. {shown}{there} {A_PHOTO_FOLDER}".replace("  ", " "))
 

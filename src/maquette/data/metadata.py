@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from .. import limits
 from ..errors import MaquetteError
+from ..files import parse_json, read_json, read_text
 
 _FOUND_IN_FOLDERS = re.compile(r"^(metadata\.(csv|jsonl?)|meta_\w+\.jsonl?)$", re.IGNORECASE)
 SUFFIXES = frozenset({".json", ".jsonl", ".csv"})
@@ -25,7 +26,7 @@ class Metadata:
     def __init__(self, file: Path, captions: Mapping[str, str]) -> None:
         self.file = file
         self._captions = {_plain(key): text for key, text in captions.items()}
-        self._used: set[str] = set()
+        self._used: dict[str, list[Path]] = {}  # by entry, the photos that asked for it
 
     def caption(self, photo: Path) -> str | None:
         """The caption of a photo, or None."""
@@ -34,13 +35,25 @@ class Metadata:
         for path in (photo.absolute(), near, Path(photo.name)):
             for key in (_plain(path.as_posix()), _plain(path.with_suffix("").as_posix())):
                 if key in self._captions:
-                    self._used.add(key)
+                    self._used.setdefault(key, []).append(photo)
                     return self._captions[key]
         return None
 
     def unused(self) -> list[str]:
         """Entries that no photo has asked for, as they are written but for the direction of slashes."""
-        return sorted(self._captions.keys() - self._used)
+        return sorted(self._captions.keys() - self._used.keys())
+
+    @property
+    def used(self) -> bool:
+        """Whether any photo has found its caption here."""
+        return bool(self._used)
+
+    def shared(self) -> dict[str, list[str]]:
+        """The names of the photos of each entry that several have found."""
+        found = {
+            key: sorted({photo.as_posix(): photo.name for photo in asked}.values()) for key, asked in self._used.items()
+        }
+        return {key: names for key, names in found.items() if len(names) > 1}
 
 
 def _plain(key: str) -> str:
@@ -65,20 +78,15 @@ def _is_of_an_album(file: Path) -> bool:
     if file.suffix.lower() != ".json":
         return False
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(file, limits.METADATA_BYTES, "metadata file")
+    except MaquetteError:
         return False  # read_metadata will say what is wrong
     return isinstance(content, dict) and not any(isinstance(value, dict) for value in content.values())
 
 
 def read_metadata(file: Path) -> Metadata:
     """Read a metadata file of any of the kinds. Raises MaquetteError naming the file, the line and the fault."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MaquetteError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise MaquetteError(f"{file} is not UTF-8 text; save it again as UTF-8.") from error
+    text = read_text(file, limits.METADATA_BYTES, "metadata file")
     suffix = file.suffix.lower()
     if suffix == ".csv":
         try:
@@ -87,25 +95,18 @@ def read_metadata(file: Path) -> Metadata:
             raise MaquetteError(f"{file} is not a valid CSV file: {error}.") from error
     if suffix == ".jsonl":
         return Metadata(file, dict(_rows(file, _json_lines(file, text))))
-    content = _json(file, text, "")
+    content = parse_json(text, str(file))
     if isinstance(content, list):
         return Metadata(file, dict(_rows(file, content)))
     if isinstance(content, dict) and all(isinstance(value, dict) for value in content.values()):
-        return Metadata(file, {key: _caption(value) for key, value in content.items()})
+        return Metadata(file, {key: _caption(value, f"{file}: {key!r}") for key, value in content.items()})
     raise MaquetteError(f'{file} is not metadata of pictures: expected {{"picture": {{"caption": "…"}}, …}}.')
-
-
-def _json(file: Path, text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise MaquetteError(f"{file}{where} is not valid JSON: {error}.") from error
 
 
 def _json_lines(file: Path, text: str) -> Iterable[Any]:
     for number, line in enumerate(text.split("\n"), 1):  # a caption may hold other line separators of Unicode
         if line.strip():
-            yield _json(file, line, f", line {number},")
+            yield parse_json(line, f"{file}, line {number},")
 
 
 def _rows(file: Path, rows: Iterable[Any]) -> Iterable[tuple[str, str]]:
@@ -114,12 +115,17 @@ def _rows(file: Path, rows: Iterable[Any]) -> Iterable[tuple[str, str]]:
         name = next((row[k] for k in _NAME_KEYS if row.get(k)), None) if isinstance(row, dict) else None
         if not isinstance(name, str):
             raise MaquetteError(f"{file}: entry {number} names no picture; expected one of {', '.join(_NAME_KEYS)}.")
-        yield name, _caption(row)
+        yield name, _caption(row, f"{file}: entry {number}")
 
 
-def _caption(entry: Mapping[str, Any]) -> str:
+def _caption(entry: Mapping[str, Any], where: str) -> str:
     """Caption and tags, joined as Kohya's trainer does."""
-    caption = next((entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str)), "")
+    caption = next((entry[key] for key in _TEXT_KEYS if entry.get(key) is not None), "")
     tags = entry.get("tags")
+    if not isinstance(caption, str) or not isinstance(tags, str | list | None):
+        raise MaquetteError(f"{where} has a caption that is no text; put it between quotation marks.")
     parts = [caption, ", ".join(map(str, tags)) if isinstance(tags, list) else tags or ""]
-    return ", ".join(" ".join(str(part).split()) for part in parts if str(part).strip())
+    text = ", ".join(" ".join(part.split()) for part in parts if part.strip())
+    if len(text) > limits.CAPTION_BYTES:
+        raise MaquetteError(f"{where} has more text than any caption ({limits.CAPTION_BYTES:,} characters at most).")
+    return text
