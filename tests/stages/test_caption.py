@@ -123,10 +123,14 @@ def test_faults_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
         caption(folder, captioner="wd14", model=tmp_path)
     with pytest.raises(MaquetteError, match=r"no captioner 'bilp': .* Did you mean blip\?"):
         caption(folder, captioner="bilp")
-    (folder / "b.txt").write_bytes(b"caf\xe9")
+    for name in ("b.PNG", "sub/c.png"):
+        (folder / name).with_suffix(".txt").write_text("x")
+    with pytest.raises(MaquetteError, match=r"a\.jpg would get a new caption and no subject is named: give --subject"):
+        caption(folder, overwrite=True)
+    (folder / "b.txt").write_bytes(b"caf\x81")
     with pytest.raises(MaquetteError, match=r"b\.txt is not UTF-8"):
         caption(folder, subject="ohwx man")
-    assert (folder / "b.txt").read_bytes() == b"caf\xe9"
+    assert (folder / "b.txt").read_bytes() == b"caf\x81"
 
 
 @pytest.fixture
@@ -234,3 +238,51 @@ def test_tagger_input_is_a_white_padded_square_in_bgr() -> None:
     assert pixels.shape == (1, 16, 16, 3) and pixels.dtype == np.float32
     assert pixels[0, 8, 8].tolist() == [10, 0, 255]
     assert pixels[0, 0, 8].tolist() == [255, 255, 255]
+
+
+def test_edits_keep_the_lines_of_a_caption(folder: Path) -> None:
+    written = b"a red hat\n\n in a park, day \r\nred, hat"
+    (folder / "a.txt").write_bytes(written)
+    result = caption(folder, subject="ohwx man", prefix="ohwx man,", replace=["red=blue"], remove=["day"])
+    assert texts(folder)["a.txt"] == "ohwx man, a blue hat\nohwx man, in a park\nohwx man, blue, hat\n"
+    assert (folder / "a.txt.bak").read_bytes() == written
+    again = caption(folder, subject="ohwx man", prefix="ohwx man,", replace=["red=blue"], remove=["day"])
+    assert again.written == []
+    assert result.captions[0].before == "a red hat\nin a park, day\nred, hat"
+
+
+def test_photos_of_one_stem_get_captions_of_their_own(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        quadrants().save(tmp_path / name)
+    caption(tmp_path, subject="ohwx man")
+    assert sorted(p.name for p in tmp_path.glob("*.txt")) == ["a.jpg.txt", "a.png.txt", "b.txt"]
+    for path in tmp_path.glob("a.*.txt"):
+        path.unlink()
+    (tmp_path / "a.txt").write_text("shared")
+    result = caption(tmp_path, subject="ohwx man", prefix="best,")
+    assert texts(tmp_path) == {
+        "a.txt": "best, shared\n",
+        "a.txt.bak": "shared",
+        "b.txt": "best, a photo of ohwx man\n",
+    } | {"b.txt.bak": "a photo of ohwx man\n"}
+    assert "a.jpg and a.png share the caption a.txt" in result.problems[0].message
+    caption(tmp_path, subject="ohwx man", overwrite=True)
+    assert texts(tmp_path)["a.txt"] == "best, shared\n" and texts(tmp_path)["a.png.txt"] == "a photo of ohwx man\n"
+
+
+def test_a_data_set_file_decides_how_new_captions_are_called(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    quadrants().save(tmp_path / "p" / "a.png")
+    (tmp_path / "set.toml").write_text(
+        '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "p"\ncaption_extension = ".tags"\nclass_tokens = "ohwx man"\n'
+    )
+    caption(tmp_path / "set.toml")
+    assert (tmp_path / "p" / "a.tags").read_text() == "ohwx man\n"
+
+
+def test_what_check_would_say_of_the_captions_is_said(folder: Path) -> None:
+    (folder / "b.txt").write_text("ohwx man " + "very " * 300)
+    (folder / "sub" / "c.txt").write_text("a dog")
+    messages = [problem.message for problem in caption(folder, subject="ohwx man").problems]
+    assert messages[0].startswith("The caption of b.PNG has 302 tokens; after the 225th it is cut off")
+    assert messages[1] == "The caption of sub/c.png does not contain 'ohwx', the word of the subject."

@@ -54,7 +54,7 @@ def test_steps_follow_train_unless_named(fault_folder: Path) -> None:
 
 
 def test_unreadable_caption_and_missing_subject_block(fault_folder: Path) -> None:
-    (fault_folder / "good.txt").write_bytes(b"caf\xe9")
+    (fault_folder / "good.txt").write_bytes(b"caf\x81")
     (fault_folder / "cmyk.txt").write_text("a photo of a robot")
     result = run(CheckConfig(photos=fault_folder, subject="zkw robot"))
     assert {p.kind for p in result.blocking} == {"bad_caption", "no_subject"}

@@ -91,9 +91,15 @@ def test_same_seed_same_bytes_other_seed_other_bytes(photos: Path, tmp_path: Pat
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"optimizer": "adafactor", "ema_decay": 0.9, "flip": True, "caption_dropout": 0.5, "buckets": True},
-    {"optimizer": "adafactor", "optimizer_args": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
-     "scheduler": "stable-decay", "warmup_steps": 0.25, "decay_steps": 0.5, "input_perturbation": 0.1,
-     "input_perturbation_random": True},
+    {
+        "optimizer": "adafactor",
+        "optimizer_args": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
+        "scheduler": "stable-decay",
+        "warmup_steps": 0.25,
+        "decay_steps": 0.5,
+        "input_perturbation": 0.1,
+        "input_perturbation_random": True,
+    },
     {"optimizer": "lion", "method": "dora", "dropout": 0.2, "rank_dropout": 0.2, "text_encoder": True},
     {"optimizer": "prodigy", "learning_rate": 1.0, "method": "locon", "noise_offset": 0.1, "dtype": "bf16"},
     {"optimizer": "sgd", "method": "dreambooth", "text_encoder": True, "learning_rate": 0.01, "reg": "itself"},

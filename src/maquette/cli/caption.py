@@ -12,6 +12,7 @@ from .common import Display, given, print_json
 if TYPE_CHECKING:
     from ..stages.caption import CaptionResult
 
+_WIDEST = 300  # characters of a caption printed
 _SHOWN = 20  # captions printed; --json has them all
 
 
@@ -82,7 +83,8 @@ def _lines(result: CaptionResult) -> list[str]:
     shown = result.captions if any(caption.shuffled for caption in result.captions) else result.written
     lines = []
     for caption in shown[:_SHOWN]:
-        lines += [f"{caption.file}: {caption.after}", *(f"    {order}" for order in caption.shuffled)]
+        first, *further = (_cut(line) for line in caption.after.split("\n"))
+        lines += [f"{caption.file}: {first}", *(f"    {line}" for line in [*further, *caption.shuffled])]
     if len(shown) > _SHOWN:
         lines.append(f"… and {len(shown) - _SHOWN} more")
     lines += [("left out: " if problem.left_out else "") + problem.message for problem in result.problems]
@@ -91,3 +93,7 @@ def _lines(result: CaptionResult) -> list[str]:
     backups = sum(caption.backup is not None for caption in result.captions)
     saved = f"; {backups} old ones kept as .bak" if backups else ""
     return [*lines, f"{len(result.written)} captions {verb}, {kept} kept as they were{saved}."]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDEST else line[:_WIDEST] + " …"

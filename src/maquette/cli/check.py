@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..data.dataset import Problem
     from ..stages.check import CheckResult
 
+_WIDEST = 300  # characters of a caption in the table
 _SHOWN = 40  # photos in the table; --json has them all
 _ONE_WINDOW = 75  # tokens that every program reads; captions of more have their number shown
 _SAME_KIND = 20  # problems of one kind
@@ -76,6 +77,7 @@ def command(
         from ..stages.check_page import write_page
 
         write_page(result, html)
+        print(f"page written: {html}", file=sys.stderr)
     if json_output:
         print_json(result)
     else:
@@ -129,10 +131,14 @@ def _photo_table(result: CheckResult) -> Any:
         notes = [f"{photo['tokens']} tokens"] if photo["tokens"] > _ONE_WINDOW else []
         notes += photo["notes"]
         cells = [photo["name"], size, bucket, f"{photo['cut_off']:.0%}", str(photo["repeats"])]
-        table.add_row(*(escape(cell) for cell in [*cells, photo["caption"] or "(none)", "; ".join(notes)]))
+        table.add_row(*(escape(cell) for cell in [*cells, _cut(photo["caption"]) or "(none)", "; ".join(notes)]))
     if len(instance) > _SHOWN:
         table.add_row(f"… and {len(instance) - _SHOWN} more")
     return table
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[:_WIDEST] + " …"
 
 
 def _line(problem: Problem) -> str:

@@ -28,6 +28,10 @@ class Edits:
     def __bool__(self) -> bool:
         return bool(self.replace or self.remove or self.add or self.prefix or self.suffix)
 
+    def apply_to_lines(self, caption: str) -> str:
+        """Each line of a caption edited by itself: with caption_wildcards each is a caption of its own."""
+        return "\n".join(self.apply(line) for line in caption.split("\n"))
+
     def apply(self, caption: str) -> str:
         """The edited caption. Letter case does not matter for finding, and is kept otherwise."""
         for old, new in self.replace:

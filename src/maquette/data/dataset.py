@@ -32,6 +32,7 @@ class Photo:
     caption: str
     caption_source: str  # name of the caption or metadata file, or "subject" when it was made from the subject
     caption_file: Path | None = None  # the text file beside the photo, even when it is empty
+    caption_extension: str = ".txt"  # of caption files in its folder; a new one is called so
     options: CaptionOptions = PLAIN
     repeats: int = 1
     role: Role = "instance"

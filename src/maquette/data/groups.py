@@ -171,6 +171,7 @@ def _read_one(job: _Job, reading: Reading) -> _Read | Problem:
         caption=caption.words,
         caption_source=caption.source,
         caption_file=caption.file,
+        caption_extension=group.extensions[0],
         options=group.options,
         repeats=group.repeats if reading.repeats is None or group.role == "class" else reading.repeats,
         role=group.role,
