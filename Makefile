@@ -1,5 +1,7 @@
-# Everything here needs only Python 3.11 and make. The environment lives in .venv inside the checkout.
-PYTHON ?= python3.11
+# Everything here needs only make and a Python from 3.11 on. The environment lives in .venv inside the checkout.
+# The first such Python is taken; `make PYTHON=…` names another.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -7,6 +9,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: install demo test test-all lint clean
 
 $(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)

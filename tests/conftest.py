@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+import maquette  # noqa: F401  before torch: decides how threads wait
+
 # No test may fail because the machine was busy, nor by luck.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import MaquetteError
+from .openmp import wait_asleep
 
 if TYPE_CHECKING:
     import threading
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["MaquetteError", "caption", "check", "convert", "generate", "inspect", "regularize", "resume", "train"]
 
 _SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages"}
+
+wait_asleep()  # whoever begins with this package, a program of ours or a child of one
 
 
 def check(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CheckResult:

@@ -11,10 +11,6 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # busy waiting makes two threads slower than one on a shared machine
-
 import torch
 
 from . import assemble, tokenizer, towers, unet, vae

@@ -1,0 +1,22 @@
+"""How PyTorch's threads wait for each other, which must be decided before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Names by which a user decides it: OpenMP's own, and those of GNU's and of Intel's and LLVM's libraries."""
+
+
+def wait_asleep() -> bool:
+    """Let threads that wait for others sleep instead of spinning. Returns whether anything was changed.
+
+    A thread that spins keeps the one it waits for from running where another process wants the processor too: steps
+    take several times as long (`python -m benchmarks.busy`). Nothing is changed where the user has a setting of their
+    own, or where a program that imports this one has imported torch already.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
+        return False
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    return True

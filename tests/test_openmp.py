@@ -1,0 +1,64 @@
+"""Threads wait asleep wherever a program of ours starts, unless somebody decided otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from maquette import openmp
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def nothing_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in openmp.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+
+def test_it_is_decided_before_torch(nothing_decided: None) -> None:
+    assert openmp.wait_asleep() and os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert not openmp.wait_asleep()
+
+
+@pytest.mark.parametrize("name", openmp.SETTINGS)
+def test_a_users_own_setting_stays(name: str, nothing_decided: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "")
+    assert not openmp.wait_asleep()
+    assert {n: os.environ[n] for n in openmp.SETTINGS if n in os.environ} == {name: ""}
+
+
+def test_a_program_that_has_torch_already_keeps_its_ways(
+    nothing_decided: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    assert not openmp.wait_asleep() and "OMP_WAIT_POLICY" not in os.environ
+
+
+SHOW = "import os, sys; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+
+
+@pytest.mark.parametrize("module", ["maquette", "maquette.cli.main", "benchmarks", "tools"])
+def test_every_way_in_decides_it_and_imports_no_torch(module: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in openmp.SETTINGS}
+    command = [sys.executable, "-c", f"import {module}; {SHOW}"]
+    told = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "PASSIVE False\n"
+
+
+def test_these_tests_wait_asleep_too() -> None:
+    assert any(name in os.environ for name in openmp.SETTINGS)
+
+
+def test_every_benchmark_and_tool_starts_from_its_package() -> None:
+    """`python -m` imports the package first; none of them is a file of its own beside it."""
+    for folder in ("benchmarks", "tools"):
+        assert "import maquette" in (ROOT / folder / "__init__.py").read_text()
+        for script in (ROOT / folder).rglob("*.py"):
+            assert (script.parent / "__init__.py").exists(), script
