@@ -51,7 +51,37 @@ def test_scale_1_needs_one_row_each_but_not_with_a_weight() -> None:
     assert model.rows == [2, 4]
 
 
-def test_prompts_of_different_length_are_padded_with_their_last_vector() -> None:
-    long = told(2.0, 2.0, length=154)
-    out = guided(Linear(), X, T, [(long, 1.0)], told(1.0, 1.0), 2.0)
-    assert shift(out) == [0.5 + 1 + 2, 0.5 + 1 + 2]
+class Attending:
+    """Answers the mean of what it is told: repeating the last vector changes that, as it changes attention."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        self.lengths.append(conditioning.tokens.shape[1])
+        return 0 * x_t + conditioning.tokens.mean(dim=(1, 2))[:, None, None, None]
+
+
+def ramp(length: int) -> Conditioning:
+    return Conditioning(torch.arange(float(length))[None, :, None].expand(2, -1, 5).clone())
+
+
+def test_a_negative_prompt_of_another_length_is_computed_at_its_own() -> None:
+    """As in A1111, and in two calls; at the same length in one."""
+    for positive, negative in ((154, 77), (77, 154)):
+        model = Attending()
+        out = guided(model, X, T, [(ramp(positive), 1.0)], ramp(negative), 2.0)
+        means = [(length - 1) / 2 for length in (positive, negative)]
+        assert torch.allclose(out, torch.tensor(means[1] + 2 * (means[0] - means[1])))
+        assert model.lengths == [positive, negative]
+    model = Attending()
+    guided(model, X, T, [(ramp(77), 1.0)], ramp(77), 2.0)
+    assert model.lengths == [77]
+
+
+def test_parts_of_one_prompt_are_padded_with_their_last_vector() -> None:
+    model = Attending()
+    out = guided(model, X, T, [(ramp(154), 1.0), (ramp(77), 1.0)], ramp(77), 1.0)
+    padded = (sum(range(77)) + 77 * 76) / 154
+    assert torch.allclose(out, torch.tensor(38 + (76.5 - 38) + (padded - 38)))
+    assert model.lengths == [154, 77]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -90,3 +92,39 @@ def test_schedule_and_and(base: BaseModel) -> None:
 
 def test_the_negative_prompt_knows_no_and(base: BaseModel) -> None:
     assert len(Prompt(base, "a AND b", 4, composable=False).at(1)) == 1
+
+
+def test_texts_of_one_schedule_share_a_mean_and_a_length(base: BaseModel) -> None:
+    """As A1111 encodes them: together, each as often as it stands in the schedule, shorter ones with empty chunks."""
+    prompt = Prompt(base, "a [cat:(dog:4):3]", 4, counting="exact")  # three steps, one step; two texts
+    cat, dog = encode(base, "a cat"), encode(base, "a dog")
+    plain = torch.cat([cat.tokens, encode(base, "a (dog:4)", emphasis="No norm").tokens])
+    ratio = torch.cat([cat.tokens, dog.tokens]).double().mean() / plain.double().mean()
+    assert abs(ratio - 1) > 0.02
+    close = {"rtol": 5e-3, "atol": 1e-4}  # float32 means of numbers that are 5000 times as large
+    assert torch.allclose(prompt.at(1)[0][0].tokens, plain[:1] * ratio.float(), **close)
+    assert torch.allclose(prompt.at(4)[0][0].tokens, plain[1:] * ratio.float(), **close)
+    alternating = Prompt(base, "a [cat|(dog:4)|(dog:4)]", 3)
+    thrice = [torch.cat([a, b, b]).double().mean() for a, b in ((cat.tokens, dog.tokens), (plain[:1], plain[1:]))]
+    assert abs(thrice[0] / thrice[1] - ratio) > 0.02
+    assert torch.allclose(alternating.at(1)[0][0].tokens, plain[:1] * (thrice[0] / thrice[1]).float(), **close)
+    uneven = Prompt(base, "a cat [:BREAK a dog:2]", 4)
+    first, second = (uneven.at(step)[0][0].tokens for step in (1, 4))
+    assert first.shape == second.shape == (1, 154, cat.tokens.shape[-1])
+    assert torch.allclose(first[:, 77:], encode(base, "").tokens, atol=1e-5)
+
+
+def test_calls_and_steps(base: BaseModel) -> None:
+    def drawn(call: int, step: int, **how: Any) -> bool:
+        return bool(torch.equal(Prompt(base, "[cat:dog:0.5]", 4, **how).at_call(call, step)[0][0].tokens, cat))
+
+    cat = encode(base, "cat").tokens
+    assert [drawn(call, call + 1) for call in range(4)] == [True, True, True, False]
+    assert [drawn(call, call + 1, counting="exact") for call in range(4)] == [True, True, False, False]
+    assert [drawn(call, 1, calls_per_step=2) for call in range(8)] == [True] * 5 + [False] * 3
+
+
+def test_a_weight_without_bound_is_refused(base: BaseModel) -> None:
+    with pytest.raises(MaquetteError, match="The brackets around 'a' multiply to inf: take some away"):
+        encode(base, "(" * 9000 + "a")
+    assert encode(base, "(" * 9000 + "a", emphasis="None").tokens.shape[1] > 77

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.prompts import Network, parse_composable, parse_networks
+from maquette.prompts import Network, malformed_tag, parse_composable, parse_networks
 
 
 def test_tags_are_taken_out() -> None:
@@ -32,3 +32,12 @@ def test_and_splits_and_weighs() -> None:
     assert parse_composable("a:1 AND (b:1.2) : -.5 AND x") == [("a", 1.0), (" (b:1.2)", -0.5), (" x", 1.0)]
     assert parse_composable("BAND and ANDy") == [("BAND and ANDy", 1.0)]
     assert parse_composable("a, b:x") == [("a, b:x", 1.0)]
+
+
+def test_what_looks_like_a_tag_and_is_none() -> None:
+    assert malformed_tag("a <lora:mine:0.8") == "<lora:mine:0.8"
+    assert malformed_tag("a < lora:mine:0.8>, b") == "< lora:mine:0.8>"
+    assert malformed_tag("a lyco:mine:1>, b") == "lyco:mine:1>"
+    assert malformed_tag("[lora:mine:0.8]") == "[lora:mine:0.8]"
+    for prompt in ("a < b, c > d", "lora: a girl named Lora", "flora:x>", "(explora:1.2)", "a (lora:1.2)", "<3 lora"):
+        assert malformed_tag(prompt) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 from PIL import Image
 from random_loras import random_adapter, write_lora
 
+import maquette
 from maquette import families
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.formats import safetensors
 from maquette.formats.png import parse_infotext, read_infotext
 from maquette.run import Event
-from maquette.stages.generate import GenerateConfig, GenerateResult, run
+from maquette.stages.generate import GenerateConfig, GenerateResult, run, to_image
 
 PROMPT = "a photo of a cat on a red background"
 
@@ -162,6 +164,16 @@ def test_a_file_is_found_by_the_name_inside_it(base: BaseModel, tmp_path: Path, 
         ("<lora:robot:1:1:8>", "unknown third number"),
         ("<Lora:robot:1>", "unknown kind 'Lora'"),
         ("<lora::1>", "names no LoRA"),
+        ("<lora:robot:0.8", r"<lora:robot:0\.8 is no tag and would be read as words; write <lora:NAME:0\.8>"),
+        ("< lora:robot:0.8>", r"prompt's < lora:robot:0\.8> is no tag"),
+        ("<lora :robot:0.8>", r"prompt's <lora :robot:0\.8> is no tag"),
+        ("<lora:robot:0.8, red", r"<lora:robot:0\.8, red is no tag"),
+        ("<LoRA: robot", "<LoRA: robot is no tag"),
+        ("＜lora：robot：0.8＞", "is no tag"),
+        ("&lt;lora:robot:0.8&gt;", "is no tag"),
+        (" lora:robot:0.8>", r"prompt's lora:robot:0\.8> is no tag"),
+        ("(lora:robot:0.8)", r"prompt's \(lora:robot:0\.8\) is no tag"),
+        ("<lora:>", "is no tag"),
     ],
 )
 def test_faults_in_tags(base: BaseModel, tmp_path: Path, loras: Path, tag: str, message: str) -> None:
@@ -202,6 +214,103 @@ def test_events(base: BaseModel, tmp_path: Path) -> None:
     assert progress[-1] == (4, 4)
     assert progress == sorted(progress)
     assert [event.kind for event in heard if event.kind != "progress"] == ["saved", "saved", "done"]
+
+
+def test_the_result_is_a_sequence_of_pictures(base: BaseModel, tmp_path: Path) -> None:
+    result = maquette.generate(PROMPT, base=base, out=tmp_path, steps=1, seed=1, batch_size=2)
+    assert isinstance(result[0], Image.Image)
+    assert (len(result), len(list(result)), len(result[:1])) == (2, 2, 1)
+    assert result[1] is result.images[1] is result[-1]
+    assert np.array_equal(np.asarray(result[1]), np.asarray(Image.open(result.paths[1])))
+    assert "images" not in result.to_json()
+
+
+def test_comments_go_and_that_is_said(base: BaseModel, tmp_path: Path) -> None:
+    without = draw(base, tmp_path, "a photo of a cat\n", negative_prompt="blue ")
+    made = draw(base, tmp_path, "a photo of a cat # <lora:absent:1> red\n", negative_prompt="blue #red")
+    assert difference(pixels(made), pixels(without)) == 0
+    assert parse_infotext(made.infotexts[0])["Prompt"] == "a photo of a cat"
+    assert [warning.split(" in the prompt is a comment")[0] for warning in made.warnings] == [
+        "'# <lora:absent:1> red'", "'#red'",
+    ]  # fmt: skip
+    kept = draw(base, tmp_path, "a photo of a cat #red", prompt_comments=False)
+    assert difference(pixels(kept), pixels(without)) > 0
+    assert kept.warnings == []
+    assert parse_infotext(kept.infotexts[0])["Prompt"] == "a photo of a cat #red"
+
+
+def test_a_tag_in_the_negative_prompt_is_said_to_do_nothing(base: BaseModel, tmp_path: Path) -> None:
+    made = draw(base, tmp_path, negative_prompt="<lora:absent:1>")
+    assert made.warnings == ["<lora:…> in the negative prompt is read as words; name LoRAs in the prompt itself."]
+
+
+def test_a_full_disk_names_the_file(base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(MaquetteError, match=r"00001-7\.png cannot be written: No space left on device"):
+        draw(base, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_folder_should_be(base: BaseModel, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(MaquetteError, match=r"out/00001-7\.png cannot be written"):
+        draw(base, tmp_path / "out")
+
+
+def test_numbers_are_cut_and_not_rounded() -> None:
+    """As A1111 does: 0.999 becomes 254."""
+    values = torch.tensor([0.0, 0.999, 1.0, 127.9 / 255]).reshape(1, 2, 2).expand(3, 2, 2)
+    assert np.asarray(to_image(values))[..., 0].tolist() == [[0, 254], [255, 127]]
+
+
+def test_infotext_names_the_schedule_and_the_way_of_counting(base: BaseModel, tmp_path: Path) -> None:
+    def said(**options: Any) -> tuple[str | None, ...]:
+        facts = parse_infotext(draw(base, tmp_path, steps=1, **options).infotexts[0])
+        return tuple(facts.get(key) for key in ("Sampler", "Schedule type", "Prompt editing"))
+
+    assert said(sampler="DPM++ 2M") == said(sampler="DPM++ 2M Karras") == ("DPM++ 2M", "Karras", None)
+    assert said(sampler="DPM++ 2M", schedule_type="uniform") == ("DPM++ 2M", "Uniform", None)
+    assert said(prompt_editing="exact") == ("DDIM", None, "exact")
+
+
+def test_a_sampler_alone_is_karras(base: BaseModel, tmp_path: Path) -> None:
+    alone, joined, uniform = (
+        pixels(draw(base, tmp_path, sampler=name)) for name in ("DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M Uniform")
+    )
+    assert difference(alone, joined) == 0
+    assert difference(alone, uniform) > 5
+
+
+def test_prompt_editing_counts_calls_as_a1111_or_steps(base: BaseModel, tmp_path: Path) -> None:
+    """A1111 switches one call late, and a sampler of two calls has twice the steps for a share and not for a number."""
+
+    def drawn(prompt: str, **options: Any) -> np.ndarray:
+        return pixels(draw(base, tmp_path, prompt, steps=4, **options))
+
+    assert difference(drawn("a [cat:house:1]"), drawn("a [cat:house:2]", prompt_editing="exact")) == 0
+    assert difference(drawn("a [cat:house:3]"), drawn("a cat")) == 0  # calls 0 to 3 are all not beyond 3
+    assert difference(drawn("a [cat:house:3]", prompt_editing="exact"), drawn("a cat")) > 5
+    heun = {"sampler": "Heun"}
+    assert difference(drawn("a [cat:house:0.75]", **heun), drawn("a cat", **heun)) == 0  # of 7 calls the last is 6
+    assert difference(drawn("a [cat:house:6]", **heun), drawn("a cat", **heun)) == 0
+    assert difference(drawn("a [cat:house:5]", **heun), drawn("a cat", **heun)) > 0
+
+
+def test_image_to_image_counts_its_own_calls(base: BaseModel, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    image = {"init_image": tmp_path / "red.png", "denoising_strength": 0.5, "steps": 8, "sampler": "Euler"}
+
+    def drawn(prompt: str, **options: Any) -> np.ndarray:
+        return pixels(draw(base, tmp_path, prompt, **image, **options))
+
+    assert difference(drawn("a [cat:house:0.5]"), drawn("a cat")) == 0  # 5 calls, 0 to 4, of a schedule of 8
+    assert difference(drawn("a [cat:house:3]"), drawn("a cat")) > 0
+    exact = {"prompt_editing": "exact"}
+    assert difference(drawn("a [cat:house:3]", **exact), drawn("a house")) == 0  # it begins with the 4th step
+    assert difference(drawn("a [cat:house:0.5]", **exact), drawn("a house")) > 0
 
 
 def test_prompt_editing_changes_the_picture_at_its_step(base: BaseModel, tmp_path: Path) -> None:
@@ -250,6 +359,11 @@ def test_image_to_image(base: BaseModel, tmp_path: Path) -> None:
         ({"width": 100}, r"width = 100 is not possible"),
         ({"steps": 0}, r"steps = 0 is not possible"),
         ({"device": "gpu"}, r"no device 'gpu'"),
+        ({"steps": 1001}, r"steps = 1001 is not possible"),
+        ({"cfg_scale": float("inf")}, r"cfg_scale = inf is not possible"),
+        ({"sampler": "Euler a", "schedule_type": "Karras"}, r"Euler a has no schedule Karras here"),
+        ({"prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
+        ({"negative_prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
     ],
 )
 def test_faults_in_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
