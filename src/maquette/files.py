@@ -91,14 +91,20 @@ def read_json(path: str | Path, most: int, what: str, name: str | None = None) -
     return parse_json(read_text(path, most, what, name), name or str(path))
 
 
-def parse_json(text: str, name: str) -> Any:
-    """JSON as Python values. Raises MaquetteError that begins with `name`.
+def parse_json(text: str, name: str, unique: bool = False) -> Any:
+    """JSON as Python values. Raises MaquetteError that begins with `name`. unique: no table may name a thing twice.
 
     Refuses what would trip the reader of the values: nesting deeper than limits.JSON_DEPTH, whole numbers of more than
     limits.NUMBER_DIGITS digits, NaN, infinity and 1e999, and halves of surrogate pairs, which no file holds.
     """
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+        value = json.loads(
+            text,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=_no_constant,
+            object_pairs_hook=_unique if unique else None,
+        )
         _check_depth(value)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -147,7 +153,15 @@ def _check_numbers(value: Any, name: str) -> None:
         for item in _items(value):
             _check_numbers(item, name)
     elif (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not math.isfinite(value)):
-        raise MaquetteError(f"{name} has a number that is too large ({str(value)[:20]}).")
+        told = f"{value.bit_length()} bits" if isinstance(value, int) else str(value)
+        raise MaquetteError(f"{name} has a number that is too large ({told}).")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
 
 
 def _whole(digits: str) -> int:

@@ -31,15 +31,23 @@ TOML_DEPTH = 30
 NUMBER_DIGITS = 40
 """Most digits of a whole number."""
 
-HEADER_BYTES = 100_000_000
-"""Longest header of a safetensors file; the reference library's limit."""
-TENSORS = 200_000
+HEADER_BYTES = 25_000_000
+"""Longest header of a safetensors file; that of SDXL has 0.4 MB."""
+TENSORS = 100_000
 """Most tensors of a file."""
-DIMENSIONS = 16
+TENSOR_SIDES = 16
 """Most dimensions of a tensor."""
-PICKLE_BYTES = 64 << 20
+TENSOR_NUMBERS = 1 << 47
+"""Most numbers in a tensor, also in one that is empty because another dimension is 0."""
+PICKLE_BYTES = 20_000_000
 """Longest list of instructions of a PyTorch pickle; a model of 7 GB needs half a megabyte."""
-PICKLE_STEPS = 1_500_000
-"""Most instructions of a PyTorch pickle."""
-PICKLE_DEPTH = 50
-"""Deepest nesting of what a pickle builds."""
+PICKLE_STEPS = 400_000
+"""Most instructions of a PyTorch pickle, and most entries of what it builds."""
+PICKLE_DEPTH = 6
+"""Levels of tables within tables that are searched for tensors."""
+NAME_LENGTH = 1_000
+"""Longest name of a tensor."""
+SHARED_DATA = 4
+"""Times its own size that the tensors of a PyTorch file may have together (several may share data)."""
+ARCHIVE_INDEX_BYTES = 20_000_000
+"""Longest index of the zip archive that a PyTorch file is."""

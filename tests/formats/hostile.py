@@ -37,10 +37,12 @@ SAFETENSORS: dict[str, tuple[Maker, str]] = {
     "text renamed": (lambda: b"Dear diary, today I renamed a text file.", "looks like text"),
     "web page": (lambda: b"<!DOCTYPE html><html><body>404</body></html>", "looks like text"),
     "git lfs pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
-    "picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), "not a safetensors file"),
+    "picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), "is a picture (PNG), not a file of weights"),
+    "photo": (lambda: b"\xff\xd8\xff\xe0" + bytes(100), "is a picture (JPEG), not a file of weights"),
     "header longer than file": (lambda: safetensors_file({"a": entry()}, BODY, 10_000), "truncated or corrupted"),
     "header of exabytes": (lambda: safetensors_file({"a": entry()}, BODY, 1 << 62), "not a safetensors file"),
-    "header of 90 MB": (lambda: safetensors_file({"a": entry()}, BODY, 90_000_000), "truncated or corrupted"),
+    "header of 20 MB": (lambda: safetensors_file({"a": entry()}, BODY, 20_000_000), "truncated or corrupted"),
+    "header of 90 MB": (lambda: safetensors_file({"a": entry()}, BODY, 90_000_000), "not a safetensors file"),
     "header not json": (lambda: safetensors_file(b"{nonsense}", BODY), "not valid JSON"),
     "header not utf-8": (lambda: safetensors_file(b'{"\xff\xfe": 1}', BODY), "not valid JSON"),
     "header a list": (lambda: safetensors_file([1, 2], BODY), "not a table"),
@@ -64,7 +66,19 @@ SAFETENSORS: dict[str, tuple[Maker, str]] = {
     "shape of fractions": (lambda: safetensors_file({"a": entry(shape=(1.5,))}, BODY), "impossible shape"),
     "shape true": (lambda: safetensors_file({"a": entry(shape=(True, 2))}, BODY), "impossible shape"),
     "shape a text": (lambda: safetensors_file({"a": entry(shape="2")}, BODY), "impossible shape"),
-    "shape overflows": (lambda: safetensors_file({"a": entry(shape=(1 << 62, 4))}, BODY), "needs"),
+    "shape overflows": (lambda: safetensors_file({"a": entry(shape=(1 << 62, 4))}, BODY), "impossible shape"),
+    "shape overflows behind a 0": (
+        lambda: safetensors_file({"a": entry(shape=(0, 1 << 62, 1 << 62), offsets=[0, 0])}),
+        "impossible shape",
+    ),
+    "name of 2000 characters": (lambda: safetensors_file({"a" * 2000: entry()}, BODY), "has a name of 2000 characters"),
+    "half a surrogate pair": (lambda: safetensors_file(b'{"__metadata__":{"a":"\\ud800"}}'), "surrogate"),
+    "number of 400 digits": (
+        lambda: safetensors_file(b'{"a":{"dtype":"F32","shape":[' + b"7" * 400 + b"]}}", BODY),
+        "400 digits",
+    ),
+    "infinite shape": (lambda: safetensors_file(b'{"a":{"dtype":"F32","shape":[1e999]}}'), "too large"),
+    "200,000 tensors": (lambda: safetensors_file(b"[" + b'"dtype",' * 200_000 + b"0]"), "more than 100000 tensors"),
     "shape of 1000 sides": (lambda: safetensors_file({"a": entry(shape=(1,) * 1000)}, BODY), "impossible shape"),
     "shape too large": (lambda: safetensors_file({"a": entry(shape=(1 << 40,))}, BODY), "needs"),
     "offsets backwards": (lambda: safetensors_file({"a": entry(offsets=[8, 0])}, BODY), "impossible offsets"),
@@ -119,6 +133,14 @@ def tensor_pickle(
     where = number("storage") + b"ctorch\n" + storage + b"\n" + number(key) + number("cpu") + number(numel)
     arguments = b"((" + where + b"tQ" + number(offset) + number(shape) + number(stride) + b"\x89Nt"
     return b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+
+
+def many_of_the_same(count: int = 10_000) -> bytes:
+    """A pickle in which one tensor of eight kilobytes stands under many names."""
+    one = tensor_pickle(numel=2000, shape=(2000,))
+    made = one[one.index(b"ctorch._utils") : -2]
+    entries = b"".join(b"X\x05\0\0\0%05dh\0" % i for i in range(count))
+    return with_data(b"\x80\x02" + made + b"q\x000}(" + entries + b"u.", bytes(8000))
 
 
 def with_data(content: bytes, data: bytes = bytes(8)) -> bytes:
@@ -190,5 +212,56 @@ PICKLES: dict[str, tuple[Maker, str]] = {
     "tensor of unknown storage": (lambda: with_data(tensor_pickle(storage=b"EvilStorage")), "torch.EvilStorage"),
     "tensor without data": (lambda: with_data(tensor_pickle(key="17")), "'17' is missing"),
     "tensor key with a path": (lambda: with_data(tensor_pickle(key="../../etc/passwd")), "is missing"),
+    "deep tuple as a key": (lambda: archive(b"\x80\x02})" + b"\x85" * 300_000 + b"Ns."), "no tensors"),
+    "deep tuple as a key of a million": (
+        lambda: archive(b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns."),
+        "absurdly long",
+    ),
+    "shared tuples as a key": (lambda: archive(b"\x80\x02})" + b"2\x86" * 60 + b"Ns."), "no tensors"),
+    "shared tuples as a dictionary's pairs": (
+        lambda: archive(b"\x80\x02ccollections\nOrderedDict\n])" + b"2\x86" * 60 + b"N\x86a\x85R."),
+        "no tensors",
+    ),
+    "shared tuples as the key of data": (
+        lambda: archive(b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\n)" + b"2\x86" * 60 + b"NK\x02tQ."),
+        "truncated or corrupted",
+    ),
+    "shared tuples as a module": (
+        lambda: archive(b"\x80\x04)" + b"2\x86" * 60 + b"X\x01\0\0\0a\x93."),
+        "truncated or corrupted",
+    ),
+    "shared tuples as the old format's version": (
+        lambda: b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02)" + b"2\x86" * 60 + b"." + b"\x80\x02N.",
+        "format version of its kind is unknown",
+    ),
+    "number of 24,000 digits": (
+        lambda: archive(b"\x80\x02}X\x01\0\0\0a\x8b" + struct.pack("<I", 10_000) + b"\x7f" * 10_000 + b"s."),
+        "a whole number of 79999 bits",
+    ),
+    "shape true in a pickle": (lambda: with_data(tensor_pickle(shape=True)), "impossible shape"),
+    "shape overflows behind a 0 in a pickle": (
+        lambda: with_data(tensor_pickle(shape=(0, 1 << 40, 1 << 40), stride=(1, 1, 1))),
+        "impossible shape",
+    ),
+    "dictionary that holds itself a hundred times": (
+        lambda: archive(b"\x80\x02}q\0(" + b"".join(b"X\x04\0\0\0%04dh\0" % i for i in range(100)) + b"u."),
+        "hold each other absurdly often",
+    ),
+    "one set copied a thousand times": (
+        lambda: archive(b"\x80\x02](" + b"N" * 10_000 + b"eq\0" + b"cbuiltins\nset\nh\0\x85R0" * 1000 + b"."),
+        "absurdly long",
+    ),
+    "set of a text": (lambda: archive(b"\x80\x02cbuiltins\nset\nX\x02\0\0\0ab\x85R."), "set of what is no list"),
+    "name of 2000 characters in a pickle": (
+        lambda: archive(b"\x80\x02}X" + struct.pack("<I", 2000) + b"a" * 2000 + b"Ns."),
+        "a name of 2000 characters",
+    ),
+    "name with half a surrogate pair": (lambda: archive(b"\x80\x02}X\x03\0\0\0\xed\xa0\x80Ns."), "surrogate"),
+    "ten thousand tensors of the same data": (many_of_the_same, "all show the same data"),
+    "wrong checksum": (lambda: with_data(tensor_pickle()).replace(bytes(8), b"\1" + bytes(7), 1), "checksum"),
+    "wrong checksum of the index": (
+        lambda: with_data(tensor_pickle()).replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v1"),
+        "data.pkl does not match its checksum",
+    ),
     "data of a text": (lambda: archive(b"\x80\x02X\x01\x00\x00\x00aQ."), "truncated or corrupted"),
 }

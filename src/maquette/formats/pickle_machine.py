@@ -7,15 +7,16 @@ user is told it.
 
 from __future__ import annotations
 
+import math
 import pickletools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
 import torch
 
-MAX_STEPS = 1_500_000  # instructions; bounds the memory that a hostile file can ask for
+from .. import limits
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -47,6 +48,9 @@ _IGNORED = {
     "torch.Size",
     "torch.device",
 }
+
+
+_NUMBER_BITS = 130  # of a whole number; seeds and the format's own magic number have up to 128
 
 
 class Refused(Exception):
@@ -83,6 +87,7 @@ class Machine:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.spent = 0  # instructions, and entries of containers that they copied
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -91,15 +96,20 @@ class Machine:
     def run(self) -> Any:
         """The value that the pickle builds."""
         try:
-            for step, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
-                if step > MAX_STEPS:
-                    raise Refused("its index is absurdly long")
+            for opcode, argument, _ in pickletools.genops(self.file):
+                self._spend(1)
                 if opcode.name == "STOP":
                     return self.stack.pop()
                 self._step(opcode.name, argument)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, struct.error) as error:
             raise Refused(f"its index is truncated or corrupted ({str(error)[:80]})") from error
         raise Refused("its index is truncated or corrupted")
+
+    def _spend(self, count: int) -> None:
+        """Count work. Raises Refused beyond the budget, which bounds time and memory that a file can ask for."""
+        self.spent += count
+        if self.spent > limits.PICKLE_STEPS:
+            raise Refused("its index is absurdly long")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -108,6 +118,8 @@ class Machine:
         if name in _CONSTANTS:
             stack.append(_CONSTANTS[name]())
         elif name in _VALUES:
+            if isinstance(argument, int) and argument.bit_length() > _NUMBER_BITS:
+                raise Refused(f"it holds a whole number of {argument.bit_length()} bits")
             stack.append(argument)
         elif name == "MARK":
             self.marks.append(len(stack))
@@ -127,7 +139,9 @@ class Machine:
                 raise Refused(f"it wants to call {stack[-1].name}")
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
-            self._global(str(module), str(attribute))
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise ValueError("a name that is no text")
+            self._global(module, attribute)
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
             stack.append(self._construct(function, arguments))
@@ -155,12 +169,12 @@ class Machine:
         elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._marked()
             if isinstance(stack[-1], dict):
-                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+                stack[-1].update(_entries(zip(items[::2], items[1::2], strict=True)))
             elif not isinstance(stack[-1], _Ignored):
                 raise ValueError("entries for what is no dictionary")
         elif name == "DICT":
             items = self._marked()
-            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+            stack.append(_entries(zip(items[::2], items[1::2], strict=True)))
         elif name in ("TUPLE", "LIST", "FROZENSET"):
             stack.append(tuple(self._marked()) if name == "TUPLE" else self._marked())
         else:
@@ -182,6 +196,7 @@ class Machine:
             return _Ignored()
         if not isinstance(function, _Global) or function.name not in _CONSTRUCTORS or not isinstance(arguments, tuple):
             raise Refused(f"it wants to call {str(getattr(function, 'name', type(function).__name__))[:120]}")
+        self._spend(sum(len(part) for part in (arguments, *arguments[:1]) if isinstance(part, list | tuple | dict)))
         return _CONSTRUCTORS[function.name](*arguments)
 
     def _persistent(self, identifier: Any) -> Storage:
@@ -189,7 +204,7 @@ class Machine:
             raise ValueError("a reference to what is no tensor data")
         kind, key, numel = identifier[1], identifier[2], identifier[4]
         dtype = _storage_dtype(kind.name) if isinstance(kind, _Global) else None
-        if dtype is None or not isinstance(numel, int) or numel < 0:
+        if dtype is None or not _is_count(numel) or not isinstance(key, str | int):
             raise ValueError("a reference to data of an unknown type")
         storage = Storage(dtype, str(key), numel)
         self.storages.append(storage)
@@ -204,11 +219,15 @@ def _storage_dtype(name: str) -> torch.dtype | None:
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any, dtype: torch.dtype | None = None
 ) -> TensorRecipe:
+    if not all(isinstance(sides, list | tuple) and len(sides) <= limits.TENSOR_SIDES for sides in (shape, stride)):
+        raise ValueError("a tensor of an impossible shape")
     numbers = [offset, *shape, *stride]
-    if not isinstance(storage, Storage) or not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in numbers):
+    if not isinstance(storage, Storage) or not all(map(_is_count, numbers)):
         raise ValueError("a tensor with impossible numbers")
-    if len(shape) != len(stride) or len(shape) > 16:
+    if len(shape) != len(stride):
         raise ValueError("a tensor whose shape and strides disagree")
+    if math.prod(max(1, side) for side in shape) > limits.TENSOR_NUMBERS:
+        raise ValueError("a tensor of an impossible shape")
     return TensorRecipe(storage, offset, tuple(shape), tuple(stride), dtype or storage.dtype)
 
 
@@ -225,7 +244,30 @@ def _parameter(data: Any, *_rest: Any) -> Any:
 
 
 def _dictionary(items: Any = ()) -> dict[Any, Any]:
-    return dict(items)
+    return _entries(items.items() if isinstance(items, dict) else items)
+
+
+def _items(items: Any = ()) -> list[Any]:
+    if not isinstance(items, list | tuple):
+        raise ValueError("a set of what is no list")
+    return list(items)
+
+
+def _entries(pairs: Iterable[Any]) -> dict[Any, Any]:
+    """A dictionary of the entries whose key can name a tensor. Others (tuples, objects) are passed over: to hash a
+    tuple that holds one tuple twice, which holds one twice …, would take for ever.
+    """
+    result = {}
+    for key, value in pairs:
+        if isinstance(key, str | int | float | bytes) or key is None:
+            result[key] = value
+        elif isinstance(key, list | dict):
+            raise ValueError("an entry under what cannot be a name")
+    return result
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
 
 
 _DTYPES = {str(dtype): dtype for dtype in _STORAGES.values()}
@@ -235,8 +277,8 @@ _CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
     "collections.OrderedDict": _dictionary,
-    "builtins.set": lambda items=(): list(items),
-    "__builtin__.set": lambda items=(): list(items),
+    "builtins.set": _items,
+    "__builtin__.set": _items,
 }
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

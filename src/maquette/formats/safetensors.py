@@ -20,7 +20,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from .. import limits
 from ..errors import MaquetteError
+from ..files import open_regular, parse_json
+from .pictures import kind_of
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -44,7 +47,6 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # The order in which the reference library lays tensors out: wider types first, so that everything is aligned.
 _LAYOUT = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"]
 _LAYOUT += ["I32", "U32", "F32", "C64", "F64", "I64", "U64"]
-MAX_HEADER = 100_000_000  # bytes; the reference library's limit
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,16 @@ def read_header(path: str | Path) -> Header:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(9)
+            start = file.read(16)
             _check_start(path, start, size)
             file.seek(8)
             raw = file.read(int.from_bytes(start[:8], "little"))
     except OSError as error:
         raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
     body = 8 + len(raw)
-    entries = _parse_json(path, raw)
+    entries = _parse_header(path, raw)
     metadata = _check_metadata(path, entries.pop("__metadata__", {}))
     tensors = {name: _check_tensor(path, name, entry) for name, entry in entries.items()}
     _check_tiling(path, tensors, size - body)
@@ -169,7 +171,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor], dtype: torch.dtype | Mapping[s
 def file_sha256(path: str | Path, start: int = 0, length: int | None = None) -> str:
     """sha256, as hex, of a file or of `length` bytes of it from `start`."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         file.seek(start)
         left = math.inf if length is None else length
         while left > 0 and (block := file.read(int(min(1 << 20, left)))):
@@ -246,12 +248,14 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
         raise MaquetteError(f"{path} is a PyTorch pickle with the wrong name; rename it to .ckpt, or convert it.")
     if start.startswith(b"version "):
         raise MaquetteError(f"{path} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
+    if start[8:9] != b"{" and (kind := kind_of(start)):
+        raise MaquetteError(f"{path} is a picture ({kind}), not a file of weights.")
     length = int.from_bytes(start[:8], "little")
-    if start.isascii() and start.lstrip()[:1].isascii() and length > MAX_HEADER:
+    if start.isascii() and start.lstrip()[:1].isascii() and length > limits.HEADER_BYTES:
         raise MaquetteError(
             f"{path} is not a safetensors file: it looks like text (a saved web page?); download it again."
         )
-    if length > MAX_HEADER:
+    if length > limits.HEADER_BYTES:
         raise MaquetteError(f"{path} is not a safetensors file: its header would be {length} bytes long.")
     if length + 8 > size:
         raise MaquetteError(
@@ -260,25 +264,18 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
         )
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
-
-
-def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
+def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
+    name = f"{path} is corrupted: its header"
+    if raw.count(b'"dtype"') > limits.TENSORS:
+        raise MaquetteError(f"{name} describes more than {limits.TENSORS} tensors.")
     try:
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path} is corrupted: its header is not valid JSON ({_short(error)}).") from error
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MaquetteError(f"{name} is not valid JSON: byte {error.start} is not UTF-8.") from error
+    entries = parse_json(text, name, unique=True)
     if not isinstance(entries, dict):
-        raise MaquetteError(f"{path} is corrupted: its header is not a table of tensors.")
+        raise MaquetteError(f"{name} is not a table of tensors.")
     return entries
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
@@ -293,13 +290,15 @@ def _is_count(value: Any) -> bool:
 
 def _check_tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     where = f"{path} is corrupted: tensor {name[:120]!r}"
+    if len(name) > limits.NAME_LENGTH:
+        raise MaquetteError(f"{where} … has a name of {len(name)} characters.")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise MaquetteError(f"{where} is not described by dtype, shape and data_offsets.")
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
         raise MaquetteError(f"{where} has the unknown type {str(entry['dtype'])[:40]!r}.")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not isinstance(shape, list) or len(shape) > 16 or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or len(shape) > limits.TENSOR_SIDES or not all(map(_is_count, shape)):
         raise MaquetteError(f"{where} has the impossible shape {str(shape)[:80]}.")
     if (
         not isinstance(offsets, list)
@@ -308,6 +307,8 @@ def _check_tensor(path: Path, name: str, entry: Any) -> TensorInfo:
         or offsets[0] > offsets[1]
     ):
         raise MaquetteError(f"{where} has the impossible offsets {str(offsets)[:80]}.")
+    if math.prod(max(1, side) for side in shape) > limits.TENSOR_NUMBERS:
+        raise MaquetteError(f"{where} has the impossible shape {str(shape)[:80]}.")
     needed = math.prod(shape) * dtype.itemsize
     if offsets[1] - offsets[0] != needed:
         raise MaquetteError(f"{where} of shape {shape} needs {needed} bytes but is given {offsets[1] - offsets[0]}.")

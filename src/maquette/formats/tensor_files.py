@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import MaquetteError
+from ..files import open_regular
 from . import pickles, safetensors
 
 
@@ -23,11 +23,8 @@ class TensorFile:
 def read(path: str | Path) -> TensorFile:
     """Read a file of tensors. Raises MaquetteError naming the fault; never runs code that the file contains."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with open_regular(path) as file:
+        start = file.read(9)
     if safetensors.is_pickle(start):
         content = pickles.load(path)
         return TensorFile(content.tensors, content.metadata, pickled=True)
