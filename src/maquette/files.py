@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import limits
 from .errors import MaquetteError
+from .limits import CONFIGURATION_BYTES, JSON_DEPTH, NUMBER_DIGITS, TOML_DEPTH
 
 # Parts of a dotted key, one more than is allowed. Each attempt begins at a word and gives nothing back: linear.
-_DOTTED = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{limits.TOML_DEPTH}}}""")
+_DOTTED = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{TOML_DEPTH}}}""")
 _KINDS = {
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -94,8 +94,8 @@ def read_json(path: str | Path, most: int, what: str, name: str | None = None) -
 def parse_json(text: str, name: str, unique: bool = False) -> Any:
     """JSON as Python values. Raises MaquetteError that begins with `name`. unique: no table may name a thing twice.
 
-    Refuses what would trip the reader of the values: nesting deeper than limits.JSON_DEPTH, whole numbers of more than
-    limits.NUMBER_DIGITS digits, NaN, infinity and 1e999, and halves of surrogate pairs, which no file holds.
+    Refuses what would trip the reader of the values: nesting deeper than JSON_DEPTH, whole numbers of more than
+    NUMBER_DIGITS digits, NaN, infinity and 1e999, and halves of surrogate pairs, which no file holds.
     """
     try:
         value = json.loads(
@@ -109,7 +109,7 @@ def parse_json(text: str, name: str, unique: bool = False) -> Any:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise MaquetteError(f"{name} is nested too deep ({limits.JSON_DEPTH} levels at most).") from error
+        raise MaquetteError(f"{name} is nested too deep ({JSON_DEPTH} levels at most).") from error
     except UnicodeEncodeError as error:
         raise MaquetteError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.") from error
     except ValueError as error:
@@ -123,22 +123,22 @@ class NotToml(MaquetteError):
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The keys of a TOML file; see parse_toml."""
-    return parse_toml(read_text(path, limits.CONFIGURATION_BYTES, "configuration"), str(path))
+    return parse_toml(read_text(path, CONFIGURATION_BYTES, "configuration"), str(path))
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
     """TOML as Python values. Raises MaquetteError that begins with `name`, NotToml where the text is none.
 
-    Refuses what would trip the reader: nesting and dotted keys deeper than limits.TOML_DEPTH, whole numbers beyond the
+    Refuses what would trip the reader: nesting and dotted keys deeper than TOML_DEPTH, whole numbers beyond the
     64 bits of TOML, infinity and NaN.
     """
     try:
         if _DOTTED.search(text):
             raise RecursionError
         value = tomllib.loads(text)
-        _check_depth(value, limits.TOML_DEPTH)
+        _check_depth(value, TOML_DEPTH)
     except RecursionError as error:
-        raise MaquetteError(f"{name} is nested too deep ({limits.TOML_DEPTH} levels at most).") from error
+        raise MaquetteError(f"{name} is nested too deep ({TOML_DEPTH} levels at most).") from error
     except tomllib.TOMLDecodeError as error:
         raise NotToml(f"{name} is not valid TOML: {error}.") from error
     except ValueError as error:  # thousands of digits
@@ -165,7 +165,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > limits.NUMBER_DIGITS:
+    if len(digits) > NUMBER_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 
@@ -181,7 +181,7 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is no number")
 
 
-def _check_depth(value: Any, most: int = limits.JSON_DEPTH) -> None:
+def _check_depth(value: Any, most: int = JSON_DEPTH) -> None:
     """Raise RecursionError for containers within containers beyond the budget."""
     level = [value] if isinstance(value, list | dict) else []
     for _ in range(most):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maquette import limits
 from maquette.data.images import find_photos, open_photo, read_photo
 from maquette.errors import MaquetteError
 from maquette.formats import jpeg, pictures
@@ -144,7 +143,7 @@ def test_a_camera_jpeg_of_two_hundred_megapixels_is_read_at_half_its_size(tmp_pa
 def test_reducing_keeps_orientation_colour_and_transparency(
     tmp_path: Path, quadrants: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PHOTO_WHOLE", 1500)
+    monkeypatch.setattr(pictures, "PHOTO_WHOLE", 1500)
     exif = Image.Exif()
     exif[0x0112] = 6
     quadrants().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif, quality=95)

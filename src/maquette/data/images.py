@@ -13,10 +13,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import limits
 from ..errors import MaquetteError
 from ..files import read_bytes
 from ..formats import pictures
+from ..limits import PHOTO_BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,7 +90,7 @@ def read_photo(path: str | Path, name: str | None = None) -> OpenedPhoto:
     """
     path = Path(path)
     name = name or path.name
-    data = read_bytes(path, limits.PHOTO_BYTES, "photo", name)
+    data = read_bytes(path, PHOTO_BYTES, "photo", name)
     if not data:
         raise MaquetteError(f"{name} is empty (0 bytes); copy it again from where it came.")
     with _decoding(name, data):

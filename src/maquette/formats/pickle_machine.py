@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import torch
 
-from .. import limits
+from ..limits import PICKLE_STEPS, TENSOR_NUMBERS, TENSOR_SIDES
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -108,7 +108,7 @@ class Machine:
     def _spend(self, count: int) -> None:
         """Count work. Raises Refused beyond the budget, which bounds time and memory that a file can ask for."""
         self.spent += count
-        if self.spent > limits.PICKLE_STEPS:
+        if self.spent > PICKLE_STEPS:
             raise Refused("its index is absurdly long")
 
     def _step(self, name: str, argument: Any) -> None:
@@ -219,14 +219,14 @@ def _storage_dtype(name: str) -> torch.dtype | None:
 def _tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any, dtype: torch.dtype | None = None
 ) -> TensorRecipe:
-    if not all(isinstance(sides, list | tuple) and len(sides) <= limits.TENSOR_SIDES for sides in (shape, stride)):
+    if not all(isinstance(sides, list | tuple) and len(sides) <= TENSOR_SIDES for sides in (shape, stride)):
         raise ValueError("a tensor of an impossible shape")
     numbers = [offset, *shape, *stride]
     if not isinstance(storage, Storage) or not all(map(_is_count, numbers)):
         raise ValueError("a tensor with impossible numbers")
     if len(shape) != len(stride):
         raise ValueError("a tensor whose shape and strides disagree")
-    if math.prod(max(1, side) for side in shape) > limits.TENSOR_NUMBERS:
+    if math.prod(max(1, side) for side in shape) > TENSOR_NUMBERS:
         raise ValueError("a tensor of an impossible shape")
     return TensorRecipe(storage, offset, tuple(shape), tuple(stride), dtype or storage.dtype)
 

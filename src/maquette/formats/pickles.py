@@ -20,9 +20,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from .. import limits
 from ..errors import MaquetteError
 from ..files import open_regular
+from ..limits import ARCHIVE_INDEX_BYTES, NAME_LENGTH, PICKLE_BYTES, PICKLE_DEPTH, PICKLE_STEPS, SHARED_DATA, TENSORS
 from .pickle_machine import Machine, Refused, Storage, TensorRecipe
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -50,7 +50,7 @@ def load(path: str | Path) -> PickleFile:
             file.seek(0)
             read = _read_zip if file.read(4) == b"PK\x03\x04" else _read_legacy
             root, storage = read(path, file, size)
-            return _Flattening(storage, limits.SHARED_DATA * size).of(root)
+            return _Flattening(storage, SHARED_DATA * size).of(root)
     except Refused as error:
         raise MaquetteError(f"{path} was not opened: {error}.") from error
     except OSError as error:
@@ -78,9 +78,9 @@ def _read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, Lookup]:
     places = {name: _place(file, info, size) for name, info in entries.items()}
     if f"{root}byteorder" in places and _bytes(file, places[f"{root}byteorder"], 16) != b"little":
         raise Refused("its numbers are stored big-endian")
-    if places[pickles[0]][1] > limits.PICKLE_BYTES:
+    if places[pickles[0]][1] > PICKLE_BYTES:
         raise Refused("its index is absurdly large")
-    index = _bytes(file, places[pickles[0]], limits.PICKLE_BYTES)
+    index = _bytes(file, places[pickles[0]], PICKLE_BYTES)
     _check_sum(index, entries[pickles[0]])
     content = Machine(io.BytesIO(index)).run()
     whole = _mapped(path, size)
@@ -109,7 +109,7 @@ def _check_index(file: IO[bytes], size: int) -> None:
         lengths.append(int.from_bytes(tail[end + 12 : end + 16], "little"))
     if (end := tail.rfind(b"PK\6\6")) >= 0:  # of archives with more or longer entries than the old form can name
         lengths.append(int.from_bytes(tail[end + 40 : end + 48], "little"))
-    if any(limits.ARCHIVE_INDEX_BYTES < length <= size for length in lengths):
+    if any(ARCHIVE_INDEX_BYTES < length <= size for length in lengths):
         raise Refused("its list of entries is absurdly long")
 
 
@@ -150,7 +150,7 @@ def _bytes(file: IO[bytes], place: tuple[int, int], most: int) -> bytes:
 def _read_legacy(path: Path, file: IO[bytes], size: int) -> tuple[Any, Lookup]:
     """The format before PyTorch 1.6: magic number, version, system, content, keys, then the raw storages one by one."""
     file.seek(0)
-    pickles = io.BytesIO(file.read(limits.PICKLE_BYTES))
+    pickles = io.BytesIO(file.read(PICKLE_BYTES))
     magic = Machine(pickles).run()
     if magic != _LEGACY_MAGIC:
         raise Refused("it is a pickle, but not one of PyTorch's files of weights")
@@ -211,11 +211,11 @@ class _Flattening:
 
     def _collect(self, value: Any, name: str, depth: int) -> None:
         self.entries += 1
-        if self.entries > limits.PICKLE_STEPS:
+        if self.entries > PICKLE_STEPS:
             raise Refused("its tables hold each other absurdly often")
         if isinstance(value, TensorRecipe):
             self._add(name, value)
-        elif isinstance(value, dict) and depth < limits.PICKLE_DEPTH:
+        elif isinstance(value, dict) and depth < PICKLE_DEPTH:
             for key, item in value.items():
                 if isinstance(key, str | int) and not isinstance(item, list | tuple):
                     self._collect(item, _joined(name, key), depth + 1)
@@ -224,7 +224,7 @@ class _Flattening:
             self.result.metadata[name] = text.encode("utf-8", "backslashreplace").decode()
 
     def _add(self, name: str, recipe: TensorRecipe) -> None:
-        if len(self.result.tensors) >= limits.TENSORS:
+        if len(self.result.tensors) >= TENSORS:
             raise Refused("it holds an absurd number of tensors")
         tensor = _build(recipe, self.lookup)
         self.left -= tensor.nbytes
@@ -236,7 +236,7 @@ class _Flattening:
 def _joined(name: str, key: str | int) -> str:
     """The name of an entry within a table. Raises Refused for one that no other file can hold."""
     key = str(key)
-    if len(name) + len(key) > limits.NAME_LENGTH:
+    if len(name) + len(key) > NAME_LENGTH:
         raise Refused(f"it holds a name of {len(name) + len(key)} characters")
     if not key.isascii():
         try:

@@ -10,8 +10,8 @@ import warnings
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
-from .. import limits
 from ..errors import MaquetteError
+from ..limits import PHOTO_MEMORY, PHOTO_PIXELS, PHOTO_SIDE, PHOTO_WHOLE
 from . import jpeg
 
 if TYPE_CHECKING:
@@ -100,32 +100,32 @@ def prepare(picture: Image, name: str) -> None:
         )
     width, height = picture.size
     pixels = width * height
-    if pixels > limits.PHOTO_PIXELS:
+    if pixels > PHOTO_PIXELS:
         raise MaquetteError(
             f"{name} unpacks to {_millions(pixels)} million pixels, which is refused as a decompression bomb "
-            f"({_millions(limits.PHOTO_PIXELS)} million at most); save it smaller."
+            f"({_millions(PHOTO_PIXELS)} million at most); save it smaller."
         )
-    if max(width, height) > limits.PHOTO_SIDE:
+    if max(width, height) > PHOTO_SIDE:
         raise MaquetteError(
-            f"{name} has a side of {max(width, height)} pixels ({limits.PHOTO_SIDE} at most); cut or shrink it."
+            f"{name} has a side of {max(width, height)} pixels ({PHOTO_SIDE} at most); cut or shrink it."
         )
-    if picture.format in ("JPEG", "MPO") and pixels > limits.PHOTO_WHOLE:
-        part = next(part for part in (2, 4, 8) if pixels <= limits.PHOTO_WHOLE * part**2 or part == 8)
+    if picture.format in ("JPEG", "MPO") and pixels > PHOTO_WHOLE:
+        part = next(part for part in (2, 4, 8) if pixels <= PHOTO_WHOLE * part**2 or part == 8)
         picture.draft(None, (width // part, height // part))
         picture.info["maquette_pixels"] = pixels
-    if memory_needed(picture) > limits.PHOTO_MEMORY:
+    if memory_needed(picture) > PHOTO_MEMORY:
         raise MaquetteError(
             f"{name} has {_millions(pixels)} million pixels; as {picture.format} they need more memory to be decoded "
-            f"than a photo may ({limits.PHOTO_MEMORY // 1_000_000} MB). Save it smaller, or as an ordinary JPEG."
+            f"than a photo may ({PHOTO_MEMORY // 1_000_000} MB). Save it smaller, or as an ordinary JPEG."
         )
 
 
 def reduced(picture: Image) -> Image:
-    """A decoded picture of more than limits.PHOTO_WHOLE pixels shrunk to a half, a third … of its sides."""
+    """A decoded picture of more than PHOTO_WHOLE pixels shrunk to a half, a third … of its sides."""
     pixels = picture.width * picture.height
-    if pixels <= limits.PHOTO_WHOLE:
+    if pixels <= PHOTO_WHOLE:
         return picture
-    part = next(part for part in range(2, 100) if pixels <= limits.PHOTO_WHOLE * part**2)
+    part = next(part for part in range(2, 100) if pixels <= PHOTO_WHOLE * part**2)
     if picture.mode in ("P", "1"):
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     return picture.reduce(part)

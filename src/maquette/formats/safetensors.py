@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .. import limits
 from ..errors import MaquetteError
 from ..files import open_regular, parse_json
+from ..limits import HEADER_BYTES, NAME_LENGTH, TENSOR_NUMBERS, TENSOR_SIDES, TENSORS
 from .pictures import kind_of
 
 DTYPES: dict[str, torch.dtype] = {
@@ -251,11 +251,11 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
     if start[8:9] != b"{" and (kind := kind_of(start)):
         raise MaquetteError(f"{path} is a picture ({kind}), not a file of weights.")
     length = int.from_bytes(start[:8], "little")
-    if start.isascii() and start.lstrip()[:1].isascii() and length > limits.HEADER_BYTES:
+    if start.isascii() and start.lstrip()[:1].isascii() and length > HEADER_BYTES:
         raise MaquetteError(
             f"{path} is not a safetensors file: it looks like text (a saved web page?); download it again."
         )
-    if length > limits.HEADER_BYTES:
+    if length > HEADER_BYTES:
         raise MaquetteError(f"{path} is not a safetensors file: its header would be {length} bytes long.")
     if length + 8 > size:
         raise MaquetteError(
@@ -266,8 +266,8 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
 
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
     name = f"{path} is corrupted: its header"
-    if raw.count(b'"dtype"') > limits.TENSORS:
-        raise MaquetteError(f"{name} describes more than {limits.TENSORS} tensors.")
+    if raw.count(b'"dtype"') > TENSORS:
+        raise MaquetteError(f"{name} describes more than {TENSORS} tensors.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -290,7 +290,7 @@ def _is_count(value: Any) -> bool:
 
 def _check_tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     where = f"{path} is corrupted: tensor {name[:120]!r}"
-    if len(name) > limits.NAME_LENGTH:
+    if len(name) > NAME_LENGTH:
         raise MaquetteError(f"{where} … has a name of {len(name)} characters.")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise MaquetteError(f"{where} is not described by dtype, shape and data_offsets.")
@@ -298,7 +298,7 @@ def _check_tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if dtype is None:
         raise MaquetteError(f"{where} has the unknown type {str(entry['dtype'])[:40]!r}.")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not isinstance(shape, list) or len(shape) > limits.TENSOR_SIDES or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or len(shape) > TENSOR_SIDES or not all(map(_is_count, shape)):
         raise MaquetteError(f"{where} has the impossible shape {str(shape)[:80]}.")
     if (
         not isinstance(offsets, list)
@@ -307,7 +307,7 @@ def _check_tensor(path: Path, name: str, entry: Any) -> TensorInfo:
         or offsets[0] > offsets[1]
     ):
         raise MaquetteError(f"{where} has the impossible offsets {str(offsets)[:80]}.")
-    if math.prod(max(1, side) for side in shape) > limits.TENSOR_NUMBERS:
+    if math.prod(max(1, side) for side in shape) > TENSOR_NUMBERS:
         raise MaquetteError(f"{where} has the impossible shape {str(shape)[:80]}.")
     needed = math.prod(shape) * dtype.itemsize
     if offsets[1] - offsets[0] != needed:
