@@ -19,7 +19,7 @@ LAYERS = {
 }
 
 # What lies beneath all layers: no layer is imported by it.
-ROOT = {"errors", "limits", "files", "shown", "__version__"}
+ROOT = {"errors", "limits", "files", "shown", "trainers", "__version__"}
 
 FOREIGN_TO_CORE = {"diffusers", "transformers", "PIL", "pydantic", "typer", "rich"}
 

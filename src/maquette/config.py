@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -43,12 +44,17 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     @classmethod
-    def parse(cls, values: dict[str, Any], source: str = "the configuration") -> Self:
-        """From keys and values as TOML or the command line give them. Raises MaquetteError naming key and source."""
+    def parse(
+        cls, values: dict[str, Any], source: str = "the configuration", names: Mapping[str, str] | None = None
+    ) -> Self:
+        """From keys and values as TOML or the command line give them. Raises MaquetteError naming key and source.
+
+        names: what the source calls keys, for messages, where it calls them otherwise.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise MaquetteError(_sentence(cls, error, source)) from error
+            raise MaquetteError(_sentence(cls, error, source, names or {})) from error
 
     @classmethod
     def read(cls, path: str | Path, **overrides: Any) -> Self:
@@ -189,6 +195,8 @@ class TrainConfig(StageConfig):
     """Text in front of every caption."""
     caption_suffix: str = ""
     """Text behind every caption."""
+    caption_extension: str | None = None
+    """Ending of the caption files that are read, such as .caption; otherwise .txt, where there is none .caption."""
     max_token_length: Literal[75, 150, 225] = 225
     """So many tokens of a caption are learned, in windows of 75 as prompts have them; what follows is cut off."""
     caption_wildcards: bool = False
@@ -376,7 +384,9 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
 
 
-def _sentence(model: type[BaseModel], error: ValidationError, source: str) -> str:
+def _sentence(
+    model: type[BaseModel], error: ValidationError, source: str, names: Mapping[str, str] | None = None
+) -> str:
     """The first fault, as one sentence."""
     fault = error.errors()[0]
     key = str(fault["loc"][0]) if fault["loc"] else ""
@@ -388,6 +398,7 @@ def _sentence(model: type[BaseModel], error: ValidationError, source: str) -> st
     message = fault["msg"].removeprefix("Value error, ")
     if not key:
         return f"{source}: {message}."
+    key = (names or {}).get(key, key)
     return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from .. import methods
 from ..config import TrainConfig
 from ..errors import MaquetteError
+from ..trainers.kohya import neutral
 from . import kohya_blocks
 from .adapter_spec import spec_of
-from .kohya_keys import neutral
 
 SAME = {  # of one meaning inside --network_args
     "rank_dropout": "rank_dropout",

@@ -30,7 +30,8 @@ SCRIPTS = {
 class Option:
     """An option. key: of TrainConfig, where it is mapped. default: what the trainer takes where it is not given.
 
-    same: whether the value is the key's, unchanged. nothing: further values that ask for nothing.
+    same: whether the value is the key's, unchanged. own: import reads it together with others. nothing: further values
+    that ask for nothing.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Option:
     kind: Kind = "text"
     default: Any = None
     same: bool = False
+    own: bool = False
     nothing: tuple[Any, ...] = ()
 
 
@@ -50,8 +52,9 @@ def _same(names: str, kind: Kind, default: Any = None) -> Iterator[Option]:
         yield Option(theirs, "mapped", "", ours or theirs, kind, default, same=True)
 
 
-def _as(name: str, key: str, kind: Kind, default: Any, why: str) -> Option:
-    return Option(name, "mapped", why, key, kind, default)
+def _as(name: str, key: str, kind: Kind, default: Any, why: str, same: bool = False) -> Option:
+    """Read in a way of its own. same: though the value is the key's, so that `command` writes it as it is."""
+    return Option(name, "mapped", why, key, kind, default, same, own=True)
 
 
 def _none(why: str, names: str) -> Iterator[Option]:
@@ -91,22 +94,25 @@ def _mapped() -> Iterator[Option]:
     yield from _same("pretrained_model_name_or_path=base vae network_weights=from_lora", "text")
     yield from _same("network_dim=rank", "int", 4)
     yield from _same("lr_scheduler_num_cycles=scheduler_cycles", "int", 1)
-    yield _as("network_alpha", "alpha", "float", 1.0, "0 means the rank")
-    yield _as("noise_offset", "noise_offset", "float", 0.0, "")
-    yield _as("noise_offset_random_strength", "noise_offset_random", "flag", False, "with noise_offset")
-    yield _as("adaptive_noise_scale", "noise_offset_adaptive", "float", 0.0, "with noise_offset")
-    yield _as("multires_noise_iterations", "pyramid_noise_levels", "int", 0, "")
-    yield _as("multires_noise_discount", "pyramid_noise_discount", "float", 0.3, "with multires_noise_iterations")
-    yield _as("seed", "seed", "int", None, "where none is given, theirs is drawn and ours is 0")
-    yield _as("max_train_steps", "steps", "int", 1600, "max_train_epochs wins; see reg_data_dir")
-    yield _as("max_train_epochs", "epochs", "int", None, "")
+    yield _as("network_alpha", "alpha", "float", 1.0, "0 means the rank", True)
+    yield _as("noise_offset", "noise_offset", "float", 0.0, "", True)
+    yield _as("noise_offset_random_strength", "noise_offset_random", "flag", False, "with noise_offset", True)
+    yield _as("adaptive_noise_scale", "noise_offset_adaptive", "float", 0.0, "with noise_offset", True)
+    yield _as("multires_noise_iterations", "pyramid_noise_levels", "int", 0, "", True)
+    yield _as("multires_noise_discount", "pyramid_noise_discount", "float", 0.3, "with multires_noise_iterations", True)
+    yield _as("ip_noise_gamma_random_strength", "input_perturbation_random", "flag", False, "with ip_noise_gamma", True)
+    yield from _same("scale_v_pred_loss_like_noise_pred", "flag", False)
+    yield from _same("v_pred_like_loss", "float", 0.0)
+    yield _as("seed", "seed", "int", None, "where none is given, theirs is drawn and ours is 0", True)
+    yield _as("max_train_steps", "steps", "int", 1600, "max_train_epochs wins; see reg_data_dir", True)
+    yield _as("max_train_epochs", "epochs", "int", None, "", True)
     yield _as("train_batch_size", "batch_size", "int", 1,
               "times gradient_accumulation_steps and processes; see reg_data_dir")  # fmt: skip
-    yield _as("gradient_accumulation_steps", "gradient_accumulation", "int", 1, "parts of batch_size here")
+    yield _as("gradient_accumulation_steps", "gradient_accumulation", "int", 1, "parts of batch_size here", True)
     yield _as("learning_rate", "learning_rate", "float", 2e-6, "unet_lr and text_encoder_lr win over it")
-    yield _as("unet_lr", "learning_rate", "float", None, "0 (the text encoder alone) is refused")
+    yield _as("unet_lr", "learning_rate", "float", None, "0 (the text encoder alone) is refused", True)
     yield _as("text_encoder_lr", "text_encoder_learning_rate", "list", None,
-              "0: text_encoder = false; of several rates the first, unless they differ")  # fmt: skip
+              "0: text_encoder = false; of several rates the first, unless they differ", True)  # fmt: skip
     yield _as("learning_rate_te", "text_encoder_learning_rate", "float", None, "0: text_encoder = false")
     yield _as("learning_rate_te1", "text_encoder_learning_rate", "float", None, "as text_encoder_lr")
     yield _as("learning_rate_te2", "text_encoder_learning_rate", "float", None, "as text_encoder_lr")
@@ -120,11 +126,14 @@ def _mapped() -> Iterator[Option]:
     yield _as("use_8bit_adam", "optimizer", "flag", False, "adamw8bit")
     yield _as("use_lion_optimizer", "optimizer", "flag", False, "lion")
     yield _as("lr_scheduler", "scheduler", "text", "constant", "see below")
-    yield _as("lr_scheduler_power", "scheduler", "float", 1.0, "of polynomial: 1 is linear, others have no equal")
-    yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of the steps, rounded down")
-    yield _as("max_grad_norm", "max_grad_norm", "float", 1.0, "see reg_data_dir")
-    yield _as("clip_skip", "clip_skip", "int", None, "of Stable Diffusion 1 and 2; their trainer ignores it on SDXL")
-    yield _as("max_token_length", "max_token_length", "int", None, "75 where it is not given")
+    yield from _same("lr_scheduler_power=scheduler_power", "float", 1.0)
+    yield from _same("lr_scheduler_timescale=scheduler_timescale", "int")
+    yield from _same("lr_scheduler_min_lr_ratio=scheduler_min_ratio", "float", 0.0)
+    yield _as("lr_decay_steps", "decay_steps", "float", 0, "as lr_warmup_steps", True)
+    yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of the steps, rounded down", True)
+    yield _as("max_grad_norm", "max_grad_norm", "float", 1.0, "see reg_data_dir", True)
+    yield _as("clip_skip", "clip_skip", "int", None, "of Stable Diffusion 1 and 2; their trainer ignores it on SDXL", True)
+    yield _as("max_token_length", "max_token_length", "int", None, "75 where it is not given", True)
     yield _as("mixed_precision", "dtype", "text", "no", "no, bf16, fp16")
     yield _as("save_precision", "save_dtype", "text", None, "float, bf16, fp16")
     yield _as("resolution", "resolution", "text", "512", "width and height: a square of the same area")
@@ -209,13 +218,10 @@ def _no_equal() -> Iterator[Option]:
                      "resume resume_from_huggingface skip_until_initial_step initial_epoch initial_step weights")  # fmt: skip
     yield from _lost("there is one learning rate for the whole UNet", "block_lr")
     yield from _lost("that scheduler does not exist here",
-                     "lr_scheduler_type lr_scheduler_args lr_scheduler_timescale lr_scheduler_min_lr_ratio "
-                     "lr_decay_steps")  # fmt: skip
+                     "lr_scheduler_type lr_scheduler_args")  # fmt: skip
     yield from _lost("gradients are shortened all together", "fused_backward_pass")
     yield from _lost("what learns stays float32", "full_fp16 full_bf16 fp16_master_weights_and_gradients")
     yield from _lost("the base is computed in `dtype`", "fp8_base fp8_base_unet")
-    yield from _lost("its strength does not vary", "ip_noise_gamma_random_strength")
-    yield from _lost("no such loss", "scale_v_pred_loss_like_noise_pred v_pred_like_loss")
     yield from _lost("use huber_delta", "huber_scale", 1)
     yield from _lost("prompts are padded as the base learned them", "no_token_padding")
     yield from _lost("captions are learned as they are", "use_object_template use_style_template")
@@ -252,7 +258,15 @@ WORDS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "scheduler": (
         "lr_scheduler",
-        {"constant": "constant", "linear": "linear", "cosine": "cosine", "restarts": "cosine_with_restarts"},
+        {
+            "constant": "constant",
+            "linear": "linear",
+            "cosine": "cosine",
+            "restarts": "cosine_with_restarts",
+            "polynomial": "polynomial",
+            "inverse-sqrt": "inverse_sqrt",
+            "stable-decay": "warmup_stable_decay",
+        },
     ),
     "dtype": ("mixed_precision", {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}),
     "save_dtype": ("save_precision", {"fp16": "fp16", "bf16": "bf16", "fp32": "float"}),
@@ -274,8 +288,8 @@ NEAR_WORDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "lr_scheduler": {
         "constant_with_warmup": ("constant", ""),
-        "polynomial": ("linear", ""),  # with lr_scheduler_power 1
-        "adafactor": ("constant", ""),  # what it means depends on Adafactor's relative_step
+        "cosine_with_min_lr": ("cosine", ""),
+        "adafactor": ("constant", ""),  # whose own steps fall with time: relative_step
     },
     "save_precision": {"fp32": ("fp32", "")},
     "mixed_precision": {"fp32": ("fp32", "")},
@@ -293,7 +307,20 @@ THEIR_DEFAULTS: dict[str, Any] = {
     "dtype": "fp32",
     "save_dtype": "fp32",
     "scheduler_cycles": 1,
+    "max_token_length": 75,
 }
+# Arguments of their optimizers where none is given, as far as they are not ours; and their usual weight decay.
+THEIR_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "adafactor": {"relative_step": True, "scale_parameter": True, "warmup_init": False},
+    "prodigy": {"safeguard_warmup": False, "use_bias_correction": False},
+}
+WEIGHT_DECAY = {"adamw": 0.01, "adamw8bit": 0.01}  # of the others 0
+# Arguments that ours lack, with the value at which they change nothing.
+IDLE_ARGUMENTS: dict[str, Any] = {
+    "amsgrad": False, "foreach": None, "fused": None, "maximize": False, "capturable": False, "decouple": True,
+    "fsdp_in_use": False, "use_triton": False, "is_paged": False, "block_wise": True, "min_8bit_size": 4096,
+    "percentile_clipping": 100, "optim_bits": 32, "slice_p": 1, "differentiable": False,
+}  # fmt: skip
 # Sides of buckets where none are given, by the field of data.buckets.BucketRules.
 BUCKET_LIMITS = {"min_size": ("min_bucket_reso", 256), "max_size": ("max_bucket_reso", 1024),
                  "step": ("bucket_reso_steps", 64)}  # fmt: skip

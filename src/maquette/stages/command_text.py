@@ -1,0 +1,103 @@
+"""What the commands for all programs share: options in order, files beside them, and a text that is safe to run."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..data.images import is_photo
+
+# Written by all, or without influence on the weights.
+SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps", "keep_steps", "sample_seed",
+          "sample_steps", "sample_cfg_scale", "embedding_format", "text_encoder", "batch_size", "gradient_accumulation",
+          "repeats", "resolution", "trackers", "save_dtype", "deterministic", "cuda_graphs", "compile"}  # fmt: skip
+POCKETS = ("learning_rate", "text_encoder_learning_rate", "embedding_learning_rate", "resolution", "batch_size")
+
+
+@dataclass
+class CommandResult:
+    """A shell text to run where the other program is installed. It stops before training while `no_equal` is not
+    empty, so that nobody trains something else unread.
+    """
+
+    program: str
+    command: str
+    no_equal: list[str] = field(default_factory=list)  # "key = value: why"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Writer:
+    """Collects the options of one program's command."""
+
+    program = ""
+
+    def __init__(self, config: TrainConfig, facts: dict[str, str]) -> None:
+        self.config, self.facts = config, facts
+        self.xl = "sdxl" in facts.get("ss_base_model_version", "") or "xl" in facts.get("modelspec.architecture", "")
+        self.options: list[tuple[str, Any]] = []
+        self.files: list[tuple[str, str]] = []
+        self.before: list[str] = []  # lines of the shell
+        self.no_equal: list[str] = []
+        self.told = set(SILENT)
+        self.out = config.out or Path("runs/lora")
+
+    def add(self, option: str, value: Any = True) -> None:
+        self.options.append((option, value))
+
+    def lose(self, key: str, why: str) -> None:
+        self.told.add(key)
+        self.no_equal.append(f"{key} = {getattr(self.config, key)}: {why}")
+
+    def changed(self) -> list[str]:
+        """Keys that are not at maquette's own default."""
+        fields = type(self.config).model_fields
+        return [
+            key for key, field in fields.items()
+            if getattr(self.config, key) != field.get_default(call_default_factory=True)
+        ]  # fmt: skip
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """Photos in a folder and below it; none where it is not at hand."""
+        return sorted(p for p in folder.rglob("*") if is_photo(p)) if folder.is_dir() else []
+
+    def finish(self, script: str) -> CommandResult:
+        for key in self.changed():
+            if key not in self.told:
+                self.lose(key, "has no equal there")
+        if self.config.base == "pocket":
+            numbers = [f"{key} = {value}" for key in POCKETS if (value := getattr(self.config, key)) is not None]
+            self.no_equal[:0] = [
+                "base = pocket: exists only here; name a Stable Diffusion model in its place",
+                f"{', '.join(numbers)}: made for pocket, which predicts v; choose those of the other base",
+            ]
+        lines = [f"accelerate launch {script}"]
+        for option, value in self.options:
+            words = [str(word) for word in (value if isinstance(value, list) else [] if value is True else [value])]
+            lines.append(" ".join([f"  --{option}", *map(shlex.quote, words)]))
+        files = "".join(f"cat > {shlex.quote(name)} <<'END'\n{text.rstrip()}\nEND\n" for name, text in self.files)
+        before = "".join(f"{line}\n" for line in self.before)
+        text = self._guard() + before + files + " \\\n".join(lines) + "\n"
+        return CommandResult(self.program, text, self.no_equal)
+
+    def _guard(self) -> str:
+        """Stops a shell until what is lost was read."""
+        if not self.no_equal:
+            return ""
+        told = "".join(f"#   {' '.join(line.split())}\n" for line in self.no_equal)
+        return (
+            f"# This would not train what maquette trained. No equal in {self.program}:\n{told}"
+            "# Change the command as you need it and take out the next line.\n"
+            "echo 'Read the first lines of this script: it would train something else.' >&2; exit 1\n"
+        )
+
+
+def named_caption(subject: str | None) -> str:
+    """How captions name the subject where a photo has none."""
+    from ..data.captions import caption_for_subject
+
+    return caption_for_subject(subject) if subject else ""
