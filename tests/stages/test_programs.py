@@ -53,7 +53,7 @@ def test_command_and_import_give_the_same_configuration(changes: dict[str, Any],
     assert made.no_equal == []
     (tmp_path / "train.sh").write_text(made.command)
     found = import_kohya.run(tmp_path / "train.sh")
-    assert found.no_equal == []
+    assert [line for line in found.no_equal if not line.startswith("alpha_mask = True: the loss is divided")] == []
     (tmp_path / "run.toml").write_text(found.toml)
     again = TrainConfig.read(tmp_path / "run.toml").model_dump()
     for key, value in config.model_dump().items():
@@ -74,13 +74,9 @@ def test_what_kohya_cannot_do_is_listed() -> None:
         }
     )
     lost = command.command_for(config, "kohya").no_equal
-    assert sorted(line.split(" =")[0] for line in lost) == [
-        "base",
-        "dtype",
-        "ema_decay",
-        "layers",
-        "prior_preservation",
-    ]
+    keys = ["base", "learning_rate", "ema_decay", "layers", "dtype", "prior_preservation"]
+    assert sorted(line.split(" =")[0] for line in lost) == sorted(keys)
+    assert lost[1].startswith("learning_rate = 0.0001, resolution = 512, batch_size = 4: made for pocket")
     with pytest.raises(MaquetteError, match="kohya has no training script for the method pivotal"):
         command.command_for(TrainConfig.parse({**RUN, "method": "pivotal"}), "kohya")
 
@@ -141,7 +137,7 @@ def test_diffusers_words_are_learned_without_what_their_script_lacks() -> None:
     made = command.command_for(
         TrainConfig.parse({**RUN, "method": "textual-inversion", "rank": 16, "alpha": None}), "diffusers"
     )
-    assert "textual_inversion.py" in made.command and "max_grad_norm" not in made.command
+    assert "textual_inversion.py" in made.command and "--max_grad_norm" not in made.command
     assert "--max_train_steps 1400" in made.command and "--resolution 512" in made.command
     assert "max_grad_norm = 1.0: that script does not shorten gradients" in made.no_equal
 
@@ -152,7 +148,8 @@ def test_diffusers_gets_its_own_options_and_says_what_is_lost() -> None:
     )
     for part in (
         "accelerate launch train_dreambooth_lora.py", "--instance_prompt 'a photo of zkw robot'", "--rank 16",
-        "--class_prompt 'a photo of robot'", "--train_batch_size 4", "--max_train_steps 1400", "--lr_scheduler cosine",
+        "--class_prompt 'a photo of a robot'", "--train_batch_size 4", "--max_train_steps 1400",
+        "--lr_scheduler cosine",
     ):  # fmt: skip
         assert part in made.command
     lost = {line.split(" =")[0].split(":")[0] for line in made.no_equal}
@@ -184,13 +181,14 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
         "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
         "epochs": 10, "batch_size": 2, "optimizer": "adamw8bit", "dtype": "fp16", "save_dtype": "fp16", "seed": 42,
         "scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
-        "scheduler_cycles": 1, "save_every_epochs": 1,
+        "scheduler_cycles": 1, "save_every_epochs": 1, "caption_extension": ".caption", "max_token_length": 75,
     }  # fmt: skip
     assert found.config == expected
-    assert found.needless == ["cache_latents", "network_module", "xformers"]
+    assert found.needless == ["cache_latents", "xformers"]
     assert found.no_equal == [
-        "network_args down_lr_weight=1,0", "min_bucket_reso = 256: 512 here", "max_bucket_reso = 1024: 2048 here",
-        "fancy_option = 3"
+        "min_bucket_reso = 256: 512 here; a data set file can say it",
+        "max_bucket_reso = 1024: 2048 here; a data set file can say it",
+        "network_args down_lr_weight=1,0", "fancy_option = 3"
     ]  # fmt: skip
 
 
@@ -228,11 +226,12 @@ def test_the_guis_json_is_read(tmp_path: Path) -> None:
     assert config["weight_decay"] == 0.1 and config["noise_offset"] == 0.0357
     assert config["resolution"] == 624  # 512 x 768 pixels, as a square
     assert config["sample_prompts"] == ["me on a beach"] and config["sample_seed"] == 5 and config["sample_steps"] == 25
+    assert config["optimizer_args"] == {"betas": [0.9, 0.99]} and config["buckets"] is True
     assert found.no_equal == [
+        "resolution = 512,768: a square of the same area instead, 624",
+        "max_bucket_reso = 2048: 1280 here; a data set file can say it",
         "network_args preset=full: there it also trains conv_in, conv_out and the time embedding",
-        "resolution = 512,768: a square of the same area instead",
-        "optimizer_args betas=.9,.99",
-        "color_aug = True",
+        "color_aug = True: photos are learned as they are",
     ]
 
 
@@ -248,8 +247,8 @@ def test_the_guis_json_is_read(tmp_path: Path) -> None:
         ),
         (
             "a.sh",
-            "python train_network.py --train_data_dir x --optimizer_type DAdaptAdam",
-            "DAdaptAdam has no equal here",
+            "python train_network.py --train_data_dir x --optimizer_type Adagrad",
+            "optimizer_type = Adagrad has no equal here",
         ),
         ("a.sh", "python train_network.py --train_data_dir x --sample_prompts p.txt", r"p\.txt is not there"),
         ("a.json", '{"LoRA_type": "Flux1"}', "LoRA_type 'Flux1' has no equal here"),

@@ -18,7 +18,8 @@ def command(
     ] = "kohya",
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """The training command of another program that equals RUN. What has no equal there is listed on stderr.
+    """The training command of another program that equals RUN. What has no equal there is listed on stderr, and at the
+    head of the command, which then stops before it trains something else.
 
     Examples:
 
@@ -28,7 +29,7 @@ def command(
     """
     from ..stages import command as stage
 
-    result = stage.run(run, program)  # type: ignore[arg-type]
+    result = stage.run(run, program)
     if json_output:
         return print_json(result)
     print(result.command, end="")

@@ -15,7 +15,8 @@ from .common import print_json
 def command(
     program: Annotated[str, typer.Argument(help="Whose: kohya.", show_default=False)],
     file: Annotated[
-        Path, typer.Argument(help="Shell file with the command, .toml, or .json of the GUI.", show_default=False)
+        Path,
+        typer.Argument(help="Script with the command (sh, bat, ps1), .toml, or .json of the GUI.", show_default=False),
     ],
     out: Annotated[Path | None, typer.Option(help="Write the configuration here instead of to the screen.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -43,7 +44,17 @@ def command(
     if out is None:
         print(result.toml, end="")
     else:
-        print(f"{out} is written. Train with: maquette train --config {out}")
+        print(f"{out} is written. Train with: {_training(result.to_name, out)}")
+    if out is None and result.to_name:
+        print(f"Still to name: {' and '.join(result.to_name)}, as in {_training(result.to_name, Path('my.toml'))}",
+              file=sys.stderr)  # fmt: skip
     for title, lines in (("No equal here:", result.no_equal), ("Not needed here:", result.needless)):
         if lines:
             print(title, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+
+
+def _training(to_name: list[str], out: Path) -> str:
+    """The command that trains, with what the file leaves open."""
+    photos = " PHOTOS" if "photos" in to_name else ""
+    base = " --base MODEL" if "base" in to_name else ""
+    return f"maquette train{photos}{base} --config {out}"

@@ -49,6 +49,7 @@ def read_folder(
     options: CaptionOptions | None = None,
     alpha_mask: bool = False,
     keep_lines: bool = False,
+    extension: str | None = None,
     look: Look | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -58,7 +59,8 @@ def read_folder(
     captions of photos that have none. reg: folder of regularization pictures. repeats: how often each instance photo
     counts in an epoch, instead of 1 or what the layout says. options: how captions vary, unless a data set file says
     so. alpha_mask: the loss counts where photos are not transparent. keep_lines: captions of several lines keep them.
-    look: sees every decoded photo. progress: called with (done, all). Files that cannot be used are in `.problems`.
+    extension: ending of the caption files that are read, unless a data set file says so. look: sees every decoded
+    photo. progress: called with (done, all). Files that cannot be used are in `.problems`.
     Raises MaquetteError when there is no folder or no readable photo. `require_trainable` refuses the rest.
     """
     found = _find(Path(folder).expanduser(), subject)
@@ -73,6 +75,9 @@ def read_folder(
         found.groups = [_without(group, reg) for group in found.groups]
         named = next((group.subject for group in found.groups if group.subject), subject or "")
         found.groups += _class_groups(reg, named, found.problems)
+    if extension and found.layout != "toml":
+        endings = [extension if extension.startswith(".") else f".{extension}"]
+        found.groups = [replace(group, extensions=endings) for group in found.groups]
     photos, problems = read_groups(found.groups, Reading(repeats, template, look, progress, keep_lines))
     dataset = Dataset(found.root, found.layout, photos, found.problems + problems, settings=found.settings)
     _require_photos(dataset, "instance", found.root)

@@ -11,9 +11,9 @@ from ..formats import safetensors
 from ..run import RunFolder
 from .command_diffusers import Diffusers
 from .command_kohya import Kohya
-from .command_text import CommandResult
+from .command_text import CommandResult, Writer
 
-WRITERS = {"kohya": Kohya, "diffusers": Diffusers}
+WRITERS: dict[str, type[Writer]] = {"kohya": Kohya, "diffusers": Diffusers}
 
 
 def run(folder: str | Path, program: str) -> CommandResult:

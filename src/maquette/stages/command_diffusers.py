@@ -53,8 +53,10 @@ class Diffusers(Writer):
         for ours, theirs in options.items():
             self.told.add(ours)
             value = getattr(config, ours)
+            if ours == "warmup_steps" and value < 1:
+                value = int(value * (config.steps or 0))  # a share
             if value is not None and value is not False:
-                self.add(theirs, int(value * (config.steps or 0)) if 0 < value < 1 and ours == "warmup_steps" else value)
+                self.add(theirs, value)
         self.add("train_batch_size", max(1, (config.batch_size or 1) // config.gradient_accumulation))
         if not config.random_crop:
             self.add("center_crop")

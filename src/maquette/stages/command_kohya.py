@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning
 HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word", "reg", "optimizer_args",
            "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
            "caption_extension", "max_grad_norm", "clip_skip", "scheduler_cycles", *kohya_network.SAME}  # fmt: skip
+_REPEATS = re.compile(r"(\d{1,9})_(.*)")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
 
 
@@ -274,8 +276,12 @@ def repeat_folders(folder: Path) -> list[tuple[Path, int, str]]:
     """Kohya's `40_ohwx man` folders inside a folder: path, repeats and words."""
     if not folder.is_dir():
         return []
-    parts = [(p, *p.name.split("_", 1)) for p in sorted(folder.iterdir()) if p.is_dir() and "_" in p.name]
-    return [(p, int(count), words) for p, count, words in parts if count.isdigit() and len(count) < 10 and int(count)]
+    found = []
+    for inside in sorted(folder.iterdir()):
+        match = _REPEATS.match(inside.name)
+        if match and inside.is_dir() and int(match[1]):
+            found.append((inside, int(match[1]), match[2]))
+    return found
 
 
 def has_repeat_folders(folder: Path) -> bool:

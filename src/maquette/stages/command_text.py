@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,14 @@ class CommandResult:
         return asdict(self)
 
 
-class Writer:
+class Writer(ABC):
     """Collects the options of one program's command."""
 
     program = ""
+
+    @abstractmethod
+    def result(self) -> CommandResult:
+        """The whole command."""
 
     def __init__(self, config: TrainConfig, facts: dict[str, str]) -> None:
         self.config, self.facts = config, facts

@@ -6,7 +6,9 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from ..data.buckets import make_buckets, rules_for
+from ..data.buckets import BucketRules, make_buckets, rules_for
+from ..data.captions import TEMPLATE, caption_for_subject
+from ..errors import MaquetteError
 from ..trainers.kohya import BUCKET_LIMITS, OPTIONS, neutral
 from .kohya_source import parse_toml
 
@@ -89,8 +91,8 @@ def _ending(reader: _Reader, photos: str | None) -> None:
     if ending != ".txt" or (there and _holds(folder, ".caption")):  # type: ignore[arg-type]
         reader.made["caption_extension"] = ending
     if given is None and there and _holds(folder, ".txt"):  # type: ignore[arg-type]
-        reader.lose("caption_extension", KOHYAS_ENDING,
-                    "theirs where none is given: the .txt files are passed over; take the key out to learn them")  # fmt: skip
+        why = "theirs where none is given: the .txt files are passed over; take the key out to learn them"
+        reader.lose("caption_extension", KOHYAS_ENDING, why)
 
 
 def _holds(folder: Path, ending: str) -> bool:
@@ -109,9 +111,12 @@ def _written(reader: _Reader, name: str) -> None:
     values, made = reader.values, reader.made
     merged = {**content.get("general", {}), **sets[0], **photos[0]}
     made["photos"] = str(merged.pop("image_dir", ""))
-    for theirs, ours in (("class_tokens", "subject"), ("num_repeats", "repeats")):
-        if theirs in merged:
-            made[ours] = merged.pop(theirs)
+    if "num_repeats" in merged:
+        made["repeats"] = merged.pop("num_repeats")
+    if words := str(merged.pop("class_tokens", "") or ""):
+        made["subject"] = words.removeprefix(TEMPLATE.partition("{")[0])
+        if made["subject"] == words and (caption := caption_for_subject(words)) != words:
+            reader.lose("class_tokens", words, f"photos without a caption are called {caption!r} here")
     if "batch_size" in merged:
         merged["train_batch_size"] = merged.pop("batch_size")
     values.left |= merged
@@ -203,13 +208,20 @@ def _limits(reader: _Reader, limits: dict[str, int | None]) -> None:
         if not 1 <= size <= 65536:
             raise values.fault(theirs, size, "a size in pixels")
         found[ours] = size if ours == "step" else -(-size // step) * step if ours == "max_size" else size // step * step
-    if not free:
-        theirs_all = make_buckets(rules.resolution, max(step, found["min_size"]), found["max_size"], step)
-        if theirs_all == rules.buckets():
-            return
+    if not free and _same_buckets(rules, found):
+        return
     for ours, (theirs, _) in BUCKET_LIMITS.items():
         if found[ours] != getattr(rules, ours) and not (free and ours != "step"):
             reader.lose(theirs, found[ours], f"{getattr(rules, ours)} here; a data set file can say it")
+
+
+def _same_buckets(rules: BucketRules, found: dict[str, int]) -> bool:
+    step = found["step"]
+    try:
+        theirs = make_buckets(rules.resolution, max(step, found["min_size"]), found["max_size"], step)
+        return theirs == rules.buckets()
+    except MaquetteError:  # limits that leave none
+        return False
 
 
 def _resolution(reader: _Reader) -> None:

@@ -107,7 +107,8 @@ def _optimizer(reader: _Reader) -> None:
     made["weight_decay"] = kohya.WEIGHT_DECAY.get(optimizer, 0.0)
     ours = OPTIMIZER_ARGS[optimizer]
     usual = kohya.THEIR_ARGUMENTS.get(optimizer, {})
-    chosen: dict[str, Any] = dict(usual) if str(theirs).lower() == kohya.WORDS["optimizer"][1][optimizer].lower() else {}
+    named = kohya.WORDS["optimizer"][1][optimizer].lower()
+    chosen: dict[str, Any] = dict(usual) if str(theirs).lower().endswith(named) else {}
     for word in values.words("optimizer_args"):
         name, equals, text = word.partition("=")
         value = _literal(text)

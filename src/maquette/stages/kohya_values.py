@@ -26,8 +26,8 @@ class Values:
 
     def take(self, name: str) -> Any:
         """The option as its kind has it; None where it was not given or left empty."""
-        kind = OPTIONS[name].kind
-        return {"flag": self.flag, "int": self.whole, "float": self.number, "list": self.words, "text": self.text}[kind](name)
+        take = {"flag": self.flag, "int": self.whole, "float": self.number, "list": self.words, "text": self.text}
+        return take[OPTIONS[name].kind](name)
 
     def text(self, name: str) -> str | None:
         value = self.left.pop(name, None)

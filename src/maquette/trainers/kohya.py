@@ -122,7 +122,7 @@ def _mapped() -> Iterator[Option]:
     yield _as("network_module", "method", "text", None, "networks.lora, lycoris.kohya; others are refused")
     yield _as("network_args", "method, layers, conv_rank …", "list", None, "see below")
     yield _as("optimizer_type", "optimizer", "text", "AdamW", "see below")
-    yield _as("optimizer_args", "weight_decay …", "list", None, "those that are the optimizer's own defaults are left out")
+    yield _as("optimizer_args", "optimizer_args, weight_decay", "list", None, "those that are ours too are left out")
     yield _as("use_8bit_adam", "optimizer", "flag", False, "adamw8bit")
     yield _as("use_lion_optimizer", "optimizer", "flag", False, "lion")
     yield _as("lr_scheduler", "scheduler", "text", "constant", "see below")
@@ -130,9 +130,9 @@ def _mapped() -> Iterator[Option]:
     yield from _same("lr_scheduler_timescale=scheduler_timescale", "int")
     yield from _same("lr_scheduler_min_lr_ratio=scheduler_min_ratio", "float", 0.0)
     yield _as("lr_decay_steps", "decay_steps", "float", 0, "as lr_warmup_steps", True)
-    yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of the steps, rounded down", True)
+    yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of all, rounded down", True)
     yield _as("max_grad_norm", "max_grad_norm", "float", 1.0, "see reg_data_dir", True)
-    yield _as("clip_skip", "clip_skip", "int", None, "of Stable Diffusion 1 and 2; their trainer ignores it on SDXL", True)
+    yield _as("clip_skip", "clip_skip", "int", None, "of Stable Diffusion 1 and 2; it is ignored on SDXL", True)
     yield _as("max_token_length", "max_token_length", "int", None, "75 where it is not given", True)
     yield _as("mixed_precision", "dtype", "text", "no", "no, bf16, fp16")
     yield _as("save_precision", "save_dtype", "text", None, "float, bf16, fp16")
@@ -201,8 +201,11 @@ def _no_equal() -> Iterator[Option]:
     yield from _lost("the UNet always learns; such a command is refused", "network_train_text_encoder_only")
     yield from _lost("the limits follow from the resolution; a data set file may give others",
                      "min_bucket_reso max_bucket_reso bucket_reso_steps")  # fmt: skip
-    yield from _lost("here the loss is divided by the mask's area, so that a small subject learns as fast as a large "
-                     "one; masks lie in a folder `masks` among the photos", "masked_loss conditioning_data_dir")  # fmt: skip
+    yield from _lost(
+        "here the loss is divided by the mask's area, so that a small subject learns as fast as a large one; masks lie "
+        "in a folder `masks` among the photos",
+        "masked_loss conditioning_data_dir",
+    )
     yield from _lost("a data set file can say it: [general]", "caption_separator", ",")
     yield from _lost("a data set file can say it: [general]", "keep_tokens_separator secondary_separator")
     yield from _lost("photos are learned as they are", "color_aug face_crop_aug_range")
@@ -214,8 +217,10 @@ def _no_equal() -> Iterator[Option]:
     yield from _lost("name the photos' folder", "dataset_class")
     yield from _lost("set rank and alpha to those of the file (maquette inspect)", "dim_from_weights")
     yield from _lost("merge it into the base first", "base_weights base_weights_multiplier")
-    yield from _lost("go on with a run of maquette by maquette train --resume",
-                     "resume resume_from_huggingface skip_until_initial_step initial_epoch initial_step weights")  # fmt: skip
+    yield from _lost(
+        "go on with a run of maquette by maquette train --resume",
+        "resume resume_from_huggingface skip_until_initial_step initial_epoch initial_step weights",
+    )
     yield from _lost("there is one learning rate for the whole UNet", "block_lr")
     yield from _lost("that scheduler does not exist here",
                      "lr_scheduler_type lr_scheduler_args")  # fmt: skip

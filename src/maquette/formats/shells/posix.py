@@ -188,7 +188,8 @@ class _Posix(Reader):
     def _documents(self) -> None:
         """The texts of here-documents, which follow the line that names them."""
         for tag, indented, begun in self.waiting:
-            end = re.compile(rf"^{chr(92) + 't*' if indented else ''}{tag}[ \t]*$", re.MULTILINE).search(self.text, self.at)
+            margin = r"\t*" if indented else ""
+            end = re.compile(rf"^{margin}{tag}[ \t]*$", re.MULTILINE).search(self.text, self.at)
             if end is None:
                 raise self.open(begun, f"a here-document (<< {tag})")
             if self.target is not None:

@@ -247,6 +247,7 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
             tag_dropout=config.tag_dropout,
         ),
         alpha_mask=config.alpha_mask,
+        extension=config.caption_extension,
         progress=lambda done, of: on_progress("reading photos", done, of),
     )
     config = _with_settings(config, dataset)
