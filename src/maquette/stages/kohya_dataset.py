@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..data.buckets import BucketRules, make_buckets, rules_for
 from ..data.captions import TEMPLATE, caption_for_subject
 from ..errors import MaquetteError
+from ..files import parse_toml
 from ..trainers.kohya import BUCKET_LIMITS, OPTIONS, neutral
-from .kohya_source import parse_toml
 
 if TYPE_CHECKING:
     from .import_kohya import _Reader

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..files import parse_json
-from .kohya_source import parse_toml
+from ..files import parse_json, parse_toml
 
 if TYPE_CHECKING:
     from .import_kohya import _Reader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,7 +54,7 @@ def read(path: str | Path) -> Source:
         form = kohya_form.read(values, str(path))
         return Source(path, form.given, form.script, processes=form.processes, notes=form.notes)
     if suffix == ".toml":
-        return Source(path, _flat(parse_toml(text, str(path))))
+        return Source(path, _flat(files.parse_toml(text, str(path))))
     return _from_script(text, path)
 
 
@@ -70,16 +69,6 @@ def read_text(path: Path) -> str:
     if encoding == "utf-8" and "\0" in text:
         raise MaquetteError(f"{path} is no text; save it as UTF-8.")
     return text.replace("\r\n", "\n")
-
-
-def parse_toml(text: str, name: str) -> dict[str, Any]:
-    """TOML as Python values. Raises MaquetteError that begins with `name`."""
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise MaquetteError(f"{name} is nested too deep.") from error
-    except ValueError as error:
-        raise MaquetteError(f"{name} is not valid TOML: {error}.") from error
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -121,4 +110,4 @@ def _config_file(source: Source) -> None:
     text = source.text_of(name)
     if text is None:
         raise MaquetteError(f"{source.path}: its config_file {name} is not there; put it beside, or import it itself.")
-    source.given = _flat(parse_toml(text, name)) | source.given
+    source.given = _flat(files.parse_toml(text, name)) | source.given
