@@ -86,7 +86,8 @@ class TrainConfig(StageConfig):
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
     """Folder of regularization pictures, which keep the class from drifting. They come on top of the photos: a step of
-    batch_size photos sees as many of them besides (prior_share), and their mean loss is added to the photos'."""
+    batch_size photos sees as many of them besides (prior_share), and its loss is the mean of the photos' and, times
+    prior_loss_weight, theirs."""
     method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth", "textual-inversion", "pivotal"] = "lora"
     """What is trained: lora, locon (also convolutions), dora (magnitude apart from direction), loha, lokr,
     dreambooth (the whole UNet; makes a model, not a LoRA), textual-inversion (only a word of a few vectors), or pivotal

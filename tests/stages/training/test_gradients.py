@@ -76,7 +76,7 @@ def test_parts_of_a_step_make_the_mean_of_all_photos(parts: int) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
 def test_regularization_pictures_count_with_their_weight(weight: float) -> None:
-    expected = 4.0 + weight * 20.0  # (10 + 30) / 2, each seen twice
+    expected = (4.0 + weight * 20.0) / 2  # 20 = (10 + 30) / 2, each seen twice; as a batch of 8 in sd-scripts
     assert step(reg=True, prior_loss_weight=weight) == pytest.approx((3 * expected, expected))
 
 
@@ -85,7 +85,7 @@ def test_a_share_of_regularization_pictures_weighs_what_all_would(share: float) 
     # the step's mean over 2 pictures, or over 1: of 10 and 30, in the order of the first epoch
     seen = pictures(REG, "class").indices(0, 4, share)
     assert len(seen) == 4 * share
-    expected = 4.0 + 0.5 * sum(REG[i] for i in seen) / len(seen)
+    expected = (4.0 + 0.5 * sum(REG[i] for i in seen) / len(seen)) / 2
     assert step(reg=True, prior_loss_weight=0.5, prior_share=share) == pytest.approx((3 * expected, expected))
 
 

@@ -71,7 +71,11 @@ class Job:
         return step * seen // epochs > (step - 1) * seen // epochs
 
     def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
-        """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen."""
+        """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen.
+
+        With regularization pictures the loss is the mean of the photos' and theirs, as in sd-scripts, where they are
+        half of a batch.
+        """
         config = self.config
         random = generator(config.seed, "step", step)
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
@@ -79,10 +83,11 @@ class Job:
         total = torch.zeros((), device=self.base.device)
         self.objective.share.begin()
         batches = self.instance.batches(step, size, parts, random)
+        half = 1.0 if self.regularization is None else 0.5
         for batch in batches:
             for part, captions in self._alike(batch, batch.captions):
                 told = _sized(self.texts(captions), part)
-                total += self._learn(self.objective.denoising(part, told, random), 1 / size)
+                total += self._learn(self.objective.denoising(part, told, random), half / size)
             if self.prior is not None:
                 held, asked = self.prior.part(batch, random)
                 factor = len(batch) / len(held) / size * config.prior_loss_weight
@@ -94,7 +99,7 @@ class Job:
             for batch in self.regularization.batches(step, size, parts, random, share):
                 for part, captions in self._alike(batch, batch.captions):
                     question = self.objective.denoising(part, _sized(self.texts(captions), part), random)
-                    total += self._learn(question, config.prior_loss_weight / (size * share))
+                    total += self._learn(question, half * config.prior_loss_weight / (size * share))
         return total, batches
 
     def _alike(self, batch: Batch, prompts: list[str]) -> list[tuple[Batch, list[str]]]:
