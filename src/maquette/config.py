@@ -288,6 +288,9 @@ class TrainConfig(StageConfig):
     """Keep only so many checkpoints, the newest; 0 keeps all."""
     keep_steps: list[Count] = []
     """Checkpoints of these steps are kept whatever keep_last says."""
+    keep_state: bool = False
+    """Keep what resuming needs after the run has finished. Otherwise it goes, and longer training begins from the
+    finished file; methods whose file is no LoRA keep it in any case."""
     sample_prompts: list[str] | None = None
     """Prompts of the sample pictures; otherwise the subject on several backgrounds and the class alone. [] is none."""
     sample_seed: int = Field(default=1, ge=0)

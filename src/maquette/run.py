@@ -1,9 +1,15 @@
-"""A run folder: its paths, its lock, files that appear whole or not at all, and the events that a stage emits."""
+"""A run folder: its paths, its lock, files that appear whole or not at all, and the events that a stage emits.
+
+What lies in a run folder may come from a stranger or a broken disk: it is read with a bound on its size, its types are
+checked, and nothing outside of the folder is ever read, written or removed through it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +30,11 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+OWN_FOLDERS = ("checkpoints", "state", "samples")  # in which a run writes and removes files
+TRACKERS = ("tensorboard", "wandb")  # folders of other programs
+LARGEST_JSON = 256_000_000  # bytes of dataset.json, the largest; 100,000 photos take a fifth of it
+LARGEST_METRICS = 1_000_000_000  # bytes of metrics.jsonl; ten million steps
 
 
 def ignore(event: Event) -> None:
@@ -65,9 +76,39 @@ class RunFolder:
     def open(cls, path: str | Path) -> RunFolder:
         """The folder of an earlier run. Raises MaquetteError when there is none."""
         folder = cls(path)
-        if not folder.config.is_file():
+        if not folder.path.is_dir() or not any((folder.path / name).exists() for name in ("run.toml", *OWN_FOLDERS)):
             raise MaquetteError(f"{path} is not a run folder: it has no run.toml.")
+        folder.require_own()
+        if not folder.config.exists():
+            raise MaquetteError(f"{path} has no run.toml, which says what is trained: put it back, or start a new run.")
         return folder
+
+    def require_own(self) -> None:
+        """Raise MaquetteError for a link, pipe or device among what a run writes: it would lead out of the folder."""
+        for entry in self._entries():
+            mode = entry.lstat().st_mode
+            expected = entry.parent == self.path and entry.name in (*OWN_FOLDERS, *TRACKERS)
+            if stat.S_ISLNK(mode):
+                fault = "is a link, and a run keeps to its own folder: put what it points to in its place"
+            elif expected != stat.S_ISDIR(mode) and (expected or entry.parent == self.path):
+                fault = "is a file, not a folder" if expected else "is a folder, not a file"
+            elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                fault = "is no plain file"
+            else:
+                continue
+            raise MaquetteError(f"{entry} {fault}. Nothing was changed; mend it, or start a new run.")
+
+    def _entries(self) -> Iterator[Path]:
+        """The files and folders that a run reads, replaces or removes, links not followed."""
+        final = [self.name + suffix for suffix in (".safetensors", ".json", ".png")]
+        texts = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "report.html", "wandb.id", ".lock"]
+        for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
+            entry = self.path / name
+            if entry.is_symlink() or entry.exists():
+                yield entry
+        for name in OWN_FOLDERS:
+            if (self.path / name).is_dir():
+                yield from (self.path / name).rglob("*")
 
     @classmethod
     def free_path(cls, parent: str | Path, name: str) -> Path:
@@ -114,14 +155,27 @@ class RunFolder:
     def checkpoints(self) -> dict[int, Path]:
         """Step -> file of every checkpoint, in order."""
         files = self.path.glob("checkpoints/*.safetensors")
-        found = {int(m[1]): f for f in files if (m := re.search(r"-(\d{6,})\.safetensors$", f.name))}
+        found = {int(m[1]): f for f in files if (m := re.search(r"-(\d{6,18})\.safetensors$", f.name)) and f.is_file()}
         return dict(sorted(found.items()))
 
     def samples(self, step: int) -> Path:
         return self.path / "samples" / f"{step:06d}"
 
+    def sample_folders(self) -> dict[int, Path]:
+        """Step -> folder of the sample pictures, in order; 0 is the base."""
+        return _numbered(self.path / "samples")
+
     def state(self, step: int) -> Path:
         return self.path / "state" / f"{step:06d}"
+
+    def states(self) -> dict[int, Path]:
+        """Step -> folder of every state, whole or not, in order."""
+        return _numbered(self.path / "state")
+
+    def saved_steps(self) -> list[int]:
+        """Steps after which something was saved, as what lies here tells; a state counts once its manifest is there."""
+        states = [step for step, folder in self.states().items() if (folder / "manifest.json").exists()]
+        return sorted({*self.checkpoints(), *states, *(step for step in self.sample_folders() if step)})
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,7 +185,12 @@ class RunFolder:
         """
         import fcntl
 
-        with (_made(self.path) / ".lock").open("w") as file:
+        path = _made(self.path) / ".lock"
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise MaquetteError(f"The run folder cannot be locked: {path}: {error.strerror or error}.") from error
+        try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -139,11 +198,14 @@ class RunFolder:
                     f"Another run is writing into {self.path}; wait for it or choose another --out."
                 ) from error
             yield
+        finally:
+            os.close(file)
 
     def clear_unfinished(self) -> None:
         """Remove the temporary files that a kill or power cut left; nothing reads them."""
         for entry in self.path.rglob(".*.part"):
-            entry.unlink(missing_ok=True)
+            if entry.is_file():
+                entry.unlink(missing_ok=True)
 
     def append_metric(self, values: dict[str, Any]) -> None:
         """One more line of metrics.jsonl."""
@@ -151,30 +213,74 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All complete lines; a line cut off by a kill is passed over."""
+        """All lines that are whole: a `step` from 1 on, and numbers. A line cut off by a kill is passed over."""
         if not self.metrics.exists():
             return []
-        lines = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return lines
+        if self.metrics.stat().st_size > LARGEST_METRICS:
+            raise MaquetteError(f"{self.metrics} has over {LARGEST_METRICS} bytes, which no run writes; remove it.")
+        with self.metrics.open("rb") as file:
+            return [line for raw in file if (line := _metric(raw)) is not None]
 
     def keep_metrics_until(self, step: int) -> None:
         """Forget the lines of later steps: a resumed run writes them again."""
-        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _metric(raw: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, or None for what no run writes."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not all(_number(value) for value in line.values()):
+        return None
+    return line if isinstance(line.get("step"), int) and line["step"] > 0 else None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 60)
+
+
+def _numbered(parent: Path) -> dict[int, Path]:
+    """Number -> sub-folder, in order; whatever is called otherwise is not the run's."""
+    names = [entry for entry in parent.glob("[0-9]*") if re.fullmatch(r"\d{6,18}", entry.name)]
+    return {int(entry.name): entry for entry in sorted(names, key=lambda e: int(e.name)) if entry.is_dir()}
 
 
 def _forgettable(entry: Path) -> bool:
     """What a run that was killed before it began leaves behind."""
-    return entry.name in (".lock", "dataset.json", "computer.json") or _unfinished(entry)
+    plain = entry.is_file() and not entry.is_symlink()
+    return plain and (entry.name in (".lock", "dataset.json", "computer.json") or _unfinished(entry))
 
 
 def _unfinished(entry: Path) -> bool:
     return entry.name.startswith(".") and entry.name.endswith(".part")
+
+
+def read_object(path: Path, most_bytes: int = LARGEST_JSON) -> dict[str, Any]:
+    """The JSON object in a file that anybody may have written.
+
+    Raises MaquetteError, naming the file and what is wrong: missing, empty, too large, no JSON, no object.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most_bytes + 1)
+    except FileNotFoundError as error:
+        raise MaquetteError(f"{path} is missing.") from error
+    except OSError as error:
+        raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not raw.strip(b"\0 \r\n\t"):
+        raise MaquetteError(f"{path} is empty.")
+    if len(raw) > most_bytes:
+        raise MaquetteError(f"{path} has more than {most_bytes} bytes, which no run writes.")
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MaquetteError(f"{path} is damaged: it is not whole JSON.") from error
+    if not isinstance(content, dict):
+        raise MaquetteError(f"{path} is damaged: it holds no JSON object.")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

@@ -160,7 +160,7 @@ def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: 
 
 def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "disc"
-    train.run(config(photos, run, save_every_steps=1))
+    train.run(config(photos, run, save_every_steps=1, keep_state=True))
     before = (run / "disc.safetensors").read_bytes()
     with (run / "state/000004/optimizer.safetensors").open("r+b") as file:
         file.seek(-1, 2)

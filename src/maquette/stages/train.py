@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +12,10 @@ from ..config import TrainConfig
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
-from ..families.folders import read_json
 from ..fast import processor
 from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
-from .training import defaults, memory, state
-from .training.determinism import computer, differences, same_bits, threads_of
+from .training import defaults, identity, memory, resuming, state
+from .training.determinism import began_on, computer, differences, same_bits, threads_of
 from .training.distributed import Team, require_enough, team
 from .training.job import Job, prepare
 from .training.loop import Cancel, Training, TrainResult
@@ -62,7 +60,7 @@ def resume(
     changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed.
     """
     folder = RunFolder.open(path)
-    config = TrainConfig.read(folder.config)
+    config = resuming.read_config(folder)
     changed = _changed(config, changes or {})
     with team(config.device) as crew, ExitStack() as held:
         held.enter_context(same_bits(changed.deterministic))
@@ -70,24 +68,41 @@ def resume(
         if crew.leads:
             held.enter_context(folder.locked())
             held.enter_context(intact(folder))
-            folder.clear_unfinished()
-        began = read_json(folder.computer) if folder.computer.exists() else {}
+        start = resuming.find_start(folder, config, changed.steps or 0)
+        began, notes = began_on(folder.computer)
         held.enter_context(threads_of(began, crew.size))
-        begun = state.latest(folder) is not None  # then the file that the run began from is needed no more
-        job = _prepared(crew, changed.model_copy(update={"from_lora": None}) if begun else changed, folder, on_event)
+        # where there is a state, the file that the run began from is needed no more
+        beginning = start.file if start.step else changed.from_lora
+        job = _prepared(crew, changed.model_copy(update={"from_lora": beginning}), folder, on_event)
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
-        start = _restore(folder, job)
+        notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
+        if start.state is not None:
+            state.load(start.state, job.attached, job.optimizer, job.average, job.scale)
         crew.wait()  # until all have read the state
         if crew.leads:
-            state.clear_newer(folder, start)
-            folder.keep_metrics_until(start)
+            notes += _put_in_order(folder, job, start.step)
             if changed != config:
                 write_text(folder.config, job.config.to_toml())
             on_event = held.enter_context(following(job.config, folder, on_event))
-        unlike = _unlike(config, job, start, differences(began, computer(job.base.device, crew.size)))
-        for message in [*_other_type(config, job), *unlike]:
+        notes += _other_type(config, job)
+        notes += _unlike(config, job, start.step, differences(began, computer(job.base.device, crew.size)))
+        for message in notes:
             on_event(Event("warning", {"message": message}))
-        return Training(folder, job, on_event, cancel or Cancel(), crew).go(start)
+        return Training(folder, job, on_event, cancel or Cancel(), crew).go(start.step)
+
+
+def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:
+    """Remove what is newer than `step`, which will be written again. Yields what of the rest is not as it was."""
+    folder.clear_unfinished()
+    state.clear_newer(folder, step)
+    folder.keep_metrics_until(step)
+    write_json(folder.dataset, manifest(job.dataset))  # the photos are proven; what else it told may not have been true
+    lines = {line["step"] for line in folder.read_metrics()}
+    if len(lines) < step:
+        yield f"{folder.metrics} lacks {step - len(lines)} of the first {step} steps: the curve of the report has gaps."
+    for at, file in folder.checkpoints().items():
+        if at < step and (fault := resuming.unreadable(file)):
+            yield fault
 
 
 def _other_type(config: TrainConfig, job: Job) -> list[str]:
@@ -127,24 +142,8 @@ def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: List
     return job
 
 
-def _restore(folder: RunFolder, job: Job) -> int:
-    """Put the newest whole state back. Returns its step, 0 when there is none."""
-    _refuse_other_photos(folder, job)
-    found = state.latest(folder)
-    if found is None:
-        return 0
-    state.load(found[1], job.attached, job.optimizer, job.average, job.scale)
-    return found[0]
-
-
 def _progress(on_event: Listener) -> Any:
     return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
-
-
-FREE_TO_CHANGE = {
-    "steps", "gradient_accumulation", "gradient_checkpointing", "save_every_steps", "save_every_epochs",
-    "keep_last", "keep_steps", "trackers", "sample_prompts", "sample_seed", "sample_steps", "sample_cfg_scale",
-}  # fmt: skip
 
 
 def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
@@ -152,21 +151,9 @@ def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     if changes.keys() & {"save_every_steps", "save_every_epochs"}:  # one takes the other's place
         before = {key: value for key, value in before.items() if not key.startswith("save_every_")}
     changed = TrainConfig.parse(before | changes, "the command line")
-    fixed = [key for key in changes if key not in FREE_TO_CHANGE and getattr(changed, key) != getattr(config, key)]
+    free = identity.FREE_TO_CHANGE
+    fixed = [key for key in changes if key not in free and getattr(changed, key) != getattr(config, key)]
     if fixed:
-        allowed = ", ".join(sorted(FREE_TO_CHANGE))
+        allowed = ", ".join(sorted(free))
         raise MaquetteError(f"A resumed run cannot change {fixed[0]!r}, only {allowed}; start a new run for the rest.")
     return changed
-
-
-def _refuse_other_photos(folder: RunFolder, job: Job) -> None:
-    """The photos must be those that the run began with."""
-    before = json.loads(folder.dataset.read_text(encoding="utf-8"))["photos"]
-    now = manifest(job.dataset)["photos"]
-    keys = ("name", "sha256", "caption", "repeats", "role", "bucket")
-    old, new = ([tuple(map(str, (photo[key] for key in keys))) for photo in photos] for photos in (before, now))
-    if old != new:
-        name = sorted(set(old) ^ set(new))[0][0]
-        raise MaquetteError(
-            f"The photos have changed since {folder.path} began ({name}); put them back, or start a new run."
-        )

@@ -18,7 +18,7 @@ from maquette.run import RunFolder
 from maquette.stages import train
 from maquette.stages.training import loop, state
 
-VALUES = {**SETTINGS, "sample_prompts": [], "steps": 4, "save_every_steps": 1, "keep_last": 0}
+VALUES = {**SETTINGS, "sample_prompts": [], "steps": 4, "save_every_steps": 1, "keep_last": 0, "keep_state": True}
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def failing(real: Callable[..., Any], at: Callable[[str], bool], fault: list[str
 @pytest.mark.parametrize(
     ("where", "name", "kept"),
     [
-        ("rename", "disc-000003.safetensors", 2),  # the checkpoint itself
+        ("rename", "disc-000003.safetensors", 3),  # the checkpoint itself, whose state is there
         ("rename", "000003/optimizer.safetensors", 2),  # in the middle of a state
         ("rename", "000003/manifest.json", 2),  # the last file of a state
         ("rename", "disc/disc.safetensors", 4),  # the chosen file, after the last step
-        ("fsync", "disc-000002", 1),
-        ("write", "disc-000003", 2),
+        ("fsync", "disc-000002", 2),
+        ("write", "disc-000003", 3),
     ],
 )
 def test_what_was_saved_stays_and_the_run_goes_on(

@@ -16,6 +16,10 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...errors import MaquetteError
+from ...run import read_object
+
+LARGEST = 100_000  # bytes of computer.json
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS may add in another order each time
 
 
@@ -49,6 +53,26 @@ def computer(device: torch.device, processes: int) -> dict[str, Any]:
         "processes": processes,
         "threads": torch.get_num_threads(),
     }
+
+
+def began_on(file: Path) -> tuple[dict[str, Any], list[str]]:
+    """What computer.json tells of the computer on which a run began, and a sentence when it is damaged.
+
+    Runs of older versions have none: {}.
+    """
+    if not file.exists():
+        return {}, []
+    try:
+        told = read_object(file, LARGEST)
+    except MaquetteError as error:
+        return {}, [_unknown(str(error))]
+    kinds = {"maquette": str, "torch": str, "device": str, "processes": int, "threads": int}
+    known = {key: told[key] for key, kind in kinds.items() if type(told.get(key)) is kind}
+    return known, [] if known.keys() == kinds.keys() else [_unknown(f"{file} is damaged: not all of it can be read.")]
+
+
+def _unknown(fault: str) -> str:
+    return f"{fault} Whether the run began under the same conditions, so that its last digits agree, cannot be told."
 
 
 @contextmanager

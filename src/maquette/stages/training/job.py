@@ -133,13 +133,12 @@ class Job:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
-        learning.evaluate_mode(self.optimizer, True)
-        if self.average is not None:
-            self.average.swap()
-        state = {key: value.clone() for key, value in self.attached.state().items()}
-        if self.average is not None:
-            self.average.swap()
-        learning.evaluate_mode(self.optimizer, False)
+        with learning.evaluating(self.optimizer):
+            if self.average is not None:
+                self.average.swap()
+            state = {key: value.clone() for key, value in self.attached.state().items()}
+            if self.average is not None:
+                self.average.swap()
         return state
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,25 @@ def evaluate_mode(optimizer: torch.optim.Optimizer, evaluating: bool) -> None:
     switch = getattr(optimizer, "eval" if evaluating else "train", None)
     if switch is not None:
         switch()
+
+
+@contextmanager
+def evaluating(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the block the weights to use. Afterwards those to step from, to the same bits: computing them back would
+    leave others, so that a run would depend on when it was saved.
+    """
+    if not hasattr(optimizer, "eval"):
+        yield
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kept = [p.detach().clone() for p in parameters]
+    evaluate_mode(optimizer, True)
+    try:
+        yield
+    finally:
+        evaluate_mode(optimizer, False)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, kept)
 
 
 class Average:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,11 +17,12 @@ from ...data.doctor import examine_regularization
 from ...errors import MaquetteError
 from ...run import Event, Listener, RunFolder
 from .. import report
-from . import learning, memory, state
+from . import identity, learning, memory, state
 from .checkpoint import author
 from .distributed import Team
 from .job import Job, photo_names
 from .outcomes import Outcome, late
+from .resuming import drop_state, unreadable
 from .samples import Sampler
 
 Cancel = threading.Event
@@ -34,11 +36,12 @@ class TrainResult:
     product: str  # what the file is: "adapter", "embedding" or "model"
     file: str | None  # the chosen checkpoint; None when stopped early
     report: str
+    start: int  # the step after which this part of the run began: 0 unless it was resumed
     step: int
     steps: int
     status: str  # "finished" or "stopped"
     loss: float | None  # mean over the last steps
-    seconds: float
+    seconds: float  # of this part
     images_per_second: float
     checkpoints: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -63,9 +66,11 @@ class Training:
         self.refused = False  # the step before was not finite and was skipped
         self.late = late(job, crew.size)
         self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
+        self.start = 0
 
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
+        self.start = start
         for problem in self.job.dataset.left_out:
             self._warn(f"left out: {problem.message}")
         seen = int(self.steps * (self.config.batch_size or 1) * self.config.prior_share)
@@ -75,7 +80,7 @@ class Training:
             self.job.graphs.on_warning = self._warn
         if self.crew.leads:
             self._expect_room()
-            self._draw_missing(start)
+            self._complete(start)
         step = start
         while step < self.steps:
             try:
@@ -96,10 +101,14 @@ class Training:
     def _warn(self, message: str) -> None:
         self.on_event(Event("warning", {"message": message}))
 
-    def _draw_missing(self, start: int) -> None:
-        """The pictures of the checkpoint after which an earlier part of the run was killed."""
+    def _complete(self, start: int) -> None:
+        """What belongs to the state at which an earlier part of the run was killed: its checkpoint and pictures."""
         file = self.folder.checkpoint(start)
-        if start and file.exists() and not (self.folder.samples(start) / "prompts.json").exists():
+        if not start or not self.folder.state(start).exists():
+            return
+        if not file.exists() or unreadable(file):
+            self._write_checkpoint(start)
+        if not self.sampler.has(start):
             self.sampler.checkpoint(start, file)
 
     def _step(self, step: int) -> None:
@@ -179,33 +188,40 @@ class Training:
         self.on_event(Event("metric", {"steps": self.steps, **values}))
 
     def _save(self, step: int) -> None:
-        """Checkpoint, state and sample pictures; the pictures are made from the file."""
-        if not self.crew.leads:
-            return self._save_state(step)
-        weights = self.job.state()
-        self._need_room(sum(value.numel() * 4 for value in weights.values()) * 5)
-        path = self.folder.checkpoint(step)
-        self.author.save(weights, path, step)
-        self.on_event(Event("saved", {"path": str(path), "step": step}))
+        """State, checkpoint and sample pictures. The state comes first: where a checkpoint is, there is one. The
+        pictures are made from the file.
+        """
+        if self.crew.leads:
+            self._need_room(sum(value.numel() * 4 for value in self.job.attached.state().values()) * 5)
         self._save_state(step)
+        if self.crew.leads:
+            path = self._write_checkpoint(step)
+            self.sampler.checkpoint(step, path)
+
+    def _write_checkpoint(self, step: int) -> Path:
+        path = self.folder.checkpoint(step)
+        self.author.save(self.job.state(), path, step)
+        self.on_event(Event("saved", {"path": str(path), "step": step}))
         if self.config.keep_last:
             for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
                 if at not in self.config.keep_steps:
                     old.unlink()
-        self.sampler.checkpoint(step, path)
+        return path
 
     def _save_state(self, step: int) -> None:
         self.crew.collect(self.job.optimizer)
         if self.crew.leads:
             job = self.job
-            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale)
+            told = identity.of_run(job.config, job.dataset, job.base)
+            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale, told)
 
     def _finish(self) -> TrainResult:
         """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
         if not self.crew.leads:
             return self._result(self.steps, "finished")
-        self._need_room(self.folder.checkpoint(self.steps).stat().st_size * 2)
-        self.author.save(self.job.state(), self.folder.final, self.steps)
+        weights = self.job.state()
+        self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
+        self.author.save(weights, self.folder.final, self.steps)
         self.author.sidecar(self.folder.final)
         self.sampler.preview(self.steps, self.folder.final.with_suffix(".png"))
         self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.steps}))
@@ -218,6 +234,7 @@ class Training:
             product=methods.METHODS[self.config.method].product,
             file=str(self.folder.final) if status == "finished" else None,
             report=str(self.folder.report),
+            start=self.start,
             step=step,
             steps=self.steps,
             status=status,
@@ -230,6 +247,8 @@ class Training:
         if self.crew.leads:
             self.sampler.sheet()
             report.write(self.folder)
+            if status == "finished":
+                drop_state(self.folder, self.job, step)
         self.on_event(Event("done", result.to_json()))
         return result
 

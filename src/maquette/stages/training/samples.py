@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...data.images import open_photo
+from ...errors import MaquetteError
 from ...fast import compiled, memory
 from ...formats.png import format_infotext, write_png
+from ...formats.safetensors import atomic_writer
 from ...run import Event, Listener, RunFolder, write_json
 from ..generate import to_image
 from ..grid import sheet
@@ -38,26 +39,34 @@ class Sampler:
 
     def checkpoint(self, step: int, file: Path) -> None:
         """Pictures of a saved file; before the first, what the base draws without it, as step 0."""
-        if _prompts(self.folder.samples(0)) != self.prompts:
+        if not self.has(0):
             self._draw(0, None)
         self._draw(step, file)
         memory.release()
 
+    def has(self, step: int) -> bool:
+        """Whether the pictures of a step are there, or none are wanted."""
+        return not self.prompts or drawn(self.folder.samples(step)) == self.prompts
+
     def preview(self, step: int, target: Path) -> None:
         """The first picture of a step, as the preview that A1111 shows for a file."""
-        picture = self.folder.samples(step) / "0.png"
-        if picture.exists():
-            shutil.copyfile(picture, target)
+        if self.prompts and self.has(step):
+            with atomic_writer(target) as file:
+                file.write((self.folder.samples(step) / "0.png").read_bytes())
 
     def sheet(self) -> None:
         """samples/grid.png: prompts down, checkpoints across."""
-        folders = sorted(self.folder.path.glob("samples/[0-9]*"))
-        folders = [f for f in folders if _prompts(f) == self.prompts]  # prompts may have been changed on resuming
-        if not self.prompts or not folders:
+        if not self.prompts:
             return
-        images = [open_photo(f / f"{i}.png") for i in range(len(self.prompts)) for f in folders]
-        heads = ["base" if int(f.name) == 0 else f"step {int(f.name)}" for f in folders]
-        made = sheet(images, len(folders), heads, self.prompts, self.folder.name, self._zoom())
+        pictures = {}
+        for step, folder in self.folder.sample_folders().items():
+            if drawn(folder) == self.prompts:  # they may have been changed on resuming
+                pictures[step] = [open_photo(folder / f"{i}.png") for i in range(len(self.prompts))]
+        if not pictures:
+            return
+        heads = ["base" if step == 0 else f"step {step}" for step in pictures]
+        rows = [row[i] for i in range(len(self.prompts)) for row in pictures.values()]
+        made = sheet(rows, len(pictures), heads, self.prompts, self.folder.name, self._zoom())
         write_png(made, self.folder.path / "samples" / "grid.png")
 
     def _zoom(self) -> int:
@@ -114,6 +123,14 @@ class Sampler:
         return format_infotext(self.author.prompt(self.prompts[index], file), "", values)
 
 
-def _prompts(folder: Path) -> list[str]:
-    file = folder / "prompts.json"
-    return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+def drawn(folder: Path) -> list[str]:
+    """The prompts of the pictures in a folder of samples; [] unless all of them are there and can be read."""
+    try:
+        prompts = json.loads((folder / "prompts.json").read_bytes())
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            return []
+        for i in range(len(prompts)):
+            open_photo(folder / f"{i}.png")
+    except (OSError, ValueError, RecursionError, MaquetteError):
+        return []
+    return prompts
