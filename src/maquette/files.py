@@ -91,8 +91,9 @@ def read_json(path: str | Path, most: int, what: str, name: str | None = None) -
     return parse_json(read_text(path, most, what, name), name or str(path))
 
 
-def parse_json(text: str, name: str, unique: bool = False) -> Any:
+def parse_json(text: str, name: str, unique: bool = False, constants: bool = False) -> Any:
     """JSON as Python values. Raises MaquetteError that begins with `name`. unique: no table may name a thing twice.
+    constants: NaN and Infinity are numbers.
 
     Refuses what would trip the reader of the values: nesting deeper than JSON_DEPTH, whole numbers of more than
     NUMBER_DIGITS digits, NaN, infinity and 1e999, and halves of surrogate pairs, which no file holds.
@@ -102,7 +103,7 @@ def parse_json(text: str, name: str, unique: bool = False) -> Any:
             text,
             parse_int=_whole,
             parse_float=_finite,
-            parse_constant=_no_constant,
+            parse_constant=float if constants else _no_constant,
             object_pairs_hook=_unique if unique else None,
         )
         _check_depth(value)

@@ -23,7 +23,9 @@ METADATA_BYTES = 200_000_000
 CONFIGURATION_BYTES = 2_000_000
 """Largest configuration: TOML, JSON of a program's settings, command line, script."""
 RECORD_BYTES = 100_000_000
-"""Largest file of a run folder that holds text (dataset.json, metrics.jsonl, manifests)."""
+"""Largest file of a run folder that holds text (dataset.json, optimizer.json, manifests)."""
+METRICS_BYTES = 1_000_000_000
+"""Largest metrics.jsonl; some ten million steps."""
 JSON_DEPTH = 100
 """Deepest nesting of JSON."""
 TOML_DEPTH = 30

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from . import files, limits
 from .errors import MaquetteError
 
 EventKind = Literal["progress", "metric", "sample", "saved", "warning", "done"]
@@ -33,8 +34,6 @@ Listener = Callable[[Event], None]
 
 OWN_FOLDERS = ("checkpoints", "state", "samples")  # in which a run writes and removes files
 TRACKERS = ("tensorboard", "wandb")  # folders of other programs
-LARGEST_JSON = 256_000_000  # bytes of dataset.json, the largest; 100,000 photos take a fifth of it
-LARGEST_METRICS = 1_000_000_000  # bytes of metrics.jsonl; ten million steps
 
 
 def ignore(event: Event) -> None:
@@ -154,8 +153,8 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> file of every checkpoint, in order."""
-        files = self.path.glob("checkpoints/*.safetensors")
-        found = {int(m[1]): f for f in files if (m := re.search(r"-(\d{6,18})\.safetensors$", f.name)) and f.is_file()}
+        there = self.path.glob("checkpoints/*.safetensors")
+        found = {int(m[1]): f for f in there if (m := re.search(r"-(\d{6,18})\.safetensors$", f.name)) and f.is_file()}
         return dict(sorted(found.items()))
 
     def samples(self, step: int) -> Path:
@@ -216,10 +215,8 @@ class RunFolder:
         """All lines that are whole: a `step` from 1 on, and numbers. A line cut off by a kill is passed over."""
         if not self.metrics.exists():
             return []
-        if self.metrics.stat().st_size > LARGEST_METRICS:
-            raise MaquetteError(f"{self.metrics} has over {LARGEST_METRICS} bytes, which no run writes; remove it.")
-        with self.metrics.open("rb") as file:
-            return [line for raw in file if (line := _metric(raw)) is not None]
+        raw = files.read_bytes(self.metrics, limits.METRICS_BYTES, "such file of a run")
+        return [line for part in raw.splitlines() if (line := _metric(part)) is not None]
 
     def keep_metrics_until(self, step: int) -> None:
         """Forget the lines of later steps: a resumed run writes them again."""
@@ -258,26 +255,17 @@ def _unfinished(entry: Path) -> bool:
     return entry.name.startswith(".") and entry.name.endswith(".part")
 
 
-def read_object(path: Path, most_bytes: int = LARGEST_JSON) -> dict[str, Any]:
-    """The JSON object in a file that anybody may have written.
+def read_object(path: Path, most_bytes: int = limits.RECORD_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of a run folder, which anybody may have written. Infinities count as numbers.
 
     Raises MaquetteError, naming the file and what is wrong: missing, empty, too large, no JSON, no object.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(most_bytes + 1)
-    except FileNotFoundError as error:
-        raise MaquetteError(f"{path} is missing.") from error
-    except OSError as error:
-        raise MaquetteError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not raw.strip(b"\0 \r\n\t"):
+    if not path.exists():
+        raise MaquetteError(f"{path} is missing.")
+    text = files.read_text(path, most_bytes, "such file of a run")
+    if not text.strip("\0 \r\n\t"):
         raise MaquetteError(f"{path} is empty.")
-    if len(raw) > most_bytes:
-        raise MaquetteError(f"{path} has more than {most_bytes} bytes, which no run writes.")
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path} is damaged: it is not whole JSON.") from error
+    content = files.parse_json(text, str(path), constants=True)
     if not isinstance(content, dict):
         raise MaquetteError(f"{path} is damaged: it holds no JSON object.")
     return content

@@ -1,4 +1,4 @@
-"""A run folder that came from a broken disk or a stranger: every file of it absent, empty, cut, garbled, forged, linked.
+"""A run folder from a broken disk or a stranger: every file of it absent, empty, cut, garbled, forged, linked.
 
 One tiny run is made and copied. What must be refused changes nothing in the folder; what may go on says what it found.
 """
@@ -209,9 +209,10 @@ def test_a_configuration_cut_anywhere_is_refused(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", ".lock", "report.html", "disc.safetensors", "disc.json",
-     "disc.png", "state", "state/000004", "state/000004/manifest.json", "state/000000", "checkpoints", "samples",
-     "checkpoints/disc-000002.safetensors", "samples/000002", "samples/000002/0.png", "tensorboard", "wandb.id"],
+    ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", ".lock", "report.html", "disc.safetensors",
+     "disc.json", "disc.png", "state", "state/000004", "state/000004/manifest.json", "state/000000", "checkpoints",
+     "samples", "checkpoints/disc-000002.safetensors", "samples/000002", "samples/000002/0.png", "tensorboard",
+     "wandb.id"],
 )  # fmt: skip
 def test_nothing_is_read_or_written_through_a_link(entry: str, run: Path, tmp_path: Path) -> None:
     place, outside = run / entry, tmp_path / "outside"
@@ -382,8 +383,9 @@ def test_a_damaged_note_on_the_computer_is_told(damage: Callable[[Path], None], 
 
 def test_only_whole_lines_of_metrics_are_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    strange = ["[]", '"x"', '{"step": "1"}', '{"step": -1}', '{"loss": 1}', '{"step": 1e3}', '{"step": 1, "loss": "<b>"}',
-               '{"step": 1, "loss": ' + "9" * 400 + "}", "[" * 100_000, '{"step": 9, "lo', "\x00\x00", ""]  # fmt: skip
+    numbers = ['{"step": "1"}', '{"step": -1}', '{"loss": 1}', '{"step": 1e3}', '{"step": 1, "loss": "<b>"}']
+    broken = ["[]", '"x"', "[" * 100_000, '{"step": 9, "lo', "\x00\x00", "", '{"step": 1, "loss": ' + "9" * 400 + "}"]
+    strange = [*numbers, *broken]
     good = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": 0.25}']
     folder.metrics.write_text("\n".join([good[0], *strange, *good[1:]]))
     assert [line["step"] for line in folder.read_metrics()] == [1, 2, 3]

@@ -34,7 +34,9 @@ def of_run(config: TrainConfig, dataset: Dataset, base: BaseModel) -> dict[str, 
 
 def other_settings(told: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Keys of run.toml that are not as they were when the state was written; versions may know more or fewer keys."""
-    before, now = told.get("settings", {}), settings(config)
+    if "settings" not in told:  # by a version that did not say
+        return []
+    before, now = told["settings"], settings(config)
     if not isinstance(before, dict):
         return ["settings"]
     known = TrainConfig.model_fields.keys()
