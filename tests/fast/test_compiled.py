@@ -115,6 +115,7 @@ def test_a_compiled_run_ends_in_the_same_file_and_resumes_to_the_same_bytes(tmp_
         values = {
             "photos": photos, "subject": "zkw disc", "base": "pocket", "steps": 4, "batch_size": 2, "rank": 2,
             "out": tmp_path / name / "disc", "prior_preservation": True, "dtype": dtype,
+            "keep_state": True,
         }  # fmt: skip
         train.run(TrainConfig.parse(values | options))
         return tmp_path / name / "disc"

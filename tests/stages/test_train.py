@@ -173,7 +173,7 @@ def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:
 
 def test_steps_may_be_changed_on_resume_and_other_things_not(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "disc"
-    train.run(config(photos, run))
+    train.run(config(photos, run, keep_state=True))
     warnings: list[str] = []
     result = train.resume(
         run, {"steps": 6}, lambda e: warnings.append(e.data["message"]) if e.kind == "warning" else None

@@ -39,6 +39,7 @@ def command(
     epochs: Annotated[int | None, _described("epochs")] = None,
     rank: Annotated[int | None, _described("rank")] = None,
     out: Annotated[Path | None, _described("out")] = None,
+    keep_state: Annotated[bool | None, _described("keep_state")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of keys and values; the command line wins over it.")
     ] = None,
@@ -76,6 +77,7 @@ def command(
         epochs=epochs,
         rank=rank,
         out=out,
+        keep_state=keep_state,
     )
     values |= dict(parse_setting(setting) for setting in settings or [])
     result = _train(values, config, resume)
@@ -127,12 +129,14 @@ def interruptible(cancel: threading.Event) -> Iterator[None]:
 
 
 def _say(result: TrainResult) -> None:
-    speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"
     if result.status == "stopped":
         print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with:")
         print(f"  maquette train --resume {result.run}")
         return
-    print(f"{result.steps} steps in {speed}.")
+    speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"
+    made = f"{result.steps} steps" if not result.start else f"Steps {result.start + 1} to {result.steps}"
+    if result.start < result.steps:  # else the run had only its last files to write
+        print(f"{made} in {speed}.")
     kind = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}[result.product]
     print(f"{kind:7} {result.file}")
     print(f"Report: {result.report}")

@@ -24,7 +24,7 @@ from maquette.stages.training.distributed import Share, require_enough
 
 VALUES = {
     "subject": "zkw disc", "batch_size": 4, "rank": 2, "dtype": "fp32", "save_dtype": "fp32", "steps": 3,
-    "sample_prompts": [], "save_every_steps": 2, "device": "cpu",
+    "sample_prompts": [], "save_every_steps": 2, "device": "cpu", "keep_state": True,
 }  # fmt: skip
 
 

@@ -65,14 +65,15 @@ def find_start(folder: RunFolder, config: TrainConfig, steps: int) -> Start:
             )
         if step > steps:
             raise MaquetteError(f"{folder.path} is at step {step} already, beyond {steps} steps; give more --steps.")
-        notes = [f"{fault}: the run goes on from the state of step {step}." for fault in faults]
+        notes = [f"{fault}: the run goes on from the state of step {step}." for fault in faults.values()]
         return Start(step, place, notes=notes)
     if (finished := _finished(folder, config)) is not None:
-        return _from_file(folder, finished, steps, faults)
+        newer = [fault for at, fault in faults.items() if at > finished]  # older ones were being removed
+        return _from_file(folder, finished, steps, newer)
     saved = folder.saved_steps()
     last = max((line["step"] for line in folder.read_metrics()), default=0)
     if saved or folder.final.exists() or last > (config.save_every_steps or last):
-        raise MaquetteError(_lost(folder, config, faults))
+        raise MaquetteError(_lost(folder, config, list(faults.values())))
     return Start(0, None, notes=["No step had been saved yet: the run starts again at step 1."])
 
 
@@ -114,7 +115,7 @@ def _finished(folder: RunFolder, config: TrainConfig) -> int | None:
         return None
     told = read_object(proof, state.LARGEST_MANIFEST)
     step, run = told.get("step"), told.get("run")
-    if not isinstance(step, int) or step < 1 or not isinstance(run, dict) or told.get("version") != state.VERSION:
+    if type(step) is not int or step < 1 or not isinstance(run, dict) or told.get("version") != state.VERSION:
         raise MaquetteError(f"{proof} is damaged. Nothing was changed; put it back, or start a new run.")
     if not folder.final.is_file() or safetensors.file_sha256(folder.final) != told.get("sha256"):
         fault = "is not as the run wrote it" if folder.final.exists() else "is missing"

@@ -64,18 +64,18 @@ def latest(run: RunFolder) -> tuple[int, Path] | None:
     return survey(run)[0]
 
 
-def survey(run: RunFolder) -> tuple[tuple[int, Path] | None, list[str]]:
-    """The newest whole state, and what is wrong with each that is newer.
+def survey(run: RunFolder) -> tuple[tuple[int, Path] | None, dict[int, str]]:
+    """The newest whole state, and by step what is wrong with each that is newer.
 
     A state that was cut short before its checkpoint was written is what a kill leaves, and no damage.
     """
-    faults: list[str] = []
+    faults: dict[int, str] = {}
     for step, folder in reversed(run.states().items()):
         fault = _fault(folder, step)
         if fault is None:
             return (step, folder), faults
         if (folder / MANIFEST).exists() or run.checkpoint(step).exists():
-            faults.append(fault)
+            faults[step] = fault
     return None, faults
 
 
