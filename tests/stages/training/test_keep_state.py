@@ -47,8 +47,9 @@ def test_the_state_goes_and_longer_training_begins_from_the_file(run: Path, tmp_
     result, told = longer(run)
     assert result.status == "finished" and (result.start, result.step) == (2, 4)
     assert told == [
-        f"The run had finished and kept no state: from step 2 on it is trained from {run / 'disc.safetensors'}, whose "
-        "weights are rounded, with a fresh optimizer. keep_state = true would have kept what is needed to go on exactly.",
+        f"The run had finished and kept no state: from step 2 on it is trained from {run / 'disc.safetensors'}, "
+        "whose weights are rounded, with a fresh optimizer. keep_state = true would have kept what is needed to go on "
+        "exactly.",
         "The run now ends at step 4: from step 2 the learning rate follows that length.",
     ]
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()] == [1, 2, 3, 4]
@@ -66,7 +67,7 @@ def test_a_kept_state_goes_on_to_the_bytes_of_a_longer_run(finished: Path, tmp_p
     train.run(TrainConfig.parse({**values, "out": tmp_path / "long/disc", "steps": 4}))
     train.run(TrainConfig.parse({**values, "out": tmp_path / "disc", "keep_state": True}))
     assert sorted(path.name for path in (tmp_path / "disc/state").iterdir()) == ["000002"]
-    result, told = longer(tmp_path / "disc")
+    _, told = longer(tmp_path / "disc")
     assert told == ["The run now ends at step 4: from step 2 the learning rate follows that length."]
     assert (tmp_path / "disc/disc.safetensors").read_bytes() == (tmp_path / "long/disc/disc.safetensors").read_bytes()
     assert sorted(path.name for path in (tmp_path / "disc/state").iterdir()) == ["000002", "000004"]
