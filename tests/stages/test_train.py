@@ -431,7 +431,7 @@ def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path:
         f"[[datasets]]\nresolution = [32, 48]\n{subset}"
     )
     run = tmp_path / "disc"
-    settings = {**SMALL, "photos": file, "scheduler": "constant"}
+    settings = {**SMALL, "photos": file, "scheduler": "constant", "keep_state": True}
     train.run(TrainConfig.parse({**settings, "out": run, "steps": 3}))
     entries = json.loads((run / "dataset.json").read_text())["photos"]
     assert [entry["bucket"] for entry in entries] == [[64, 64]] * 3 + [[80, 48]] * 2 + [[32, 48]] * 5
