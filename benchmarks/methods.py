@@ -55,14 +55,14 @@ class Case:
 
 CASES = {  # each at the rate that came out best in RATES; DoRA and pivotal tuning at LoRA's
     "lora": Case("lora", {"learning_rate": 1e-3}),
-    "lora, class pictures": Case("lora", {"learning_rate": 1e-3}, class_pictures=True),
+    "lora, regularization images": Case("lora", {"learning_rate": 1e-3}, class_pictures=True),
     "lora, prior preservation": Case("lora", {"learning_rate": 1e-3, "prior_preservation": True}),
     "locon": Case("locon", {"learning_rate": 3e-3}),
     "dora": Case("dora", {"learning_rate": 1e-3}),
     "loha": Case("loha", {"learning_rate": 1e-3}),
     "lokr": Case("lokr", {"learning_rate": 3e-3}),
     "dreambooth": Case("dreambooth", {"learning_rate": 5e-4}),
-    "dreambooth, class pictures": Case("dreambooth", {"learning_rate": 5e-4}, class_pictures=True),
+    "dreambooth, regularization images": Case("dreambooth", {"learning_rate": 5e-4}, class_pictures=True),
     "textual-inversion": Case("textual-inversion", {"embedding_learning_rate": 1e-2}),
     "pivotal": Case("pivotal", {"learning_rate": 1e-3, "embedding_learning_rate": 1e-2}),
 }

@@ -85,7 +85,7 @@ class TrainConfig(StageConfig):
     out: Path | None = None
     """Run folder; otherwise runs/ and the subject. Its name becomes the name of the file."""
     reg: Path | None = None
-    """Folder of regularization pictures, which keep the class from drifting. They come on top of the photos: a step of
+    """Folder of regularization images, which keep the class from drifting. They come on top of the photos: a step of
     batch_size photos sees as many of them besides (prior_share), and its loss is the mean of the photos' and, times
     prior_loss_weight, theirs."""
     method: Literal["lora", "locon", "dora", "loha", "lokr", "dreambooth", "textual-inversion", "pivotal"] = "lora"
@@ -252,13 +252,13 @@ class TrainConfig(StageConfig):
     max_timestep: Count = 1000
     """Timesteps are drawn below this."""
     prior_loss_weight: float = Field(default=1.0, ge=0)
-    """Weight of the regularization pictures' loss, or of the prediction that replaces them."""
+    """Weight of the regularization images' loss, or of the prediction that replaces them."""
     prior_preservation: bool = False
     """Without pictures in `reg`: hold the class to what the base itself predicts for the class word."""
     prior_prompts: list[str] = []
     """Further prompts that prior_preservation holds to what the base draws."""
     prior_share: float = Field(default=1.0, gt=0, le=1)
-    """Regularization pictures (or those that prior_preservation holds) per photo of a step; 0.25 costs little time."""
+    """Regularization images (or those that prior_preservation holds) per photo of a step; 0.25 costs little time."""
 
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the base; what learns stays fp32. auto: bf16 on CUDA and on CPUs that are fast with it.
@@ -315,7 +315,7 @@ class TrainConfig(StageConfig):
         if self.min_timestep >= self.max_timestep:
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:
-            raise ValueError("prior_preservation works without regularization pictures: give reg or it, not both")
+            raise ValueError("prior_preservation works without regularization images: give reg or it, not both")
         if self.method == "textual-inversion" and (self.reg is not None or self.prior_preservation):
             raise ValueError("a word changes nothing but its own pictures: leave out reg and prior_preservation")
         for key in ("warmup_steps", "decay_steps"):

@@ -62,7 +62,8 @@ def test_check_exits_1_when_training_must_not_start(fault_folder: Path, capsys: 
 
 def test_check_page(fault_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
-    assert command(capsys, "check", str(fault_folder), "--subject", "zkw robot", "--html", str(page))[0] == 0
+    code, _, told = command(capsys, "check", str(fault_folder), "--subject", "zkw robot", "--html", str(page))
+    assert code == 0 and f"page written: {page}" in told
     assert page.read_text(encoding="utf-8").count("<img ") == 5
 
 

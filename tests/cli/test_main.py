@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +159,34 @@ def test_progress_in_a_pipe_is_a_line_for_every_tenth(capsys: pytest.CaptureFixt
         "drawing 8/16  1:01 left",
         "drawing 16/16  0:00 left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "expected"),
+    [
+        ("bash", ["maquette", "re"], {"regularize"}),
+        ("bash", ["maquette", "check", "--res"], {"--resolution"}),
+        ("zsh", ["maquette", "capt"], {"caption"}),
+        ("fish", ["maquette", "train", "--conf"], {"--config"}),
+    ],
+)
+def test_shells_complete_commands_and_options(shell: str, words: list[str], expected: set[str]) -> None:
+    """What the script of --install-completion asks at each press of the tab key."""
+    asked = {
+        "_MAQUETTE_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": " ".join(words),
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    code = "from maquette.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.returncode == 0 and done.stderr == ""
+    found = set(re.findall(r"--[a-z-]+|[a-z]+", done.stdout.split("\t")[0].split(':"')[0]))
+    assert expected <= found and not {"demo", "--subject"} & found
+
+
+def test_the_completion_script_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
+    assert outcome("--show-completion") == 0
+    assert "_MAQUETTE_COMPLETE=complete_bash" in capsys.readouterr().out

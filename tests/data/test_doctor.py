@@ -165,6 +165,14 @@ def test_golden_rule_counts_words_without_the_subject(tmp_path: Path) -> None:
     ]
 
 
+def test_without_a_subject_no_word_is_called_promptable_that_may_be_the_one_to_learn(tmp_path: Path) -> None:
+    rule = golden_rule(captioned(tmp_path, "zkw robot on grass", "a red zkw robot", subject="").photos, None)
+    assert rule.sentences()[0] == (
+        "In all 2 captions: robot, zkw. One may be the word to learn, which takes on the subject; the others stay "
+        "promptable (--subject)."
+    )
+
+
 def test_golden_rule_keeps_comma_separated_tags_whole(tmp_path: Path) -> None:
     rule = golden_rule(
         captioned(

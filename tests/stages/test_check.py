@@ -157,3 +157,28 @@ def test_base_facts_and_errors(tmp_path: Path) -> None:
         base_facts(tmp_path / "lora.safetensors")
     with pytest.raises(MaquetteError, match="is not a diffusers model folder"):
         base_facts(tmp_path)
+
+
+def test_kohya_folders_are_said_as_they_are_understood(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name in ("40_ohwx man", "10_qrt dog"):
+        (tmp_path / name).mkdir()
+        quadrants().save(tmp_path / name / "a.png")
+    assert run(CheckConfig(photos=tmp_path)).observations[:2] == [
+        "Kohya's folders, repeats and subject: '10_qrt dog' is 10 x 'qrt dog', '40_ohwx man' is 40 x 'ohwx man'.",
+        "Without a caption file a photo is 'a photo of qrt dog' here; to Kohya's trainer it is 'qrt dog'.",
+    ]
+
+
+def test_tokens_of_captions_are_counted_and_long_ones_named(quadrants: MakeImage, tmp_path: Path) -> None:
+    for name, text in (("a", "zkw robot"), ("b", "zkw robot, " + "red hat, " * 60)):
+        quadrants().save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text)
+    result = run(CheckConfig(photos=tmp_path, subject="zkw robot"))
+    assert [photo["tokens"] for photo in result.photos] == [3, 184]
+    assert "Captions have up to 184 tokens, of which training reads 225 (max_token_length)." in result.figures()
+    assert not [p for p in result.problems if p.kind == "long_caption"]
+    result = run(CheckConfig(photos=tmp_path, subject="zkw robot", max_token_length=150))
+    (problem,) = [p for p in result.problems if p.kind == "long_caption"]
+    assert problem.message.startswith("The caption of b.png has 184 tokens; after the 150th it is cut off: ")
+    write_page(result, tmp_path / "page.html")
+    assert "caption of 184 tokens" in (tmp_path / "page.html").read_text()

@@ -1,4 +1,4 @@
-"""Regularization pictures: number, prompts, seeds, and going on after a stop."""
+"""Regularization images: number, prompts, seeds, and going on after a stop."""
 
 from __future__ import annotations
 
@@ -89,3 +89,13 @@ def test_what_is_missing_is_asked_for(quadrants: MakeImage, tmp_path: Path, pock
     with pytest.raises(MaquetteError, match="The class is not known: name the subject"):
         regularize(tmp_path / "reg", pocket, photos=tmp_path)
     assert not (tmp_path / "reg").exists()
+
+
+def test_what_check_says_of_the_folder_is_said(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
+    (tmp_path / "photos" / "11_november").mkdir(parents=True)
+    quadrants().save(tmp_path / "photos" / "11_november" / "a.png")
+    events: list[Event] = []
+    result = regularize(tmp_path / "reg", pocket, events, photos=tmp_path / "photos", subject="zkw robot")
+    assert (result.count, result.prompts) == (1, ["a photo of a robot"])
+    (warning,) = [event.data["message"] for event in events if event.kind == "warning"]
+    assert warning.startswith("For the subject 'zkw robot' the folder '11_november' is an ordinary one")

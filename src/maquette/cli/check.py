@@ -27,7 +27,7 @@ def command(
     base: Annotated[
         str, typer.Option(help="Base model: pocket, a .safetensors file or a diffusers folder.")
     ] = "pocket",
-    reg: Annotated[Path | None, typer.Option(help="Folder of regularization pictures.")] = None,
+    reg: Annotated[Path | None, typer.Option(help="Folder of regularization images.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each photo counts in an epoch.")] = None,
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
     buckets: Annotated[bool | None, typer.Option(help="Keep each photo's shape, or cut squares.")] = None,

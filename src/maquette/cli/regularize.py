@@ -1,4 +1,4 @@
-"""maquette regularize: draw regularization pictures of the class."""
+"""maquette regularize: draw regularization images of the class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def command(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Fill OUT with pictures of the class, each with its prompt as caption. Stopped, it goes on where it was.
+    """Fill OUT with regularization images: pictures of the class, each with its prompt as caption.
+
+    Stopped, it goes on where it was.
 
     Examples:
 

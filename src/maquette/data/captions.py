@@ -73,7 +73,7 @@ def class_of(subject: str) -> str:
 
 
 def caption_for_class(name: str) -> str:
-    """Caption of a regularization picture: "man" -> "a photo of a man", "old robot" -> "a photo of an old robot"."""
+    """Caption of a regularization image: "man" -> "a photo of a man", "old robot" -> "a photo of an old robot"."""
     name = " ".join(name.split())
     if _ALREADY_A_SENTENCE.match(name) or re.match(r"(an?|the)\s", name, re.IGNORECASE):
         return caption_for_subject(name)

@@ -99,7 +99,7 @@ def _hashes(shades: Image) -> tuple[int, int]:
 
 
 def examine_regularization(dataset: Dataset, seen: int | None = None) -> list[Problem]:
-    """A warning when there are too few or too many regularization pictures for one per sample.
+    """A warning when there are too few or too many regularization images for one per sample.
 
     seen: how many of them the whole run will see; more pictures than that are in vain.
     """
@@ -297,7 +297,12 @@ class GoldenRule:
         subject = f"'{self.subject}'" if self.subject else "the subject"
         lines = []
         if self.always:
-            lines.append(f"In all {self.captions} captions: {', '.join(self.always)}. They stay promptable.")
+            stay = "They stay promptable."
+            if not self.subject:  # then the word to learn, which does not stay so, is among them
+                stay = (
+                    "One may be the word to learn, which takes on the subject; the others stay promptable (--subject)."
+                )
+            lines.append(f"In all {self.captions} captions: {', '.join(self.always)}. {stay}")
         if self.sometimes:
             shown = ", ".join(f"{word} ({count})" for word, count in self.sometimes[:20])
             more = f" and {len(self.sometimes) - 20} more" if len(self.sometimes) > 20 else ""

@@ -56,7 +56,7 @@ def read_folder(
     """Read and decode every photo below `folder`, with captions, repeats and roles; no buckets yet (`dataset.plan`).
 
     folder: photos, or a metadata file (.json, .jsonl, .csv), or a Kohya data set file (.toml). subject: makes the
-    captions of photos that have none. reg: folder of regularization pictures. repeats: how often each instance photo
+    captions of photos that have none. reg: folder of regularization images. repeats: how often each instance photo
     counts in an epoch, instead of 1 or what the layout says. options: how captions vary, unless a data set file says
     so. alpha_mask: the loss counts where photos are not transparent. keep_lines: captions of several lines keep them.
     extension: ending of the caption files that are read, unless a data set file says so. look: sees every decoded

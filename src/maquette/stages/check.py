@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,8 @@ from ..data.surroundings import observations
 from ..run import Event, Listener, ignore
 from .costs import Costs, base_facts, estimate
 
+_MOST_FOLDERS = 6  # named in a sentence
+
 
 class CheckConfig(StageConfig):
     """What to check, and for which training."""
@@ -39,7 +41,7 @@ class CheckConfig(StageConfig):
     base: str = "pocket"
     """Base model to train on: "pocket", a .safetensors file or a diffusers folder."""
     reg: Path | None = None
-    """Folder of regularization pictures."""
+    """Folder of regularization images."""
     repeats: Count | None = None
     """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
     resolution: int | None = Field(default=None, ge=16, multiple_of=8)
@@ -109,7 +111,7 @@ class CheckResult:
             f"Trained at {self._sizes()}; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
             self._tokens(),
-            f"Regularization pictures: {costs.regularization_needed} would be one per sample, "
+            f"Regularization images: {costs.regularization_needed} would be one per sample, "
             f"{costs.regularization_present} are there.",
         ]
         if costs.effort is not None:
@@ -193,7 +195,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
         class_samples=dataset.samples("class"),
         costs=costs,
         golden_rule=golden_rule(dataset.of("instance"), subject),
-        observations=observations(dataset.of("instance"), looks),
+        observations=[*_as_kohya(dataset), *observations(dataset.of("instance"), looks)],
         photos=[_report(photo, longest_caption(photo, tokens)[1]) for photo in dataset.photos],
         problems=sorted(problems, key=lambda p: (not p.blocking, not p.left_out)),
         max_token_length=config.max_token_length,
@@ -231,6 +233,20 @@ def _with_settings(config: CheckConfig, dataset: Dataset) -> CheckConfig:
     """What a data set file asks for, where the user said nothing."""
     wishes = {key: dataset.settings[key] for key in ("resolution", "batch_size", "buckets") if key in dataset.settings}
     return CheckConfig.parse(wishes | config.model_dump(exclude_unset=True), str(config.photos))
+
+
+def _as_kohya(dataset: Dataset) -> Iterable[str]:
+    """How Kohya's folders are understood, and what its trainer would read otherwise."""
+    if dataset.layout != "kohya":
+        return
+    photos = dataset.of("instance")
+    read = dict.fromkeys((photo.path.parent.name, photo.repeats, photo.subject) for photo in photos)
+    told = [f"'{name}' is {repeats} x '{subject}'" for name, repeats, subject in list(read)[:_MOST_FOLDERS]]
+    more = f" and {len(read) - _MOST_FOLDERS} more" if len(read) > _MOST_FOLDERS else ""
+    yield f"Kohya's folders, repeats and subject: {', '.join(told)}{more}."
+    made = next((photo for photo in photos if photo.caption_source == "subject" and photo.subject), None)
+    if made and made.caption != made.subject:
+        yield f"Without a caption file a photo is '{made.caption}' here; to Kohya's trainer it is '{made.subject}'."
 
 
 def _nothing_left(dataset: Dataset) -> list[Problem]:

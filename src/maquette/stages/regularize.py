@@ -92,7 +92,7 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
     Picture i always has seed + i and prompt i modulo their number, so a folder that was interrupted ends the same.
     Raises MaquetteError when the photos cannot be read or no class is known.
     """
-    prompts, count = _plan(config)
+    prompts, count = _plan(config, on_event)
     there = len(find_photos(config.out)) if config.out.is_dir() else 0
     result = RegularizeResult(str(config.out), max(count, there), there, 0, prompts, None)
     places = _free_places(config.out, count - there)
@@ -105,12 +105,14 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
     return result
 
 
-def _plan(config: RegularizeConfig) -> tuple[list[str], int]:
-    """The prompts and the number of pictures."""
+def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]:
+    """The prompts and the number of pictures. What `maquette check` says of the photos' folder is said here too."""
     classes = [class_of(config.subject)] if config.subject else []
     samples = 0
     if config.photos is not None:
         dataset = read_folder(config.photos, config.subject, repeats=config.repeats)
+        for problem in dataset.problems:
+            on_event(Event("warning", {"message": problem.message}))
         samples = dataset.samples("instance")
         classes = list(dict.fromkeys(class_of(p.subject) for p in dataset.of("instance") if p.subject)) or classes
     if not config.prompt and not classes:

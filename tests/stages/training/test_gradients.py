@@ -1,4 +1,4 @@
-"""What a step adds up, by hand: photos, regularization pictures and the held class, each with its weight."""
+"""What a step adds up, by hand: photos, regularization images and the held class, each with its weight."""
 
 from pathlib import Path
 from types import SimpleNamespace
