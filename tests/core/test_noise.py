@@ -194,6 +194,8 @@ def test_huber_delta_by_hand() -> None:
     assert N.huber_delta(s, t, 0.1, "constant").tolist() == pytest.approx([0.1, 0.1])
     assert N.huber_delta(s, t, 0.1, "exponential").tolist() == pytest.approx([1.0, math.sqrt(0.1)], rel=1e-5)
     assert N.huber_delta(s, t, 0.1, "snr").tolist() == pytest.approx([0.9 / 4 + 0.1] * 2, rel=1e-5)
+    nothing = schedule([0.5, 0.0])  # no signal: sigma is infinite
+    assert N.huber_delta(nothing, torch.tensor([1]), 0.1, "snr").tolist() == pytest.approx([0.1])
 
 
 def test_masked_mean_is_normalised_by_the_area() -> None:

@@ -142,6 +142,14 @@ def test_diffusers_words_are_learned_without_what_their_script_lacks() -> None:
     assert "max_grad_norm = 1.0: that script does not shorten gradients" in made.no_equal
 
 
+def test_gradients_of_a_sum_of_losses_are_shortened_at_twice_the_length() -> None:
+    """diffusers adds the class pictures' loss to the photos', maquette takes the mean: its gradients are half."""
+    for reg, expected in ((None, "--max_grad_norm 1.0"), ("reg", "--max_grad_norm 2.0")):
+        made = command.command_for(TrainConfig.parse({**RUN, "reg": reg}), "diffusers")
+        assert expected in made.command
+        assert "max_grad_norm" not in str(made.no_equal)
+
+
 def test_diffusers_gets_its_own_options_and_says_what_is_lost() -> None:
     made = command.command_for(
         TrainConfig.parse({**RUN, "alpha": 16.0, "reg": "reg", "noise_offset": 0.1}), "diffusers"

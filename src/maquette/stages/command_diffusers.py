@@ -55,6 +55,8 @@ class Diffusers(Writer):
             value = getattr(config, ours)
             if ours == "warmup_steps" and value < 1:
                 value = int(value * (config.steps or 0))  # a share
+            if ours == "max_grad_norm" and config.reg is not None:
+                value *= 2  # the loss is the sum of the photos' and the class pictures' there, the mean here
             if value is not None and value is not False:
                 self.add(theirs, value)
         self.add("train_batch_size", max(1, (config.batch_size or 1) // config.gradient_accumulation))
