@@ -190,3 +190,14 @@ def test_the_completion_script_is_shown(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     assert outcome("--show-completion") == 0
     assert "_MAQUETTE_COMPLETE=complete_bash" in capsys.readouterr().out
+
+
+def test_generate_reads_every_option_of_its_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--steps", "1", "--out", str(tmp_path), "--json", "--sampler", "DPM++ 2M", "--width", "72"]
+    options += ["--schedule-type", "uniform", "--prompt-editing", "exact", "--no-prompt-comments"]
+    assert outcome("generate", "a cat #1", *options) == 0
+    [text] = json.loads(capsys.readouterr().out)["infotexts"]
+    assert text.startswith("a cat #1\nSteps: 1, Sampler: DPM++ 2M, Schedule type: Uniform")
+    assert "Size: 72x64" in text and "Prompt editing: exact" in text
+    assert outcome("generate", "a cat <lora:mine", "--out", str(tmp_path)) == 1
+    assert "<lora:mine is no tag and would be read as words; write <lora:NAME:0.8>" in capsys.readouterr().err

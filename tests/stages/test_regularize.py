@@ -99,3 +99,16 @@ def test_what_check_says_of_the_folder_is_said(quadrants: MakeImage, tmp_path: P
     assert (result.count, result.prompts) == (1, ["a photo of a robot"])
     (warning,) = [event.data["message"] for event in events if event.kind == "warning"]
     assert warning.startswith("For the subject 'zkw robot' the folder '11_november' is an ordinary one")
+
+
+def test_a_lora_in_a_prompt_is_refused(tmp_path: Path, pocket: BaseModel) -> None:
+    for tag in ("<lora:mine:0.8>", "<lora:mine:0.8"):
+        with pytest.raises(MaquetteError, match=r"names a LoRA: class pictures are what the base draws alone"):
+            regularize(tmp_path / "reg", pocket, prompt=[f"a cat {tag}"], count=1)
+    assert not (tmp_path / "reg").exists()
+
+
+def test_the_schedule_is_written_beside_the_sampler(tmp_path: Path, pocket: BaseModel) -> None:
+    regularize(tmp_path / "reg", pocket, prompt=["a cat"], count=1, sampler="dpm++ 2m")
+    info = parse_infotext(read_infotext(tmp_path / "reg" / "class-00000.png"))
+    assert (info["Sampler"], info["Schedule type"]) == ("DPM++ 2M", "Karras")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
-
-import numpy as np
+from typing import Any
 
 from ..errors import MaquetteError
 from .limits import require_bounded
@@ -36,7 +35,6 @@ class WeightError(MaquetteError, ValueError):
         self.written = written
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a thousand nested brackets are infinite, as with Python's numbers
 def parse_attention(text: str) -> list[list[str | float]]:
     """Split a prompt into [text, weight] pairs: "a (b:1.2)" -> [["a ", 1.0], ["b", 1.2]].
 
@@ -45,7 +43,13 @@ def parse_attention(text: str) -> list[list[str | float]]:
     prompt that is too long.
     """
     require_bounded(text)
-    pieces = _Pieces(len(text))
+    import numpy as np  # here, so that asking for help does not wait for it
+
+    with np.errstate(over="ignore", invalid="ignore"):  # nested a thousand times it is infinite, as Python's is
+        return _parsed(text, _Pieces(np.ones(len(text) + 1)))  # a piece takes a character, but for one behind a BREAK
+
+
+def _parsed(text: str, pieces: _Pieces) -> list[list[str | float]]:
     opened: dict[str, list[int]] = {"(": [], "[": []}
     for match in _TOKEN.finditer(text):
         kind, token = match.lastgroup, match.group()
@@ -71,9 +75,10 @@ def parse_attention(text: str) -> list[list[str | float]]:
 class _Pieces:
     """Texts and their weights. The weights lie in one array, so that a bracket's factor is one operation."""
 
-    def __init__(self, characters: int) -> None:
+    def __init__(self, ones: Any) -> None:
+        """ones: (n,) float64, an array long enough for every piece."""
         self.texts: list[str] = []
-        self._weights = np.ones(characters + 1)  # each piece takes a character at least, but for the one behind a BREAK
+        self._weights = ones
 
     def add(self, text: str) -> None:
         self.texts.append(text)

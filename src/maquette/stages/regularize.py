@@ -16,6 +16,7 @@ from ..data.images import find_photos
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
+from ..prompts import malformed_tag, parse_networks
 from ..run import Event, Listener, ignore, write_text
 from .samplers import find_sampler, schedule_of
 
@@ -107,6 +108,13 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
 
 def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]:
     """The prompts and the number of pictures. What `maquette check` says of the photos' folder is said here too."""
+    for prompt in config.prompt:
+        plain, tags = parse_networks(prompt)
+        if tags or malformed_tag(plain):
+            raise MaquetteError(
+                f"The prompt {prompt[:200]!r} names a LoRA: class pictures are what the base draws alone, and it would "
+                "be read as words. Leave it out, or draw with maquette generate."
+            )
     classes = [class_of(config.subject)] if config.subject else []
     samples = 0
     if config.photos is not None:
