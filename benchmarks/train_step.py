@@ -220,8 +220,11 @@ class Contestant:
             "--device", options.device, "--turn", str(options.turn),
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._answer()
         self.answers: list[dict[str, float]] = []
+
+    def until_ready(self) -> None:
+        """Wait for the end of its preparation."""
+        self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -284,6 +287,8 @@ def compare(options: argparse.Namespace, line: Line) -> None:
     family, px, batch, dtype, method, rival = line
     ways = options.ours.split(",")
     contestants = {name: Contestant(name, options, line) for name in [*ways, rival]}
+    for contestant in contestants.values():
+        contestant.until_ready()
     for _ in range(WARM_UP + options.steps):
         for contestant in contestants.values():
             contestant.step()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On the machine with the card: installs the carried wheels into a throw-away folder and runs every part.
 #   bash tools/gpu/run.sh --out results [--rehearse] [--only PART,PART]
+# MODULE (tools.gpu) may be another program of the checkout, such as benchmarks.train_step;
 # WHEELS (.whl) is the folder of wheels, PYTHON (python3) the interpreter that holds PyTorch.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,4 +17,4 @@ if ! "$python" -c 'import importlib.metadata as m; m.version("maquette")' 2>/dev
   mkdir "$site/maquette-$version.dist-info"
   printf 'Metadata-Version: 2.1\nName: maquette\nVersion: %s\n' "$version" >"$site/maquette-$version.dist-info/METADATA"
 fi
-PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m tools.gpu "$@"
+PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m "${MODULE:-tools.gpu}" "$@"

@@ -11,13 +11,13 @@ from .rows import Rows
 
 # (family, pixels, batch, method, rival), our ways, steps of a turn. The largest comes last.
 LINES = [
-    (("sd1", 512, 1, "lora", "peft"), "maquette,without-graphs,checkpointing", 20),
+    (("sd1", 512, 1, "lora", "peft"), "maquette,without-graphs,checkpointing", 10),
     (("sd1", 512, 16, "lora", "peft"), "maquette,without-graphs", 5),
     (("sd1", 512, 1, "loha", "lycoris"), "maquette,without-graphs", 10),
     (("sdxl", 1024, 1, "lokr", "lycoris"), "maquette,without-graphs", 10),
     (("sdxl", 1024, 8, "lora", "peft"), "maquette", 3),
 ]
-TURNS = 4
+TURNS = 3
 
 
 def steps(device: str, out: Path) -> None:
