@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from . import adapter_maths, dialects, embeddings, peft_folder, safetensors, tensor_files
+from . import adapter_maths, adapter_parts, adapter_reading, dialects, peft_folder, safetensors, tensor_files
+from .embeddings import Embedding
+from .embeddings import save as save_embedding
+from .peft_settings import Settings
 
-_MODULE = re.compile(r"^(lora_unet|lora_te[12]?|oft_unet)_(.+)$")
 _KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
-_BUNDLE = "bundle_emb."
 _HASHES = ("sshs_model_hash", "sshs_legacy_hash")
-_CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
 @dataclass
@@ -34,16 +34,16 @@ class AdapterModule:
 
     @property
     def kind(self) -> str:
-        return adapter_maths.kind(self.factors)
+        return adapter_parts.kind(self.factors)
 
     @property
     def rank(self) -> int | None:
-        return adapter_maths.rank(self.factors)
+        return adapter_parts.rank(self.factors)
 
     @property
     def alpha(self) -> float | None:
         """The file's alpha; None means "equal to the rank"."""
-        return adapter_maths.alpha(self.factors)
+        return adapter_parts.alpha(self.factors)
 
 
 @dataclass
@@ -59,12 +59,14 @@ class Adapter:
     modules: dict[str, AdapterModule]
     metadata: dict[str, str] = field(default_factory=dict)
     source: str = "this adapter"
-    embeddings: list[embeddings.Embedding] = field(default_factory=list)
+    embeddings: list[Embedding] = field(default_factory=list)
+    dialect: str = "Kohya"  # whose names the file had
 
     def delta(self, name: str, base_weight: Tensor | None = None) -> Tensor:
         """Weight change of one module at multiplier 1, float32, in the layer's shape.
 
-        base_weight is needed by DoRA only. Raises MaquetteError for an unknown module and for factors that do not fit.
+        base_weight is needed by DoRA, GLoRA, IA3 and OFT. Raises MaquetteError for an unknown module and for factors
+        that do not fit.
         """
         if name not in self.modules:
             raise MaquetteError(f"{self.source} has no module {name}.")
@@ -82,8 +84,17 @@ class Adapter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Kohya keys -> tensors."""
-        own = {f"{name}.{part}": t for name, module in self.modules.items() for part, t in module.factors.items()}
+        own = {
+            f"{self._written(name)}.{part}": tensor
+            for name, module in self.modules.items()
+            for part, tensor in module.factors.items()
+        }
         return own | {key: t for embedding in self.embeddings for key, t in _bundled(embedding).items()}
+
+    def _written(self, name: str) -> str:
+        """sd-scripts finds the layers of its own OFT behind a prefix of their own."""
+        own = self.metadata.get("ss_network_module") == "networks.oft"
+        return name.replace("lora_unet_", "oft_unet_", 1) if own and self.modules[name].kind == "oft" else name
 
     def save(
         self,
@@ -91,31 +102,33 @@ class Adapter:
         dialect: str = "kohya",
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> list[Path]:
         """Write a .safetensors file, or PEFT's folder; `metadata` is added to the adapter's own. Same content, same
-        bytes.
+        bytes. Words that came with it stay in Kohya's form; for diffusers and PEFT each becomes an embedding's file
+        beside the LoRA, as `load_textual_inversion` reads it. Returns the files of words.
 
         `sshs_model_hash` is computed anew, so that it is true for the file written.
         """
         if dialect not in ("kohya", "diffusers", "peft"):
             raise MaquetteError(f"adapters are written in the dialect kohya, diffusers or peft, not {dialect!r}.")
-        if dialect != "kohya" and self.embeddings:
-            raise MaquetteError(
-                f"{self.source} carries the word {self.embeddings[0].name!r}, for which LoRA files of {dialect} have "
-                "no place; keep Kohya's form."
-            )
-        if dialect == "peft":
-            return self._save_for_peft(Path(path), dtype, {**self.metadata, **(metadata or {})})
-        tensors = self.state_dict()
-        if dialect == "diffusers":
-            try:
-                tensors = dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
-            except ValueError as error:
-                raise MaquetteError(f"{self.source} cannot be written for diffusers: {error}.") from error
         facts = {**self.metadata, **(metadata or {})}
-        facts.pop("sshs_legacy_hash", None)
-        facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
-        safetensors.save(tensors, path, facts, dtype)
+        words = {} if dialect == "kohya" else self._word_files(Path(path))
+        if dialect == "peft":
+            self._save_for_peft(Path(path), dtype, facts)
+        else:
+            tensors = self.state_dict() if dialect == "kohya" else self._for_diffusers()
+            facts.pop("sshs_legacy_hash", None)
+            facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
+            safetensors.save(tensors, path, facts, dtype)
+        for file, word in words.items():
+            save_embedding(word, file, "diffusers")
+        return list(words)
+
+    def _for_diffusers(self) -> dict[str, Tensor]:
+        try:
+            return dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
+        except ValueError as error:
+            raise MaquetteError(f"{self.source} cannot be written for diffusers: {error}.") from error
 
     def _save_for_peft(self, folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
         told = {key: value for key, value in metadata.items() if key not in _HASHES}
@@ -124,11 +137,27 @@ class Adapter:
         except ValueError as error:
             raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
 
+    def _word_files(self, path: Path) -> dict[Path, Embedding]:
+        """A free place beside `path` for each word. Raises MaquetteError where a file lies already."""
+        stem = path.name.removesuffix(".safetensors")
+        found: dict[Path, Embedding] = {}
+        for word in self.embeddings:
+            file = path.with_name(f"{stem}-{_file_name(word.name)}.safetensors")
+            if file.exists() or file in found:
+                raise MaquetteError(f"{file}, the file of the word {word.name!r}, exists already; choose another name.")
+            found[file] = word
+        return found
 
-def load(path: str | Path) -> Adapter:
+
+def _file_name(word: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", word).strip("-.") or "word"
+
+
+def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: bool = True) -> Adapter:
     """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
 
-    Raises MaquetteError when it is broken or holds no adapter.
+    file: what lies in `path`, when it was read already. finite: refuse values that are no numbers. Raises MaquetteError
+    when it is broken or holds no adapter.
     """
     path = Path(path)
     if path.is_dir():
@@ -136,30 +165,36 @@ def load(path: str | Path) -> Adapter:
         if not parts:
             raise MaquetteError(f"{path} is a folder without {peft_folder.WEIGHTS}; name a LoRA file.")
         if "" not in parts:
-            return _load_parts(parts, str(path))
-        path = path / peft_folder.WEIGHTS
-    file = tensor_files.read(path)
-    config = path.parent / "adapter_config.json"
+            return _load_parts(parts, str(path), finite)
+        path = parts[""]
+    file = file or tensor_files.read(path)
+    config = path.parent / peft_folder.CONFIG
     is_peft = any(key.startswith("base_model.model.") for key in file.tensors) and config.is_file()
-    return from_state_dict(file.tensors, file.metadata, str(path), _read_config(config) if is_peft else {})
+    settings = {"": _read_config(config)} if is_peft else {}
+    return _adapter(adapter_reading.read(file.tensors, file.metadata, str(path), settings, finite), file, str(path))
 
 
-def _load_parts(parts: Mapping[str, Path], source: str) -> Adapter:
+def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter:
     """A folder with a PEFT folder for each network."""
-    whole: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
-    for part, folder in parts.items():
-        file = tensor_files.read(folder / peft_folder.WEIGHTS)
-        config = _read_config(folder / peft_folder.CONFIG)
-        named = {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
-        told = {"lora_adapter_metadata": json.dumps({f"{part}.{key}": value for key, value in config.items()})}
-        found = dialects.to_kohya(named, told, {})
-        if part == "text_encoder" and "text_encoder_2" in parts:
-            found = {key.replace("lora_te_", "lora_te1_", 1): tensor for key, tensor in found.items()}
-        whole |= found
-        metadata |= file.metadata
-    metadata.pop("format", None)
-    return from_state_dict(whole, metadata, source)
+    whole = tensor_files.TensorFile({})
+    settings: dict[str, Settings] = {}
+    for part, weights in parts.items():
+        file = tensor_files.read(weights)
+        whole.tensors |= {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
+        whole.metadata |= file.metadata
+        settings[{"unet": "unet", "text_encoder": "te", "text_encoder_2": "te2"}[part]] = _read_config(
+            weights.with_name(peft_folder.CONFIG)
+        )
+    whole.metadata.pop("format", None)
+    return _adapter(adapter_reading.read(whole.tensors, whole.metadata, source, settings, finite), whole, source)
+
+
+def _adapter(reading: adapter_reading.Reading, file: tensor_files.TensorFile, source: str) -> Adapter:
+    modules = {name: AdapterModule(factors) for name, factors in reading.modules.items()}
+    metadata = dict(file.metadata)
+    return Adapter(
+        reading.family, method_of(modules), modules, metadata, source, reading.words, dialect=reading.dialect
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -177,49 +212,17 @@ def from_state_dict(
 ) -> Adapter:
     """Adapter from keys and tensors of any dialect; `config` is PEFT's.
 
-    Every key must be understood, for a dropped key would be a silent fault.
+    Every key must be understood, for a dropped key would be a silent fault. Raises MaquetteError.
     """
-    modules: dict[str, AdapterModule] = {}
-    strange = []
-    words, tensors = _unbundled(tensors, source)
-    for key, tensor in dialects.to_kohya(tensors, metadata, config or {}).items():
-        name, _, part = key.partition(".")
-        if _MODULE.match(name) and part in adapter_maths.KNOWN_PARTS:
-            modules.setdefault(name, AdapterModule({})).factors[part] = tensor
-        else:
-            strange.append(key)
-    if not modules:
-        raise MaquetteError(f"{source} holds no LoRA that maquette knows; `maquette inspect` says what it is.")
-    if strange:
-        raise MaquetteError(
-            f"{source} mixes {len(modules)} adapter modules with {len(strange)} entries that are not understood, "
-            f"for example {strange[0]!r}; nothing was loaded."
-        )
-    family = family_of(modules, metadata)
-    if family == "sdxl":
-        renamed = dialects.sgm_names(modules)
-        modules = {renamed.get(name, name): module for name, module in modules.items()}
-    return Adapter(family, method_of(modules), modules, dict(metadata), source, words)
+    file = tensor_files.TensorFile(dict(tensors), dict(metadata))
+    return _adapter(adapter_reading.read(tensors, metadata, source, {"": config or {}}), file, source)
 
 
-def _unbundled(tensors: Mapping[str, Tensor], source: str) -> tuple[list[embeddings.Embedding], dict[str, Tensor]]:
-    """The embeddings among a file's tensors, and the others."""
-    bundles: dict[str, dict[str, Tensor]] = {}
-    rest = {}
-    for key, tensor in tensors.items():
-        if key.startswith(_BUNDLE):
-            name, _, part = key.removeprefix(_BUNDLE).partition(".")
-            bundles.setdefault(name, {})[part] = tensor
-        else:
-            rest[key] = tensor
-    return [embeddings.read(parts, name, name, source) for name, parts in bundles.items()], rest
-
-
-def _bundled(embedding: embeddings.Embedding) -> dict[str, Tensor]:
+def _bundled(embedding: Embedding) -> dict[str, Tensor]:
     """The keys that A1111 reads: a name without dots, then `string_to_param.*`, or SDXL's two parts."""
     parts = ("string_to_param.*",) if len(embedding.vectors) == 1 else ("clip_l", "clip_g")
     name = embedding.name.replace(".", "_")
-    return {f"{_BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
+    return {f"{adapter_reading.BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
 
 
 def method_of(modules: Mapping[str, AdapterModule]) -> str:
@@ -231,24 +234,3 @@ def method_of(modules: Mapping[str, AdapterModule]) -> str:
     if main == {"lora", "locon"}:
         return "locon"
     return main.pop() if len(main) == 1 else "mixed"
-
-
-def family_of(modules: Mapping[str, AdapterModule], metadata: Mapping[str, str]) -> str:
-    """Which base an adapter is for: pocket says so itself; else the text width of cross-attention, names, metadata."""
-    version = metadata.get("ss_base_model_version", "")
-    if version.startswith("maquette_pocket"):
-        return "pocket"
-    for name, module in modules.items():
-        if name.endswith(("attn2_to_k", "attn2_to_v")) and "lora_down.weight" in module.factors:
-            width = module.factors["lora_down.weight"].shape[1]
-            if width in _CROSS_ATTENTION_WIDTH:
-                return _CROSS_ATTENTION_WIDTH[width]
-    if any(
-        name.startswith(("lora_te1_", "lora_te2_")) or re.match(r"lora_unet_(in|out)put_blocks", name)
-        for name in modules
-    ):
-        return "sdxl"
-    for prefix, family in (("sdxl", "sdxl"), ("sd_v2", "sd2"), ("sd_v1", "sd1")):
-        if version.startswith(prefix):
-            return family
-    return "unknown"

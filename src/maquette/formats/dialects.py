@@ -1,25 +1,23 @@
-"""Adapter files of other programs, as keys: diffusers (new and old), PEFT and LyCORIS names <-> Kohya names.
+"""Adapter files of other programs, as keys: which layer and which part of its change every key names.
 
-Everything becomes Kohya names and parts, the project's one in-memory form; `to_diffusers` goes the other way.
+Understood are the names of Kohya and LyCORIS, PEFT, diffusers (new and old), ComfyUI and OneTrainer; `to_diffusers`
+writes those of diffusers.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from . import adapter_maths, keys
+from . import adapter_parts, keys
 
-_PARTS = {"unet": "unet", "text_encoder": "te", "text_encoder_2": "te2", "transformer": "unet"}
 _FACTORS = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
+    "lora_B.bias": "lora_up.bias",
     "lora_A.default.weight": "lora_down.weight",
     "lora_B.default.weight": "lora_up.weight",
     "lora.down.weight": "lora_down.weight",
@@ -29,124 +27,164 @@ _FACTORS = {
     "lora_magnitude_vector": "dora_scale",
     "lora_magnitude_vector.weight": "dora_scale",
     "lora_magnitude_vector.default.weight": "dora_scale",
-    "alpha": "alpha",
-    **{part: part for part in sorted(adapter_maths.KNOWN_PARTS) if part.startswith(("hada_", "lokr_"))},
+    **{part: part for part in sorted(adapter_parts.KNOWN_PARTS)},
 }
-_SUFFIX = re.compile(r"\.(" + "|".join(re.escape(part) for part in sorted(_FACTORS, key=len, reverse=True)) + r")$")
+# Parts of methods that are known by name only.
+_REFUSED = {
+    "oft_R": "OFT in PEFT's form",
+    "oft_R.weight": "OFT in PEFT's form",
+    "boft_R": "BOFT in PEFT's form",
+    "boft_s": "BOFT in PEFT's form",
+    "ia3_l": "IA3 in PEFT's form",
+    "vera_lambda_b": "VeRA",
+    "vera_lambda_d": "VeRA",
+    "hra_u": "HRA",
+    "lambda_layer": "T-LoRA",
+    "q_layer.weight": "T-LoRA",
+    "p_layer.weight": "T-LoRA",
+    "lora_embedding_A": "LoRA on word embeddings",
+    "lora_embedding_B": "LoRA on word embeddings",
+}
+_SUFFIX = re.compile(
+    r"\.(" + "|".join(re.escape(p) for p in sorted({**_FACTORS, **_REFUSED}, key=len, reverse=True)) + r")$"
+)
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
+_JOINED = re.compile(r"(?:lora|oft)_(unet|te1|te2|te)_(.+)")
+_DOTTED_PREFIXES = {
+    "base_model.model.": "",
+    "model.diffusion_model.": "unet",
+    "diffusion_model.": "unet",
+    "unet.": "unet",
+    "lora_unet.": "unet",
+    "text_encoders.clip_l.transformer.": "te",
+    "text_encoders.clip_h.transformer.": "te",
+    "text_encoders.clip_g.transformer.": "te2",
+    "text_encoder_2.": "te2",
+    "text_encoder.": "te",
+    "clip_l.": "te",
+    "clip_g.": "te2",
+    "lora_te.": "te",
+    "lora_te1.": "te1",
+    "lora_te2.": "te2",
+}
 
 
-def to_kohya(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], config: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """Kohya keys for every key of a dialect; keys that are Kohya's already, or not understood, are passed through.
+@dataclass(frozen=True)
+class Layer:
+    """A layer that an adapter changes.
 
-    metadata: the file's, in which diffusers keeps alphas. config: PEFT's adapter_config.json, empty when there is none.
+    part: "unet", "te" (the first or only text encoder), "te1" (so named, which SDXL's adapters mostly are) or "te2".
+    path: its diffusers or transformers path, None for what no Stable Diffusion has. told: its path as the file has it,
+    without the part. by: whose names these are. ldm: whether it has its LDM name.
     """
-    dotted = {key: _take_apart(key) for key in tensors}
-    family = _family({key: found for key, found in dotted.items() if found}, tensors)
-    result: dict[str, Tensor] = {}
-    paths: dict[str, tuple[str, str]] = {}  # Kohya name -> part, dotted path
+
+    part: str
+    path: str | None
+    told: str
+    by: str
+    ldm: bool = False
+
+
+@dataclass
+class Module:
+    """A layer, its name in the file, and Kohya's part name -> tensor."""
+
+    layer: Layer
+    name: str
+    factors: dict[str, Tensor]
+
+
+def read(tensors: Mapping[str, Tensor]) -> tuple[list[Module], list[str]]:
+    """Modules of a file in its order, and the keys that are no part of one. Raises ValueError for methods that are
+    known by name only, and where two keys name the same part.
+    """
+    found: dict[str, dict[str, tuple[str, Tensor]]] = {}  # module -> Kohya part -> key, tensor
+    strange = []
     for key, tensor in tensors.items():
-        found = dotted[key]
-        if found is None:
-            result[_kohya_key(key)] = tensor
+        name, part = split(key)
+        if part in _REFUSED:
+            raise ValueError(f"it is {_REFUSED[part]}, which maquette does not apply")
+        if part == "":
+            strange.append(key)
             continue
-        part, path, factor = found
-        if part == "te" and family == "sdxl":
-            part = "te1"
-        name = keys.kohya_module_name(family, part, path)
-        paths[name] = (part, path)
-        result[f"{name}.{factor}"] = _magnitude(tensor) if factor == "dora_scale" else tensor
-    for name, (part, path) in paths.items():
-        _add_alpha(result, name, _scale_settings(part, metadata, config), path)
-    return result
+        parts = found.setdefault(name, {})
+        if _FACTORS[part] in parts:
+            raise ValueError(f"{parts[_FACTORS[part]][0]} and {key} are the same part of one layer")
+        parts[_FACTORS[part]] = (key, _column(tensor) if part.startswith("lora_magnitude") else tensor)
+    modules = []
+    for name, parts in found.items():
+        if adapter_parts.TELLING_PARTS.isdisjoint(parts):
+            strange += [key for key, _ in parts.values()]
+            continue
+        layer = layer_of(name, next(iter(parts.values()))[0])
+        modules.append(Module(layer, name, {part: tensor for part, (_, tensor) in parts.items()}))
+    return modules, strange
 
 
-def _take_apart(key: str) -> tuple[str, str, str] | None:
-    """(part, module path, Kohya factor) of a dotted key; None for keys that are not dotted this way."""
-    if key.startswith(("lora_", "lycoris_", "oft_")):
-        return None
+def split(key: str) -> tuple[str, str]:
+    """(module, part as the file calls it) of a key; the part is "" for what is none."""
     key = _OLD_PROCESSOR.sub(lambda m: f".{'to_out.0' if m[1] == 'to_out' else m[1]}.lora.{m[2]}.weight", key)
     match = _SUFFIX.search(key)
-    if match is None:
-        return None
-    path = key[: match.start()]
-    part = "unet"
-    head, _, rest = path.partition(".")
-    if head in _PARTS:
-        part, path = _PARTS[head], rest
-    path = path.removeprefix("base_model.model.")
-    if re.match(r"(text_model\.)?encoder\.layers\.", path) and part == "unet":
-        part = "te"
-    return part, path, _FACTORS[match[1]]
+    return (key, "") if match is None else (key[: match.start()], match[1])
 
 
-def _family(dotted: Mapping[str, tuple[str, str, str]], tensors: Mapping[str, Tensor]) -> str:
-    """ "sdxl" or "sd1": all that the names depend on."""
-    for key, (part, path, factor) in dotted.items():
-        if part == "te2" or path.startswith("add_embedding.") or re.search(r"\.transformer_blocks\.[1-9]", path):
-            return "sdxl"
-        cross_attention = part == "unet" and path.endswith(("attn2.to_k", "attn2.to_v"))
-        if cross_attention and factor == "lora_down.weight" and tensors[key].shape[1] == 2048:
-            return "sdxl"
-    return "sd1"
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether a file's names are those of an adapter: one that tells is enough."""
+    parts = (split(name)[1] for name in names)
+    return any(part in _REFUSED or _FACTORS.get(part) in adapter_parts.TELLING_PARTS for part in parts)
 
 
-def _kohya_key(key: str) -> str:
-    """LyCORIS's own prefix, and SDXL layers named as diffusers does, under the names that Kohya's trainer gives."""
-    if key.startswith("lycoris_"):
-        rest = key.removeprefix("lycoris_")
-        key = f"lora_te_{rest}" if rest.startswith("text_model_") else f"lora_unet_{rest}"
-    return key
+def layer_of(name: str, key: str = "") -> Layer:
+    """The layer that a module's name means. key: one of the module's keys, which shows who wrote it."""
+    joined = _JOINED.fullmatch(name)
+    if joined:
+        return _layer(joined[1], keys.dotted(joined[2]), "Kohya")
+    if name.startswith("lycoris_"):
+        rest = name.removeprefix("lycoris_")
+        return _layer("te" if rest.startswith("text_model_") else "unet", keys.dotted(rest), "LyCORIS")
+    part, path, by = "", name, _writer(key)
+    while prefix := next((p for p in _DOTTED_PREFIXES if path.startswith(p)), None):
+        part, path = _DOTTED_PREFIXES[prefix] or part, path.removeprefix(prefix)
+        by = {"diffusion_model.": "ComfyUI", "text_encoders.": "ComfyUI"}.get(re.sub(r"\..*", ".", prefix), by)
+    if not part:
+        part = "te" if keys.text_layer(path) else "unet"
+    layer = _layer(part, path, by)
+    return replace(layer, by="LDM paths") if layer.ldm and by != "ComfyUI" else layer
 
 
-def sgm_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """Diffusers-named UNet modules of an SDXL adapter -> the LDM names of sd-scripts. Only for adapters known to be
-    SDXL.
-    """
-    result = {}
-    for name in names:
-        if name.startswith(("lora_unet_down_blocks_", "lora_unet_up_blocks_", "lora_unet_mid_block_")):
-            part, path = keys.kohya_module_path(name)
-            result[name] = keys.kohya_module_name("sdxl", part, path)
-    return result
+def _layer(part: str, path: str, by: str) -> Layer:
+    known = keys.unet_layer(path) if part == "unet" else keys.text_layer(path)
+    return Layer(part, known, path, by, part == "unet" and known is not None and known != path)
 
 
-def _magnitude(tensor: Tensor) -> Tensor:
+def _writer(key: str) -> str:
+    """Whose names a dotted key has."""
+    if ".processor." in key:
+        return "diffusers' attention processors of 2023"
+    if ".lora.down." in key or ".lora.up." in key or ".lora_linear_layer." in key:
+        return "diffusers of 2023"
+    if key.startswith("base_model.model."):
+        return "PEFT"
+    if ".lora_A." in key or ".lora_B." in key or ".lora_magnitude_vector" in key:
+        return "diffusers and PEFT"
+    return "Kohya's parts with dotted names"
+
+
+def _column(magnitude: Tensor) -> Tensor:
     """PEFT's magnitude, (out,) or (1, out, 1, 1) -> Kohya's (out, 1[, 1, 1])."""
-    return tensor.reshape(-1, *([1] * max(1, tensor.ndim - 1)))
+    return magnitude.reshape(-1, *([1] * max(1, magnitude.ndim - 1)))
 
 
-def _scale_settings(part: str, metadata: Mapping[str, str], config: Mapping[str, Any]) -> Mapping[str, Any]:
-    if config:
-        return config
-    try:
-        told = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return {}
-    prefix = {"unet": "unet.", "te": "text_encoder.", "te1": "text_encoder.", "te2": "text_encoder_2."}[part]
-    if not isinstance(told, dict):
-        return {}
-    return {key.removeprefix(prefix): value for key, value in told.items() if key.startswith(prefix)}
-
-
-def _add_alpha(result: dict[str, Tensor], name: str, settings: Mapping[str, Any], path: str) -> None:
-    """Write the alpha that PEFT keeps in its configuration into the module, so that alpha / rank is PEFT's scaling."""
-    if f"{name}.alpha" in result or not settings:
-        return
-    factors = {key[len(name) + 1 :]: t for key, t in result.items() if key.startswith(f"{name}.")}
-    told = settings.get("lora_alpha", settings.get("alpha"))
-    patterns = settings.get("alpha_pattern") or {}
-    told = next((value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path)), told)
-    rank = adapter_maths.rank(factors)
-    if told is None:
-        return
-    if rank is None:  # LoKr of two whole matrices: Kohya's form has no alpha there, PEFT's has
-        result[f"{name}.lokr_w1"] = factors["lokr_w1"] * (float(told) / float(settings["r"]))
-        return
-    scale = float(told) * (math.sqrt(rank) if settings.get("use_rslora") else 1.0)
-    result[f"{name}.alpha"] = torch.tensor(scale)
+def kohya_name(family: str, module: Module) -> str:
+    """The name that Kohya's trainer gives to a module's layer; one behind Kohya's prefix that is no layer is kept."""
+    layer, part = module.layer, module.layer.part
+    if layer.path is None:
+        return re.sub(r"^oft_unet_", "lora_unet_", module.name)
+    if part == "te1" and family != "sdxl":
+        part = "te"
+    if part == "te" and family == "sdxl":
+        part = "te1"
+    return keys.kohya_module_name(family, part, layer.path)
 
 
 def to_diffusers(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -157,18 +195,23 @@ def to_diffusers(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]
     """
     result: dict[str, Tensor] = {}
     for name, factors in state.items():
-        kind = adapter_maths.kind(factors)
+        kind = adapter_parts.kind(factors)
         if kind not in ("lora", "locon") or "lora_mid.weight" in factors:
-            raise ValueError(f"diffusers cannot load {name}, which is of the kind {kind}")
+            raise ValueError(f"it cannot load {name}, which is of the kind {adapter_parts.DISPLAY.get(kind, kind)}")
+        beside = sorted(factors.keys() - {"lora_down.weight", "lora_up.weight", "alpha", "scale", "dora_scale"})
+        if beside:
+            raise ValueError(f"it has no place for {name}.{beside[0]}")
         part, path = keys.kohya_module_path(name)
         prefix = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}[part]
         down, up = factors["lora_down.weight"], factors["lora_up.weight"]
-        result[f"{prefix}.{path}.lora_A.weight"] = (down.float() * adapter_maths.scale(factors)).to(down.dtype)
+        result[f"{prefix}.{path}.lora_A.weight"] = (down.float() * adapter_parts.scale(factors)).to(down.dtype)
         result[f"{prefix}.{path}.lora_B.weight"] = up
         if "dora_scale" in factors:
             magnitude = factors["dora_scale"]
             if magnitude.shape[0] != up.shape[0] or magnitude.numel() != up.shape[0]:
-                raise ValueError(f"diffusers cannot load {name}, whose DoRA magnitude is per input")
+                raise ValueError(
+                    f"it has no DoRA with a magnitude per input, as {name} has; train with dora_axis = 'output' for it"
+                )
             shape = (1, -1, 1, 1) if down.ndim == 4 else (-1,)
             result[f"{prefix}.{path}.lora_magnitude_vector"] = magnitude.reshape(shape)
     return result

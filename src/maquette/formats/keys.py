@@ -36,8 +36,23 @@ _WORDS = (
     "down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "transformer_blocks",
     "proj_in", "proj_out", "to_q", "to_k", "to_v", "to_out", "time_emb_proj", "conv_shortcut", "skip_connection",
     "in_layers", "out_layers", "emb_layers", "label_emb", "time_embedding", "add_embedding", "time_embed",
-    "linear_1", "linear_2", "conv_in", "conv_out", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
+    "linear_1", "linear_2", "conv_in", "conv_out", "conv_norm_out", "text_model", "self_attn", "q_proj", "k_proj",
+    "v_proj", "out_proj", "final_layer_norm", "layer_norm1", "layer_norm2",
 )  # fmt: skip
+_N = r"[0-9]{1,3}"  # a block's or layer's number: no network has more digits, and longer ones cost time
+_LDM_START = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
+_IN_RESNET = "norm1|conv1|time_emb_proj|norm2|conv2|conv_shortcut"
+_IN_TRANSFORMER = r"norm[123]|attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)"
+_UNET_LAYER = re.compile(
+    rf"conv_in|conv_out|conv_norm_out|(time|add)_embedding\.linear_[12]"
+    rf"|((down|up)_blocks\.{_N}|mid_block)\.resnets\.{_N}\.({_IN_RESNET})"
+    rf"|((down|up)_blocks\.{_N}|mid_block)\.attentions\.{_N}\."
+    rf"(norm|proj_in|proj_out|transformer_blocks\.{_N}\.({_IN_TRANSFORMER}))"
+    rf"|down_blocks\.{_N}\.downsamplers\.0\.conv|up_blocks\.{_N}\.upsamplers\.0\.conv"
+)
+_TEXT_LAYER = re.compile(
+    rf"encoder\.layers\.{_N}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12])|final_layer_norm"
+)
 
 
 @dataclass(frozen=True)
@@ -66,21 +81,43 @@ def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
     return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
 
 
+def unet_layer(path: str) -> str | None:
+    """The diffusers path of a UNet layer with a weight, from its diffusers or LDM path; None for what no Stable
+    Diffusion UNet has, of whatever depth and width.
+    """
+    if _LDM_START.match(path):
+        try:
+            path = unet_from_ldm(path)
+        except ValueError:
+            return None
+    return path if _UNET_LAYER.fullmatch(path) else None
+
+
+def text_layer(path: str) -> str | None:
+    """The transformers path, with its `text_model.` level, of a CLIP text encoder's layer with a weight, or None."""
+    path = path.removeprefix("text_model.")
+    return f"text_model.{path}" if _TEXT_LAYER.fullmatch(path) else None
+
+
+def dotted(joined: str) -> str:
+    """A path whose dots a trainer made underscores (`down_blocks_0_attentions_…`) with its dots again."""
+    for word in _WORDS:
+        joined = joined.replace(word, word.replace("_", "\0"))
+    return joined.replace("_", ".").replace("\0", "_")
+
+
 def kohya_module_path(name: str) -> tuple[str, str]:
     """(part, diffusers or transformers path) of a Kohya module name: the inverse of `kohya_module_name`.
 
-    Text encoder paths keep their `text_model.` level. Raises ValueError for names without one of Kohya's prefixes.
+    Text encoder paths keep their `text_model.` level. Raises ValueError for names of no layer of Stable Diffusion.
     """
     match = re.match(r"lora_(unet|te1|te2|te)_(.+)", name)
     if match is None:
         raise ValueError(f"not a Kohya module name: {name}")
-    part, rest = match[1], match[2]
-    for word in _WORDS:
-        rest = rest.replace(word, word.replace("_", "\0"))
-    path = rest.replace("_", ".").replace("\0", "_")
-    if part == "unet" and re.match(r"(input_blocks|middle_block|output_blocks|time_embed\.|label_emb|out\.)", path):
-        path = unet_from_ldm(path)
-    return part, path
+    path = (unet_layer if match[1] == "unet" else text_layer)(dotted(match[2]))
+    if path is None:
+        raise ValueError(f"{name} is no layer of Stable Diffusion")
+    return match[1], path
 
 
 def unet_to_ldm(path: str, layout: UNetLayout = SD_LAYOUT) -> str:
@@ -89,16 +126,16 @@ def unet_to_ldm(path: str, layout: UNetLayout = SD_LAYOUT) -> str:
     if outer is not None:
         return _OUTER_TO_LDM[outer] + tail
     n = layout.layers_per_block + 1
-    if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", path):
+    if match := re.match(r"down_blocks\.([0-9]{1,3})\.(resnets|attentions)\.([0-9]{1,3})\.(.+)", path):
         return f"input_blocks.{1 + n * int(match[1]) + int(match[3])}.{_inner_to_ldm(match[2], match[4])}"
-    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv(.*)", path):
+    if match := re.match(r"down_blocks\.([0-9]{1,3})\.downsamplers\.0\.conv(.*)", path):
         return f"input_blocks.{n * (int(match[1]) + 1)}.0.op{match[2]}"
-    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", path):
+    if match := re.match(r"mid_block\.(resnets|attentions)\.([0-9]{1,3})\.(.+)", path):
         position = 2 * int(match[2]) + (match[1] == "attentions")
         return f"middle_block.{position}.{_inner_to_ldm(match[1], match[3])[2:]}"
-    if match := re.match(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", path):
+    if match := re.match(r"up_blocks\.([0-9]{1,3})\.(resnets|attentions)\.([0-9]{1,3})\.(.+)", path):
         return f"output_blocks.{n * int(match[1]) + int(match[3])}.{_inner_to_ldm(match[2], match[4])}"
-    if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv(.*)", path):
+    if match := re.match(r"up_blocks\.([0-9]{1,3})\.upsamplers\.0\.conv(.*)", path):
         block = int(match[1])
         return f"output_blocks.{n * block + n - 1}.{2 if block in layout.up_attention else 1}.conv{match[2]}"
     raise ValueError(f"not a UNet path: {path}")
@@ -110,15 +147,15 @@ def unet_from_ldm(path: str, layers_per_block: int = 2) -> str:
     if outer is not None:
         return _OUTER_FROM_LDM[outer] + tail
     n = layers_per_block + 1
-    if match := re.match(r"input_blocks\.(\d+)\.(\d+)\.(.+)", path):
+    if match := re.match(r"input_blocks\.([0-9]{1,3})\.([0-9]{1,3})\.(.+)", path):
         block, layer = divmod(int(match[1]) - 1, n)
         if layer == layers_per_block:
             return f"down_blocks.{block}.downsamplers.0.conv{match[3].removeprefix('op')}"
         return f"down_blocks.{block}.{_inner_from_ldm(match[2], layer, match[3])}"
-    if match := re.match(r"middle_block\.(\d+)\.(.+)", path):
+    if match := re.match(r"middle_block\.([0-9]{1,3})\.(.+)", path):
         layer, attention = divmod(int(match[1]), 2)
         return f"mid_block.{_inner_from_ldm(str(attention), layer, match[2])}"
-    if match := re.match(r"output_blocks\.(\d+)\.(\d+)\.(.+)", path):
+    if match := re.match(r"output_blocks\.([0-9]{1,3})\.([0-9]{1,3})\.(.+)", path):
         block, layer = divmod(int(match[1]), n)
         if match[3] == "conv" or match[3].startswith("conv."):
             return f"up_blocks.{block}.upsamplers.0.{match[3]}"

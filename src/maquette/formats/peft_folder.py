@@ -18,6 +18,7 @@ from ..errors import MaquetteError
 from . import dialects, safetensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_OLD_WEIGHTS = "adapter_model.bin"
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 _KEY = re.compile(r"(unet|text_encoder_2|text_encoder)\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
 
@@ -82,7 +83,12 @@ def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """Network -> its folder, of a PEFT folder; a single adapter belongs to "", whatever its names say."""
-    if (folder / WEIGHTS).is_file():
-        return {"": folder}
-    return {part: folder / part for part in PARTS if (folder / part / WEIGHTS).is_file()}
+    """Network -> its file of weights, of a PEFT folder; a single adapter belongs to "", whatever its names say."""
+    alone = _weights_in(folder)
+    if alone is not None:
+        return {"": alone}
+    return {part: file for part in PARTS if (file := _weights_in(folder / part)) is not None}
+
+
+def _weights_in(folder: Path) -> Path | None:
+    return next((folder / name for name in (WEIGHTS, _OLD_WEIGHTS) if (folder / name).is_file()), None)
