@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
+from ..formats.adapter_parts import change_shape
 from ..formats.adapters import Adapter
 from ..formats.keys import kohya_module_name
 from .embedding import apply_embeddings
@@ -59,16 +61,20 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
 
 
 def _layers(base: BaseModel) -> dict[str, nn.Module]:
-    """Kohya name -> module, for everything that has a weight; SDXL's UNet under LDM and under diffusers names."""
+    """Kohya name -> module, for everything that has a weight; the UNet under LDM and under diffusers names, for what an
+    adapter was made for does not always show.
+    """
     found: dict[str, nn.Module] = {}
-    naming = {base.spec.name, "sd1"}
+    usual = getattr(base.unet, "config", {}).get("layers_per_block", 2) == 2  # the LDM names count two layers a block
+    naming = {base.spec.name, "sd1", *(["sdxl"] if usual else [])}
     for path, module in base.unet.named_modules():
         if isinstance(getattr(module, "weight", None), Tensor):
             found.update({kohya_module_name(family, "unet", path): module for family in naming})
-    for prefix, encoder in zip(base.spec.te_prefixes, base.text_encoders, strict=True):
+    for index, (prefix, encoder) in enumerate(zip(base.spec.te_prefixes, base.text_encoders, strict=True)):
+        parts = {prefix.removeprefix("lora_"), *(("te", "te1") if index == 0 else ())}
         for path, module in encoder.named_modules():
             if isinstance(getattr(module, "weight", None), Tensor):
-                found[kohya_module_name(base.spec.name, prefix.removeprefix("lora_"), path)] = module
+                found.update({kohya_module_name(base.spec.name, part, path): module for part in parts})
     return found
 
 
@@ -93,7 +99,7 @@ def _apply(
             continue
         weight: nn.Parameter = module.weight  # type: ignore[assignment]
         try:
-            change = _fitted(adapter, name, adapter.delta(name, weight.float()), weight)
+            change = _change(adapter, name, weight)
         except MaquetteError as error:
             if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
                 raise MaquetteError(
@@ -107,8 +113,9 @@ def _apply(
             _add(_bias(module, adapter, name), shift, multiplier, originals)
     if not report.matched:
         raise MaquetteError(
-            f"{adapter.source} is a LoRA for {adapter.family}: none of its {len(adapter.modules)} modules exists in "
-            f"{base.source} ({base.spec.name}). Use a LoRA that was trained on this kind of base."
+            f"{adapter.source} is a LoRA for {FAMILY_NAMES.get(adapter.family, 'another model')}: none of its "
+            f"{len(adapter.modules)} modules exists in {base.source} ({FAMILY_NAMES[base.spec.name]}). Use a LoRA that "
+            "was trained on this kind of base."
         )
     return report
 
@@ -126,17 +133,22 @@ def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
     return bias
 
 
-def _fitted(adapter: Adapter, name: str, change: Tensor, weight: Tensor) -> Tensor:
-    """The change in the weight's shape: 1 × 1 kernels and matrices are the same; inpainting's extra inputs get zero."""
+def _change(adapter: Adapter, name: str, weight: Tensor) -> Tensor:
+    """The module's change in the weight's shape: 1 × 1 kernels and matrices are the same, inpainting's extra inputs are
+    left alone. Shapes are compared before anything is computed.
+    """
+    shape = change_shape(adapter.modules[name].factors)
+    seen = weight.float()
+    if shape is not None and weight.ndim == 4 and weight.shape[1] == INPAINTING_CHANNELS and len(shape) > 1:
+        seen = seen[:, :4] if shape[1] == 4 else seen
+    if shape is not None and (shape[0] != seen.shape[0] or math.prod(shape) != seen.numel()):
+        raise MaquetteError(
+            f"{adapter.source} does not fit this base: module {name} changes a weight of {tuple(shape)}, "
+            f"here it is {tuple(weight.shape)}. The LoRA was trained on another kind of base."
+        )
+    change = adapter.delta(name, seen)
     if change.shape == weight.shape:
         return change
-    if change.ndim == weight.ndim == 4 and weight.shape[1] == INPAINTING_CHANNELS and change.shape[1] == 4:
-        padded = change.new_zeros(weight.shape)
-        padded[:, :4] = change
-        return padded
-    if change.shape[:2] == weight.shape[:2] and change.numel() == weight.numel():
-        return change.reshape(weight.shape)
-    raise MaquetteError(
-        f"{adapter.source} does not fit this base: module {name} changes a weight of {tuple(change.shape)}, "
-        f"here it is {tuple(weight.shape)}. The LoRA was trained on another kind of base."
-    )
+    padded = change.new_zeros(weight.shape)
+    padded[:, : change.shape[1]] = change
+    return padded

@@ -26,6 +26,7 @@ from ..run import Event, Listener, ignore
 from .apply import apply_loras
 from .embedding import apply_embeddings, find_embeddings
 from .finite import NotFiniteError, fault, require_finite_picture
+from .lora_folder import lora_hash
 from .samplers import AUTOMATIC, find_sampler, kind_of, schedule_of
 from .sampling import sample
 from .words import Words
@@ -259,7 +260,7 @@ def _values(config: GenerateConfig, base: BaseModel, words: Words) -> dict[str, 
     """The last line of A1111's infotext, in its order. RNG: noise comes from the CPU, whatever the device."""
     sampler, schedule = schedule_of(config.sampler)
     bracketed = any(c in words.plain + words.negative for c in "([")
-    hashes = {name: safetensors.body_sha256(file)[:12] for name, file in words.files.items()}
+    hashes = {name: lora_hash(file)[:12] for name, file in words.files.items()}
     size = (config.width or base.spec.native_size, config.height or base.spec.native_size)
     return {
         "Steps": config.steps,

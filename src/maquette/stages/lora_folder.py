@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MaquetteError
-from ..formats import safetensors
+from ..formats import peft_folder, safetensors
 from ..prompts import Network, malformed_tag
 
 DEFAULT_FOLDER = Path("runs")
+SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")  # in small or capital letters
 MAX_MULTIPLIER = 100.0  # LoRAs are used between -2 and 2; beyond this a tag has a slip of the pen
 _KINDS = ("lora", "lyco")
 
@@ -61,7 +63,8 @@ def _tag(network: Network) -> LoraTag:
 
 
 def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
-    """Name -> file. folder: searched with its subfolders; a file stands for itself. None: `runs`.
+    """Name -> file, or PEFT's folder. folder: searched with its subfolders, linked ones too; a file stands for itself.
+    None: `runs`.
 
     Raises MaquetteError, listing the names there, for one that is not found, and for one that two different files have.
     """
@@ -70,34 +73,82 @@ def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
     place = DEFAULT_FOLDER if folder is None else folder
     if not place.exists():
         raise MaquetteError(f"The folder of LoRAs {place} does not exist; give the right one with --lora-dir.")
-    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
     by_stem: dict[str, list[Path]] = {}
-    for file in files:
-        inside = file.parent.relative_to(place).parts if place.is_dir() else ()
-        if not any(part.startswith(".") or part == "state" for part in inside):
-            by_stem.setdefault(file.stem, []).append(file)
+    for file in [place] if place.is_file() else sorted(_files(place)):
+        by_stem.setdefault(file.name if file.is_dir() else file.stem, []).append(file)
     return {name: _find(name, place, by_stem) for name in names}
 
 
+def _files(place: Path) -> Iterator[Path]:
+    """LoRA files and PEFT folders below a folder. Each folder is entered once, however many links lead to it or round
+    in a circle; hidden ones and a run's state are left out.
+    """
+    if peft_folder.parts_of(place):
+        yield place.resolve()
+        return
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(place, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            path = Path(root, name)
+            try:
+                told = path.stat()
+            except OSError:
+                continue
+            if name.startswith(".") or name == "state" or (told.st_dev, told.st_ino) in seen:
+                continue
+            seen.add((told.st_dev, told.st_ino))
+            if peft_folder.parts_of(path):
+                yield path
+            else:
+                inside.append(name)
+        folders[:] = inside
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+
+
 def _find(name: str, place: Path, by_stem: dict[str, list[Path]]) -> Path:
-    found = by_stem.get(name) or [
-        file
-        for files in by_stem.values()
-        for file in files
-        if safetensors.read_metadata(file).get("ss_output_name") == name
-    ]
+    found = by_stem.get(name) or [file for files in by_stem.values() for file in files if _told_name(file) == name]
     if not found:
         raise MaquetteError(_not_found(name, place, sorted(by_stem)))
-    if len(found) > 1 and len({safetensors.body_sha256(file) for file in found}) > 1:
+    if len(found) > 1 and len({lora_hash(file) for file in found}) > 1:
         raise MaquetteError(
             f"Two different files are called {name}: {found[0]} and {found[1]}; name the folder of one with --lora-dir."
         )
     return found[0]
 
 
+def _told_name(file: Path) -> str | None:
+    """The name written inside a file; nothing for one that cannot be read, which says nothing about the others."""
+    if file.is_dir() or file.suffix.lower() != ".safetensors":
+        return None
+    try:
+        return safetensors.read_metadata(file).get("ss_output_name")
+    except MaquetteError:
+        return None
+
+
+def lora_hash(file: Path) -> str:
+    """What tells two LoRAs apart, as A1111 does: sha256 of a safetensors file's tensors, of a pickle's bytes; of a PEFT
+    folder those of its first network.
+    """
+    if file.is_dir():
+        return lora_hash(next(iter(peft_folder.parts_of(file).values())))
+    return safetensors.file_sha256(file) if _is_pickle(file) else safetensors.body_sha256(file)
+
+
+def _is_pickle(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return safetensors.is_pickle(opened.read(9))
+
+
 def _not_found(name: str, place: Path, stems: list[str]) -> str:
     if not stems:
-        return f"There is no LoRA {name!r}: {place} holds no .safetensors file; give the right folder with --lora-dir."
+        return (
+            f"There is no LoRA {name!r}: {place} holds no file of a LoRA ({', '.join(SUFFIXES)}); give the right folder "
+            "with --lora-dir."
+        )
     near = difflib.get_close_matches(name, stems, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"There is no LoRA {name!r} in {place}; it holds {', '.join(stems)}.{hint}"
