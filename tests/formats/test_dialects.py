@@ -225,7 +225,8 @@ def test_kinds_that_diffusers_cannot_load_are_refused(tmp_path: Path) -> None:
 
 def test_a_broken_peft_configuration_is_named(tmp_path: Path) -> None:
     safetensors.save(
-        {"base_model.model.conv_in.lora_A.weight": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors"
+        {f"base_model.model.conv_in.lora_{letter}.weight": torch.ones(2, 2) for letter in "AB"},
+        tmp_path / "adapter_model.safetensors",
     )
     for text in ("{", "[]"):
         (tmp_path / "adapter_config.json").write_text(text)

@@ -199,5 +199,5 @@ def test_broken_numbers_and_a_lora_of_another_family_are_told(
         main([*arguments, "--steps", "1"])
     told = capsys.readouterr()
     assert leaving.value.code == 1 and "Traceback" not in told.err
-    assert "nan.safetensors" in told.err and "Stable Diffusion 1" in told.err and "pocket" in told.err
+    assert f"nan.safetensors: {layer}.lora_up.weight holds NaN or infinite numbers." in told.err
     assert not (tmp_path / "out").exists()

@@ -127,29 +127,6 @@ def test_what_peft_has_no_form_for_is_refused(tmp_path: Path) -> None:
         adapters.load(tmp_path / "x")
 
 
-RELATIVES = {
-    "GLoRA": {f"{letter}{i}.weight": torch.ones(2, 2) for letter in "ab" for i in (1, 2)},
-    "OFT": {"oft_blocks": torch.ones(2, 2, 2), "alpha": torch.tensor(1.0)},
-    "IA3": {"weight": torch.ones(2, 1), "on_input": torch.tensor(True)},
-}
-
-
-@pytest.mark.parametrize("kind", RELATIVES)
-def test_relatives_of_lora_are_told_and_refused_by_name(tmp_path: Path, kind: str) -> None:
-    name = "lora_unet_mid_block_attentions_0_proj_in"
-    path = tmp_path / "x.safetensors"
-    safetensors.save({f"{name}.{part}": tensor for part, tensor in RELATIVES[kind].items()}, path)
-    found = run_inspect(InspectConfig(path=path))
-    assert found.kind == "lora" and found.lora is not None and found.lora.method == kind.lower()
-    with pytest.raises(MaquetteError, match=f"is of the kind {kind}, which maquette does not apply, only LoRA"):
-        adapters.load(path).delta(name)
-    with pytest.raises(MaquetteError, match=f"kind {kind}"):
-        from maquette.stages.generate import GenerateConfig
-        from maquette.stages.generate import run as run_generate
-
-        run_generate(GenerateConfig(prompt="a <lora:x:1>", lora_dir=tmp_path, out=tmp_path / "o", steps=1))
-
-
 def test_a_peft_folder_is_inspected(base: BaseModel, tmp_path: Path) -> None:
     ours = adapter(base, text_encoder=False)
     ours.save(tmp_path / "out", "peft")

@@ -55,7 +55,7 @@ def test_another_base_and_another_shape(base: BaseModel) -> None:
         "sdxl", "lora", {"lora_te2_x": next(iter(random_adapter(base).modules.values()))}, source="x.safetensors"
     )
     with (
-        pytest.raises(MaquetteError, match=r"x\.safetensors.*sdxl.*none of its 1 modules.*pocket"),
+        pytest.raises(MaquetteError, match=r"x\.safetensors.*Stable Diffusion XL.*none of its 1 modules.*pocket"),
         apply_loras(base, [(stranger, 1.0, 1.0)]),
     ):
         pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..shown import visible
 from .common import print_json
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="Model file or diffusers folder.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(help="Model, LoRA or embedding (file or folder), or a picture.", show_default=False)
+    ],
     hashes: Annotated[bool, typer.Option(help="Compute hashes and look for damaged numbers (reads the file).")] = True,
     metadata: Annotated[bool, typer.Option(help="Print the file's metadata in full.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -43,18 +46,23 @@ def show(result: InspectResult, metadata: bool) -> None:
     """Print the findings for a person."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    console.print(result.sentence, markup=False)
+    console.print(visible(result.sentence), markup=False)
+    if result.kind == "picture":
+        for text in result.metadata.values():
+            console.print(visible(text, lines=True), markup=False)
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in _facts(result):
-        table.add_row(name, value)
+        table.add_row(name, Text(visible(value)))
     console.print(table)
     for problem in result.problems:
-        console.print(f"problem: {problem}", markup=False, style="yellow")
+        console.print(visible(f"problem: {problem}"), markup=False, style="yellow")
     if metadata:
         for key, value in sorted(result.metadata.items()):
-            console.print(f"{key} = {value}", markup=False)
+            console.print(visible(f"{key} = {value}"), markup=False)
     elif result.metadata:
         console.print(f"{len(result.metadata)} metadata entries (--metadata prints them)", markup=False)
 
@@ -73,6 +81,9 @@ def _facts(result: InspectResult) -> list[tuple[str, str]]:
         facts.append(("rank", ", ".join(f"{rank} ({n} modules)" for rank, n in list(lora.ranks.items())[:4])))
         facts.append(("alpha", ", ".join(f"{alpha} ({n} modules)" for alpha, n in list(lora.alphas.items())[:4])))
         facts.append(("modules", f"{lora.modules}, of which {lora.matched} are layers of the family"))
+        facts.append(("names", lora.dialect))
+        if lora.words:
+            facts.append(("carries the words", ", ".join(lora.words)))
         facts.append(("trigger words", ", ".join(lora.trigger_words) or "not known"))
     if result.embedding:
         facts.append(("vectors", f"{result.embedding['vectors']} of width {result.embedding['width']}"))

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .base import BaseModel, FamilySpec
 from .load import load
-from .targets import kohya_names, targets
+from .targets import kohya_names, layer_names, targets
 
-__all__ = ["BaseModel", "FamilySpec", "kohya_names", "load", "targets"]
+__all__ = ["BaseModel", "FamilySpec", "kohya_names", "layer_names", "load", "targets"]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..formats import controlnet, ldm
+from ..formats import architectures, controlnet, dialects, ldm
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # What stands at the root of files of other architectures, to say at least what they are.
 _STRANGERS = {
-    "joint_blocks.0.": "a Stable Diffusion 3 model",
-    "double_blocks.0.": "a Flux model",
-    "transformer_blocks.0.attn.add_k_proj": "a diffusion transformer (Flux or Stable Diffusion 3)",
-    "down_blocks.0.motion_modules.0.": "an AnimateDiff motion module",
+    "motion_modules.0.": "an AnimateDiff motion module",
     "model.embed_tokens.weight": "a language model",
+    "encoder.block.0.layer.0.": "a T5 text encoder",
     "vision_model.": "a CLIP or another vision model",
+    "image_proj.": "an IP-Adapter",
+    "lllite_unet": "a ControlNet-LLLite",
+    "model.diffusion_model.model.": "a pixel or audio diffusion model",
+    "conv_first.weight": "an upscaler",
+    "RRDB_trunk.": "an upscaler",
 }
-_LORA = re.compile(
-    r"\.(lora_(down|up|mid)\.weight|lora[._](A|B|down|up)\..*weight|hada_w1_a|lokr_w[12](_a)?|oft_blocks|oft_diag|a1\.weight|b1\.weight|on_input|diff(_b)?)$"
-)
 _VARIANTS = {4: "base", 8: "instruct-pix2pix", 9: "inpainting"}
 FAMILY_NAMES = {
     "sd1": "Stable Diffusion 1",
@@ -59,12 +58,14 @@ def identify(shapes: Shapes) -> Identity:
         return Identity("controlnet", unet_family(shapes), layout="diffusers", note=_controlnet_relative(shapes))
     if "unet" in prefixes:
         return _checkpoint(shapes, prefixes)
-    if any(_LORA.search(name) for name in shapes):
+    if dialects.is_adapter(shapes):
         return Identity("lora")
     if "input_blocks.0.0.weight" in shapes and "out.2.weight" in shapes:
         return _with_variant("unet", unet_family(shapes), shapes["input_blocks.0.0.weight"], "ldm", (("unet", ""),))
     if {"conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight"} <= shapes.keys():
         return _with_variant("unet", unet_family(shapes), shapes["conv_in.weight"], "diffusers")
+    if any(name.startswith("model_ema.") for name in shapes):
+        return Identity("unknown", note="a checkpoint of averaged (EMA) weights only")
     if "vae" in prefixes:
         return Identity("vae", layout="ldm", prefixes=(("vae", ldm.VAE),))
     if {"decoder.conv_in.weight", "decoder.conv_out.weight"} <= shapes.keys():
@@ -140,4 +141,8 @@ def _stranger(shapes: Shapes) -> str:
     for mark, name in _STRANGERS.items():
         if any(mark in key for key in shapes):
             return name
-    return ""
+    widths = {shape[1] for shape in shapes.values() if len(shape) == 2}
+    name = architectures.named([key.rpartition(".")[0] for key in shapes], {}, widths)
+    if name is None or name.startswith("a "):
+        return name or ""
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name} model"

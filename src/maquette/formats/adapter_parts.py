@@ -27,8 +27,7 @@ _BESIDE = frozenset({"alpha", "scale", "dora_scale", "diff_b", "bias", *_SPARSE}
 
 @dataclass(frozen=True)
 class _Kind:
-    """tell: any of these parts makes a module of this kind. needs: it must have all of these. may: it may have these.
-    """
+    """tell: any of these parts makes a module of this kind. needs: it must have these. may: it may have these."""
 
     tell: tuple[str, ...]
     needs: tuple[str, ...]

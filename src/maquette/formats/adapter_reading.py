@@ -20,8 +20,16 @@ from .peft_settings import Settings, Strengths, of_metadata
 
 BUNDLE = "bundle_emb."
 _CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}
-_IN_METADATA = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
+_NETWORKS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 _FAMILY_OF_VERSION = (("sdxl", "sdxl"), ("sd_v2", "sd2"), ("sd_v1", "sd1"))
+
+
+class ForeignAdapterError(MaquetteError):
+    """An adapter for another architecture, which has a name."""
+
+    def __init__(self, source: str, architecture: str) -> None:
+        super().__init__(f"{source} is a LoRA for {architecture}, which maquette does not open.")
+        self.architecture = architecture
 
 
 @dataclass
@@ -41,7 +49,8 @@ def read(
     settings: Mapping[str, Settings],
     finite: bool = True,
 ) -> Reading:
-    """An adapter of any dialect. settings: PEFT's configuration of each part ("unet", "te" …), or one for all under "".
+    """An adapter of any dialect. settings: PEFT's configuration of each network ("unet", "text_encoder" …), or one for
+    all under ""; without any, what the metadata says.
 
     finite: also read every value and refuse those that are no numbers. Raises MaquetteError.
     """
@@ -57,12 +66,12 @@ def read(
         except ValueError as error:
             raise MaquetteError(f"{source}: {_fault(module.name, str(error))}.") from error
     try:
-        _add_strengths(modules, metadata, settings)
+        _add_strengths(modules, settings or of_metadata(metadata, source))
     except ValueError as error:
         raise MaquetteError(f"{source}: {error}.") from error
     family = _family(modules, metadata)
     if family == "refiner":
-        raise MaquetteError(f"{source} is a LoRA for the SDXL refiner, which maquette does not open.")
+        raise ForeignAdapterError(source, "the SDXL refiner")
     result: dict[str, dict[str, Tensor]] = {}
     for module in modules:
         name = dialects.kohya_name(family, module)
@@ -103,7 +112,7 @@ def _refuse_strangers(
     if unknown and not any(module.layer.part == "unet" and module.layer.path for module in modules):
         name = foreign(modules, metadata)
         if name is not None:
-            raise MaquetteError(f"{source} is a LoRA for {name}, which maquette does not open.")
+            raise ForeignAdapterError(source, name)
     if strange:
         raise MaquetteError(
             f"{source} mixes {len(modules)} adapter modules with {len(strange)} entries that are not understood, "
@@ -124,16 +133,13 @@ def foreign(modules: Sequence[Module], metadata: Mapping[str, str]) -> str | Non
     return architectures.named([module.name for module in unknown], metadata, widths)
 
 
-def _add_strengths(
-    modules: Sequence[Module], metadata: Mapping[str, str], settings: Mapping[str, Settings]
-) -> None:
+def _add_strengths(modules: Sequence[Module], settings: Mapping[str, Settings]) -> None:
     """Write the alphas that PEFT and diffusers keep beside the tensors into the modules."""
     told: dict[str, Strengths] = {}
     for module in modules:
         factors, layer = module.factors, module.layer
         if layer.part not in told:
-            own = settings.get(layer.part) or settings.get("") or of_metadata(metadata, _IN_METADATA[layer.part])
-            told[layer.part] = Strengths(own)
+            told[layer.part] = Strengths(settings.get(_NETWORKS[layer.part], settings.get("", {})))
         rank = adapter_parts.rank(factors)
         if "alpha" in factors or "scale" in factors:
             continue

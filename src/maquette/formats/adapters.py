@@ -5,7 +5,6 @@ A module `lora_unet_…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import limits
 from ..errors import MaquetteError
+from ..files import read_json
 from . import adapter_maths, adapter_parts, adapter_reading, dialects, peft_folder, safetensors, tensor_files
 from .embeddings import Embedding
 from .embeddings import save as save_embedding
@@ -182,9 +183,7 @@ def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter
         file = tensor_files.read(weights)
         whole.tensors |= {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
         whole.metadata |= file.metadata
-        settings[{"unet": "unet", "text_encoder": "te", "text_encoder_2": "te2"}[part]] = _read_config(
-            weights.with_name(peft_folder.CONFIG)
-        )
+        settings[part] = _read_config(weights.with_name(peft_folder.CONFIG))
     whole.metadata.pop("format", None)
     return _adapter(adapter_reading.read(whole.tensors, whole.metadata, source, settings, finite), whole, source)
 
@@ -198,10 +197,7 @@ def _adapter(reading: adapter_reading.Reading, file: tensor_files.TensorFile, so
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path} cannot be read as JSON: {str(error)[:120]}.") from error
+    content = read_json(path, limits.CONFIGURATION_BYTES, "configuration")
     if not isinstance(content, dict):
         raise MaquetteError(f"{path} does not hold a JSON object.")
     return content
@@ -215,7 +211,7 @@ def from_state_dict(
     Every key must be understood, for a dropped key would be a silent fault. Raises MaquetteError.
     """
     file = tensor_files.TensorFile(dict(tensors), dict(metadata))
-    return _adapter(adapter_reading.read(tensors, metadata, source, {"": config or {}}), file, source)
+    return _adapter(adapter_reading.read(tensors, metadata, source, {"": config} if config else {}), file, source)
 
 
 def _bundled(embedding: Embedding) -> dict[str, Tensor]:

@@ -4,12 +4,14 @@ that are checked, and `alpha_pattern`, matched in time that grows with nothing b
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
+
+from ..errors import MaquetteError
+from ..files import parse_json
 
 Settings = Mapping[str, Any]
 
@@ -18,20 +20,21 @@ _MOST_WILD, _LONGEST_WILD, _MOST_REPEATS = 8, 100, 3  # patterns that are more t
 _TOKEN = re.compile(r"(\\d|\[0-9\]|\\\.|\.|[\w-])([*+]?)")
 
 
-def of_metadata(metadata: Mapping[str, str], part: str) -> Settings:
-    """What diffusers wrote about one network ("unet", "text_encoder" …), {} for nothing. Raises ValueError where it is
-    unreadable, for then the strength would be lost.
+def of_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Settings]:
+    """What diffusers wrote about each network ("unet", "text_encoder" …), {} for nothing. Raises MaquetteError where it
+    is unreadable, for then the strength would be lost.
     """
     text = metadata.get("lora_adapter_metadata")
     if text is None:
         return {}
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("lora_adapter_metadata cannot be read as JSON") from error
+    told = parse_json(text, f"{source}: its lora_adapter_metadata")
     if not isinstance(told, dict):
-        raise ValueError("lora_adapter_metadata holds no JSON object")
-    return {key.removeprefix(f"{part}."): value for key, value in told.items() if key.startswith(f"{part}.")}
+        raise MaquetteError(f"{source}: its lora_adapter_metadata holds no JSON object.")
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in told.items():
+        part, _, setting = key.partition(".")
+        found.setdefault(part, {})[setting] = value
+    return dict(found)
 
 
 class Strengths:

@@ -7,8 +7,22 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import MaquetteError
 from ..files import open_regular
 from . import pickles, safetensors
+
+# How other files begin that end up among models; the length of a safetensors header begins with none of these.
+_OTHERS = (
+    (b"%PDF-", "a PDF"),
+    (b"GGUF", "a GGUF file (a quantised model)"),
+    (b"\x1f\x8b\x08", "a gzip archive; unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it"),
+    (b"Rar!\x1a\x07", "a RAR archive; unpack it"),
+    (b"\x89HDF\r\n", "an HDF5 file (Keras)"),
+    (b"ID3\x03\0", "a sound"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"\x7fELF\2", "a program"),
+)
 
 
 @dataclass
@@ -25,6 +39,9 @@ def read(path: str | Path) -> TensorFile:
     path = Path(path)
     with open_regular(path) as file:
         start = file.read(9)
+    other = next((what for mark, what in _OTHERS if start.startswith(mark)), None)
+    if other is not None:
+        raise MaquetteError(f"{path} is {other}, not a file of weights (.safetensors, .ckpt, .pt or .bin).")
     if safetensors.is_pickle(start):
         content = pickles.load(path)
         return TensorFile(content.tensors, content.metadata, pickled=True)

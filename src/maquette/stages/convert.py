@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,8 @@ class ConvertResult:
     family: str
     tensors: int
     size_bytes: int
+    words: list[str] = field(default_factory=list)
+    """Files of words that came with an adapter and that the other program reads as embeddings."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -62,6 +64,14 @@ def run(config: ConvertConfig, on_event: Listener = ignore) -> ConvertResult:
         raise MaquetteError(f"{config.out} exists already; choose another name with --out.")
     result = _convert_model(config) if config.to in _MODEL_TARGETS else _convert_adapter(config)
     on_event(Event("saved", {"path": result.path}))
+    for word in result.words:
+        on_event(Event("saved", {"path": word}))
+    if result.words:
+        message = (
+            f"{config.source} carries a word, for which LoRAs of {config.to} have no place; it lies beside the LoRA: "
+            f"load both (load_lora_weights, load_textual_inversion('{result.words[0]}'))."
+        )
+        on_event(Event("warning", {"message": message}))
     return result
 
 
@@ -95,8 +105,8 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
 
 def _convert_adapter(config: ConvertConfig) -> ConvertResult:
     adapter = adapters.load(config.source)
-    adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
+    words = adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
     count = sum(len(module.factors) for module in adapter.modules.values())
     written = [file for file in config.out.rglob("*") if file.is_file()] if config.out.is_dir() else [config.out]
     size = sum(file.stat().st_size for file in written)
-    return ConvertResult(str(config.out), "adapter", adapter.family, count, size)
+    return ConvertResult(str(config.out), "adapter", adapter.family, count, size, [str(word) for word in words])

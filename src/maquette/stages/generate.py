@@ -18,7 +18,6 @@ from ..config import Count, Fraction, StageConfig
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..fast import processor
-from ..formats import safetensors
 from ..formats.embeddings import Embedding
 from ..formats.png import format_infotext, write_png
 from ..prompts.encode import Counting, Emphasis, Prompt

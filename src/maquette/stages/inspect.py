@@ -5,14 +5,12 @@ contains.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..config import StageConfig
@@ -20,8 +18,12 @@ from ..errors import MaquetteError
 from ..families import checkpoint, detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
-from ..formats import adapters, hashes, ldm, safetensors, tensor_files
+from ..files import open_regular
+from ..formats import adapter_reading, adapters, hashes, ldm, peft_folder, pictures, png, safetensors, tensor_files
+from ..formats.adapter_parts import is_finite
 from ..run import Event, Listener, ignore
+from . import inspect_lora
+from .inspect_lora import LoraFacts, trigger_words
 
 _PART_OF_PREFIX = {
     "unet": "UNet",
@@ -39,6 +41,10 @@ _KINDS = {
     "unknown": "nothing that maquette knows",
 }
 
+Files = list[tuple[str, Path]]  # what stands before a file's names, and the file
+
+__all__ = ["InspectConfig", "InspectResult", "LoraFacts", "run", "trigger_words"]
+
 
 class InspectConfig(StageConfig):
     """What `maquette inspect` looks at."""
@@ -47,19 +53,6 @@ class InspectConfig(StageConfig):
     """File or diffusers folder."""
     hashes: bool = True
     """Compute hashes and look for damaged numbers, which reads the whole file."""
-
-
-@dataclass
-class LoraFacts:
-    """An adapter: its method, ranks and alphas with how many modules have them, and how well it fits its family."""
-
-    method: str
-    ranks: dict[str, int]
-    alphas: dict[str, int]
-    modules: int
-    matched: int
-    unmatched: list[str]
-    trigger_words: list[str]
 
 
 @dataclass
@@ -99,10 +92,16 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
     if (path / "model_index.json").is_file():
         result = _inspect_folder(path, config.path)
     else:
-        files = _files_of(path) if path.is_dir() else [path]
-        result = _inspect_files(path, files, config.hashes)
+        files = _files_of(path) if path.is_dir() else [("", path)]
+        picture = "" if path.is_dir() else _picture(path)
+        result = _inspect_picture(path, picture) if picture else _inspect_files(path, files, config.hashes)
     on_event(Event("done", {"path": str(path)}))
     return result
+
+
+def _picture(path: Path) -> str:
+    with open_regular(path) as file:
+        return pictures.kind_of(file.read(16))
 
 
 def _inspect_folder(path: Path, named: Path) -> InspectResult:
@@ -120,32 +119,45 @@ def _inspect_folder(path: Path, named: Path) -> InspectResult:
     return result
 
 
-def _files_of(folder: Path) -> list[Path]:
+def _files_of(folder: Path) -> Files:
     """The weight files of one part of a model, a ControlNet or a PEFT adapter, which are folders too."""
-    adapter = folder / "adapter_model.safetensors"
-    if adapter.is_file():
-        return [adapter]
+    adapter = peft_folder.parts_of(folder)
+    if adapter:
+        return [(f"{part}." if part else "", file) for part, file in adapter.items()]
     try:
-        return folders.weight_files(folder)
+        return [("", file) for file in folders.weight_files(folder)]
     except MaquetteError as error:
         raise MaquetteError(
             f"{folder} is neither a model folder (model_index.json) nor a part of one; name a file in it."
         ) from error
 
 
-def _read(files: list[Path]) -> tensor_files.TensorFile:
-    """One file, or the shards of one."""
-    whole = tensor_files.read(files[0])
-    for path in files[1:]:
-        whole.tensors |= tensor_files.read(path).tensors
+def _read(files: Files) -> tensor_files.TensorFile:
+    """One file, the shards of one, or the networks of an adapter."""
+    whole = tensor_files.TensorFile({})
+    for prefix, path in files:
+        file = tensor_files.read(path)
+        whole.tensors |= {prefix + name: tensor for name, tensor in file.tensors.items()}
+        whole.metadata |= {key: value for key, value in file.metadata.items() if key not in whole.metadata}
+        whole.pickled = whole.pickled or file.pickled
     return whole
 
 
-def _inspect_files(path: Path, files: list[Path], with_hashes: bool) -> InspectResult:
+def _inspect_picture(path: Path, format_name: str) -> InspectResult:
+    """A picture, with the parameters that A1111 and this program write into theirs."""
+    result = InspectResult(str(path), "", "picture", size_bytes=path.stat().st_size)
+    text = png.read_infotext(path) if format_name == "PNG" else ""
+    result.metadata = {png.KEY: text} if text else {}
+    drawn = ", drawn with these parameters:" if text else ", not a model, LoRA or embedding."
+    result.sentence = f"{path.name} is a picture ({format_name}){drawn}"
+    return result
+
+
+def _inspect_files(path: Path, files: Files, with_hashes: bool) -> InspectResult:
     file = _read(files)
     identity = detect.identify({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
     result = InspectResult(str(path), "", identity.kind, identity.family, identity.variant, identity.layout)
-    result.metadata, result.size_bytes = file.metadata, sum(one.stat().st_size for one in files)
+    result.metadata, result.size_bytes = file.metadata, sum(one.stat().st_size for _, one in files)
     prefixes = dict(identity.prefixes)
     for part, tensors in _by_part(file.tensors, prefixes).items():
         _count(result, tensors, part)
@@ -157,15 +169,16 @@ def _inspect_files(path: Path, files: list[Path], with_hashes: bool) -> InspectR
         if "maquette.configuration" in file.metadata:
             result.family = checkpoint.read(path).spec.name
     if identity.kind == "lora":
-        _describe_lora(result, file)
+        identity = _describe_lora(result, path, file)
     if identity.kind == "embedding":
         vectors = max((t.shape[0] if t.ndim == 2 else 1 for t in file.tensors.values()), default=0)
         result.embedding = {"vectors": vectors, "width": max(t.shape[-1] for t in file.tensors.values())}
     if with_hashes:
         body = None
         if len(files) == 1:
-            header = None if file.pickled else safetensors.read_header(files[0])
-            found = hashes.of(files[0], header)
+            only = files[0][1]
+            header = None if file.pickled else safetensors.read_header(only)
+            found = hashes.of(only, header)
             body = found.body
             result.hashes = {"sha256": found.sha256, "autov2": found.autov2, "old": found.old, "autov3": found.autov3}
         _look_for_damage(result, file.tensors, body)
@@ -195,53 +208,20 @@ def _count(result: InspectResult, tensors: Mapping[str, Tensor], part: str) -> N
     result.dtypes = dict(counts.most_common())
 
 
-def _describe_lora(result: InspectResult, file: tensor_files.TensorFile) -> None:
-    """Method, ranks, and which modules the family knows."""
-    from ..families import kohya_names
-
-    adapter = adapters.from_state_dict(file.tensors, file.metadata, result.path)
-    families = [adapter.family] if adapter.family != "unknown" else ["sd1", "sd2", "sdxl", "pocket"]
-    known = {family: {key.partition(".")[0] for key in kohya_names(family, conv=True)} for family in families}
-    fits = {family: [name for name in adapter.modules if name in names] for family, names in known.items()}
-    best = max(fits, key=lambda family: len(fits[family]))
-    result.family = adapter.family if adapter.family != "unknown" else best if fits[best] else None
-    ranks = Counter(str(module.rank) for module in adapter.modules.values() if module.rank is not None)
-    alphas = Counter(f"{module.alpha:g}" for module in adapter.modules.values() if module.alpha is not None)
-    unmatched = sorted(set(adapter.modules) - set(fits[best]))
-    result.lora = LoraFacts(
-        adapter.method,
-        dict(ranks.most_common()),
-        dict(alphas.most_common()),
-        len(adapter.modules),
-        len(fits[best]),
-        unmatched,
-        trigger_words(file.metadata),
-    )
-    if unmatched:
-        result.problems.append(
-            f"{len(unmatched)} of {len(adapter.modules)} modules are not layers of "
-            f"{FAMILY_NAMES.get(str(result.family), 'any family')}, for example {unmatched[0]}."
-        )
-
-
-def trigger_words(metadata: Mapping[str, str]) -> list[str]:
-    """Words that the file itself names as its trigger, else the tags that stand in nearly every training caption."""
-    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
-    if phrase:
-        return [word.strip() for word in phrase.split(",") if word.strip()]
+def _describe_lora(result: InspectResult, path: Path, file: tensor_files.TensorFile) -> Identity:
+    """What the adapter is; the same reader as that of every other command, so the same refusals."""
     try:
-        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
-        counts: Counter[str] = Counter()
-        for tags in folders.values():
-            counts.update({str(tag).strip(): int(count) for tag, count in tags.items()})
-    except (ValueError, TypeError, AttributeError):
-        return []
-    most = max(counts.values(), default=0)
-    return [tag for tag, count in counts.most_common(3) if count >= 0.9 * most]
+        adapter = adapters.load(path, None if path.is_dir() else file, finite=False)
+    except adapter_reading.ForeignAdapterError as error:
+        result.family = None
+        return Identity("lora", note=f"a LoRA for {error.architecture}")
+    result.lora, result.family, problems = inspect_lora.describe(adapter)
+    result.problems += problems
+    return Identity("lora", result.family)
 
 
 def _look_for_damage(result: InspectResult, tensors: Mapping[str, Tensor], body: str | None) -> None:
-    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
+    broken = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         result.problems.append(f"{len(broken)} tensors hold NaN or infinite numbers, for example {broken[0]}.")
     told = result.metadata.get("sshs_model_hash")
@@ -249,18 +229,12 @@ def _look_for_damage(result: InspectResult, tensors: Mapping[str, Tensor], body:
         result.problems.append("sshs_model_hash in the metadata is not the hash of the file's tensors.")
 
 
-def _finite(tensor: Tensor) -> bool:
-    if tensor.dtype.itemsize == 1:  # 8-bit floats have no isfinite
-        tensor = tensor.to(torch.float16)
-    return bool(torch.isfinite(tensor).all())
-
-
 def _sentence(identity: Identity, result: InspectResult) -> str:
     what = _KINDS[identity.kind]
     if identity.note:
         what = f"{identity.note}, which maquette does not open"
     if result.lora is not None:
-        what = f"a {result.lora.method} adapter"
+        what = result.lora.called
     family = FAMILY_NAMES.get(str(result.family))
     text = f"{Path(result.path).name} is {what}"
     if family:

@@ -146,8 +146,8 @@ def _is_pickle(file: Path) -> bool:
 def _not_found(name: str, place: Path, stems: list[str]) -> str:
     if not stems:
         return (
-            f"There is no LoRA {name!r}: {place} holds no file of a LoRA ({', '.join(SUFFIXES)}); give the right folder "
-            "with --lora-dir."
+            f"There is no LoRA {name!r}: {place} holds no LoRA ({', '.join(SUFFIXES)}, or a folder of PEFT); give the "
+            "right folder with --lora-dir."
         )
     near = difflib.get_close_matches(name, stems, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
