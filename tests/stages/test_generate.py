@@ -185,7 +185,7 @@ def test_faults_in_tags(base: BaseModel, tmp_path: Path, loras: Path, tag: str, 
 def test_faults_in_folders(base: BaseModel, tmp_path: Path, loras: Path) -> None:
     with pytest.raises(MaquetteError, match=r"absent does not exist.*--lora-dir"):
         draw(base, tmp_path, "<lora:robot>", lora_dir=tmp_path / "absent")
-    with pytest.raises(MaquetteError, match=r"holds no \.safetensors file"):
+    with pytest.raises(MaquetteError, match=r"holds no LoRA \(\.safetensors, \.pt"):
         draw(base, tmp_path, "<lora:robot>", lora_dir=tmp_path)
     write_lora(base, tmp_path / "robot.safetensors")
     (tmp_path / "b").mkdir()
