@@ -180,7 +180,7 @@ def _family(modules: Sequence[Module], metadata: Mapping[str, str]) -> str:
     width = _text_width(modules)
     if width is not None and width in _CROSS_ATTENTION_WIDTH:
         return _CROSS_ATTENTION_WIDTH[width]
-    by_layers = _family_by_layers(modules) if width is None else None
+    by_layers = _family_by_layers(modules)
     if by_layers == "sdxl" or (by_layers and told in (None, "sdxl")):
         return by_layers
     if told is not None:
@@ -201,21 +201,21 @@ def _text_width(modules: Sequence[Module]) -> int | None:
 
 
 def _family_by_layers(modules: Sequence[Module]) -> str | None:
-    """From blocks that only SDXL or only the smaller ones have, at the width that the published models have there."""
+    """From blocks that only SDXL or only the smaller ones have; pocket has one of SDXL's too, not at its width."""
     for module in modules:
         part, path = module.layer.part, module.layer.path or ""
         deep = ".transformer_blocks." in path and ".transformer_blocks.0." not in path
-        if part == "te2" or deep or path.startswith("add_embedding.") or _at(module, "up_blocks.0.attentions.", 1280):
+        if part == "te2" or deep or path.startswith("add_embedding.") or _wide_at(module, "up_blocks.0.attentions."):
             return "sdxl"
     for module in modules:
         part, path = module.layer.part, module.layer.path or ""
         if part == "te" and path.endswith(("q_proj", "k_proj", "v_proj")):
             return {768: "sd1", 1024: "sd2"}.get(adapter_parts.in_features(module.factors) or 0)
-        if _at(module, "down_blocks.0.attentions.", 320) or _at(module, "down_blocks.3.", 1280):
+        if path.startswith(("down_blocks.0.attentions.", "down_blocks.3.")):
             return "sd1"  # SD2 has them too; which of both does not show without its text width
     return None
 
 
-def _at(module: Module, block: str, width: int) -> bool:
+def _wide_at(module: Module, block: str) -> bool:
     inputs = adapter_parts.in_features(module.factors)
-    return (module.layer.path or "").startswith(block) and inputs is not None and inputs % width == 0
+    return (module.layer.path or "").startswith(block) and inputs is not None and inputs % 1280 == 0
