@@ -138,9 +138,9 @@ def _with_variant(
 
 
 def _stranger(shapes: Shapes) -> str:
-    for mark, name in _STRANGERS.items():
+    for mark, called in _STRANGERS.items():
         if any(mark in key for key in shapes):
-            return name
+            return called
     widths = {shape[1] for shape in shapes.values() if len(shape) == 2}
     name = architectures.named([key.rpartition(".")[0] for key in shapes], {}, widths)
     if name is None or name.startswith("a "):
