@@ -100,8 +100,17 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
 
 
 def _picture(path: Path) -> str:
+    """The format of a picture that can be opened, else ""."""
     with open_regular(path) as file:
-        return pictures.kind_of(file.read(16))
+        found = pictures.kind_of(file.read(16))
+        if found not in pictures.FORMATS:
+            return ""
+        file.seek(0)
+        try:
+            pictures.open_picture(file)
+        except Exception:  # Pillow raises a dozen kinds for damaged files
+            return ""
+    return found
 
 
 def _inspect_folder(path: Path, named: Path) -> InspectResult:
@@ -144,7 +153,7 @@ def _read(files: Files) -> tensor_files.TensorFile:
 
 
 def _inspect_picture(path: Path, format_name: str) -> InspectResult:
-    """A picture, with the parameters that A1111 and this program write into theirs."""
+    """A picture that can be opened, with the parameters that A1111 and this program write into theirs."""
     result = InspectResult(str(path), "", "picture", size_bytes=path.stat().st_size)
     text = png.read_infotext(path) if format_name == "PNG" else ""
     result.metadata = {png.KEY: text} if text else {}
