@@ -146,6 +146,9 @@ class TrainConfig(StageConfig):
     """Textual inversion: keys of the file, emb_params (clip_l, clip_g) as A1111 and Kohya, or the word as diffusers."""
     factor: int = Field(default=8, ge=-1)
     """LoKr: size of the first, small factor of the Kronecker product; -1: both as equal as they can be."""
+    dora_axis: Literal["input", "output"] = "input"
+    """DoRA: a magnitude per input, which A1111 and ComfyUI read exactly, or per output, which diffusers (after convert)
+    and LyCORIS read exactly."""
     rank_stabilized: bool = False
     """Strength alpha / sqrt(rank) instead of alpha / rank."""
     dropout: Fraction = 0.0
@@ -352,6 +355,8 @@ class TrainConfig(StageConfig):
             "loha": ("dropout",),  # its product has no inner values
             "pivotal": ("from_lora",),
         }
+        if self.dora_axis != "input" and self.method != "dora":
+            raise ValueError(f"dora_axis has no effect on the method {self.method}: leave it out")
         for key in useless.get(self.method, ()):
             if getattr(self, key):
                 raise ValueError(f"{key} has no effect on the method {self.method}: leave it out")

@@ -112,9 +112,7 @@ DIALECTS: dict[str, Namer] = {
     "diffusers": lambda part, path, what: "" if what == "alpha" else f"{_dotted(part, path)}.{AB[what]}",
     "diffusers of 2023": _of_2023,
     "diffusers' attention processors of 2023": _processor,
-    "PEFT": lambda part, path, what: (
-        "" if what == "alpha" or part == "te" else f"base_model.model.{path}.{AB[what]}"
-    ),
+    "PEFT": lambda part, path, what: "" if what == "alpha" or part == "te" else f"base_model.model.{path}.{AB[what]}",
     "LyCORIS": _lycoris,
 }
 
@@ -258,7 +256,8 @@ def check_train(base: BaseModel, file: Path, expected: Delta, kind: str = "") ->
         holder.add_module(name, made.requires_grad_(False))
         slots[name] = (holder, name)
     alpha = next(iter(alphas)) or RANK
-    spec = MethodSpec(rank=10_000 if kind == "LoKr" else RANK, alpha=10_000 if kind == "LoKr" else alpha, factor=2)
+    rank, alpha = (10_000, 10_000) if kind == "LoKr" else (RANK, alpha)
+    spec = MethodSpec(rank=rank, alpha=alpha, factor=2, magnitude_axis=0 if kind == "DoRA per output" else 1)
     attached = attach(METHODS.get(kind, "lora"), slots, spec)
     start_from(file, attached)
     for name, change in expected.items():

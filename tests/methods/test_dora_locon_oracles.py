@@ -16,13 +16,16 @@ LAYERS = {
 NAME = "lora_unet_x"
 
 
-def adapted(kind: str, method: str, conv_rank: int = 3) -> tuple[nn.Module, nn.Module, dict[str, torch.Tensor]]:
+def adapted(
+    kind: str, method: str, conv_rank: int = 3, axis: int = 1
+) -> tuple[nn.Module, nn.Module, dict[str, torch.Tensor]]:
     """The adapted layer, one like it without adapter, and the factors, none of them zero."""
     torch.manual_seed(1)
     holder, plain = nn.Module(), LAYERS[kind]().requires_grad_(False)
     holder.layer = LAYERS[kind]().requires_grad_(False)
     holder.layer.load_state_dict(plain.state_dict())
-    made = attach(method, {NAME: (holder, "layer")}, MethodSpec(rank=3, alpha=2.0, conv_rank=conv_rank, conv_alpha=2.0))
+    spec = MethodSpec(rank=3, alpha=2.0, conv_rank=conv_rank, conv_alpha=2.0, magnitude_axis=axis)
+    made = attach(method, {NAME: (holder, "layer")}, spec)
     for group in made.parameter_groups().values():
         for p in group:
             p.data += torch.randn(p.shape) * 0.2
@@ -72,15 +75,17 @@ def test_dora_delta_is_what_peft_merges(kind: str) -> None:
     torch.testing.assert_close(holder.made.delta(NAME), merged, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [0, 1], ids=["output", "input"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_dora_gradients_are_those_of_the_formula_with_a_constant_norm(kind: str) -> None:
-    holder, plain, factors = adapted(kind, "dora")
+def test_dora_gradients_are_those_of_the_formula_with_a_constant_norm(kind: str, axis: int) -> None:
+    holder, plain, factors = adapted(kind, "dora", axis=axis)
     mine = {name: p for name, p in holder.layer.adapter.named_parameters()}
-    assert factors["dora_scale"].shape == (1, 6, *[1] * (plain.weight.ndim - 2))  # type: ignore[union-attr, operator]
+    ones = [1] * (plain.weight.ndim - 2)  # type: ignore[union-attr, operator]
+    assert factors["dora_scale"].shape == ((10, 1, *ones) if axis == 0 else (1, 6, *ones))
     x, leaves = x_for(kind), {n: p.detach().clone().requires_grad_() for n, p in mine.items()}
     down, up = leaves["lora_down__weight"], leaves["lora_up__weight"]
     weight = plain.weight + (up.flatten(1) @ down.flatten(1) * 2 / 3).reshape(plain.weight.shape)  # type: ignore[operator, arg-type]
-    norm = torch.linalg.vector_norm(weight.detach(), dim=[i for i in range(weight.ndim) if i != 1], keepdim=True)
+    norm = torch.linalg.vector_norm(weight.detach(), dim=[i for i in range(weight.ndim) if i != axis], keepdim=True)
     changed = weight * leaves["dora_scale"] / norm
     options = {} if kind == "linear" else {"stride": plain.stride, "padding": plain.padding}
     expected = (nn.functional.linear if kind == "linear" else nn.functional.conv2d)(x, changed, plain.bias, **options)  # type: ignore[operator]

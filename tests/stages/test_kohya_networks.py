@@ -169,8 +169,9 @@ def test_what_a_lycoris_command_does_not_say(tmp_path: Path) -> None:
     found = read(tmp_path, f"{LYCORIS} algo=lokr preset=attn-mlp")
     assert found.config["factor"] == -1 and "layers" not in found.config and found.no_equal == []
     found = read(tmp_path, f"{LYCORIS} algo=lora preset=attn-mlp dora_wd=True")
-    assert found.config["method"] == "dora"
-    assert found.no_equal == ["network_args wd_on_output=True: the magnitude is one number per input here"]
+    assert (found.config["method"], found.config["dora_axis"], found.no_equal) == ("dora", "output", [])
+    found = read(tmp_path, f"{LYCORIS} algo=lora preset=attn-mlp dora_wd=True wd_on_output=False")
+    assert (found.config["method"], found.config["dora_axis"], found.no_equal) == ("dora", "input", [])
     found = read(tmp_path, f"{LYCORIS} algo=loha preset=unet-transformer-only --network_dropout 0.1")
     assert found.config["text_encoder"] is False and "dropout" not in found.config
     assert found.no_equal == ["network_dropout = 0.1: LoHa has none here"]

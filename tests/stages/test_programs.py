@@ -24,6 +24,7 @@ ROUNDS: list[dict[str, Any]] = [
     {},
     {"text_encoder": True, "text_encoder_learning_rate": 5e-5, "min_snr_gamma": 0.0, "seed": 7, "flip": True},
     {"method": "locon", "conv_rank": 8, "conv_alpha": 4.0, "rank_dropout": 0.1, "module_dropout": 0.2, "dropout": 0.3},
+    {"method": "dora", "dora_axis": "output", "seed": 3},
     {"method": "dora", "lora_plus_ratio": 4.0, "max_norm": 1.0, "gradient_accumulation": 2},
     {"method": "loha", "optimizer": "prodigy", "learning_rate": 1.0, "weight_decay": 0.1, "scheduler": "constant"},
     {"dtype": "fp16", "gradient_checkpointing": True},

@@ -35,6 +35,7 @@ class MethodSpec:
     module_dropout: float = 0.0  # of the whole adapter of a layer
     rank_stabilized: bool = False  # scale alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)
     magnitude: bool = False  # DoRA: learn the magnitude of the weights apart from their direction (arXiv 2402.09353)
+    magnitude_axis: int = 1  # of the weight: 1, a magnitude per input; 0, one per output
     factor: int = 8  # LoKr: size of the first Kronecker factor; -1: both as equal as they can be
     tokens: int = 4  # textual inversion: number of vectors
     initial_tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)  # ids they begin as, for each part

@@ -1,8 +1,9 @@
 """LoRA (arXiv 2106.09685), LoCon (the same on 3 x 3 convolutions, arXiv 2309.14859) and DoRA (arXiv 2402.09353).
 
 W' = W + s B A with s = alpha / rank; B (out, r) starts at zero, A (r, in·k·k) random.
-DoRA: W' = m (W + s B A) / ||W + s B A||, m and the norm per input column, the only form that A1111 and ComfyUI both
-read rightly; the norm counts as a constant in the backward pass (section 4.3 of the paper).
+DoRA: W' = m (W + s B A) / ||W + s B A||; the norm counts as a constant in the backward pass (section 4.3 of the paper).
+m and the norm are per input column, the only form that A1111 and ComfyUI both read rightly, or per output row, the form
+of the paper, PEFT, diffusers and LyCORIS (docs/lora-files.md).
 """
 
 from __future__ import annotations
@@ -71,13 +72,13 @@ class LoRALayer(LayerAdapter):
 
 
 class DoRALayer(LoRALayer):
-    """LoRA of the direction, and a magnitude `dora_scale` (1, in[, 1, 1]) per input column."""
+    """LoRA of the direction, and a magnitude `dora_scale`: (1, in[, 1, 1]) per input or (out, 1[, 1, 1]) per output."""
 
     reads_weight = True
 
     def __init__(self, layer: nn.Module, spec: MethodSpec, generator: torch.Generator) -> None:
         super().__init__(layer, spec, generator)
-        self.axis = 1
+        self.axis = spec.magnitude_axis
         self.dora_scale = nn.Parameter(self._norm(weight_of(layer).detach().float()))
 
     def _norm(self, weight: Tensor) -> Tensor:
@@ -113,11 +114,12 @@ class DoRALayer(LoRALayer):
         return direction * (self.dora_scale / self._norm(direction)) - weight
 
     def load_factors(self, factors: Mapping[str, Tensor]) -> None:
-        """A magnitude per output row, (out, 1[, 1, 1]), is understood as well and kept."""
-        scale, out_features = factors["dora_scale"], self.lora_up__weight.shape[0]
-        rows = (out_features, *[1] * (self.lora_down__weight.ndim - 1))
-        if scale.shape == rows and scale.shape != self.dora_scale.shape:
-            self.axis, self.dora_scale = 0, nn.Parameter(torch.empty(rows))
+        """A magnitude along the other axis is understood as well and kept."""
+        scale, (out, inner) = factors["dora_scale"], (len(self.lora_up__weight), self.lora_down__weight.shape[1])
+        ones = [1] * (self.lora_down__weight.ndim - 2)
+        for axis, shape in enumerate([(out, 1, *ones), (1, inner, *ones)]):
+            if scale.shape == shape and scale.shape != self.dora_scale.shape:
+                self.axis, self.dora_scale = axis, nn.Parameter(torch.empty(shape))
         super().load_factors(factors)
 
 

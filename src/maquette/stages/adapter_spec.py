@@ -20,6 +20,7 @@ def spec_of(config: TrainConfig) -> MethodSpec:
         block_ranks=config.block_ranks,
         block_alphas=config.block_alphas,
         factor=config.factor,
+        magnitude_axis=0 if config.dora_axis == "output" else 1,
         tokens=config.vectors,
         seed=config.seed,
     )

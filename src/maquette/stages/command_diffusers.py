@@ -92,6 +92,10 @@ class Diffusers(Writer):
                 self.told.add("alpha")
             if config.method == "dora" and self.xl:
                 self.add("use_dora")
+                if config.dora_axis == "output":
+                    self.told.add("dora_axis")
+                else:
+                    self.no_equal.append("dora_axis = input: PEFT's magnitude is one number per output")
             elif config.method == "dora":
                 self.no_equal.append("method = dora: only the SDXL script has --use_dora")
             self.no_equal.append("layers: attention only there; feed-forward layers are not trained")

@@ -61,7 +61,7 @@ def write(config: TrainConfig, xl: bool) -> tuple[dict[str, str], list[str]]:
     if made.get("preset") is None and layers not in (() if lycoris else (_ATTENTION, _ATTENTION | _CONV)):
         lost.append(f"layers = {sorted(layers)}: there is no such choice there")
     if methods.METHODS[config.method].magnitude:
-        made |= {"dora_wd": True, "wd_on_output": False}
+        made |= {"dora_wd": True, "wd_on_output": config.dora_axis == "output"}
     if config.method == "lokr":
         made["factor"] = config.factor
     if "conv" in layers:
@@ -95,7 +95,7 @@ class Reader:
         """Keys of TrainConfig. rank, alpha: --network_dim and --network_alpha."""
         made: dict[str, Any] = {}
         layers = self._layers(text_encoder, made)
-        made["method"] = self._method(layers)
+        made["method"] = self._method(layers, made)
         if layers != set(methods.METHODS[made["method"]].layers):
             made["layers"] = sorted(layers)
         kernels = self._kernels(rank, alpha) if "conv" in layers else None
@@ -128,15 +128,13 @@ class Reader:
             self.lost.append("network_args preset=attn-only: of the text encoder the MLP layers too")
         return PRESETS[preset]
 
-    def _method(self, layers: set[str]) -> str:
+    def _method(self, layers: set[str], made: dict[str, Any]) -> str:
         dora = bool(value(self.left.pop("dora_wd", "False")))
-        if not value(self.left.pop("wd_on_output", "True")):
-            self.left.pop("wd_on_output", None)
-        elif dora:
-            self.lost.append("network_args wd_on_output=True: the magnitude is one number per input here")
+        per_output = bool(value(self.left.pop("wd_on_output", "True")))
         if dora and self.algo in ("loha", "lokr"):
             self.lost.append(f"network_args dora_wd=True: {self.algo} has no magnitude here")
         elif dora:
+            made["dora_axis"] = "output" if per_output else "input"
             return "dora"
         if self.algo in ("loha", "lokr"):
             return self.algo

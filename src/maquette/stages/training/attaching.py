@@ -88,10 +88,13 @@ def start_from(file: Path, attached: Attached) -> None:
     for key, tensor in found.items():
         if key.endswith(".alpha") and float(tensor) != float(mine[key]):
             raise MaquetteError(f"{file} has alpha {float(tensor):g}, the run {float(mine[key]):g}; set alpha to that.")
+        if key.endswith(".dora_scale") and tensor.shape[0] != mine[key].shape[0]:
+            axis = "input" if tensor.shape[0] == 1 else "output"
+            raise MaquetteError(f"{file} has a magnitude per {axis}; set dora_axis to that.")
         if tensor.shape != mine[key].shape:
             raise MaquetteError(
                 f"{file}: {key} is {tuple(tensor.shape)}, in this run {tuple(mine[key].shape)}; "
-                "give the file's rank (maquette inspect shows it), or change the file's with maquette resize."
+                "give the file's rank (maquette inspect shows it)."
             )
     attached.load_state(mine | {key: tensor.float() for key, tensor in found.items()})
 

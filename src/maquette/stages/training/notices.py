@@ -8,6 +8,18 @@ from ...config import TrainConfig
 from ...families.base import BaseModel
 from .learning import schedules
 
+# Which programs read what is trained (docs/lora-files.md).
+_DORA = {
+    "input": (
+        "DoRA with a magnitude per input: A1111 1.9, Forge and ComfyUI read it exactly; LyCORIS (also through "
+        "sd-scripts) and diffusers do not: for them train with --set dora_axis=output."
+    ),
+    "output": (
+        "DoRA with a magnitude per output: LyCORIS reads it exactly, diffusers and PEFT after `maquette convert`, "
+        "ComfyUI nearly, A1111 and Forge wrongly: for them leave out dora_axis."
+    ),
+}
+
 
 def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
     """asked: the configuration before the defaults were filled in."""
@@ -15,6 +27,8 @@ def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
     if (sentence := base.spec.skips(asked.clip_skip)) is not None:
         yield sentence
     yield from _rates(asked)
+    if asked.method == "dora":
+        yield _DORA[asked.dora_axis]
     v = base.scheduler_config.get("prediction_type") == "v_prediction"
     if asked.scale_v_pred_loss_like_noise_pred and not v:
         yield "scale_v_pred_loss_like_noise_pred has no effect: the base predicts noise, not v."
