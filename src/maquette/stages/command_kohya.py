@@ -17,8 +17,9 @@ from .command_text import CommandResult, Writer, named_caption
 FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
 HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word", "reg", "optimizer_args",
-           "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "dora_axis", "block_ranks", "block_alphas",
-           "caption_extension", "max_grad_norm", "clip_skip", "scheduler_cycles", *kohya_network.SAME}  # fmt: skip
+           "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
+           "caption_extension", "max_grad_norm", "clip_skip", "scheduler_cycles", "dora_axis",
+           *kohya_network.SAME}  # fmt: skip
 _REPEATS = re.compile(r"(\d{1,9})_(.*)")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
 
