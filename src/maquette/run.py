@@ -19,12 +19,13 @@ from typing import Any, Literal
 from . import files, limits
 from .errors import MaquetteError
 
-EventKind = Literal["progress", "metric", "sample", "saved", "warning", "done"]
+EventKind = Literal["progress", "metric", "sample", "saved", "finding", "warning", "done"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a stage tells its caller. `data` is JSON-ready; "warning" has `message`, "saved" has `path`."""
+    """Something a stage tells its caller. `data` is JSON-ready; "warning" and "finding" have `message`, "saved" has
+    `path`."""
 
     kind: EventKind
     data: dict[str, Any] = field(default_factory=dict)

@@ -274,8 +274,8 @@ def test_regularization_pictures_that_the_run_never_sees_are_reported(photos: Pa
     events: list[Event] = []
     options = {"steps": 2, "reg": tmp_path / "reg", "prior_share": 0.5}
     train.run(config(photos, tmp_path / "disc", **options), events.append)
-    warnings = [event.data["message"] for event in events if event.kind == "warning"]
-    assert warnings == [
+    told = [e.data["message"] for e in events if e.kind == "finding" and e.data["kind"] == "regularization"]
+    assert told == [
         "5 regularization samples for 5 of photos: the whole run sees 2 of them, the others have no effect."
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ import typer
 from .common import Display, given, print_json
 
 if TYPE_CHECKING:
-    from ..data.dataset import Problem
     from ..stages.check import CheckResult
 
 _WIDEST = 300  # characters of a caption in the table
@@ -90,32 +88,17 @@ def show(result: CheckResult) -> None:
     """Print the findings for a person."""
     from rich.console import Console
 
+    from ..stages import findings
+
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     console.print(_photo_table(result))
     if result.problems:
         console.print()
-    for problem in _shortened(result.problems):
-        console.print(_line(problem), markup=False, style="red" if problem.blocking else "yellow")
+    for problem in findings.shortened(result.problems, _SAME_KIND, "--json"):
+        console.print(findings.sentence(problem), markup=False, style="red" if problem.blocking else "yellow")
     console.print()
     for line in [*result.observations, *result.golden_rule.sentences(), "", *result.figures()]:
-        console.print(line, markup=False)
-
-
-def _shortened(problems: list[Problem]) -> list[Problem]:
-    """At most _SAME_KIND problems of a kind, and a line that counts the rest."""
-    from ..data.dataset import Problem
-
-    kinds = Counter(problem.kind for problem in problems)
-    shown: list[Problem] = []
-    seen: Counter[str] = Counter()
-    for problem in problems:
-        seen[problem.kind] += 1
-        if seen[problem.kind] <= _SAME_KIND:
-            shown.append(problem)
-        elif seen[problem.kind] == _SAME_KIND + 1:
-            rest = kinds[problem.kind] - _SAME_KIND
-            shown.append(Problem(problem.kind, "", f"… and {rest} more of this kind (--json lists all)."))
-    return shown
+        console.print(line, markup=False, style="bold yellow" if line == findings.TOY else None)
 
 
 def _photo_table(result: CheckResult) -> Any:
@@ -139,7 +122,3 @@ def _photo_table(result: CheckResult) -> Any:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _WIDEST else text[:_WIDEST] + " …"
-
-
-def _line(problem: Problem) -> str:
-    return ("left out: " if problem.left_out else "") + problem.message

@@ -55,7 +55,7 @@ class Display:
             facts = f"loss {self._smooth:.4f}  {data['images_per_second']:.1f} images/s"
             facts += f"  {clock(data['remaining_seconds'])} left"
             self._show("training", data["step"], data["steps"], facts)
-        elif event.kind == "warning":
+        elif event.kind in ("warning", "finding"):
             self._console.print(f"[yellow]warning:[/] {_plain(data['message'])}")
         elif event.kind == "saved":
             self._console.print(f"saved {_plain(data['path'])}")

@@ -15,9 +15,6 @@ from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.doctor import (
     GoldenRule,
     Look,
-    examine_captions,
-    examine_photos,
-    examine_regularization,
     golden_rule,
     longest_caption,
     look_at,
@@ -26,6 +23,7 @@ from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
 from ..run import Event, Listener, ignore
+from . import findings
 from .costs import Costs, base_facts, estimate
 
 _MOST_FOLDERS = 6  # named in a sentence
@@ -104,9 +102,11 @@ class CheckResult:
     def figures(self) -> list[str]:
         """The counts and costs, one sentence each."""
         costs = self.costs
+        toy = self.base == "pocket"
         lines = [
+            *([findings.TOY] if toy else []),
             f"{_count(self.images, 'photo')} x repeats = {_count(self.samples, 'sample')} per epoch; "
-            f"batch size {costs.batch_size}: {_count(costs.steps_per_epoch, 'step')} per epoch, "
+            f"batch size {costs.batch_size}: {self._pace()}, "
             f"{_count(costs.steps, 'step')} in all ({_rounded(costs.epochs)} epochs).",
             f"Trained at {self._sizes()}; "
             f"LoRA file: about {megabytes(costs.file_bytes)}, the run about {megabytes(costs.disk_bytes)} on disk.",
@@ -122,6 +122,13 @@ class CheckResult:
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
         return lines
+
+    def _pace(self) -> str:
+        size = self.costs.batch_size
+        if size > self.samples > 0:
+            return f"a step shows each sample {_rounded(size / self.samples)} times"
+        per_epoch = self.samples / size
+        return f"{_rounded(per_epoch)} step{'' if per_epoch == 1 else 's'} per epoch"
 
     def _tokens(self) -> str:
         counts = [photo["tokens"] for photo in self.photos]
@@ -175,12 +182,11 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
     tokens = tokenizer()
     costs = estimate(facts, dataset, config.rank, config.batch_size, config.steps, config.epochs)
     problems = [
-        *dataset.problems,
         *_nothing_left(dataset),
         *_room(costs, config.out),
-        *examine_captions(dataset, config.subject, tokens, config.max_token_length),
-        *examine_regularization(dataset, costs.steps * costs.batch_size),
-        *examine_photos(dataset, looks),
+        *findings.of_photos(
+            dataset, config.subject, looks, tokens, config.max_token_length, costs.steps * costs.batch_size
+        ),
     ]
     subject = config.subject or ", ".join(dict.fromkeys(p.subject for p in dataset.of("instance") if p.subject)) or None
     return CheckResult(

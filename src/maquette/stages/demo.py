@@ -87,7 +87,7 @@ def run(config: DemoConfig, on_event: Listener = ignore, cancel: train.Cancel | 
     checked = _check(photos, path, config, on_event)
     chosen = {"photos": photos, "subject": SUBJECT, "out": path, "steps": config.steps, "seed": config.seed}
     settings = TrainConfig.parse(chosen | TRAINING, "the demo")
-    trained = train.run(settings, _without_done(on_event), cancel)
+    trained = train.run(settings, _without(on_event, "done", "finding"), cancel)  # checked before
     folder = RunFolder.open(path)
     resolved = TrainConfig.read(folder.config)
     picture = None
@@ -126,7 +126,7 @@ def free_run(out: Path) -> Path:
 def _check(photos: Path, path: Path, config: DemoConfig, on_event: Listener) -> check.CheckResult:
     """The findings of `maquette check`; what it would warn of is told, what it would refuse is an error."""
     settings = check.CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps)
-    result = check.run(settings, _without_done(on_event))
+    result = check.run(settings, _without(on_event, "done"))
     if result.blocking:
         raise MaquetteError(result.blocking[0].message)
     for problem in result.problems:
@@ -134,11 +134,11 @@ def _check(photos: Path, path: Path, config: DemoConfig, on_event: Listener) -> 
     return result
 
 
-def _without_done(on_event: Listener) -> Listener:
+def _without(on_event: Listener, *kinds: str) -> Listener:
     """A listener for a part of the work, whose end is not the end."""
 
     def listen(event: Event) -> None:
-        if event.kind != "done":
+        if event.kind not in kinds:
             on_event(event)
 
     return listen

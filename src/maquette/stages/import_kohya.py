@@ -82,7 +82,7 @@ class _Reader:
         return MaquetteError(f"{self.source.path}: {text}")
 
     def _method(self) -> str:
-        """"" for a network, whose module says more."""
+        """ "" for a network, whose module says more."""
         script, values = self.source.script, self.values
         if script and script not in SCRIPTS:
             raise self.refuse(f"{script} trains what maquette does not; known are {', '.join(SCRIPTS)}.")

@@ -13,6 +13,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..methods import METHODS
 from ..run import RunFolder, write_text
+from .findings import TOY
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2430; }
@@ -76,7 +77,7 @@ def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> str:
     photos = [photo for photo in data["photos"] if photo["role"] == "instance"]
     rows = {
         "Subject": config.subject or "from the captions",
-        "Base": Path(config.base).name,
+        "Base": Path(config.base).name + (f". {TOY}" if config.base == "pocket" else ""),
         "Method": config.method
         + ("" if METHODS[config.method].product != "adapter" else f", rank {config.rank}, alpha {config.alpha:g}"),
         "Photos": f"{len(photos)} used, {len(data['left_out'])} left out",

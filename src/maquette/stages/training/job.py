@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,8 +15,9 @@ from ...config import TrainConfig
 from ...core.denoiser import Conditioning
 from ...data.cache import LatentCache
 from ...data.caption_options import CaptionOptions
-from ...data.dataset import Dataset, plan
-from ...data.doctor import examine_captions
+from ...data.dataset import Dataset, Problem, plan
+from ...data.doctor import Look, examine_captions, look_at
+from ...data.images import OpenedPhoto
 from ...data.layouts import read_folder, require_trainable
 from ...errors import MaquetteError
 from ...families import load
@@ -24,6 +25,7 @@ from ...families.base import BaseModel
 from ...fast import attention, compiled, memory, packed
 from ...fast.graphs import Graphs
 from ...methods.base import AdaptedLayer, Attached
+from .. import findings
 from ..embedding import with_names
 from . import defaults, inpainting, learning
 from .attaching import attach, lively, start_from, word_of
@@ -57,6 +59,7 @@ class Job:
     prior: Prior | None
     scale: LossScale
     graphs: Graphs | None = None  # passes recorded on a graphics card
+    findings: list[Problem] = field(default_factory=list)  # what `maquette check` would say
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -167,7 +170,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
             f"{config.base} takes {channels} channels (an editing or depth model), which training cannot feed; "
             "train on the ordinary base: its LoRA works on that model too."
         )
-    dataset = read_photos(config, base, on_progress)
+    dataset, looks = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype)
     shown = views_of(base, dataset.photos, config.flip, config.random_crop)
@@ -220,6 +223,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
         sets.get("class"), prior, LossScale(config.dtype == "fp16"),
     )  # fmt: skip
+    job.findings = _findings(job, looks)
     _only_for_training(job)
     if base.device.type == "cuda" and _recordable(config):
         job.graphs = Graphs(parameters)
@@ -235,8 +239,29 @@ def _recordable(config: TrainConfig) -> bool:
     return config.cuda_graphs and plain and fixed
 
 
-def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]) -> Dataset:
-    """The photos with captions and buckets, as `maquette check` sees them."""
+def _findings(job: Job, looks: Mapping[Path, Look]) -> list[Problem]:
+    """What `maquette check` says of the base and the photos."""
+    config, base = job.config, job.base
+    toy = [Problem("toy", "", findings.TOY)] if base.spec.name == "pocket" else []
+    told = [Problem("base", "", notice) for notice in base.notices]
+    seen = int((config.steps or 0) * (config.batch_size or 1) * config.prior_share)
+    tokens = base.tokenizers[0].encode
+    return [
+        *toy,
+        *told,
+        *findings.of_photos(job.dataset, config.subject, looks, tokens, config.max_token_length, seen),
+    ]
+
+
+def read_photos(
+    config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]
+) -> tuple[Dataset, dict[Path, Look]]:
+    """The photos with captions and buckets, as `maquette check` sees them, and what is measured on each."""
+    looks: dict[Path, Look] = {}
+
+    def look(path: Path, opened: OpenedPhoto) -> None:
+        looks[path] = look_at(opened)
+
     dataset = read_folder(
         config.photos,
         config.subject,
@@ -252,6 +277,7 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
         ),
         alpha_mask=config.alpha_mask,
         extension=config.caption_extension,
+        look=look,
         progress=lambda done, of: on_progress("reading photos", done, of),
     )
     config = _with_settings(config, dataset)
@@ -260,7 +286,7 @@ def read_photos(config: TrainConfig, base: BaseModel, on_progress: Callable[[str
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
-    return dataset
+    return dataset, looks
 
 
 def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ... import methods
-from ...data.doctor import examine_regularization
 from ...errors import MaquetteError
 from ...run import Event, Listener, RunFolder
-from .. import report
+from .. import findings, report
 from . import identity, learning, memory, state
 from .checkpoint import author
 from .distributed import Team
@@ -71,11 +70,7 @@ class Training:
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
         self.start = start
-        for problem in self.job.dataset.left_out:
-            self._warn(f"left out: {problem.message}")
-        seen = int(self.steps * (self.config.batch_size or 1) * self.config.prior_share)
-        for problem in examine_regularization(self.job.dataset, seen):
-            self._warn(problem.message)
+        findings.tell(self.job.findings, self.on_event)
         if self.job.graphs is not None:
             self.job.graphs.on_warning = self._warn
         if self.crew.leads:
