@@ -84,8 +84,8 @@ def test_many_findings_of_a_kind_are_counted() -> None:
 def test_check_and_report_say_that_pocket_is_a_toy(tmp_path: Path) -> None:
     photos(tmp_path / "photos", "red")
     result = check.run(check.CheckConfig(photos=tmp_path / "photos", subject=SUBJECT))
-    assert result.figures()[0] == findings.TOY and "works in maquette alone" in findings.TOY
-    assert "batch size 8: a step shows each sample 8 times, 200 steps in all (1600 epochs)." in result.figures()[1]
+    assert result.figures()[-1] == findings.TOY and "works in maquette alone" in findings.TOY
+    assert "batch size 8: a step shows each sample 8 times, 200 steps in all (1600 epochs)." in result.figures()[0]
     run = {"steps": 1, "rank": 2, "sample_prompts": [], "dtype": "fp32", "out": tmp_path / "run"}
     train.run(TrainConfig.parse({"photos": tmp_path / "photos", "subject": SUBJECT, **run}))
     assert "works in maquette alone" in (tmp_path / "run/report.html").read_text()

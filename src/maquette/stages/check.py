@@ -102,9 +102,7 @@ class CheckResult:
     def figures(self) -> list[str]:
         """The counts and costs, one sentence each."""
         costs = self.costs
-        toy = self.base == "pocket"
         lines = [
-            *([findings.TOY] if toy else []),
             f"{_count(self.images, 'photo')} x repeats = {_count(self.samples, 'sample')} per epoch; "
             f"batch size {costs.batch_size}: {self._pace()}, "
             f"{_count(costs.steps, 'step')} in all ({_rounded(costs.epochs)} epochs).",
@@ -121,6 +119,8 @@ class CheckResult:
             )
         if self.left_out:
             lines.append(f"Left out: {len(self.left_out)}, named above.")
+        if self.base == "pocket":
+            lines.append(findings.TOY)  # last, where nobody overlooks it
         return lines
 
     def _pace(self) -> str:
