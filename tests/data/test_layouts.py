@@ -135,8 +135,8 @@ def test_folders_that_a_person_numbered_keep_the_named_subject(photo: Callable[.
     assert [(p.caption, p.repeats) for p in data.photos] == [("a photo of zkw robot", 1)] * 2
     (problem,) = data.problems
     assert problem.message == (
-        "For the subject 'zkw robot' the folders '11_november', '12_december' are ordinary ones, without repeats: the "
-        "name says something else. If Kohya's repeats are meant, rename it ('40_zkw robot') or leave out --subject."
+        "For the subject 'zkw robot' the folders '11_november', '12_december' are ordinary ones, without repeats: "
+        "their names say something else. If Kohya's repeats are meant, call it '40_zkw robot' or leave out --subject."
     )
 
 
@@ -312,6 +312,19 @@ def test_captions_of_several_lines_and_other_files_are_named(photo: Callable[...
     ]
     data = read_folder(tmp_path, "zkw robot", options=CaptionOptions(wildcards=True))
     assert data.photos[0].caption == "zkw robot\nwith a hat" and len(data.problems) == 2
+
+
+def test_bad_captions_alone_do_not_make_photos_unreadable(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        photo(f"{name}.jpg")
+        (tmp_path / f"{name}.txt").write_bytes(b"w" * 200_000)
+    with pytest.raises(MaquetteError) as error:
+        read_folder(tmp_path, "zkw robot")
+    assert str(error.value) == (
+        f"No photo in {tmp_path} can be used. "
+        "The caption a.txt is larger than any caption (100 kB at most); it was not read. "
+        "The caption b.txt is larger than any caption (100 kB at most); it was not read."
+    )
 
 
 def test_captions_in_old_encodings_are_read_and_said(photo: Callable[..., Path], tmp_path: Path) -> None:

@@ -79,11 +79,12 @@ def ordinary(names: Sequence[str], subject: str) -> Iterable[Problem]:
     """Numbered folders that do not speak of the subject that the user named."""
     if names:
         shown = ", ".join(f"'{name}'" for name in names[:_MOST_KINDS]) + (" …" if len(names) > _MOST_KINDS else "")
-        what, are = ("folder", "is an ordinary one") if len(names) == 1 else ("folders", "are ordinary ones")
-        message = (
-            f"For the subject '{subject}' the {what} {shown} {are}, without repeats: the name says something else. "
-            f"If Kohya's repeats are meant, rename it ('40_{subject}') or leave out --subject."
-        )
+        if len(names) == 1:
+            what = f"the folder {shown} is an ordinary one, without repeats: its name says something else"
+        else:
+            what = f"the folders {shown} are ordinary ones, without repeats: their names say something else"
+        remedy = f"If Kohya's repeats are meant, call it '40_{subject}' or leave out --subject."
+        message = f"For the subject '{subject}' {what}. {remedy}"
         yield Problem("folder", "", message)
 
 

@@ -240,6 +240,8 @@ def _require_photos(dataset: Dataset, role: Role, folder: Path) -> None:
     bad = dataset.left_out
     shown = " ".join(problem.message for problem in bad[:3]) + (f" And {len(bad) - 3} more." if len(bad) > 3 else "")
     what = "regularization image" if role == "class" else "photo"
+    if any(problem.kind == "bad_caption" for problem in bad):  # the pictures themselves are good
+        raise MaquetteError(f"No {what} in {folder} can be used. {shown}")
     there = "" if bad else what_is_there(folder)
     raise MaquetteError(f"No readable {what} in {folder}. {shown}{there} {A_PHOTO_FOLDER}".replace("  ", " "))
 
