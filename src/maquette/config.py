@@ -35,6 +35,10 @@ OPTIMIZER_ARGS: dict[str, dict[str, Any]] = {
     "schedule-free-adamw": {
         "betas": (0.9, 0.999), "eps": 1e-8, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0,
     },
+    "schedule-free-radam": {
+        "betas": (0.9, 0.999), "eps": 1e-8, "r": 0.0, "weight_lr_power": 2.0, "silent_sgd_phase": True,
+    },
+    "schedule-free-sgd": {"momentum": 0.9, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0},
 }  # fmt: skip
 
 
@@ -166,9 +170,13 @@ class TrainConfig(StageConfig):
     """Of the vectors of textual-inversion and pivotal; otherwise 1e-2 on pocket, 2e-3 elsewhere."""
     lora_plus_ratio: Positive = 1.0
     """Up matrices learn this many times faster (LoRA+); 1 is off, 4 to 16 is usual."""
-    optimizer: Literal["adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"] = "adamw"
+    optimizer: Literal[
+        "adamw", "adamw8bit", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw", "schedule-free-radam",
+        "schedule-free-sgd",
+    ] = "adamw"  # fmt: skip
     """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (finds
-    its own rate, times learning_rate, which is 1 then) or schedule-free-adamw (takes neither scheduler nor warm-up)."""
+    its own rate, times learning_rate, which is 1 then) or schedule-free-adamw, -radam, -sgd (take neither scheduler
+    nor warm-up)."""
     optimizer_args: dict[str, bool | float | list[float]] = {}
     """Further arguments of the optimizer, as its library names them: {betas = [0.9, 0.99], eps = 1e-7}."""
     weight_decay: float = Field(default=0.01, ge=0)

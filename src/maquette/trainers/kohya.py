@@ -259,6 +259,8 @@ WORDS: dict[str, tuple[str, dict[str, str]]] = {
             "lion": "Lion",
             "prodigy": "Prodigy",
             "schedule-free-adamw": "AdamWScheduleFree",
+            "schedule-free-radam": "RAdamScheduleFree",
+            "schedule-free-sgd": "SGDScheduleFree",
         },
     ),
     "scheduler": (

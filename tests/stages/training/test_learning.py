@@ -123,9 +123,11 @@ def test_lion_is_that_of_pytorch_optimizer() -> None:
     torch.testing.assert_close(mine, other)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "sgd", "adafactor", "lion", "prodigy", "schedule-free-adamw", "schedule-free-radam"]
+)
 def test_every_optimizer_goes_downhill(name: str) -> None:
-    if name in ("prodigy", "schedule-free-adamw"):
+    if name == "prodigy" or name.startswith("schedule-free"):
         pytest.importorskip("pytorch_optimizer")
     p = nn.Parameter(torch.full((4, 4), 2.0))
     optimizer = learning.make_optimizer(

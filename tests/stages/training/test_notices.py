@@ -42,6 +42,8 @@ def test_schedules_of_schedule_free_optimizers(values: dict[str, Any], what: str
         f"schedule-free-adamw needs no schedule: {what}; its own warm-up is "
         '--set optimizer_args="{warmup_steps = 100}".'
     )
+    (sentence,) = told(optimizer="schedule-free-radam", **values)
+    assert sentence == f"schedule-free-radam needs no schedule: {what}."
     assert told(optimizer="schedule-free-adamw") == told(optimizer="schedule-free-adamw", scheduler="constant") == []
 
 

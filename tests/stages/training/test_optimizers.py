@@ -145,6 +145,19 @@ def test_schedule_free_takes_neither_scheduler_nor_warm_up(scheduler: str, warm_
     agree(ours(asked), schedule_free(0.01))
 
 
+def test_schedule_free_sgd_is_the_papers() -> None:
+    """Equations 3 to 5 of arXiv 2405.15682, the average begun with the first step's point."""
+    pytest.importorskip("pytorch_optimizer")
+    rate, total = 0.01, 0.0
+    z, x = begin(), begin()
+    for given in gradients():
+        total += rate**2
+        for p, average, g in zip(z, x, given, strict=True):
+            p.sub_(rate * g)
+            average.lerp_(p, rate**2 / total)
+    agree(ours(config(optimizer="schedule-free-sgd", scheduler="linear", warmup_steps=5)), x)
+
+
 def test_schedule_free_has_a_warm_up_of_its_own() -> None:
     pytest.importorskip("pytorch_optimizer")
     arguments = {"warmup_steps": 8, "betas": [0.95, 0.99]}
@@ -158,6 +171,7 @@ def test_schedule_free_has_a_warm_up_of_its_own() -> None:
         ("lion", "Lion", {}),
         ("prodigy", "Prodigy", {"use_bias_correction": "bias_correction"}),
         ("schedule-free-adamw", "ScheduleFreeAdamW", {}),
+        ("schedule-free-radam", "ScheduleFreeRAdam", {}),
     ],
 )
 @pytest.mark.parametrize("changed", [{}, {"betas": [0.8, 0.97]}])
@@ -223,8 +237,17 @@ def test_every_default_is_the_librarys_own_but_those_that_are_chosen() -> None:
     from transformers.optimization import Adafactor
 
     chosen = {"momentum", "nesterov", "scale_parameter", "relative_step", "use_bias_correction", "safeguard_warmup"}
-    kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "adafactor": Adafactor, "lion": learning.Lion,
-             "prodigy": library.Prodigy, "schedule-free-adamw": library.ScheduleFreeAdamW}  # fmt: skip
+    kinds = {
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+        "adafactor": Adafactor,
+        "lion": learning.Lion,
+        "prodigy": library.Prodigy,
+        "schedule-free-adamw": library.ScheduleFreeAdamW,
+        "schedule-free-radam": library.ScheduleFreeRAdam,
+        "schedule-free-sgd": library.ScheduleFreeSGD,
+    }
+    assert kinds.keys() == OPTIMIZER_ARGS.keys() - {"adamw8bit"}
     for name, kind in kinds.items():
         known = inspect.signature(kind).parameters
         for key, value in OPTIMIZER_ARGS[name].items():

@@ -42,7 +42,11 @@ def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
         yield "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
 
 
-OWN_WARM_UP = {"adafactor": "relative_step = true, warmup_init = true"}  # of the others: warmup_steps
+OWN_WARM_UP = {
+    "adafactor": "relative_step = true, warmup_init = true",
+    "schedule-free-adamw": "warmup_steps = 100",
+    "schedule-free-sgd": "warmup_steps = 100",
+}
 
 
 def _rates(asked: TrainConfig) -> Iterator[str]:
@@ -52,10 +56,9 @@ def _rates(asked: TrainConfig) -> Iterator[str]:
         useless = ["scheduler"] if "scheduler" in given and asked.scheduler != "constant" else []
         useless += ["warmup_steps"] if asked.warmup_steps else []
         if useless:
-            yield (
-                f"{asked.optimizer} needs no schedule: {_have_no_effect(useless)}; its own warm-up is --set "
-                f'optimizer_args="{{{OWN_WARM_UP.get(asked.optimizer, "warmup_steps = 100")}}}".'
-            )
+            own = OWN_WARM_UP.get(asked.optimizer)
+            more = f'; its own warm-up is --set optimizer_args="{{{own}}}"' if own else ""
+            yield f"{asked.optimizer} needs no schedule: {_have_no_effect(useless)}{more}."
     rates = ("learning_rate", "text_encoder_learning_rate", "embedding_learning_rate", "lora_plus_ratio")
     if asked.optimizer_args.get("relative_step"):
         useless = [key for key in rates if key in given]

@@ -13,6 +13,11 @@ from ...errors import MaquetteError
 
 # What pytorch-optimizer calls arguments that prodigyopt, Kohya's library, calls otherwise.
 PRODIGY_NAMES = {"decouple": "weight_decouple", "use_bias_correction": "bias_correction"}
+SCHEDULE_FREE = {
+    "schedule-free-adamw": "ScheduleFreeAdamW",
+    "schedule-free-radam": "ScheduleFreeRAdam",
+    "schedule-free-sgd": "ScheduleFreeSGD",
+}
 
 
 class Lion(torch.optim.Optimizer):
@@ -76,7 +81,7 @@ def _make(name: str, table: list[dict[str, Any]], options: dict[str, Any]) -> to
         return Lion(table, **options)
     if name == "prodigy":
         return _foreign("Prodigy", table, **{PRODIGY_NAMES.get(key, key): value for key, value in options.items()})
-    return _foreign("ScheduleFreeAdamW", table, **options)
+    return _foreign(SCHEDULE_FREE[name], table, **options)
 
 
 def _adafactor(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
