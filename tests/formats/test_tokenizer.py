@@ -55,5 +55,5 @@ def test_plain_texts_stay_as_they_are(text: str) -> None:
 
 
 def test_plain_texts_do_not_wait_for_the_repair() -> None:
-    code = "import sys; from maquette.formats import tokenizer as t; t.fix_text('a cat'); sys.exit('ftfy' in sys.modules)"
+    code = "import sys; from maquette.formats import tokenizer as t; t.fix_text('a'); sys.exit('ftfy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
