@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -408,8 +408,7 @@ def _sentence(
     fault = error.errors()[0]
     key = str(fault["loc"][0]) if fault["loc"] else ""
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
-        return f"{source} has the unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+        return f"{source} has the unknown key {key!r}{_meant(key, model.model_fields)}"
     if fault["type"] == "missing":
         return f"{source} lacks {key!r}: {model.model_fields[key].description}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -417,6 +416,16 @@ def _sentence(
         return f"{source}: {message}."
     key = (names or {}).get(key, key)
     return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
+
+
+def _meant(key: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown key: another trainer's word for one of ours, or one that is nearly it."""
+    from .trainers.words import meaning
+
+    names = list(known)
+    foreign = meaning(key, names)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    return f"; {foreign}" if foreign else f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ..errors import MaquetteError
 
@@ -24,6 +24,31 @@ NO_COMMANDS = {"main", "common"}
 RARELY = 100_000
 # The road from photos to pictures first; the others follow by name.
 ORDER = ("demo", "check", "caption", "regularize", "train", "evaluate", "generate", "grid", "compare")
+
+
+class Command(TyperCommand):
+    """A command that answers options which are keys, or another trainer's words, with the way to set them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            name = getattr(error, "option_name", "")  # click's NoSuchOption
+            if name and any("--set" in parameter.opts for parameter in self.params):
+                _explain(error, name)
+            raise
+
+
+def _explain(error: Any, name: str) -> None:
+    from ..config import TrainConfig
+    from ..trainers.words import meaning
+
+    key = name.lstrip("-").replace("-", "_")
+    foreign = meaning(key, TrainConfig.model_fields)
+    if key in TrainConfig.model_fields:
+        error.message, error.possibilities = f"No such option: {name}; it is a key: --set {key}=VALUE", None
+    elif foreign:
+        error.message, error.possibilities = f"No such option: {name}; {foreign} (keys: --set KEY=VALUE)", None
 
 
 class LazyGroup(TyperGroup):
@@ -38,7 +63,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in self.list_commands(ctx):
             return None
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name)(importlib.import_module(f"{PACKAGE}.{_module(cmd_name)}").command)
+        app.command(cmd_name, cls=Command)(importlib.import_module(f"{PACKAGE}.{_module(cmd_name)}").command)
         command = typer.main.get_command(app)
         command.help = _keep_examples(command.help or "")
         return command

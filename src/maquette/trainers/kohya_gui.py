@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .kohya import Option
+from .kohya import OPTIONS, Option
 
 # Other names for options of sd-scripts.
 RENAMED = {
@@ -81,7 +81,7 @@ _OTHER_FIELDS = {
 
 def _fields() -> Iterator[Option]:
     for theirs, option in RENAMED.items():
-        yield Option(theirs, "mapped", f"as {option}", "")
+        yield Option(theirs, "mapped", f"as {option}", OPTIONS[option].key)
     yield Option("LoRA_type", "mapped", f"the method; of {', '.join(NETWORKS)}, others are refused", "method")
     for name in NETWORK_FIELDS:
         yield Option(name, "mapped", "of the chosen kind of network: network_args", "")
