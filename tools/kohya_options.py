@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from maquette.trainers import kohya, kohya_gui, words
 from maquette.trainers.kohya import Option
 
-HEAD = """# Kohya's options here
-
-What `maquette import kohya` makes of each option of sd-scripts' training scripts for Stable Diffusion 1, 2 and XL, and of each field of kohya_ss, its graphical
-interface; `maquette command --for kohya` goes the other way. This page is printed by `tools/kohya_options.py` from the table that both read, and a test holds it to that.
-
-**mapped**: becomes the key. **no effect**: changes nothing that is learned; listed as "Not needed here". **no equal**: listed as "No equal here" with the reason, unless its
-value asks for nothing.
-"""
+HEAD = (
+    "# Kohya's options here\n\n"
+    "What `maquette import kohya` makes of each option of sd-scripts' training scripts for Stable Diffusion 1, 2 and "
+    "XL, and of each field of kohya_ss, its graphical interface; `maquette command --for kohya` goes the other way.\n"
+    "This page is printed by `tools/kohya_options.py` from the table that both read, and a test holds it to that.\n\n"
+    "**mapped**: becomes the key. **no effect**: changes nothing that is learned; listed as \"Not needed here\".\n"
+    "**no equal**: listed as \"No equal here\" with the reason, unless its value asks for nothing.\n"
+)
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     print("## Options of sd-scripts\n")
     print(table(sorted(kohya.OPTIONS.values(), key=lambda option: option.name)))
     print("## Words\n")
-    print("Values of other names. Those of a custom class (`lr_scheduler_type`, modules of optimizers) have no equal.\n")
+    print("Values of other names. Classes of one's own (`lr_scheduler_type`, modules of optimizers) have no equal.\n")
     print("| option | theirs | here | |\n| --- | --- | --- | --- |")
     for key, (option, known) in kohya.WORDS.items():
         for ours, theirs in known.items():

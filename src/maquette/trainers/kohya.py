@@ -120,12 +120,16 @@ def _mapped() -> Iterator[Option]:
     yield _as("train_text_encoder", "text_encoder", "flag", False, "of fine_tune.py and sdxl_train.py")
     yield _as("stop_text_encoder_training", "text_encoder", "int", None, "-1 and 0: false; a later step has no equal")
     yield _as("network_module", "method", "text", None, "networks.lora, lycoris.kohya; others are refused")
-    yield _as("network_args", "method, layers, conv_rank …", "list", None, "see below")
-    yield _as("optimizer_type", "optimizer", "text", "AdamW", "see below")
+    yield _as(
+        "network_args", "method, layers, conv_rank …", "list", None,
+        "conv_dim, conv_alpha, block_dims and their like, rank_dropout, module_dropout, loraplus_lr_ratio, and LyCORIS' "
+        "algo, preset, factor, dora_wd, rs_lora; others are listed",
+    )  # fmt: skip
+    yield _as("optimizer_type", "optimizer", "text", "AdamW", "see the words below")
     yield _as("optimizer_args", "optimizer_args, weight_decay", "list", None, "those that are ours too are left out")
     yield _as("use_8bit_adam", "optimizer", "flag", False, "adamw8bit")
     yield _as("use_lion_optimizer", "optimizer", "flag", False, "lion")
-    yield _as("lr_scheduler", "scheduler", "text", "constant", "see below")
+    yield _as("lr_scheduler", "scheduler", "text", "constant", "see the words below")
     yield from _same("lr_scheduler_power=scheduler_power", "float", 1.0)
     yield from _same("lr_scheduler_timescale=scheduler_timescale", "int")
     yield from _same("lr_scheduler_min_lr_ratio=scheduler_min_ratio", "float", 0.0)
