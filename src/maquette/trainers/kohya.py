@@ -122,7 +122,7 @@ def _mapped() -> Iterator[Option]:
     yield _as("network_module", "method", "text", None, "networks.lora, lycoris.kohya; others are refused")
     yield _as(
         "network_args", "method, layers, conv_rank …", "list", None,
-        "conv_dim, conv_alpha, block_dims and their like, rank_dropout, module_dropout, loraplus_lr_ratio, and LyCORIS' "
+        "conv_dim, conv_alpha, block_dims and their like, rank_dropout, module_dropout, loraplus_lr_ratio, LyCORIS' "
         "algo, preset, factor, dora_wd, rs_lora; others are listed",
     )  # fmt: skip
     yield _as("optimizer_type", "optimizer", "text", "AdamW", "see the words below")
