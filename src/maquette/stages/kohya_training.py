@@ -176,9 +176,6 @@ def _batch(reader: _Reader) -> None:
         made["gradient_accumulation"] = parts
     if reader.source.processes > 1:
         reader.lose("num_processes", reader.source.processes, "batch_size is of all processes here, multiplied by it")
-    norm = values.number("max_grad_norm")
-    if norm is not None:
-        made["max_grad_norm"] = norm
     if made.pop("class pictures", False):
         _halve(reader)
 
@@ -187,10 +184,6 @@ def _halve(reader: _Reader) -> None:
     """Each photo is seen as often as there; see `reg_data_dir` in trainers.kohya."""
     made = reader.made
     size = made.get("batch_size")
-    made["max_grad_norm"] = 2 * made.get("max_grad_norm", 1.0)
-    if made.get("optimizer") == "sgd":
-        reader.no_equal.append("reg_data_dir: the loss here is twice theirs, the sum of photos' and class pictures'; "
-                               "with sgd halve the learning rates")  # fmt: skip
     if size is None:
         reader.no_equal.append("reg_data_dir: half of a batch are class pictures there, on top of it here: halve "
                                "batch_size")  # fmt: skip

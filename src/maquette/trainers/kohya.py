@@ -135,7 +135,7 @@ def _mapped() -> Iterator[Option]:
     yield from _same("lr_scheduler_min_lr_ratio=scheduler_min_ratio", "float", 0.0)
     yield _as("lr_decay_steps", "decay_steps", "float", 0, "as lr_warmup_steps", True)
     yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of all, rounded down", True)
-    yield _as("max_grad_norm", "max_grad_norm", "float", 1.0, "see reg_data_dir", True)
+    yield from _same("max_grad_norm", "float", 1.0)
     yield _as("clip_skip", "clip_skip", "int", None, "of Stable Diffusion 1 and 2; it is ignored on SDXL", True)
     yield _as("max_token_length", "max_token_length", "int", None, "75 where it is not given", True)
     yield _as("mixed_precision", "dtype", "text", "no", "no, bf16, fp16")
@@ -149,8 +149,7 @@ def _mapped() -> Iterator[Option]:
     yield _as("caption_extension", "caption_extension", "text", ".caption", "")
     yield _as("caption_extention", "caption_extension", "text", None, "its old spelling")
     yield _as("reg_data_dir", "reg", "text", None,
-              "there half of each batch are class pictures, here as many more: the batch is halved, or the steps are, "
-              "and max_grad_norm is doubled, as the loss here is a sum where theirs is a mean")  # fmt: skip
+              "there half of each batch are class pictures, here as many more: batch or steps are halved")  # fmt: skip
     yield _as("output_dir", "out", "text", None, "and output_name below it")
     yield _as("output_name", "out", "text", None, "the run folder's name")
     yield _as("save_n_epoch_ratio", "save_every_epochs", "int", None, "max_train_epochs divided by it")
