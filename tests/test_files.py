@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -12,7 +13,7 @@ import pytest
 from maquette import limits
 from maquette.errors import MaquetteError
 from maquette.files import is_regular, open_regular, parse_json, read_bytes, read_json, read_text
-from maquette.shown import visible
+from maquette.shown import visible, visible_json
 
 
 def test_special_files_are_refused_by_kind_without_waiting(tmp_path: Path) -> None:
@@ -92,8 +93,14 @@ def test_control_characters_are_shown_as_what_they_are() -> None:
     assert visible("photo\u202egnp.exe") == r"photo\u202egnp.exe"
     assert visible("\ud800 \udcff") == r"\ud800 \udcff"
     assert visible("one\ntwo\tthree\r") == r"one\ntwo\tthree\r"
-    assert visible("one\ntwo\r", lines=True) == "one\ntwo\\r"
+    assert visible("one\n\ttwo\r", lines=True) == "one\n\ttwo\\r"
     assert visible("Größe 猫 \U0001f600 ©") == "Größe 猫 \U0001f600 ©"
+
+
+def test_json_says_the_same_without_control_characters() -> None:
+    value = {"a\x9b": "\x1b \x7f \u202e \u2028 \ud800 é\n"}
+    text = visible_json(json.dumps(value, indent=2, ensure_ascii=False))
+    assert json.loads(text) == value and "é" in text and visible(text, lines=True) == text
 
 
 def test_no_character_that_commands_a_terminal_is_left() -> None:

@@ -13,9 +13,14 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 def visible(text: object, lines: bool = False) -> str:
     """The text with each control character as an escape: ESC becomes the four characters backslash, x, 1, b.
 
-    lines: line breaks stay. Afterwards the text can be encoded in UTF-8 and cannot steer a terminal.
+    lines: line breaks and tabs stay. Afterwards the text can be encoded in UTF-8 and cannot steer a terminal.
     """
-    return _COMMANDING.sub(lambda match: match[0] if lines and match[0] == "\n" else _escape(match[0]), str(text))
+    return _COMMANDING.sub(lambda match: match[0] if lines and match[0] in "\n\t" else _escape(match[0]), str(text))
+
+
+def visible_json(text: str) -> str:
+    """JSON whose strings hold such characters, with each as JSON's own escape; it means the same as before."""
+    return _COMMANDING.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
 def _escape(character: str) -> str:

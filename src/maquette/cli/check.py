@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .common import Display, given, print_json
+from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.check import CheckResult
@@ -86,38 +87,31 @@ def command(
 
 def show(result: CheckResult) -> None:
     """Print the findings for a person."""
-    from rich.console import Console
-
     from ..stages import findings
 
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    console.print(_photo_table(result))
+    screen = Screen()
+    screen.table(_photo_rows(result), ("photo", "size", "trained at", "cut off", "repeats", "caption", "notes"))
     if result.problems:
-        console.print()
+        screen.line()
     for problem in findings.shortened(result.problems, _SAME_KIND, "--json"):
-        console.print(findings.sentence(problem), markup=False, style="red" if problem.blocking else "yellow")
-    console.print()
+        screen.line(findings.sentence(problem), style="red" if problem.blocking else "yellow")
+    screen.line()
     for line in [*result.observations, *result.golden_rule.sentences(), "", *result.figures()]:
-        console.print(line, markup=False, style="bold yellow" if line == findings.TOY else None)
+        screen.line(line, style="bold yellow" if line == findings.TOY else None)
 
 
-def _photo_table(result: CheckResult) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
+def _photo_rows(result: CheckResult) -> list[list[str]]:
+    rows = []
     instance = [photo for photo in result.photos if photo["role"] == "instance"]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("photo", "size", "trained at", "cut off", "repeats", "caption", "notes"):
-        table.add_column(heading, overflow="fold")
     for photo in instance[:_SHOWN]:
         size, bucket = ("{} x {}".format(*photo[key]) for key in ("size", "bucket"))
         notes = [f"{photo['tokens']} tokens"] if photo["tokens"] > _ONE_WINDOW else []
         notes += photo["notes"]
         cells = [photo["name"], size, bucket, f"{photo['cut_off']:.0%}", str(photo["repeats"])]
-        table.add_row(*(escape(cell) for cell in [*cells, _cut(photo["caption"]) or "(none)", "; ".join(notes)]))
+        rows.append([*cells, _cut(photo["caption"]) or "(none)", "; ".join(notes)])
     if len(instance) > _SHOWN:
-        table.add_row(f"… and {len(instance) - _SHOWN} more")
-    return table
+        rows.append([f"… and {len(instance) - _SHOWN} more"])
+    return rows
 
 
 def _cut(text: str) -> str:

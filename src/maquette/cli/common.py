@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from typing import TYPE_CHECKING, Any
+
+from ..shown import visible, visible_json
+from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..run import Event
 
 
 def print_json(result: Any) -> None:
-    """The result of a stage on stdout, for programs."""
-    print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    """The result of a stage on stdout, for programs: valid JSON in whatever encoding stdout has."""
+    value = _finite(result.to_json())
+    text = visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -23,16 +43,17 @@ class Display:
     """Events as progress bars (where stderr is no terminal: lines), warnings and notes."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._screen = Screen(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=self._console,
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=self._screen.console,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._tasks: dict[str, Any] = {}
         self._smooth: float | None = None
@@ -56,16 +77,16 @@ class Display:
             facts += f"  {clock(data['remaining_seconds'])} left"
             self._show("training", data["step"], data["steps"], facts)
         elif event.kind in ("warning", "finding"):
-            self._console.print(f"[yellow]warning:[/] {_plain(data['message'])}")
+            self._screen.line(data["message"], style="yellow", before="warning:")
         elif event.kind == "saved":
-            self._console.print(f"saved {_plain(data['path'])}")
+            self._screen.line(f"saved {data['path']}")
 
     def _show(self, what: str, done: int, of: int, facts: str) -> None:
-        if not self._console.is_interactive:
+        if not self._screen.console.is_interactive:
             return self._log(what, done, of, facts)
         self._bar.start()  # here, because a bar without a task would leave an empty line; started twice, it goes on
         if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=of, facts=facts)
+            self._tasks[what] = self._bar.add_task(visible(what), total=of, facts=facts)
         self._bar.update(self._tasks[what], completed=done, total=of, facts=facts)
 
     def _log(self, what: str, done: int, of: int, facts: str) -> None:
@@ -73,7 +94,7 @@ class Display:
         tenth = 10 * done // max(1, of)
         if tenth != self._tasks.get(what, 0):
             self._tasks[what] = tenth
-            self._console.print(f"{what} {done}/{of}  {facts}".rstrip(), markup=False)
+            self._screen.line(f"{what} {done}/{of}  {facts}".rstrip())
 
 
 def clock(seconds: float) -> str:
@@ -81,9 +102,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

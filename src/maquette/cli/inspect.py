@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..shown import visible
 from .common import print_json
+from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.inspect import InspectResult
@@ -44,27 +43,20 @@ def command(
 
 def show(result: InspectResult, metadata: bool) -> None:
     """Print the findings for a person."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    console.print(visible(result.sentence), markup=False)
+    screen = Screen()
+    screen.line(result.sentence)
     if result.kind == "picture":
         for text in result.metadata.values():
-            console.print(visible(text, lines=True), markup=False)
+            print(text)
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in _facts(result):
-        table.add_row(name, Text(visible(value)))
-    console.print(table)
+    screen.table(_facts(result))
     for problem in result.problems:
-        console.print(visible(f"problem: {problem}"), markup=False, style="yellow")
+        screen.line(f"problem: {problem}", style="yellow")
     if metadata:
         for key, value in sorted(result.metadata.items()):
-            console.print(visible(f"{key} = {value}"), markup=False)
+            screen.line(f"{key} = {value}")
     elif result.metadata:
-        console.print(f"{len(result.metadata)} metadata entries (--metadata prints them)", markup=False)
+        screen.line(f"{len(result.metadata)} metadata entries (--metadata prints them)")
 
 
 def _facts(result: InspectResult) -> list[tuple[str, str]]:

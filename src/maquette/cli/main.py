@@ -17,9 +17,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import MaquetteError
+from .terminal import harmless
 
 PACKAGE = __package__ or "maquette.cli"
-NO_COMMANDS = {"main", "common"}
+NO_COMMANDS = {"main", "common", "terminal"}
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 # New objects after which Python looks for cycles among them; at its usual 700 that is a tenth of the time of imports.
 RARELY = 100_000
 # The road from photos to pictures first; the others follow by name.
@@ -122,17 +124,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:  # a process of our own
         gc.set_threshold(RARELY)
     debug = _take_debug(given)
-    try:
-        app(args=given, prog_name="maquette")
-    except MaquetteError as error:
-        _fail(str(error), debug)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
-    except Exception as error:  # a fault of the program: the sentence says how to report it
-        _fail(
-            f"unexpected {type(error).__name__}: {error}. This is a fault in maquette; --debug shows where it arose.",
-            debug,
-        )
+    with harmless():
+        try:
+            app(args=given, prog_name="maquette")
+        except MaquetteError as error:
+            _fail(str(error), debug)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+        except OSError as error:
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+        except Exception as error:  # a fault of the program: the sentence says how to report it
+            _fail(
+                f"unexpected {type(error).__name__}: {error}. This is a fault in maquette; --debug shows where it "
+                "arose.",
+                debug,
+            )
 
 
 def _take_debug(arguments: list[str]) -> bool:
