@@ -53,6 +53,8 @@ def test_family_by_width(tmp_path: Path, width: int, family: str) -> None:
     "tensors, sentence",
     [
         ({"a.weight": torch.zeros(2, 2), "b.weight": torch.zeros(2, 2)}, "is not a textual inversion embedding"),
+        ({"emb_params": torch.zeros(0, 768)}, "is not a textual inversion embedding"),
+        ({"emb_params": torch.full((2, 768), float("nan"))}, "holds NaN or infinite numbers; the embedding is damaged"),
         ({"emb_params": torch.zeros(2, 2, 2)}, "is not a textual inversion embedding"),
         ({"emb_params": torch.zeros(2, 2, dtype=torch.int64)}, "is not a textual inversion embedding"),
         ({"weight": torch.zeros(500, 768)}, "is not a textual inversion embedding"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import MaquetteError
 from . import safetensors, tensor_files
+from .adapter_parts import is_finite
 
 _FAMILIES = {768: "sd1", 1024: "sd2"}
 
@@ -54,12 +55,18 @@ def read(tensors: Mapping[str, Tensor], stem: str, called: str | None, path: str
             name = next(iter(tensors))
     vectors = tuple(tensor[None] if tensor.ndim == 1 else tensor for tensor in found)
     expected = 2 if "clip_g" in tensors else 1
-    if len(vectors) != expected or any(v.ndim != 2 or not v.is_floating_point() or v.shape[0] > 75 for v in vectors):
+    if len(vectors) != expected or not all(_is_table(v) for v in vectors):
         raise MaquetteError(f"{path} is not a textual inversion embedding.")
+    if not all(is_finite(vector) for vector in vectors):
+        raise MaquetteError(f"{path} holds NaN or infinite numbers; the embedding is damaged, use another copy.")
     if len({len(v) for v in vectors}) != 1:
         raise MaquetteError(f"{path} has a different number of vectors for each text encoder.")
     family = "sdxl" if expected == 2 else _FAMILIES.get(vectors[0].shape[1], "unknown")
     return Embedding(called or name, vectors, family)
+
+
+def _is_table(vectors: Tensor) -> bool:
+    return vectors.ndim == 2 and vectors.is_floating_point() and 0 < len(vectors) <= 75 and vectors.shape[1] > 0
 
 
 def save(
