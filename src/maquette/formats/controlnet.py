@@ -29,7 +29,7 @@ def from_ldm(name: str, layers_per_block: int = 2) -> str:
 
 def to_ldm(name: str, layout: keys.UNetLayout = keys.SD_LAYOUT) -> str:
     """Parameter name, diffusers -> LDM. Inverse of `from_ldm`."""
-    if match := re.fullmatch(r"controlnet_cond_embedding\.(conv_in|conv_out|blocks\.([0-9]{1,3}))\.(weight|bias)", name):
+    if match := re.fullmatch(r"controlnet_cond_embedding\.(conv_in|conv_out|blocks\.(\d{1,3}))\.(weight|bias)", name):
         index = {"conv_in": 0, "conv_out": _HINT_LAST}.get(match[1])
         return f"input_hint_block.{2 * int(match[2]) + 2 if index is None else index}.{match[3]}"
     if match := re.fullmatch(r"controlnet_down_blocks\.([0-9]{1,3})\.(weight|bias)", name):
