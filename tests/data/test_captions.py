@@ -98,3 +98,7 @@ def test_which_caption_file_belongs_to_a_photo() -> None:
 )
 def test_the_class_takes_the_subjects_place(caption: str, expected: str | None) -> None:
     assert caption_of_class(caption, "zkw robot") == expected
+
+
+def test_subjects_with_signs_are_no_patterns() -> None:
+    assert caption_of_class("a photo of zkw \\1 (robot)", "zkw \\1 (robot)") == "a photo of a \\1 (robot)"

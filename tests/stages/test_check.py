@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import shutil
@@ -115,7 +117,22 @@ def test_page_holds_every_photo_its_crop_and_warnings(quadrants: MakeImage, tmp_
     assert "left:25.00%;top:0.00%;width:50.00%;height:100.00%" in page
     assert result.observations and all(line in html.unescape(page) for line in result.observations)
     assert "50% of a &lt;b&gt;.png is cut off at 64 x 64" in page
-    assert page.count("data:image/jpeg;base64,") == 1 and "http" not in page
+    assert page.count("data:image/jpeg;base64,") == 1 and "http:" not in page and "https:" not in page
+
+
+def test_page_runs_and_loads_nothing_and_shows_control_characters(quadrants: MakeImage, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    quadrants(64, 64).save(tmp_path / "p" / "a.png")
+    (tmp_path / "p" / "a.txt").write_text("zkw robot \x1b[31m <script>alert(1)</script>")
+    result = run(CheckConfig(photos=tmp_path / "p", subject="zkw robot"))
+    write_page(result, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "\\x1b[31m &lt;script&gt;" in page and "\x1b" not in page and "<script" not in page
+    style = page.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = html.unescape(page.split('Content-Security-Policy" content="')[1].split('"')[0])
+    assert policy.startswith("default-src 'none'; img-src data:") and f"style-src 'sha256-{digest}'" in policy
+    assert "style=" not in page  # which this policy would not allow
 
 
 def test_a_data_set_file_sets_what_the_user_does_not(quadrants: MakeImage, tmp_path: Path) -> None:

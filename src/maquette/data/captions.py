@@ -88,8 +88,8 @@ def caption_of_class(caption: str, subject: str) -> str | None:
     """
     name = class_of(subject)
     article = "an" if name[:1].lower() in "aeiou" else "a"
-    pattern = re.compile(rf"\b(?:(?:an?|the)\s+)?{re.escape(subject)}\b", re.IGNORECASE)
-    replaced, count = pattern.subn(f"{article} {name}", caption)
+    pattern = re.compile(rf"(?<!\w)(?:(?:an?|the)\s+)?{re.escape(subject)}(?!\w)", re.IGNORECASE)
+    replaced, count = pattern.subn(lambda _: f"{article} {name}", caption)
     return replaced if count else None
 
 

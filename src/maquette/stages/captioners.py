@@ -7,19 +7,22 @@ import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import limits
 from ..data.dataset import Photo
 from ..data.images import open_photo
 from ..errors import MaquetteError
+from ..files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
 Captioner = Callable[[Photo], str]
-MOST_TOKENS = 60  # of a description; a caption has room for 75
+MOST_TOKENS = 60  # of a description, which then fits into the first 75 of a caption
 TAG_THRESHOLD = 0.35  # probability from which a tag is taken, as the tagger's authors recommend
 _GENERAL, _CHARACTER = "0", "4"  # categories in selected_tags.csv; 9 are ratings
 _QUESTION = "Describe this picture in one sentence."
@@ -113,8 +116,11 @@ def _open_wd14(folder: Path) -> Captioner:
         import onnxruntime
     except ImportError as error:
         raise MaquetteError("The captioner wd14 needs the package onnxruntime: pip install onnxruntime.") from error
-    with (folder / "selected_tags.csv").open(newline="", encoding="utf-8") as file:
-        rows = [(row.get("name", ""), row.get("category", "")) for row in csv.DictReader(file)]
+    table = StringIO(read_text(folder / "selected_tags.csv", limits.METADATA_BYTES, "list of tags"), newline="")
+    try:
+        rows = [(row.get("name") or "", row.get("category") or "") for row in csv.DictReader(table)]
+    except csv.Error as error:
+        raise MaquetteError(f"{folder / 'selected_tags.csv'} is not a valid CSV file: {error}.") from error
     try:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.dataset import Photo
 from ..data.images import read_photo
 from ..run import write_text
+from ..shown import visible
 
 if TYPE_CHECKING:
     from .check import CheckResult
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
 THUMBNAIL = 260  # pixels of the longer side
 MOST_PHOTOS = 400  # a page with more would be too heavy to open; the rest is counted
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
+_STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 1.2rem; }
 .photo { border: 1px solid #ddd; border-radius: 6px; padding: .6rem; }
@@ -28,7 +28,11 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200p
 .crop { position: absolute; outline: 2px solid #0a7; box-shadow: 0 0 0 2000px rgba(255, 255, 255, .65); }
 .name { font-weight: 600; overflow-wrap: anywhere; } .small { color: #555; font-size: 13px; }
 .warning { color: #a50; } .blocking { color: #b00; font-weight: 600; }
-</style></head><body>
+"""
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<title>{{ title }}</title><style>{{ style|safe }}</style></head><body>
 <h1>{{ title }}</h1>
 <ul>{% for line in figures %}<li>{{ line }}</li>{% endfor %}</ul>
 <h2>What will be learned</h2>
@@ -39,8 +43,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200p
 <h2>Photos</h2>
 <p class="small">The frame is what training sees.</p>
 <div class="photos">{% for p in photos %}
-<div class="photo"><div class="frame"><img src="data:image/jpeg;base64,{{ p.data }}" width="{{ p.width }}"
-height="{{ p.height }}" alt=""><div class="crop" style="{{ p.style }}"></div></div>
+<div class="photo" id="p{{ loop.index }}"><div class="frame"><img src="data:image/jpeg;base64,{{ p.data }}"
+width="{{ p.width }}" height="{{ p.height }}" alt=""><div class="crop"></div></div>
 <div class="name">{{ p.name }}</div><div>{{ p.caption }}</div>
 <div class="small">{{ p.facts }}</div>
 {% for message in p.messages %}<div class="small warning">{{ message }}</div>{% endfor %}</div>{% endfor %}
@@ -54,22 +58,30 @@ def write_page(result: CheckResult, path: Path) -> None:
     from jinja2 import Environment
 
     photos = result.dataset.photos
+    chosen = list(zip(photos, result.photos, strict=True))[:MOST_PHOTOS]
+    shown = [_entry(photo, facts, result) for photo, facts in chosen]
+    style = _STYLE + "".join(f"#p{i} .crop {{ {entry['style']} }}\n" for i, entry in enumerate(shown, 1))
     page = (
-        Environment(autoescape=True)
+        Environment(autoescape=True, finalize=lambda value: visible(value, lines=True) if type(value) is str else value)
         .from_string(_PAGE)
         .render(
             title=f"Photos in {result.folder}",
             figures=result.figures(),
             rule=[*result.observations, *result.golden_rule.sentences()],
             problems=result.problems,
-            photos=[
-                _entry(photo, facts, result)
-                for photo, facts in list(zip(photos, result.photos, strict=True))[:MOST_PHOTOS]
-            ],
+            photos=shown,
+            style=style,
+            policy=_policy(style),
             more=max(0, len(photos) - MOST_PHOTOS),
         )
     )
     write_text(path, page)
+
+
+def _policy(style: str) -> str:
+    """Nothing is loaded or run: the page has its own pictures and this very style alone."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _entry(photo: Photo, facts: Mapping[str, Any], result: CheckResult) -> dict[str, object]:
