@@ -17,6 +17,7 @@ from .files import NotToml, parse_toml, read_toml
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+DenoisingSteps = Annotated[int, Field(ge=1, le=1000)]  # a base has a thousand timesteps
 
 # Further arguments of each optimizer, as its library names them, with what maquette gives them (None: the library's).
 OPTIMIZER_ARGS: dict[str, dict[str, Any]] = {
@@ -306,7 +307,7 @@ class TrainConfig(StageConfig):
     """Prompts of the sample pictures; otherwise the subject on several backgrounds and the class alone. [] is none."""
     sample_seed: int = Field(default=1, ge=0)
     """Seed of the first sample picture, of the next plus one and so on; the same at every checkpoint."""
-    sample_steps: Count = 20
+    sample_steps: DenoisingSteps = 20
     """Denoising steps of the sample pictures."""
     sample_cfg_scale: float | None = Field(default=None, ge=1)
     """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""

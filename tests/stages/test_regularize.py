@@ -112,3 +112,8 @@ def test_the_schedule_is_written_beside_the_sampler(tmp_path: Path, pocket: Base
     regularize(tmp_path / "reg", pocket, prompt=["a cat"], count=1, sampler="dpm++ 2m")
     info = parse_infotext(read_infotext(tmp_path / "reg" / "class-00000.png"))
     assert (info["Sampler"], info["Schedule type"]) == ("DPM++ 2M", "Karras")
+
+
+def test_more_steps_than_a_base_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match="steps = 1001 is not possible"):
+        RegularizeConfig.parse({"out": tmp_path, "prompt": ["a cat"], "count": 1, "steps": 1001})

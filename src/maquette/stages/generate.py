@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from .. import families
-from ..config import Count, Fraction, StageConfig
+from ..config import Count, DenoisingSteps, Fraction, StageConfig
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..fast import processor
@@ -59,7 +59,7 @@ class GenerateConfig(StageConfig):
     prompt_editing: Counting = "A1111"
     """When [from:to:when] switches: "A1111" draws its pictures (one call of the denoiser late; image to image and
     samplers of two calls count their own calls), "exact" switches after that step of all."""
-    steps: int = Field(default=20, ge=1, le=1000)
+    steps: DenoisingSteps = 20
     """Denoising steps."""
     cfg_scale: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""

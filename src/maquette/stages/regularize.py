@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ..config import Count, StageConfig
+from ..config import Count, DenoisingSteps, StageConfig
 from ..data.captions import caption_for_class, class_of
 from ..data.images import find_photos
 from ..data.layouts import read_folder
@@ -46,7 +46,7 @@ class RegularizeConfig(StageConfig):
     """What to keep away from."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the first picture, of the next plus one and so on."""
-    steps: Count = 20
+    steps: DenoisingSteps = 20
     """Denoising steps."""
     cfg_scale: float | None = Field(default=None, ge=1)
     """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""
