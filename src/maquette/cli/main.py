@@ -17,11 +17,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import MaquetteError
+from .start import INTERRUPTED
 from .terminal import harmless
 
 PACKAGE = __package__ or "maquette.cli"
-NO_COMMANDS = {"main", "common", "terminal"}
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+NO_COMMANDS = {"main", "common", "start", "terminal"}
 # New objects after which Python looks for cycles among them; at its usual 700 that is a tenth of the time of imports.
 RARELY = 100_000
 # The road from photos to pictures first; the others follow by name.

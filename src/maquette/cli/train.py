@@ -116,6 +116,7 @@ def interruptible(cancel: threading.Event) -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         if cancel.is_set():
+            print("\nEnded at once; what was saved is whole.", file=sys.stderr)
             raise KeyboardInterrupt
         cancel.set()
         print("\nStopping after this step, and saving …", file=sys.stderr)
