@@ -38,10 +38,15 @@ def fault(base: BaseModel, adapters: Sequence[Adapter] = (), embeddings: Sequenc
     for embedding in [*embeddings, *(word for adapter in adapters for word in adapter.embeddings)]:
         if _first_odd((str(i), vectors) for i, vectors in enumerate(embedding.vectors)):
             return f"The embedding {embedding.name} has NaN or infinite numbers: {_REPLACE}."
+    return damage(base) or _too_large(base, adapters)
+
+
+def damage(base: BaseModel) -> str | None:
+    """A sentence on the file of a base whose weights are not all finite; None for a sound one."""
     for module, source in _parts(base).items():
         if key := _first_odd(module.state_dict().items()):
             return f"{source} has NaN or infinite numbers ({key}): {_REPLACE}."
-    return _too_large(base, adapters)
+    return None
 
 
 _REPLACE = "the file is damaged or its training failed, so that pictures become black; take another one"

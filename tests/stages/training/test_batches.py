@@ -154,7 +154,9 @@ def test_a_photo_that_the_vae_cannot_encode_is_named(tmp_path: Path) -> None:
     data = plan(read_folder(tmp_path, "zkw robot"), 64, 4)
     shown = views_of(base, data.photos, False, False)
     base.encode_images = lambda pixels: (torch.full((1, 4, 16, 16), torch.nan), torch.ones(1, 4, 16, 16))
-    with pytest.raises(MaquetteError, match=r"odd\.png cannot be encoded: the base's VAE gives no finite numbers"):
+    with pytest.raises(
+        MaquetteError, match=r"odd\.png cannot be encoded: the VAE of pocket gives .* not finite; name .*--vae"
+    ):
         encode_photos(base, data.photos, shown, None, lambda done, of: None)
 
 

@@ -21,6 +21,7 @@ from ...data.cache import LatentCache, latents_of
 from ...data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ...errors import MaquetteError
 from ...families.base import BaseModel
+from ..finite import damage
 
 
 def generator(seed: int, *stream: object) -> torch.Generator:
@@ -184,7 +185,10 @@ def encode_photos(
         on_progress(1 + order[photo.path], len(photos))
         mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
         if not (mean.isfinite().all() and std.isfinite().all()):
-            raise MaquetteError(f"{photo.path} cannot be encoded: the base's VAE gives no finite numbers.")
+            why = damage(base) or (
+                f"the VAE of {base.vae_source or base.source} gives numbers that are not finite; name one with --vae."
+            )
+            raise MaquetteError(f"{photo.path} cannot be encoded: {why}")
         return mean[0], std[0]
 
     order = {photo.path: i for i, photo in enumerate(photos)}

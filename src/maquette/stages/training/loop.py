@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -16,8 +17,9 @@ from ... import methods
 from ...errors import MaquetteError
 from ...run import Event, Listener, RunFolder
 from .. import findings, report
+from ..finite import damage
 from . import identity, learning, memory, state
-from .checkpoint import author
+from .checkpoint import DTYPES, author
 from .distributed import Team
 from .job import Job, photo_names
 from .outcomes import Outcome, late
@@ -157,6 +159,10 @@ class Training:
 
     def _refuse(self, outcome: Outcome, done: int) -> None:
         names, step = ", ".join(photo_names(self.job, outcome.batches)), outcome.step
+        if step == self.start:  # then nothing has been learned that could be at fault: perhaps the base is
+            with self.author.untouched() as base:
+                if found := damage(base):
+                    raise MaquetteError(found)
         if self.refused:
             self._save_state(done)
             raise MaquetteError(
@@ -194,14 +200,26 @@ class Training:
             self.sampler.checkpoint(step, path)
 
     def _write_checkpoint(self, step: int) -> Path:
-        path = self.folder.checkpoint(step)
-        self.author.save(self.job.state(), path, step)
+        path, weights = self.folder.checkpoint(step), self.job.state()
+        self._require_fitting(weights, step)
+        self.author.save(weights, path, step)
         self.on_event(Event("saved", {"path": str(path), "step": step}))
         if self.config.keep_last:
             for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
                 if at not in self.config.keep_steps:
                     old.unlink()
         return path
+
+    def _require_fitting(self, weights: dict[str, Tensor], step: int) -> None:
+        """Raise MaquetteError before a file is written whose numbers its type cannot hold: they would be infinite."""
+        kind = self.config.save_dtype
+        most = torch.finfo(DTYPES[kind]).max
+        large = next((name for name, value in weights.items() if bool((value.abs() > most).any())), None)
+        if large is not None:
+            raise MaquetteError(
+                f"At step {step} the weights of {large} are beyond what {kind} can hold; the learning rate may be too "
+                f"high. Go on, saving in bf16, with: maquette train --resume {self.folder.path} --set save_dtype=bf16"
+            )
 
     def _save_state(self, step: int) -> None:
         self.crew.collect(self.job.optimizer)
@@ -215,6 +233,7 @@ class Training:
         if not self.crew.leads:
             return self._result(self.steps, "finished")
         weights = self.job.state()
+        self._require_fitting(weights, self.steps)
         self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
         self.author.save(weights, self.folder.final, self.steps)
         self.author.sidecar(self.folder.final)

@@ -15,6 +15,7 @@ from ...fast import compiled, memory
 from ...formats.png import format_infotext, write_png
 from ...formats.safetensors import atomic_writer
 from ...run import Event, Listener, RunFolder, write_json
+from ..finite import NotFiniteError, require_finite_picture
 from ..generate import to_image
 from ..grid import sheet
 from ..sampling import check_size, sample
@@ -75,7 +76,12 @@ class Sampler:
     def _draw(self, step: int, file: Path | None) -> None:
         if not self.prompts:
             return
-        images = self._images(file)
+        try:
+            images = self._images(file)
+        except NotFiniteError as error:  # never a black picture; the training itself may be sound
+            what = "of the base" if file is None else f"of step {step}"
+            self.on_event(Event("warning", {"message": f"No sample pictures {what} were drawn: {error}"}))
+            return
         folder = self.folder.samples(step)
         for i, image in enumerate(images):
             write_png(image, folder / f"{i}.png", self._infotext(i, file))
@@ -103,7 +109,9 @@ class Sampler:
                 width=self.size,
                 height=self.size,
             )
-            return [to_image(pixels) for pixels in base.decode(latents)]
+            decoded = base.decode(latents)
+            require_finite_picture(decoded, base)
+            return [to_image(pixels) for pixels in decoded]
 
     def _infotext(self, index: int, file: Path | None) -> str:
         """What makes the picture again with `maquette generate` or A1111."""
