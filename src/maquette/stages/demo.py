@@ -21,6 +21,7 @@ from ..run import Event, Listener, RunFolder, ignore
 from . import check, report, train
 from .apply import apply_loras
 from .demo_mascot import COLOURS_UNSEEN, SUBJECT, write_photos
+from .finite import require_finite_picture
 from .generate import sample, to_image
 from .grid import sheet
 
@@ -184,4 +185,6 @@ def draw(base: BaseModel, asked: Sequence[str], config: TrainConfig) -> list[Ima
         width=size,
         height=size,
     )
-    return [to_image(pixels) for pixels in base.decode(latents)]
+    decoded = base.decode(latents)
+    require_finite_picture(decoded, base)
+    return [to_image(pixels) for pixels in decoded]
