@@ -53,3 +53,10 @@ SHARED_DATA = 4
 """Times its own size that the tensors of a PyTorch file may have together (several may share data)."""
 ARCHIVE_INDEX_BYTES = 20_000_000
 """Longest index of the zip archive that a PyTorch file is."""
+
+ALPHA_PATTERNS = 10_000
+"""Most layers that PEFT's alpha_pattern may name."""
+ALPHA_WILDCARDS = 8
+"""Most of these that may be patterns rather than names, each of at most 100 characters and three `*` or `+`."""
+CHANGE_NUMBERS = 1 << 28
+"""Most numbers of a weight change that is computed without a layer to compare it with; the largest layer has 2^24."""

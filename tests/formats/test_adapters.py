@@ -184,6 +184,15 @@ def test_save_in_half_precision_casts_alpha_too(tmp_path: Path) -> None:
     assert {t.dtype for t in safetensors.load(tmp_path / "x.safetensors").values()} == {torch.float16}
 
 
+def test_what_half_precision_would_make_infinite_is_refused(tmp_path: Path) -> None:
+    large = adapter(**{LINEAR: lora(alpha=1e6)})
+    with pytest.raises(MaquetteError, match=rf"{LINEAR}\.alpha holds numbers beyond 65504, the most in fp16"):
+        large.save(tmp_path / "x.safetensors", dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+    large.save(tmp_path / "x.safetensors", dtype=torch.bfloat16)
+    assert adapters.load(tmp_path / "x.safetensors").modules[LINEAR].alpha == pytest.approx(1e6, rel=0.01)
+
+
 def test_a_file_without_adapter_is_refused(tmp_path: Path) -> None:
     safetensors.save({"some.weight": random(3, 3)}, tmp_path / "x.safetensors")
     with pytest.raises(MaquetteError, match=r"x.safetensors holds no LoRA"):

@@ -13,9 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from .. import limits
 from .adapter_parts import DISPLAY, Factors, change_shape, is_old_glora, kind, oft_outputs, scale
-
-_MOST_NUMBERS = 2**28  # of a weight change that no layer's weight has been compared with; the largest layer has 2^24
 
 
 def delta(factors: Factors, base_weight: Tensor | None = None) -> Tensor:
@@ -52,7 +51,7 @@ _WHOLE = ("bias_indices", "bias_size", "on_input")
 
 def _compare(factors: Factors, shape: tuple[int, ...] | None, base: Tensor | None) -> None:
     if base is None:
-        if shape is not None and math.prod(shape) > _MOST_NUMBERS:
+        if shape is not None and math.prod(shape) > limits.CHANGE_NUMBERS:
             raise ValueError(f"it changes a weight of {shape}, which no layer has")
         return
     told = tuple(base.shape)

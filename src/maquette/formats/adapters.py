@@ -115,15 +115,26 @@ class Adapter:
         facts = {**self.metadata, **(metadata or {})}
         words = {} if dialect == "kohya" else self._word_files(Path(path))
         if dialect == "peft":
+            self._require_room(self.state_dict(), dtype)
             self._save_for_peft(Path(path), dtype, facts)
         else:
             tensors = self.state_dict() if dialect == "kohya" else self._for_diffusers()
+            self._require_room(tensors, dtype)
             facts.pop("sshs_legacy_hash", None)
             facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
             safetensors.save(tensors, path, facts, dtype)
         for file, word in words.items():
             save_embedding(word, file, "diffusers")
         return list(words)
+
+    def _require_room(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+        """What is written can be read again: no number becomes infinite in float16."""
+        if dtype is not torch.float16:
+            return
+        most = torch.finfo(dtype).max
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and tensor.dtype != dtype and float(tensor.float().abs().max()) > most:
+                raise MaquetteError(f"{self.source}: {name} holds numbers beyond {most:g}, the most in fp16.")
 
     def _for_diffusers(self) -> dict[str, Tensor]:
         try:

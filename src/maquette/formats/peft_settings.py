@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from .. import limits
 from ..errors import MaquetteError
 from ..files import parse_json
 
 Settings = Mapping[str, Any]
 
-_MOST_PATTERNS = 10_000
-_MOST_WILD, _LONGEST_WILD, _MOST_REPEATS = 8, 100, 3  # patterns that are more than names: number, length, `*` and `+`
+_LONGEST_WILD, _MOST_REPEATS = 100, 3  # patterns that are more than names: length, `*` and `+`
 _TOKEN = re.compile(r"(\\d|\[0-9\]|\\\.|\.|[\w-])([*+]?)")
 
 
@@ -46,8 +46,8 @@ class Strengths:
         self._usual = None if told is None else _number("lora_alpha", told)
         self._root = settings.get("use_rslora") is True
         patterns = settings.get("alpha_pattern") or {}
-        if not isinstance(patterns, dict) or len(patterns) > _MOST_PATTERNS:
-            raise ValueError(f"alpha_pattern is no table of at most {_MOST_PATTERNS} layers")
+        if not isinstance(patterns, dict) or len(patterns) > limits.ALPHA_PATTERNS:
+            raise ValueError(f"alpha_pattern is no table of at most {limits.ALPHA_PATTERNS} layers")
         self._named: dict[str, tuple[int, float]] = {}  # the first pattern that fits counts, as in PEFT
         self._wild: list[tuple[list[_Token], tuple[int, float]]] = []
         for index, (pattern, value) in enumerate(patterns.items()):
@@ -60,8 +60,8 @@ class Strengths:
                 self._named.setdefault(name, value)
             else:
                 self._wild.append((_tokens(one), value))
-        if len(self._wild) > _MOST_WILD:
-            raise ValueError(f"alpha_pattern has more than {_MOST_WILD} patterns that are no names")
+        if len(self._wild) > limits.ALPHA_WILDCARDS:
+            raise ValueError(f"alpha_pattern has more than {limits.ALPHA_WILDCARDS} patterns that are no names")
 
     def alpha(self, path: str, rank: int) -> float | None:
         """Alpha of a layer by its path in the file, such that alpha / rank is PEFT's scaling; None: nothing is told.
