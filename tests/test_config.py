@@ -73,3 +73,35 @@ def test_setting_without_value() -> None:
 
 def test_every_key_is_documented() -> None:
     assert [key for key in TrainConfig.model_fields if len(TrainConfig.describe(key)) < 10] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("network_dim", "did you mean 'rank', which is network_dim in Kohya's trainer?"),
+        ("unet_lr", "did you mean 'learning_rate', which is unet_lr in Kohya's trainer?"),
+        ("max-train-steps", "did you mean 'steps', which is max_train_steps in Kohya's trainer?"),
+        ("max_resolution", "did you mean 'resolution', which is max_resolution in Kohya's trainer?"),
+        ("LoRA_type", "did you mean 'method'"),
+        ("snr_gamma", "did you mean 'min_snr_gamma', which is snr_gamma in diffusers?"),
+        ("instance_data_dir", "did you mean 'photos', which is instance_data_dir in diffusers?"),
+        ("offset_noise_weight", "did you mean 'noise_offset', which is offset_noise_weight in OneTrainer?"),
+        ("lora_rank", "did you mean 'rank', which is lora_rank in OneTrainer?"),
+        ("lr", "did you mean 'learning_rate'?"),
+        ("xformers", "it is an option of Kohya's trainer that has no effect here: how it is computed, not what."),
+        ("color_aug", "it is an option of Kohya's trainer that has no equal here: photos are learned as they are."),
+        ("config_file", "in Kohya's trainer it stands for the file is read"),
+    ],
+)
+def test_words_of_other_trainers_are_answered_with_ours(word: str, answer: str) -> None:
+    with pytest.raises(MaquetteError) as error:
+        TrainConfig.parse({"photos": "p", word: 1}, "my.toml")
+    assert f"the unknown key {word!r}; {answer}" in str(error.value)
+
+
+def test_every_word_of_other_trainers_names_a_key() -> None:
+    from maquette.trainers.words import COMMON, DIFFUSERS, ONETRAINER
+
+    for words in (DIFFUSERS, ONETRAINER, COMMON):
+        assert set(words.values()) <= set(TrainConfig.model_fields)
+        assert not {word for word, ours in words.items() if word in TrainConfig.model_fields and word != ours}

@@ -34,6 +34,21 @@ def call(*arguments: object) -> int:
 
 
 @pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--learning-rate", "No such option: --learning-rate; it is a key: --set learning_rate=VALUE"),
+        ("--network_dim", "No such option: --network_dim; did you mean 'rank', which is network_dim in Kohya's trainer?"),
+        ("--stepz", "No such option: --stepz"),
+    ],
+)
+def test_options_that_are_keys_or_others_words_are_answered(
+    option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", "photos", option, "1") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["PHOTOS", "--set", "learning_rat=1"], "unknown key 'learning_rat'; did you mean 'learning_rate'?"),

@@ -1,5 +1,6 @@
 """The table of Kohya's options is what import does, and what the docs say."""
 
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,57 @@ def test_the_table_names_keys_that_exist() -> None:
         for ours, _ in words.values():
             TrainConfig.parse({"photos": "x", key: ours})
     assert not set(OPTIONS) & set(FIELDS) and len(OPTIONS) > 215 and len(FIELDS) > 180
+
+
+FORM = {
+    "LoRA_type": "Standard", "train_data_dir": "img", "pretrained_model_name_or_path": "a.safetensors",
+    "network_dim": 8, "network_alpha": 4, "learning_rate": 1e-4, "caption_extension": ".txt", "enable_bucket": False,
+}  # fmt: skip
+LYCORIS = {"LoRA_type": "LyCORIS/LoKr"}
+WHOLE = {"LoRA_type": ..., "network_dim": ...}  # the other tabs' forms
+FOUR, FIVE = (",".join([number] * 25) for number in "45")
+FIELD_VALUES: dict[str, tuple[Any, dict[str, Any]]] = {  # a value, and what else it needs
+    "max_resolution": ("768", {}), "optimizer": ("Lion", {}),
+    "image_folder": ("other", WHOLE),
+    "lora_network_weights": ("x", {}), "LoRA_type": ("LyCORIS/LoHa", {}), "epoch": (7, {}), "lr_warmup": (10, {}),
+    "noise_offset_type": ("Multires", {"noise_offset": 0.1}), "sdxl": (True, {"clip_skip": 2}),
+    "sdxl_checkbox": (True, {"clip_skip": 2}), "additional_parameters": ("--flip_aug", {}), "num_processes": (2, {}),
+    "t5xxl_lr": (1e-5, {"text_encoder_lr": 5e-5}), "use_wandb": ("True", {}),
+    "stop_text_encoder_training_pct": (-1, WHOLE), "block_dims": (FOUR, {}), "block_alphas": (FIVE, {"block_dims": FOUR}),
+    "conv_block_dims": (FOUR, {"block_dims": FIVE}),
+    "conv_block_alphas": (FIVE, {"block_dims": FIVE, "conv_block_dims": FOUR}),
+    "rank_dropout": (0.1, {}), "module_dropout": (0.1, {}), "loraplus_lr_ratio": (4, {}),
+    "loraplus_unet_lr_ratio": (4, {}), "loraplus_text_encoder_lr_ratio": (4, {}), "conv_dim": (4, LYCORIS),
+    "conv_alpha": (2, LYCORIS), "LyCORIS_preset": ("attn-mlp", LYCORIS),
+    "dora_wd": (True, {"LoRA_type": "LyCORIS/LoCon"}), "factor": (4, LYCORIS), **{name: (True, LYCORIS) for name in (
+        "use_tucker", "use_scalar", "rank_dropout_scale", "train_norm", "bypass_mode", "decompose_both", "use_cp")},
+    "template": ("object template", {**WHOLE, "token_string": "a"}),
+    **{name: ("x.json", {**WHOLE, "train_dir": "img", "use_latent_files": "Yes"})
+       for name in ("caption_metadata_filename", "latent_metadata_filename")},
+    "train_dir": ("img", {**WHOLE, "caption_metadata_filename": "x.json"}),
+    "use_latent_files": ("Yes", {**WHOLE, "train_dir": "img", "caption_metadata_filename": "x.json",
+                                 "latent_metadata_filename": "y.json"}),
+}  # fmt: skip
+
+
+def form(folder: Path, **changes: Any) -> ImportResult:
+    values = {key: value for key, value in (FORM | changes).items() if value is not ...}
+    (folder / "a.json").write_text(json.dumps(values))
+    return import_kohya.run(folder / "a.json")
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_fields_of_the_form_do_what_the_table_says(name: str, tmp_path: Path) -> None:
+    if FIELDS[name].fate == "no equal":
+        with pytest.raises(import_kohya.MaquetteError, match=name):
+            form(tmp_path, **{name: True})
+        return
+    value, more = FIELD_VALUES.get(name, (7, {}))
+    found = form(tmp_path, **{**more, name: value})
+    without = form(tmp_path, **{name: ..., "LoRA_type": "Standard", **more})
+    same = found.config == without.config and found.no_equal == without.no_equal
+    same = same and [n for n in found.needless if n != name] == without.needless
+    assert same is (FIELDS[name].fate == "no effect")
 
 
 def test_the_page_in_the_docs_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:

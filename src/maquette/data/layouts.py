@@ -63,18 +63,11 @@ def read_folder(
     photo. progress: called with (done, all). Files that cannot be used are in `.problems`.
     Raises MaquetteError when there is no folder or no readable photo. `require_trainable` refuses the rest.
     """
-    found = _find(Path(folder).expanduser(), subject)
+    found = _found(folder, subject, reg)
     if options is not None and found.layout != "toml":
         found.groups = [replace(group, options=options) for group in found.groups]
     if alpha_mask:
         found.groups = [replace(group, alpha_mask=True) for group in found.groups]
-    if reg is None:
-        reg = found.reg
-    if reg is not None:
-        reg = _existing_folder(Path(reg).expanduser())
-        found.groups = [_without(group, reg) for group in found.groups]
-        named = next((group.subject for group in found.groups if group.subject), subject or "")
-        found.groups += _class_groups(reg, named, found.problems)
     if extension and found.layout != "toml":
         endings = [extension if extension.startswith(".") else f".{extension}"]
         found.groups = [replace(group, extensions=endings) for group in found.groups]
@@ -82,9 +75,26 @@ def read_folder(
     dataset = Dataset(found.root, found.layout, photos, found.problems + problems, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
     if any(group.role == "class" for group in found.groups):
-        _require_photos(dataset, "class", Path(reg) if reg else found.root)
+        _require_photos(dataset, "class", found.reg or found.root)
     _refuse_endless(dataset)
     return dataset
+
+
+def groups_in(folder: str | Path, subject: str | None = None, reg: str | Path | None = None) -> list[Group]:
+    """The files that `read_folder` would read, in groups of one subject, repeats and role; nothing is decoded."""
+    return _found(folder, subject, reg).groups
+
+
+def _found(folder: str | Path, subject: str | None, reg: str | Path | None) -> _Found:
+    """What lies in the folder, with the regularization images that are named or lie there too."""
+    found = _find(Path(folder).expanduser(), subject)
+    wanted = found.reg if reg is None else reg
+    if wanted is not None:
+        found.reg = _existing_folder(Path(wanted).expanduser())
+        found.groups = [_without(group, found.reg) for group in found.groups]
+        named = next((group.subject for group in found.groups if group.subject), subject or "")
+        found.groups += _class_groups(found.reg, named, found.problems)
+    return found
 
 
 def _refuse_endless(dataset: Dataset) -> None:

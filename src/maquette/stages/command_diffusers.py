@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import methods
 from ..data.captions import caption_for_class, class_of
-from ..data.images import EXTENSIONS, is_photo
-from .command_text import CommandResult, Writer, named_caption
+from ..data.images import is_photo
+from .command_photos import Place, named_caption, places
+from .command_text import CommandResult, Writer
 
 OPTIONS = {  # of examples/dreambooth
     "base": "pretrained_model_name_or_path",
@@ -36,7 +38,8 @@ class Diffusers(Writer):
         kind = "_sdxl" if self.xl else ""
         script = scripts.get(config.method, f"train_dreambooth_lora{kind}.py")
         self.add("output_dir", self.out)
-        photos = self._folder(config.photos, "photos")
+        found = places(config)
+        photos = self._folder([place for place in found if not place.reg], "photos")
         if config.method == "textual-inversion":
             self.add("train_data_dir", photos)
             self.add("placeholder_token", config.subject or "")
@@ -55,7 +58,7 @@ class Diffusers(Writer):
             value = getattr(config, ours)
             if ours == "warmup_steps" and value < 1:
                 value = int(value * (config.steps or 0))  # a share
-            if ours == "max_grad_norm" and config.reg is not None:
+            if ours == "max_grad_norm" and any(place.reg for place in found):
                 value *= 2  # the loss is the sum of the photos' and the class pictures' there, the mean here
             if value is not None and value is not False:
                 self.add(theirs, value)
@@ -63,24 +66,25 @@ class Diffusers(Writer):
         if not config.random_crop:
             self.add("center_crop")
         self.told.add("random_crop")
-        self._rest()
+        self._rest([place for place in found if place.reg])
         return self.finish(script)
 
-    def _folder(self, folder: Path, what: str) -> Path:
+    def _folder(self, found: Sequence[Place], what: str) -> Path:
         """A folder of pictures alone: the user's own, or one of links that the script makes."""
-        if not folder.is_dir() or all(entry.is_file() and is_photo(entry) for entry in folder.iterdir()):
+        folder = found[0].folder
+        alone = all(entry.is_file() and is_photo(entry) for entry in folder.iterdir()) if folder.is_dir() else True
+        if len(found) == 1 and alone:
             return folder
         made = Path(f"{self.out.name}-{what}")
-        endings = " -o ".join(f"-iname '*{suffix}'" for suffix in sorted(EXTENSIONS))
-        place = shlex.quote(str(made))
-        self.before += [
-            f"mkdir -p {place}",
-            f"find {shlex.quote(str(folder.resolve()))} -type f \\( {endings} \\) "
-            f"-exec ln -s --backup=numbered -t {place} {{}} +",
-        ]
+        self.before.append(f"mkdir {shlex.quote(str(made))}")
+        for place in found:
+            words = " ".join(shlex.quote(str(photo.resolve())) for photo in place.photos)
+            self.before.append(f"ln -s --backup=numbered -t {shlex.quote(str(made))} {words}")
+        if len({place.repeats for place in found}) > 1:
+            self.no_equal.append("repeats: every photo counts alike there")
         return made
 
-    def _rest(self) -> None:
+    def _rest(self, class_pictures: list[Place]) -> None:
         config = self.config
         self.told |= {"rank", "scheduler", "scheduler_cycles", "dtype", "reg", "prior_loss_weight", "weight_decay",
                       "max_token_length", "prior_share"}  # fmt: skip
@@ -110,8 +114,8 @@ class Diffusers(Writer):
         self.add("mixed_precision", {"fp32": "no", "fp16": "fp16"}.get(config.dtype, "bf16"))
         if config.text_encoder:
             self.add("train_text_encoder")
-        if config.reg is not None:
-            self._class_pictures(config.reg)
+        if class_pictures:
+            self._class_pictures(class_pictures)
         if config.method == "dreambooth" and config.min_snr_gamma:
             self.add("snr_gamma", config.min_snr_gamma)
             self.told.add("min_snr_gamma")
@@ -132,16 +136,16 @@ class Diffusers(Writer):
             self.told.add("scheduler_power")
             self.add("lr_power", config.scheduler_power)
 
-    def _class_pictures(self, reg: Path) -> None:
+    def _class_pictures(self, found: list[Place]) -> None:
         """As many as there are: fewer than it expects, and the script draws more into the folder."""
         config = self.config
         self.add("with_prior_preservation")
-        self.add("class_data_dir", self._folder(reg, "class"))
+        self.add("class_data_dir", self._folder(found, "class"))
         self.add("class_prompt", caption_for_class(class_of(config.subject or "object")))
         self.add("prior_loss_weight", config.prior_loss_weight)
-        if found := self.pictures(reg):
-            self.add("num_class_images", len(found))
+        if count := sum(len(place.photos) for place in found):
+            self.add("num_class_images", count)
         else:
-            self.no_equal.append(f"reg = {reg}: not at hand; give --num_class_images its number of pictures")
+            self.no_equal.append(f"reg = {config.reg}: not at hand; give --num_class_images its number of pictures")
         if config.prior_share != 1:
             self.lose("prior_share", "there is a class picture with each photo there")

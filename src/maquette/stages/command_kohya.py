@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..config import OPTIMIZER_ARGS, toml_text
+from ..config import OPTIMIZER_ARGS
 from ..data.buckets import rules_for
-from ..data.captions import CAPTION_EXTENSIONS, caption_for_class, class_of
+from ..data.layouts import groups_in
 from ..trainers.kohya import BUCKET_LIMITS, SAME, THEIR_ARGUMENTS, THEIR_DEFAULTS, WORDS
 from . import kohya_network
-from .command_text import CommandResult, Writer, named_caption
+from .command_photos import caption_extension, data_set, kohya_parent, passed_over, places
+from .command_text import CommandResult, Writer
 
 FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
@@ -20,14 +19,13 @@ HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", 
            "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
            "caption_extension", "clip_skip", "scheduler_cycles", "dora_axis",
            *kohya_network.SAME}  # fmt: skip
-_REPEATS = re.compile(r"(\d{1,9})_(.*)")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
 
 
 class Kohya(Writer):
     """sd-scripts."""
 
     program = "kohya"
+    reg = False  # whether there are regularization pictures
 
     def result(self) -> CommandResult:
         config = self.config
@@ -74,56 +72,34 @@ class Kohya(Writer):
     def _photos(self) -> None:
         config = self.config
         if config.photos.suffix.lower() == ".toml":
-            self.add("dataset_config", config.photos)
-            return None if config.reg is None else self.lose("reg", "write it into the data set file, is_reg = true")
-        ending = config.caption_extension or caption_extension(config.photos)
-        self._captions(ending)
-        if has_repeat_folders(config.photos) and (config.reg is None or has_repeat_folders(config.reg)):
-            self.add("train_data_dir", config.photos)
+            return self._users_file()
+        found = places(config)
+        ending = config.caption_extension or caption_extension(found, config.photos)
+        self.no_equal += passed_over(found, ending, config.caption_wildcards)
+        parents = [kohya_parent([p for p in found if p.reg is reg]) for reg in (False, True)]
+        self.reg = any(place.reg for place in found)
+        if parents[0] is not None and (parents[1] is not None or not self.reg):
+            self.add("train_data_dir", parents[0])
             self.add("caption_extension", ending)
-            if config.reg is not None:
-                self.add("reg_data_dir", config.reg)
+            if self.reg:
+                self.add("reg_data_dir", parents[1])
         else:
-            self._dataset_file(ending)
+            name = f"{self.out.name}-dataset.toml"
+            self.files.append((name, data_set(found, ending)))
+            self.add("dataset_config", name)
         if config.resolution:
             self.add("resolution", f"{config.resolution},{config.resolution}")
         if config.buckets:
             self._buckets()
 
-    def _dataset_file(self, ending: str) -> None:
-        """Plain folders, one for photos and one for regularization pictures."""
+    def _users_file(self) -> None:
+        """A data set file that the run was trained with, which says the rest itself."""
         config = self.config
-        subsets: list[dict[str, Any]] = []
-        folders = repeat_folders(config.photos) or [(config.photos, config.repeats or 1, named_caption(config.subject))]
-        for folder, repeats, words in folders:
-            subset = {"image_dir": str(folder), "num_repeats": repeats, "caption_extension": ending}
-            subsets.append(subset | ({"class_tokens": words} if words else {}))
+        self.add("dataset_config", config.photos)
+        if config.photos.is_file():
+            self.reg = any(group.role == "class" for group in groups_in(config.photos, config.subject))
         if config.reg is not None:
-            words = caption_for_class(class_of(config.subject)) if config.subject else ""
-            folders = repeat_folders(config.reg) or [(config.reg, 1, words)]
-            for folder, repeats, words in folders:
-                subset = {"is_reg": True, "image_dir": str(folder), "num_repeats": repeats, "caption_extension": ending}
-                subsets.append(subset | ({"class_tokens": words} if words else {}))
-        name = f"{self.out.name}-dataset.toml"
-        text = "[[datasets]]\n" + "".join("\n[[datasets.subsets]]\n" + toml_text(subset) for subset in subsets)
-        self.files.append((name, text))
-        self.add("dataset_config", name)
-
-    def _captions(self, ending: str) -> None:
-        """What of the photos and captions that program would pass over."""
-        photos = self.pictures(self.config.photos)
-        deep = 2 if has_repeat_folders(self.config.photos) else 1
-        passed = [p for p in photos if p.suffix not in SUFFIXES | {s.upper() for s in SUFFIXES}
-                  or len(p.relative_to(self.config.photos).parts) > deep]  # fmt: skip
-        if passed:
-            self.no_equal.append(f"photos: {_names(passed)} would not be read (sub-folders, HEIC, AVIF)")
-        beside = [(p, [e for e in (*CAPTION_EXTENSIONS, ending) if p.with_suffix(e).is_file()]) for p in photos]
-        other = [p for p, found in beside if found and ending not in found]
-        if other:
-            self.no_equal.append(f"captions: of {_names(other)} the caption is no {ending} file and would not be read")
-        lines = [p for p, found in beside if ending in found and _lines(p.with_suffix(ending)) > 1]
-        if lines and not self.config.caption_wildcards and deep == 1:
-            self.no_equal.append(f"captions: of {_names(lines)} only the first line would be read")
+            self.lose("reg", "write it into the data set file, is_reg = true")
 
     def _buckets(self) -> None:
         """sd-scripts starts with steps of 64 pixels only, of 32 for SDXL."""
@@ -190,10 +166,12 @@ class Kohya(Writer):
         """Regularization pictures are half of a batch there, and come on top of it here."""
         config = self.config
         parts, size = config.gradient_accumulation, config.batch_size or 1
+        if config.photos.suffix.lower() == ".toml":
+            parts = 1  # its batch_size wins over the command's
         if size % parts:
             self.no_equal.append(f"batch_size = {size}: cannot be cut into {parts} equal parts")
         self.add("train_batch_size", max(1, size // parts))
-        if config.reg is not None:
+        if self.reg:
             parts *= 2
             if config.prior_share != 1:
                 self.lose("prior_share", "there are as many regularization pictures as photos there")
@@ -249,36 +227,3 @@ class Kohya(Writer):
 
 def _argument(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _names(paths: list[Path]) -> str:
-    shown = ", ".join(path.name for path in paths[:3])
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more"
-
-
-def _lines(caption: Path) -> int:
-    """Lines of a caption that hold words."""
-    with caption.open("rb") as file:
-        return sum(1 for line in file.read(100_000).splitlines() if line.strip())
-
-
-def caption_extension(photos: Path) -> str:
-    """Of the caption files, of which that program reads one kind only; it means another where none is named."""
-    found = (ending for ending in CAPTION_EXTENSIONS if next(photos.rglob(f"*{ending}"), None))
-    return next(found, CAPTION_EXTENSIONS[0])
-
-
-def repeat_folders(folder: Path) -> list[tuple[Path, int, str]]:
-    """Kohya's `40_ohwx man` folders inside a folder: path, repeats and words."""
-    if not folder.is_dir():
-        return []
-    found = []
-    for inside in sorted(folder.iterdir()):
-        match = _REPEATS.match(inside.name)
-        if match and inside.is_dir() and int(match[1]):
-            found.append((inside, int(match[1]), match[2]))
-    return found
-
-
-def has_repeat_folders(folder: Path) -> bool:
-    return bool(repeat_folders(folder))

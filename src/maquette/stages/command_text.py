@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
-from ..data.images import is_photo
 
 # Written by all, or without influence on the weights.
 SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps", "keep_steps", "sample_seed",
@@ -66,10 +65,6 @@ class Writer(ABC):
             if getattr(self.config, key) != field.get_default(call_default_factory=True)
         ]  # fmt: skip
 
-    def pictures(self, folder: Path) -> list[Path]:
-        """Photos in a folder and below it; none where it is not at hand."""
-        return sorted(p for p in folder.rglob("*") if is_photo(p)) if folder.is_dir() else []
-
     def finish(self, script: str) -> CommandResult:
         for key in self.changed():
             if key not in self.told:
@@ -99,10 +94,3 @@ class Writer(ABC):
             "# Change the command as you need it and take out the next line.\n"
             "echo 'Read the first lines of this script: it would train something else.' >&2; exit 1\n"
         )
-
-
-def named_caption(subject: str | None) -> str:
-    """How captions name the subject where a photo has none."""
-    from ..data.captions import caption_for_subject
-
-    return caption_for_subject(subject) if subject else ""
