@@ -37,7 +37,7 @@ def call(*arguments: object) -> int:
     ("option", "message"),
     [
         ("--learning-rate", "No such option: --learning-rate; it is a key: --set learning_rate=VALUE"),
-        ("--network_dim", "No such option: --network_dim; did you mean 'rank', which is network_dim in Kohya's trainer?"),
+        ("--network_dim", "No such option: --network_dim; did you mean 'rank', which is network_dim in Kohya's"),
         ("--stepz", "No such option: --stepz"),
     ],
 )
