@@ -101,9 +101,10 @@ def test_only_the_chosen_noise_of_the_form_is_used(tmp_path: Path) -> None:
     assert plain["noise_offset"] == 0.05 and "pyramid_noise_levels" not in plain
     pyramid = form(tmp_path, noise_offset_type="Multires", **noises).config
     assert pyramid["pyramid_noise_levels"] == 6 and "noise_offset" not in pyramid
-    assert "noise_offset_adaptive" not in pyramid and "noise_offset_adaptive" not in form(
-        tmp_path, adaptive_noise_scale=0.01
-    ).config  # which needs an offset
+    assert (
+        "noise_offset_adaptive" not in pyramid
+        and "noise_offset_adaptive" not in form(tmp_path, adaptive_noise_scale=0.01).config
+    )  # which needs an offset
 
 
 def test_the_tab_of_the_form_says_the_method(tmp_path: Path) -> None:

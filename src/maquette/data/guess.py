@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from .captions import CAPTION_EXTENSIONS
 from .dataset import Problem
-from .images import OTHER_PICTURES, is_photo, walk
+from .images import OTHER_PICTURES, is_hidden, is_photo, walk
 from .kohya_names import looks_numbered
 
 _MOST_KINDS = 5
+_MOST_SEARCHED = 10_000  # files of a sub-folder that is not read, in which photos are looked for
 _NEARLY_KOHYA = re.compile(r"^(\d{1,3})(?: +|-|x |X |× ?| ?x_)(\D.*\S)\s*$")  # "40 ohwx man", "40-ohwx man", "40x ohwx"
 _REMEDIES: tuple[tuple[frozenset[str], str], ...] = (  # the most telling kinds first
     (frozenset({".toml"}), "If {} is a data set file, name it instead of the folder."),
@@ -107,9 +109,12 @@ def passed_over(source: Path, used: set[Path], folders: Iterable[Path]) -> Itera
 
 def below(folder: Path, masks: Path | None) -> Iterable[Problem]:
     """Sub-folders with photos of a folder that Kohya's trainer does not search below."""
-    photos = [file for file in walk(folder) if is_photo(file) and file.parent != folder]
-    photos = [file for file in photos if masks is None or not file.is_relative_to(masks)]
-    for name, count in Counter(file.relative_to(folder).parts[0] for file in photos).items():
+    for sub in sorted(
+        path for path in folder.iterdir() if path.is_dir() and path != masks and not is_hidden(path.name)
+    ):
+        name, count = sub.name, sum(is_photo(file) for file in islice(walk(sub), _MOST_SEARCHED))
+        if not count:
+            continue
         number = "1 photo" if count == 1 else f"{count} photos"
         message = (
             f"{number} in '{folder.name}/{name}' left out: Kohya's folders and data set files are not searched below, "

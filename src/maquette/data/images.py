@@ -63,6 +63,11 @@ def walk(folder: Path) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+def directly_in(folder: Path) -> Iterator[Path]:
+    """As `walk`, without what lies in sub-folders."""
+    yield from sorted(path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir())
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is a system's own: thumbnails, waste, what macOS and a NAS leave behind."""
     return name.startswith(".") or name.lower() in _NOT_OF_THE_USER

@@ -16,7 +16,7 @@ from .caption_options import CaptionOptions
 from .dataset import Problem
 from .groups import MASK_FOLDERS, Group
 from .guess import below
-from .images import is_photo, walk
+from .images import directly_in, is_photo, walk
 from .metadata import read_metadata
 
 _OPTIONS = {
@@ -204,7 +204,7 @@ def _group(file: Path, where: str, values: Mapping[str, Any], subject: str | Non
     mask_root, masks = _masks(file, where, values, root)
     return Group(
         root=root,
-        files=[file for file in walk(root) if file.parent == root],
+        files=list(directly_in(root)),
         subject=values.get("class_tokens") or subject or "",
         repeats=values.get("num_repeats", 1),
         role="class" if values.get("is_reg") else "instance",

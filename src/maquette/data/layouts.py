@@ -14,7 +14,7 @@ from .captions import TEMPLATE, class_of
 from .dataset import Dataset, Problem, Role
 from .groups import MASK_FOLDERS, Group, Look, Reading, read_groups
 from .guess import below, nearly_kohya, ordinary, passed_over, what_is_there
-from .images import is_hidden, is_photo, walk
+from .images import directly_in, is_hidden, is_photo, walk
 from .kohya_names import agrees, kohya_name
 from .kohya_toml import read_dataset_file
 from .metadata import SUFFIXES as METADATA_SUFFIXES
@@ -151,9 +151,11 @@ def _plain(folder: Path, subject: str, repeats: int = 1, role: Role = "instance"
 
 def _flat(folder: Path, subject: str, repeats: int, role: Role, problems: list[Problem]) -> Group:
     """A Kohya folder: as sd-scripts reads it, without what lies in sub-folders, which are named, masks excepted."""
-    group = _plain(folder, subject, repeats, role, lines="first")
-    problems += below(folder, group.mask_root)
-    return replace(group, root=folder.parent, files=[file for file in group.files if file.parent == folder])
+    masks = _child(folder, *MASK_FOLDERS)
+    inside = [file for file in walk(masks) if is_photo(file)] if masks else []
+    problems += below(folder, masks)
+    files = list(directly_in(folder))
+    return Group(folder.parent, files, subject, repeats, role, masks=inside, mask_root=masks, lines="first")
 
 
 def _without(group: Group, folder: Path) -> Group:
