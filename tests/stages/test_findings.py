@@ -4,12 +4,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import torch
 from PIL import Image
 
 from maquette.config import TrainConfig
 from maquette.data.dataset import Problem
 from maquette.errors import MaquetteError
+from maquette.families import checkpoint
+from maquette.families.pocket.spec import POCKET, WEIGHTS
+from maquette.formats import safetensors
 from maquette.run import Event
 from maquette.stages import check, findings, train
 
@@ -89,3 +94,61 @@ def test_check_and_report_say_that_pocket_is_a_toy(tmp_path: Path) -> None:
     run = {"steps": 1, "rank": 2, "sample_prompts": [], "dtype": "fp32", "out": tmp_path / "run"}
     train.run(TrainConfig.parse({"photos": tmp_path / "photos", "subject": SUBJECT, **run}))
     assert "works in maquette alone" in (tmp_path / "run/report.html").read_text()
+
+
+def lora(folder: Path) -> str:
+    safetensors.save({"lora_unet_x.alpha": torch.zeros(1)}, folder / "lora.safetensors")
+    return str(folder / "lora.safetensors")
+
+
+def garbage(folder: Path) -> str:
+    (folder / "base.ckpt").write_bytes(b"\x80\x02nonsense" * 20)
+    return str(folder / "base.ckpt")
+
+
+def page(folder: Path) -> str:
+    (folder / "base.safetensors").write_text("<html>Not found</html>" * 20)
+    return str(folder / "base.safetensors")
+
+
+def headless(folder: Path) -> str:
+    """Pocket without its VAE."""
+    model = checkpoint.read_folder(WEIGHTS, POCKET)
+    tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in model.parts["unet"].items()}
+    safetensors.save(tensors, folder / "headless.safetensors")
+    return str(folder / "headless.safetensors")
+
+
+BASES: list[Callable[[Path], str]] = [
+    lora, garbage, page, headless, lambda folder: str(folder), lambda folder: str(folder / "none.safetensors"),
+    lambda folder: "hf:nobody", lambda folder: "hf:nobody/nothing",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BASES)
+def test_check_and_train_judge_a_base_in_the_same_words(
+    make: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    photos(tmp_path / "photos", "red")
+    base = make(tmp_path)
+    values = {"photos": tmp_path / "photos", "subject": SUBJECT, "base": base}
+    told = []
+    for attempt in (
+        lambda: check.run(check.CheckConfig.parse(values)),
+        lambda: train.run(TrainConfig.parse(values | {"out": tmp_path / "run"})),
+    ):
+        with pytest.raises(MaquetteError) as error:
+            attempt()
+        told.append(str(error.value))
+    assert told[0] == told[1] and base in told[0]
+
+
+def test_check_takes_a_base_of_the_hub_as_train_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(WEIGHTS))
+    photos(tmp_path / "photos", "red")
+    result = check.run(check.CheckConfig(photos=tmp_path / "photos", subject=SUBJECT, base="hf:somebody/some-model"))
+    assert result.costs.file_bytes > 10_000 and findings.TOY not in result.figures()

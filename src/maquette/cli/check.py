@@ -26,6 +26,7 @@ def command(
     base: Annotated[
         str, typer.Option(help="Base model: pocket, a .safetensors file or a diffusers folder.")
     ] = "pocket",
+    vae: Annotated[str | None, typer.Option(help="VAE file or folder instead of the base's own.")] = None,
     reg: Annotated[Path | None, typer.Option(help="Folder of regularization images.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each photo counts in an epoch.")] = None,
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
@@ -57,6 +58,7 @@ def command(
         photos=photos,
         subject=subject,
         base=base,
+        vae=vae,
         reg=reg,
         repeats=repeats,
         resolution=resolution,

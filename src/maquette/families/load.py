@@ -37,6 +37,14 @@ def load(
     `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
     """
+    return build(find(path, vae, prediction_type), dtype, device, unet_dtype)
+
+
+def find(path: str | Path, vae: str | Path | None = None, prediction_type: str | None = None) -> Checkpoint:
+    """What `load` opens, judged but not yet made into networks: nothing but names and shapes has been read.
+
+    Raises MaquetteError as `load` does.
+    """
     if str(path) == "pocket":
         checkpoint = read_folder(WEIGHTS, POCKET)
         checkpoint.source = "pocket"
@@ -44,7 +52,9 @@ def load(
         checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
     if vae is not None:
         replace_vae(checkpoint, Path(vae))
-    return build(checkpoint, dtype, device, unet_dtype)
+    if "vae" not in checkpoint.parts:
+        raise MaquetteError(f"{checkpoint.source} contains no VAE; name one with --vae FILE.")
+    return checkpoint
 
 
 @quick_import.without_collection()

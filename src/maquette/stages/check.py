@@ -37,7 +37,9 @@ class CheckConfig(StageConfig):
     subject: str | None = None
     """The rare word and the class, "ohwx man": makes the captions of photos that have none."""
     base: str = "pocket"
-    """Base model to train on: "pocket", a .safetensors file or a diffusers folder."""
+    """Base model to train on: "pocket", a .safetensors file, a diffusers folder or hf:owner/name."""
+    vae: str | None = None
+    """A VAE-only file or folder to use instead of the base's own."""
     reg: Path | None = None
     """Folder of regularization images."""
     repeats: Count | None = None
@@ -155,7 +157,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
-    facts = base_facts(config.base)
+    facts = base_facts(config.base, config.vae)
     looks: dict[Path, Look] = {}
 
     def progress(done: int, total: int) -> None:

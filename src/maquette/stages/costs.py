@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -10,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from ..errors import MaquetteError
-from ..families.detect import identify
-from ..formats import safetensors, tensor_files
 from .effort import Effort, estimate_effort
+from .training import defaults
 from .training.defaults import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 
 # Attention and feed-forward of the UNet's transformer blocks, in diffusers' and in the original naming.
 _TRANSFORMER = re.compile(r"(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)\.weight$")
-_NATIVE_SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 _PER_MODULE_OVERHEAD = 330  # bytes of header per module: three entries with names, dtypes, shapes and offsets
 _FILES_PER_RUN = 17  # 4 checkpoints and the chosen one in fp16; 2 states of weights and both moments in fp32 (6 each)
 _BYTES_PER_CELL = 2 * 4 * 4  # mean and deviation of 4 channels in fp32
@@ -98,49 +94,19 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def base_facts(base: str | Path) -> BaseFacts:
-    """Facts about "pocket", a diffusers folder or a single model file. Only names and shapes of weights are read.
+def base_facts(base: str | Path, vae: str | None = None) -> BaseFacts:
+    """Facts about a base as `maquette train` takes it. Only names and shapes of weights are read.
 
-    Raises MaquetteError when there is no such base or it has no UNet.
+    Raises MaquetteError as training on it would, in the same words.
     """
-    path = Path(base)
-    if str(base) == "pocket":
-        from ..families.pocket.spec import POCKET, WEIGHTS
+    from ..families.load import find
 
-        return BaseFacts("pocket", POCKET.native_size, POCKET.latent_factor, _folder_shapes(WEIGHTS))
-    if path.is_dir():
-        return _folder_facts(path)
-    if not path.is_file():
-        raise MaquetteError(f'There is no base model {base}; name "pocket", a model file or a diffusers folder.')
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensor_files.read(path).tensors.items()}
-    identity = identify(shapes)
-    if identity.kind not in ("model", "unet") or identity.family not in _NATIVE_SIZES:
-        raise MaquetteError(f"{path} is not a Stable Diffusion model that can be trained.")
-    prefix = dict(identity.prefixes).get("unet", "")
-    unet = {name[len(prefix) :]: shape for name, shape in shapes.items() if name.startswith(prefix)}
-    return BaseFacts(path.name, _NATIVE_SIZES[identity.family], 8, unet)
-
-
-def _folder_facts(folder: Path) -> BaseFacts:
-    try:
-        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        sample = unet["sample_size"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MaquetteError(
-            f"{folder} is not a diffusers model folder: its unet or vae config.json is unfit."
-        ) from error
-    side = sample if isinstance(sample, int) else min(sample)
-    return BaseFacts(folder.name, side * factor, factor, _folder_shapes(folder))
-
-
-def _folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    files = sorted((folder / "unet").glob("*.safetensors"))
-    if not files:
-        raise MaquetteError(f"{folder / 'unet'} holds no .safetensors weights.")
-    whole = [file for file in files if ".fp16" not in file.name] or files  # the fp16 variant repeats every tensor
-    return {name: info.shape for file in whole for name, info in safetensors.read_header(file).tensors.items()}
+    checkpoint = find(base, vae)
+    defaults.require_channels(str(base), checkpoint.configs["unet"]["in_channels"])
+    spec = checkpoint.spec
+    name = "pocket" if spec.name == "pocket" else Path(checkpoint.source).name
+    shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.parts["unet"].items()}
+    return BaseFacts(name, spec.native_size, spec.latent_factor, shapes)
 
 
 def lora_bytes(layers: Iterable[tuple[int, int, int]], rank: int, bytes_per_number: int = 2) -> int:

@@ -43,7 +43,17 @@ STABLE_DIFFUSION = Recipe(
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 MAX_REPLAYED = 4  # sample prompts made from the subject
+
+
+def require_channels(base: str, channels: int) -> None:
+    """Raise MaquetteError for a base that takes what training has not: pictures to edit, or depth."""
+    if channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+        raise MaquetteError(
+            f"{base} takes {channels} channels (an editing or depth model), which training cannot feed; "
+            "train on the ordinary base: its LoRA works on that model too."
+        )
 
 
 def recipe(spec: FamilySpec) -> Recipe:

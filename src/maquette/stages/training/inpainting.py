@@ -15,7 +15,6 @@ from ...data.dataset import Photo, View, pixels
 from ...families.base import BaseModel
 from .batches import generator
 
-CHANNELS = 9
 MASKS = 8  # per photo and mirror image
 SMALLEST, LARGEST = 0.25, 0.9  # sides of a masked part, as shares of the picture's
 

@@ -35,7 +35,6 @@ from .prior import Prior
 from .scaling import LossScale
 from .texts import Texts
 
-LATENT_CHANNELS = 4
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
 
 
@@ -165,11 +164,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
     base = load(config.base, device=device, vae=config.vae, unet_dtype=torch.float32 if whole else dtype)
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
-    if channels not in (LATENT_CHANNELS, inpainting.CHANNELS):
-        raise MaquetteError(
-            f"{config.base} takes {channels} channels (an editing or depth model), which training cannot feed; "
-            "train on the ordinary base: its LoRA works on that model too."
-        )
+    defaults.require_channels(config.base, int(channels))  # type: ignore[arg-type]
     dataset, looks = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype)
@@ -178,7 +173,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
         base, dataset.photos, shown, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
     )
     extra = None
-    if channels == inpainting.CHANNELS:
+    if channels == defaults.INPAINTING_CHANNELS:
         extra = inpainting.masks_of(
             base, dataset.photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
         )
