@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,10 @@ import torch
 from ...data.images import open_photo
 from ...errors import MaquetteError
 from ...fast import compiled, memory
+from ...files import read_json
 from ...formats.png import format_infotext, write_png
 from ...formats.safetensors import atomic_writer
+from ...limits import RECORD_BYTES
 from ...run import Event, Listener, RunFolder, write_json
 from ..finite import NotFiniteError, require_finite_picture
 from ..generate import to_image
@@ -134,11 +135,11 @@ class Sampler:
 def drawn(folder: Path) -> list[str]:
     """The prompts of the pictures in a folder of samples; [] unless all of them are there and can be read."""
     try:
-        prompts = json.loads((folder / "prompts.json").read_bytes())
+        prompts = read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             return []
         for i in range(len(prompts)):
             open_photo(folder / f"{i}.png")
-    except (OSError, ValueError, RecursionError, MaquetteError):
+    except MaquetteError:
         return []
     return prompts
