@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -50,6 +51,12 @@ print(json.dumps({"open": opened, "read": read, "peak": peak * 1024, "sum": tota
 def write_model(path: Path, family: str = "sd1") -> None:
     """A single file with the names and shapes of a family and random float16 numbers."""
     from maquette.families import full_size
+
+    write_random(full_size.networks(family), family, path)
+
+
+def write_random(networks: Mapping[str, torch.nn.Module], family: str, path: Path) -> None:
+    """The same for networks ("unet", "vae", "te" or "te1" and "te2") of any width, on any device."""
     from maquette.formats import ldm, safetensors
 
     block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
@@ -59,8 +66,9 @@ def write_model(path: Path, family: str = "sd1") -> None:
         return block.repeat(-(-count // len(block)))[:count].reshape(shape)
 
     parts = {}
-    for part, network in full_size.networks(family).items():
-        tensors = {name: numbers(tensor.shape) for name, tensor in network.state_dict().items()}
+    for part, network in networks.items():
+        shapes = {name.removeprefix("text_model."): tensor.shape for name, tensor in network.state_dict().items()}
+        tensors = {name: numbers(shape) for name, shape in shapes.items()}
         parts[{"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}.get(part, part)] = tensors
     safetensors.save(ldm.join(ldm.SingleFile(parts, ldm.standard_prefixes(family, parts))), path)
 
