@@ -57,15 +57,28 @@ def refused(base: BaseModel, folder: Path, prompt: str = PROMPT, **options: Any)
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_lora_is_named(base: BaseModel, tmp_path: Path, number: float) -> None:
+    """Before anything is drawn, for such a file is refused where it is read."""
     adapter = random_adapter(base)
     name = next(name for name in adapter.modules if name.startswith("lora_unet"))
     adapter.modules[name].factors["lora_up.weight"][0, 0] = number
     adapter.save(tmp_path / "bad.safetensors")
     write_lora(base, tmp_path / "good.safetensors")
-    message = refused(base, tmp_path, f"{PROMPT} <lora:good:0.5><lora:bad:0.8>")
-    assert message.startswith(f"{tmp_path / 'bad.safetensors'} has NaN or infinite numbers ({name}.lora_up.weight)")
-    assert "take another one" in message
-    assert len(draw(base, tmp_path, f"{PROMPT} <lora:good:0.5>")) == 1  # the base is as it was
+    with pytest.raises(MaquetteError, match=rf"bad\.safetensors.*{name}\.lora_up\.weight.* NaN or infinite numbers"):
+        draw(base, tmp_path, f"{PROMPT} <lora:good:0.5><lora:bad:0.8>")
+    assert not (tmp_path / "out").exists()
+    adapter.source = "bad.safetensors"
+    assert fault(base, [adapter]).startswith(f"bad.safetensors has NaN or infinite numbers ({name}.lora_up.weight)")
+
+
+def test_a_lora_whose_product_is_infinite_is_named(base: BaseModel, tmp_path: Path) -> None:
+    adapter = random_adapter(base)
+    for module in adapter.modules.values():
+        for factor in ("lora_up.weight", "lora_down.weight"):
+            module.factors[factor] *= 1e30
+    adapter.save(tmp_path / "huge.safetensors")
+    message = refused(base, tmp_path, f"{PROMPT} <lora:huge:0.5>")
+    assert message.startswith(f"The numbers became infinite while pocket with {tmp_path / 'huge.safetensors'} was")
+    assert len(draw(base, tmp_path)) == 1  # the base is as it was
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoders", "vae"])
@@ -99,8 +112,9 @@ def test_an_embedding_is_named(base: BaseModel, tmp_path: Path) -> None:
     vectors[1, 3] = float("nan")
     (tmp_path / "words").mkdir()
     embeddings.save(Embedding("zkwq", (vectors,), "unknown"), tmp_path / "words" / "zkwq.safetensors")
-    message = refused(base, tmp_path, "a photo of zkwq", embedding_dir=tmp_path / "words")
-    assert message.startswith("The embedding zkwq has NaN or infinite numbers")
+    with pytest.raises(MaquetteError, match=r"zkwq\.safetensors.* NaN or infinite numbers"):
+        draw(base, tmp_path, "a photo of zkwq", embedding_dir=tmp_path / "words")
+    assert fault(base, [], [Embedding("zkwq", (vectors,), "unknown")]).startswith("The embedding zkwq has NaN")
 
 
 def test_numbers_that_grow_too_large_are_no_file_s_fault(base: BaseModel) -> None:
