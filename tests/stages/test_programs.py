@@ -325,8 +325,9 @@ def test_pockets_own_numbers_are_listed() -> None:
     for program in ("kohya", "diffusers"):
         told = command.command_for(config, program, {"modelspec.prediction_type": "v"})
         assert told.no_equal[0].startswith("base = pocket: exists only here")
-        assert "learning_rate = 0.002, resolution = 64, batch_size = 4: made for pocket, which predicts v" in (
-            told.no_equal[1]
+        assert (
+            "learning_rate = 0.002, resolution = 64, batch_size = 4: made for pocket, which predicts v"
+            in (told.no_equal[1])
         )
         assert "--v_parameterization" not in told.command
 
