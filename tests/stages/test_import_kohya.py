@@ -69,7 +69,10 @@ def test_what_the_gui_writes_into_toml(tmp_path: Path) -> None:
     assert read(tmp_path, TOML.replace("alpha = 8", "alpha = 0"), "a.toml").config["alpha"] == 16.0
     found = read(tmp_path, TOML + "text_encoder_lr = [5e-05, 1e-05]\n", "a.toml")
     assert found.no_equal == ["text_encoder_lr = [5e-05, 1e-05]: both text encoders learn at 5e-05"]
-    cold = read(tmp_path, TOML + "lr_warmup_steps = 40\n", "a.toml")
+    kept = read(tmp_path, TOML + "lr_warmup_steps = 40\n", "a.toml")
+    assert kept.config["warmup_steps"] == 40
+    assert kept.no_equal == ["lr_warmup_steps = 40: kept; there it needs an lr_scheduler that has one"]
+    cold = read(tmp_path, TOML + 'lr_scheduler = "constant"\nlr_warmup_steps = 40\n', "a.toml")
     assert "warmup_steps" not in cold.config
     assert cold.no_equal == ["lr_warmup_steps = 40: a constant rate has no warm-up there; for one set warmup_steps"]
 
@@ -279,7 +282,7 @@ def test_regularization_pictures_are_half_of_a_batch_there(batch: int, parts: in
     assert config["steps"] * config["batch_size"] == views and config["reg"] == "reg"
     if batch * parts % 2:
         assert config["steps"] == 500 and config["save_every_steps"] == 50
-        assert found.no_equal[0].startswith(f"reg_data_dir: each step learns {batch} of the photos and as many class")
+        assert found.no_equal[0].startswith(f"reg_data_dir: each step learns {batch} of the photos and as many")
     else:
         assert config["steps"] == 1000 and found.no_equal == []  # the same steps, of the same pictures
     found = read(tmp_path, NETWORK + line + "--max_train_epochs=10")

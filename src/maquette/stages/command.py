@@ -7,7 +7,6 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..formats import safetensors
 from ..run import RunFolder
 from .command_diffusers import Diffusers
 from .command_kohya import Kohya
@@ -36,5 +35,7 @@ def command_for(config: TrainConfig, program: str, facts: dict[str, str] | None 
 
 def _facts(run: RunFolder) -> dict[str, Any]:
     """What the newest checkpoint says of its base."""
+    from ..formats import safetensors  # which imports torch
+
     files = list(run.checkpoints().values())
     return safetensors.read_metadata(files[-1]) if files else {}

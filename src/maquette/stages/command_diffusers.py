@@ -59,7 +59,7 @@ class Diffusers(Writer):
             if ours == "warmup_steps" and value < 1:
                 value = int(value * (config.steps or 0))  # a share
             if ours == "max_grad_norm" and any(place.reg for place in found):
-                value *= 2  # the loss is the sum of the photos' and the class pictures' there, the mean here
+                value *= 2  # the loss is the sum of the photos and the regularization images there, the mean here
             if value is not None and value is not False:
                 self.add(theirs, value)
         self.add("train_batch_size", max(1, (config.batch_size or 1) // config.gradient_accumulation))

@@ -25,7 +25,7 @@ class Kohya(Writer):
     """sd-scripts."""
 
     program = "kohya"
-    reg = False  # whether there are regularization pictures
+    reg = False  # whether there are regularization images
 
     def result(self) -> CommandResult:
         config = self.config
@@ -163,7 +163,7 @@ class Kohya(Writer):
         return WORDS["scheduler"][1][config.scheduler]
 
     def _batch(self) -> None:
-        """Regularization pictures are half of a batch there, and come on top of it here."""
+        """Regularization images are half of a batch there, and come on top of it here."""
         config = self.config
         parts, size = config.gradient_accumulation, config.batch_size or 1
         if config.photos.suffix.lower() == ".toml":
@@ -174,7 +174,7 @@ class Kohya(Writer):
         if self.reg:
             parts *= 2
             if config.prior_share != 1:
-                self.lose("prior_share", "there are as many regularization pictures as photos there")
+                self.lose("prior_share", "there are as many regularization images as photos there")
         if parts != 1:
             self.add("gradient_accumulation_steps", parts)
 

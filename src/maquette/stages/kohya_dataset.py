@@ -49,7 +49,7 @@ def read(reader: _Reader) -> None:
         _folder(reader)
     _shapes(reader)
     if made.get("reg"):
-        made["class pictures"] = True
+        made["regularization images"] = True
 
 
 def _folder(reader: _Reader) -> None:
@@ -101,7 +101,7 @@ def _holds(folder: Path, ending: str) -> bool:
 
 
 def _written(reader: _Reader, name: str) -> None:
-    """A data set file that the script writes: one folder of photos, and one of regularization pictures."""
+    """A data set file that the script writes: one folder of photos, and one of regularization images."""
     content = parse_toml(reader.source.files[name], name)
     sets = [one for one in content.pop("datasets", []) if isinstance(one, dict)]
     subsets = [subset for one in sets for subset in one.pop("subsets", [])]
@@ -150,7 +150,7 @@ def _named(reader: _Reader, name: str) -> None:
     if "batch_size" in said:
         values.left.pop("train_batch_size", None)
     if said.get("is_reg"):
-        made["class pictures"] = True
+        made["regularization images"] = True
     for option, ours_fill in _FALLBACKS.items():
         known = _THEIR_NAMES.get(option, option) in said
         if known or not ours_fill:

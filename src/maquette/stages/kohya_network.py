@@ -8,8 +8,6 @@ from .. import methods
 from ..config import TrainConfig
 from ..errors import MaquetteError
 from ..trainers.kohya import neutral
-from . import kohya_blocks
-from .adapter_spec import spec_of
 
 SAME = {  # of one meaning inside --network_args
     "rank_dropout": "rank_dropout",
@@ -65,6 +63,8 @@ def write(config: TrainConfig, xl: bool) -> tuple[dict[str, str], list[str]]:
     if config.method == "lokr":
         made["factor"] = config.factor
     if "conv" in layers:
+        from .adapter_spec import spec_of  # as kohya_blocks below it imports torch, which few configurations need
+
         made["conv_dim"], alpha = spec_of(config).numbers(True)
         made["conv_alpha"] = f"{alpha:g}"
     for ours, theirs in SAME.items():
@@ -72,6 +72,8 @@ def write(config: TrainConfig, xl: bool) -> tuple[dict[str, str], list[str]]:
         if value != type(config).model_fields[ours].default:
             made[theirs] = value
     if config.block_ranks or config.block_alphas:
+        from . import kohya_blocks
+
         blocks = None if lycoris else kohya_blocks.write(config, xl, "conv" in layers)
         if blocks is None:
             why = "LyCORIS has no ranks of blocks" if lycoris else "its blocks have one rank each"
@@ -107,6 +109,8 @@ class Reader:
             if theirs in self.left:
                 made[ours] = value(self.left.pop(theirs))
         if not self.lycoris and "block_dims" in self.left:
+            from . import kohya_blocks
+
             lists = {key: self.left.pop(key) for key in kohya_blocks.KEYS if key in self.left}
             ranks, alphas = kohya_blocks.read(lists, (rank, alpha), kernels, self.source)
             made |= {"block_ranks": ranks, "block_alphas": alphas}

@@ -154,16 +154,18 @@ def _schedule(reader: _Reader) -> None:
         found = values.share(option)
         if found:
             made[key] = int(found * made["steps"]) if found < 1 and "steps" in made else found
-    plain = made["scheduler"] == "constant" and str(theirs or "constant").lower() == "constant"
-    if plain and made.get("warmup_steps"):
-        reader.lose("lr_warmup_steps", made.pop("warmup_steps"),
-                    "a constant rate has no warm-up there; for one set warmup_steps")  # fmt: skip
+    if made.get("warmup_steps") and made["scheduler"] == "constant" and str(theirs or "constant").lower() == "constant":
+        if theirs is None:  # which their trainer refuses
+            reader.lose("lr_warmup_steps", made["warmup_steps"], "kept; there it needs an lr_scheduler that has one")
+        else:
+            why = "a constant rate has no warm-up there; for one set warmup_steps"
+            reader.lose("lr_warmup_steps", made.pop("warmup_steps"), why)
     if made["scheduler"] not in ("cosine", "stable-decay") or str(theirs).lower() == "cosine":
         values.left.pop("lr_scheduler_min_lr_ratio", None)  # which the others pass over
 
 
 def _batch(reader: _Reader) -> None:
-    """Photos per step; regularization pictures are half of them there, and come on top here."""
+    """Photos per step; regularization images are half of them there, and come on top here."""
     values, made = reader.values, reader.made
     parts = values.whole("gradient_accumulation_steps") or 1
     size = values.whole("train_batch_size")
@@ -176,7 +178,7 @@ def _batch(reader: _Reader) -> None:
         made["gradient_accumulation"] = parts
     if reader.source.processes > 1:
         reader.lose("num_processes", reader.source.processes, "batch_size is of all processes here, multiplied by it")
-    if made.pop("class pictures", False):
+    if made.pop("regularization images", False):
         _halve(reader)
 
 
@@ -185,8 +187,8 @@ def _halve(reader: _Reader) -> None:
     made = reader.made
     size = made.get("batch_size")
     if size is None:
-        reader.no_equal.append("reg_data_dir: half of a batch are class pictures there, on top of it here: halve "
-                               "batch_size")  # fmt: skip
+        why = "half of a batch are regularization images there, on top of it here: halve batch_size"
+        reader.no_equal.append(f"reg_data_dir: {why}")
     elif size % 2 == 0:
         made["batch_size"] = size // 2
         if made.get("gradient_accumulation", 1) > 1:
@@ -198,8 +200,8 @@ def _halve(reader: _Reader) -> None:
         for name in ("save_every_n_steps", "save_last_n_steps"):
             if name in reader.values:
                 reader.values.left[name] = max(1, (reader.values.whole(name) or 0) // 2)
-        reader.no_equal.append(f"reg_data_dir: each step learns {size} of the photos and as many class pictures here, "
-                               "so it takes half as many steps to see each as often")  # fmt: skip
+        why = f"each step learns {size} of the photos and as many regularization images here, so it takes half as many"
+        reader.no_equal.append(f"reg_data_dir: {why} steps to see each as often")
 
 
 def _noise(reader: _Reader) -> None:

@@ -149,7 +149,7 @@ def _mapped() -> Iterator[Option]:
     yield _as("caption_extension", "caption_extension", "text", ".caption", "")
     yield _as("caption_extention", "caption_extension", "text", None, "its old spelling")
     yield _as("reg_data_dir", "reg", "text", None,
-              "there half of each batch are class pictures, here as many more: batch or steps are halved")  # fmt: skip
+              "half of each batch there, as many more here: batch or steps are halved")  # fmt: skip
     yield _as("output_dir", "out", "text", None, "and output_name below it")
     yield _as("output_name", "out", "text", None, "the run folder's name")
     yield _as("save_n_epoch_ratio", "save_every_epochs", "int", None, "max_train_epochs divided by it")
