@@ -107,6 +107,25 @@ def test_metadata_is_not_believed_against_the_layers(tmp_path: Path) -> None:
     assert adapters.load(file).family == "sd1"
 
 
+def test_all_layers_that_comfyui_extracts(tmp_path: Path) -> None:
+    """Its node takes everything with a matrix: the tables of words and positions too, and SDXL's projection."""
+    level = "text_encoders.clip_l.transformer.text_model"
+    tensors = ab(f"{level}.encoder.layers.0.self_attn.q_proj", f"{level}.embeddings.position_embedding", width=768)
+    tensors[f"{level}.embeddings.position_embedding.lora_B.weight"].zero_()
+    found = inspect(InspectConfig(path=write(tmp_path / "x.safetensors", tensors)))
+    assert found.lora is not None and (found.family, found.lora.matched) == ("sd1", 2) and not found.problems
+    assert len(safetensors.load(to(tmp_path / "x.safetensors", "diffusers"))) == 2  # the table is not changed
+    tensors[f"{level}.embeddings.position_embedding.lora_B.weight"].fill_(1)
+    write(tmp_path / "y.safetensors", tensors)
+    with pytest.raises(MaquetteError, match=r"cannot load .*_position_embedding, a change of word embeddings"):
+        to(tmp_path / "y.safetensors", "diffusers", tmp_path / "z.safetensors")
+    tensors = ab("text_encoders.clip_g.transformer.text_projection", width=1280)
+    file = write(tmp_path / "g.safetensors", tensors | lora("lora_te1_text_model_final_layer_norm"))
+    found = inspect(InspectConfig(path=file))
+    assert found.lora is not None and (found.family, found.lora.matched) == ("sdxl", 2)
+    assert "lora_te2_text_projection" in adapters.load(file).modules  # as OneTrainer names it
+
+
 def test_no_name_is_made_up() -> None:
     for name in ("diffusion_model.spam.0.proj", "unet.spam", "unet.down_blocks.0.resnets.0.spam", "lycoris_spam"):
         with pytest.raises(MaquetteError, match=r"changes 1 layers that no Stable Diffusion has, for example '"):

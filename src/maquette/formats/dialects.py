@@ -196,6 +196,10 @@ def to_diffusers(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]
     result: dict[str, Tensor] = {}
     for name, factors in state.items():
         kind = adapter_parts.kind(factors)
+        if "_embeddings_" in name and kind == "lora" and not factors["lora_up.weight"].any():
+            continue  # ComfyUI extracts the tables of words too, with a change of nothing
+        if "_embeddings_" in name:
+            raise ValueError(f"it cannot load {name}, a change of word embeddings")
         if kind not in ("lora", "locon") or "lora_mid.weight" in factors:
             raise ValueError(f"it cannot load {name}, which is of the kind {adapter_parts.DISPLAY.get(kind, kind)}")
         beside = sorted(factors.keys() - {"lora_down.weight", "lora_up.weight", "alpha", "scale", "dora_scale"})

@@ -38,6 +38,7 @@ _WORDS = (
     "in_layers", "out_layers", "emb_layers", "label_emb", "time_embedding", "add_embedding", "time_embed",
     "linear_1", "linear_2", "conv_in", "conv_out", "conv_norm_out", "text_model", "self_attn", "q_proj", "k_proj",
     "v_proj", "out_proj", "final_layer_norm", "layer_norm1", "layer_norm2",
+    "text_projection", "token_embedding", "position_embedding",
 )  # fmt: skip
 _N = r"[0-9]{1,3}"  # a block's or layer's number: no network has more digits, and longer ones cost time
 _LDM_START = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
@@ -52,6 +53,7 @@ _UNET_LAYER = re.compile(
 )
 _TEXT_LAYER = re.compile(
     rf"encoder\.layers\.{_N}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12])|final_layer_norm"
+    r"|embeddings\.(token|position)_embedding|text_projection"
 )
 
 
@@ -77,7 +79,7 @@ def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
     if part == "unet":
         path = unet_to_ldm(module_path, SDXL_LAYOUT) if family_name == "sdxl" else module_path
     else:
-        path = "text_model." + module_path.removeprefix("text_model.")
+        path = _with_level(module_path.removeprefix("text_model."))
     return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
 
 
@@ -94,9 +96,14 @@ def unet_layer(path: str) -> str | None:
 
 
 def text_layer(path: str) -> str | None:
-    """The transformers path, with its `text_model.` level, of a CLIP text encoder's layer with a weight, or None."""
+    """The transformers path of a CLIP text encoder's layer with a weight, with its `text_model.` level, or None."""
     path = path.removeprefix("text_model.")
-    return f"text_model.{path}" if _TEXT_LAYER.fullmatch(path) else None
+    return _with_level(path) if _TEXT_LAYER.fullmatch(path) else None
+
+
+def _with_level(path: str) -> str:
+    """All layers but the projection stand within `text_model`."""
+    return path if path == "text_projection" else f"text_model.{path}"
 
 
 def dotted(joined: str) -> str:
