@@ -207,6 +207,15 @@ def test_pefts_alpha_is_seen_by_inspect(tmp_path: Path) -> None:
         assert found.lora is not None and found.lora.alphas == {"6": 1, "3": 1} and found.lora.dialect == "PEFT"
 
 
+def test_a_file_of_peft_without_its_settings_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "x.safetensors", ab("base_model.model.mid_block.attentions.0.proj_in"))
+    told = f"{file} is of PEFT, which keeps the strength (lora_alpha) in adapter_config.json; that is not beside it"
+    assert [told in problem for problem in inspect(InspectConfig(path=file)).problems] == [True]
+    with pytest.raises(SystemExit):
+        main(["convert", str(file), "--to", "kohya", "--out", str(tmp_path / "k.safetensors")])
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_of_several_networks_is_inspected(tmp_path: Path) -> None:
     layers = ("lora_unet_mid_block_attentions_0_proj_in", "lora_te_text_model_encoder_layers_0_mlp_fc1")
     adapters.from_state_dict(lora(*layers), {}, "x").save(tmp_path / "both", "peft")

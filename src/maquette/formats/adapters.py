@@ -62,6 +62,7 @@ class Adapter:
     source: str = "this adapter"
     embeddings: list[Embedding] = field(default_factory=list)
     dialect: str = "Kohya"  # whose names the file had
+    notes: list[str] = field(default_factory=list)  # sentences on what had to be assumed
 
     def delta(self, name: str, base_weight: Tensor | None = None) -> Tensor:
         """Weight change of one module at multiplier 1, float32, in the layer's shape.
@@ -181,9 +182,15 @@ def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: 
         path = parts[""]
     file = file or tensor_files.read(path)
     config = path.parent / peft_folder.CONFIG
-    is_peft = any(key.startswith("base_model.model.") for key in file.tensors) and config.is_file()
-    settings = {"": _read_config(config)} if is_peft else {}
-    return _adapter(adapter_reading.read(file.tensors, file.metadata, str(path), settings, finite), file, str(path))
+    is_peft = any(key.startswith("base_model.model.") for key in file.tensors)
+    settings = {"": _read_config(config)} if is_peft and config.is_file() else {}
+    found = _adapter(adapter_reading.read(file.tensors, file.metadata, str(path), settings, finite), file, str(path))
+    if is_peft and not settings and all(module.alpha is None for module in found.modules.values()):
+        found.notes.append(
+            f"{path} is of PEFT, which keeps the strength (lora_alpha) in {peft_folder.CONFIG}; that is not beside it, "
+            "so alpha is taken for the rank."
+        )
+    return found
 
 
 def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter:

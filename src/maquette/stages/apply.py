@@ -28,12 +28,13 @@ class Applied:
     source: str
     matched: int = 0
     unmatched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def warning(self) -> str | None:
         if not self.unmatched:
-            return None
-        return (
+            return " ".join(self.notes) or None
+        return " ".join(self.notes) + (
             f"{self.source}: {len(self.unmatched)} of its {self.matched + len(self.unmatched)} modules do not exist "
             f"in this base and are not applied, for example {self.unmatched[0]}."
         )
@@ -87,7 +88,7 @@ def _apply(
     unet: float,
     originals: dict[nn.Parameter, Tensor],
 ) -> Applied:
-    report = Applied(adapter.source)
+    report = Applied(adapter.source, notes=adapter.notes)
     for name in adapter.modules:
         module = layers.get(name)
         if module is None:

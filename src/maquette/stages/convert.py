@@ -53,6 +53,8 @@ class ConvertResult:
     size_bytes: int
     words: list[str] = field(default_factory=list)
     """Files of words that came with an adapter and that the other program reads as embeddings."""
+    warnings: list[str] = field(default_factory=list)
+    """What had to be assumed."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -64,6 +66,8 @@ def run(config: ConvertConfig, on_event: Listener = ignore) -> ConvertResult:
         raise MaquetteError(f"{config.out} exists already; choose another name with --out.")
     result = _convert_model(config) if config.to in _MODEL_TARGETS else _convert_adapter(config)
     on_event(Event("saved", {"path": result.path}))
+    for warning in result.warnings:
+        on_event(Event("warning", {"message": warning}))
     for word in result.words:
         on_event(Event("saved", {"path": word}))
     if result.words:
@@ -109,4 +113,5 @@ def _convert_adapter(config: ConvertConfig) -> ConvertResult:
     count = sum(len(module.factors) for module in adapter.modules.values())
     written = [file for file in config.out.rglob("*") if file.is_file()] if config.out.is_dir() else [config.out]
     size = sum(file.stat().st_size for file in written)
-    return ConvertResult(str(config.out), "adapter", adapter.family, count, size, [str(word) for word in words])
+    files = [str(word) for word in words]
+    return ConvertResult(str(config.out), "adapter", adapter.family, count, size, files, adapter.notes)

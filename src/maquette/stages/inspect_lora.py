@@ -66,12 +66,12 @@ def describe(adapter: Adapter) -> tuple[LoraFacts, str | None, list[str]]:
         [word.name for word in adapter.embeddings],
     )
     if not unmatched:
-        return facts, family, []
+        return facts, family, adapter.notes
     problem = (
         f"{len(unmatched)} of {len(adapter.modules)} modules are not layers of "
         f"{FAMILY_NAMES.get(str(family), 'any family')}, for example {unmatched[0]}."
     )
-    return facts, family, [problem]
+    return facts, family, [*adapter.notes, problem]
 
 
 def trigger_words(metadata: Mapping[str, str]) -> list[str]:
