@@ -187,3 +187,6 @@ def test_weighted_long_captions_use_exactly_75_tokens_of_each_window(pocket: Bas
     assert caption_chunks("", tokenizer, 75)[0].tokens == []
     with pytest.raises(MaquetteError, match="has a weight that is no number"):
         caption_chunks("(a:1.2.3)", tokenizer, 75, weighted=True)
+    for heavy in (f"(a:{'9' * 400})", "(" * 200 + "a", "(a:1001)"):
+        with pytest.raises(MaquetteError, match=r"The caption '.* has the weight .*; at most 1000 is read"):
+            caption_chunks(heavy, tokenizer, 75, weighted=True)
