@@ -24,6 +24,13 @@ def delta(factors: Factors, base_weight: Tensor | None = None) -> Tensor:
     (out, in·h·w), without it. Shapes are compared before anything is multiplied. Raises ValueError where the weight is
     missing, for unknown kinds, and for factors that do not fit each other or the layer.
     """
+    try:
+        return _delta(factors, base_weight)
+    except (RuntimeError, KeyError, IndexError) as error:
+        raise ValueError(f"its factors do not fit each other or the layer ({str(error).splitlines()[0]})") from error
+
+
+def _delta(factors: Factors, base_weight: Tensor | None) -> Tensor:
     name = kind(factors)
     if name == "unknown":
         raise ValueError("it is of an unknown kind")
@@ -55,6 +62,8 @@ def _compare(factors: Factors, shape: tuple[int, ...] | None, base: Tensor | Non
             raise ValueError(f"it changes a weight of {shape}, which no layer has")
         return
     told = tuple(base.shape)
+    if len(told) < 2 and kind(factors) in _OF_WEIGHT:
+        raise ValueError(f"its kind does not fit a weight of {told}")
     if shape is not None and (shape[0] != told[0] or math.prod(shape) != math.prod(told)):
         raise ValueError(f"its factors do not fit the layer: they change a weight of {shape}, here it is {told}")
     if not {"oft_blocks", "oft_diag"}.isdisjoint(factors) and oft_outputs(factors) != told[0]:

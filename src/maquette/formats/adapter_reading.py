@@ -76,7 +76,8 @@ def read(
     for module in modules:
         name = dialects.kohya_name(family, module)
         if name in result:
-            raise MaquetteError(f"{source} changes the layer {name} twice, once as {module.name}; nothing was loaded.")
+            once = f"{name[:160]} twice, once as {module.name[:160]}"
+            raise MaquetteError(f"{source} changes the layer {once}; nothing was loaded.")
         result[name] = _plain(module.factors)
     dialect = Counter(module.layer.by for module in modules).most_common(1)[0][0]
     return Reading(family, dialect, result, words)

@@ -109,7 +109,7 @@ def read(tensors: Mapping[str, Tensor]) -> tuple[list[Module], list[str]]:
             continue
         parts = found.setdefault(name, {})
         if _FACTORS[part] in parts:
-            raise ValueError(f"{parts[_FACTORS[part]][0]} and {key} are the same part of one layer")
+            raise ValueError(f"{parts[_FACTORS[part]][0][:160]} and {key[:160]} are the same part of one layer")
         parts[_FACTORS[part]] = (key, _column(tensor) if part.startswith("lora_magnitude") else tensor)
     modules = []
     for name, parts in found.items():
