@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -15,11 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor
 
 from maquette.data.cache import LatentCache, cache_folder, latent_key, latents_of
 from maquette.data.dataset import Photo, View, pixels, plan, views
 from maquette.data.layouts import read_folder
+from maquette.errors import MaquetteError
 
 MakeImage = Callable[..., Image.Image]
 
@@ -119,6 +122,57 @@ def test_damaged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, 
     latents = latents_of(photos, plain(photos), encoder, "vae", cache)
     assert encoder.asked == [("0.png", False)]
     assert torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
+
+
+def forged(key: str, tensors: dict[str, Tensor]) -> bytes:
+    """An entry with a right checksum."""
+    body = save(tensors)
+    return hashlib.sha256(key.encode() + body).digest() + body
+
+
+FORGED = {
+    "another name": {"x": torch.zeros(2, 3, 16, 16)},
+    "one tensor": {"mean_std": torch.zeros(1, 3, 16, 16)},
+    "a number": {"mean_std": torch.tensor(1.0)},
+    "another shape": {"mean_std": torch.zeros(2, 3, 16, 15)},
+    "more channels": {"mean_std": torch.zeros(2, 4, 16, 16)},
+    "whole numbers": {"mean_std": torch.zeros(2, 3, 16, 16, dtype=torch.int64)},
+    "not finite": {"mean_std": torch.full((2, 3, 16, 16), torch.nan)},
+    "a negative deviation": {"mean_std": torch.full((2, 3, 16, 16), -1.0)},
+}
+
+
+@pytest.mark.parametrize("fault", FORGED)
+def test_forged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, fault: str) -> None:
+    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], "vae", views(photos[0])[0])
+    cache.path(key).parent.mkdir(parents=True)
+    cache.path(key).write_bytes(forged(key, FORGED[fault]))
+    encoder = Encoder()
+    latents = latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    assert len(encoder.asked) == 1 and torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
+    again = latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    assert len(encoder.asked) == 1 and torch.equal(again[0][0][0], latents[0][0][0])
+
+
+def test_pipes_are_not_read_and_links_not_followed(photos: list[Photo], tmp_path: Path) -> None:
+    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], "vae", views(photos[0])[0])
+    cache.path(key).parent.mkdir(parents=True)
+    os.mkfifo(cache.path(key))
+    encoder = Encoder()
+    latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    assert len(encoder.asked) == 1 and cache.get(key) is not None  # the entry took the pipe's place
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "old.tmp").write_text("precious")
+    (mine / ("0" * 64 + ".latent")).write_text("precious")
+    os.utime(mine / "old.tmp", (1, 1))
+    for name in ("00", "aa", "photos"):
+        (cache.folder / name).symlink_to(mine)
+    assert LatentCache(tmp_path / "cache", most_bytes=0).trim() > 0  # the one entry
+    assert cache.get("0" * 64) is None
+    with pytest.raises(MaquetteError, match="latents/00 is a link out of the cache"):
+        cache.put("0" * 64, torch.zeros(1), torch.zeros(1))
+    assert sorted(path.name for path in mine.iterdir()) == ["0" * 64 + ".latent", "old.tmp"]
 
 
 def test_size_bound_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 Any number of processes may use one folder at once, and may be killed at any byte: an entry appears whole under its
 final name, carries a checksum, and is believed only if that holds. Nothing is written into a folder of photos.
+Whoever can write into the folder can also make a checksum, so what an entry holds is looked at besides: its kind,
+shape and numbers must be those of a latent of that photo. Links are not followed, and only entries are removed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import files
 from ..errors import MaquetteError
 from .dataset import Photo, View
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # part of every key: raise it when the meaning of an entry changes
 MOST_BYTES = 10_000_000_000
+LARGEST_ENTRY = 256_000_000  # bytes; a latent of 4096 x 4096 pixels has 8.4 million
 _DIGEST = hashlib.sha256().digest_size
 _ABANDONED = 3600.0  # seconds after which a temporary file belongs to no living process
 Encode = Callable[[Photo, View], "tuple[Tensor, Tensor]"]
@@ -60,28 +64,29 @@ class LatentCache:
 
     def get(self, key: str) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation as they were put, or None. A damaged entry is removed and counts as missing."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         path = self.path(key)
+        if path.parent.is_symlink() or not path.exists():
+            return None
         try:
-            data = path.read_bytes()
-        except OSError:  # not there, or removed by another process this very moment: both mean "encode it"
+            data = files.read_bytes(path, LARGEST_ENTRY, "latent")
+        except MaquetteError:  # removed by another process this very moment, or no file at all
             return None
         digest, body = data[:_DIGEST], data[_DIGEST:]
-        if hashlib.sha256(key.encode() + body).digest() != digest:
-            path.unlink(missing_ok=True)
+        found = _parse(body) if hashlib.sha256(key.encode() + body).digest() == digest else None
+        if found is None:
+            self.remove(key)
             return None
-        try:
-            mean, std = load(body)["mean_std"]
-        except SafetensorError:
-            path.unlink(missing_ok=True)
-            return None
+        mean, std = found
         with contextlib.suppress(
             OSError
         ):  # used now: others go first when room is needed; it may just have gone itself
             os.utime(path)
         return mean, std
+
+    def remove(self, key: str) -> None:
+        """Forget an entry that cannot be used."""
+        with contextlib.suppress(OSError):
+            self.path(key).unlink()
 
     def put(self, key: str, mean: Tensor, std: Tensor) -> None:
         """Keep a latent. A full or read-only disk is an error that names the folder."""
@@ -90,6 +95,10 @@ class LatentCache:
 
         body = save({"mean_std": torch.stack([mean, std]).detach().cpu()})
         path = self.path(key)
+        if path.parent.is_symlink():
+            raise MaquetteError(
+                f"{path.parent} is a link out of the cache; remove it, or name another by MAQUETTE_CACHE."
+            )
         try:
             path.parent.mkdir(exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -105,9 +114,11 @@ class LatentCache:
         """Remove what killed processes left and, above the size bound, the entries longest unused; bytes freed."""
         entries: list[tuple[float, int, Path]] = []
         freed, now = 0, time.time()
-        for path in self.folder.glob("*/*"):
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            if path.parent.is_symlink():  # what lies there is not the cache's
+                continue
             try:
-                status = path.stat()
+                status = path.lstat()
             except OSError:
                 continue  # another process removed it
             if path.suffix == ".tmp":
@@ -124,17 +135,42 @@ class LatentCache:
         return freed
 
 
+def _parse(body: bytes) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation; None unless they are finite numbers of one kind and shape."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        both = load(body).get("mean_std")
+    except (SafetensorError, ValueError, KeyError):
+        return None
+    if both is None or not both.is_floating_point() or both.ndim < 1 or len(both) != 2:
+        return None
+    return (both[0], both[1]) if bool(both.isfinite().all()) and bool((both[1] >= 0).all()) else None
+
+
 def _remove(path: Path, size: int) -> int:
     path.unlink(missing_ok=True)
     return size
 
 
+def _shape(view: View, form: tuple[int, int]) -> tuple[int, int, int]:
+    width, height = view.crop.bucket
+    return form[0], height // form[1], width // form[1]
+
+
 def latents_of(
-    photos: Sequence[Photo], views: Sequence[Sequence[View]], encode: Encode, encoder: str, cache: LatentCache | None
+    photos: Sequence[Photo],
+    views: Sequence[Sequence[View]],
+    encode: Encode,
+    encoder: str,
+    cache: LatentCache | None,
+    form: tuple[int, int] | None = None,
 ) -> list[list[tuple[Tensor, Tensor]]]:
     """Latents of every photo, one for each of its views: out of the cache, else from `encode` and then kept.
 
     Each is encoded by itself, so that its numbers do not depend on which others were in the cache.
+    form: channels, and pixels to a cell, that an entry must have to be used.
     """
     found = []
     for photo, shown in zip(photos, views, strict=True):
@@ -142,6 +178,9 @@ def latents_of(
         for view in shown:
             key = latent_key(photo, encoder, view)
             latent = cache.get(key) if cache else None
+            if cache and latent is not None and form is not None and latent[0].shape != _shape(view, form):
+                cache.remove(key)
+                latent = None
             if latent is None:
                 latent = encode(photo, view)
                 if cache:
