@@ -65,6 +65,7 @@ def test_a_run_leaves_complete_files(photos: Path, tmp_path: Path) -> None:
     assert safetensors.read_metadata(run / "checkpoints/disc-000002.safetensors")["ss_output_name"] == "disc-000002"
     sidecar = json.loads((run / "disc.json").read_text())
     assert sidecar["activation text"] == "zkw disc" and sidecar["sd version"] == "Unknown"
+    assert sidecar["preferred weight"] == 0.8  # as in the report
     kinds = [event.kind for event in events]
     assert kinds.count("metric") == 4 and kinds.count("saved") == 3 and kinds[-1] == "done"
     report = (run / "report.html").read_text()

@@ -15,6 +15,7 @@ from ..methods import METHODS
 from ..run import RunFolder, read_object, write_text
 from .findings import TOY
 from .pages import render
+from .training.checkpoint import WEIGHT
 from .training.samples import drawn
 
 _STYLE = """
@@ -62,7 +63,7 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
     if METHODS[config.method].product == "embedding":
         named = prompt.replace(config.subject or folder.name, folder.name)
         return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(str(folder.final))}\n{longer}"
-    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:0.8>")
+    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:{WEIGHT}>")
     base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
     lora_dir = shlex.quote(str(folder.path))
     return (

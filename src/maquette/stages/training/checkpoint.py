@@ -28,6 +28,7 @@ from ..embedding import apply_embeddings, vectors_of
 from .defaults import subject_of
 from .metadata import Facts
 
+WEIGHT = 0.8  # multiplier at which a LoRA is offered: in the side-car, the report and every example
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -89,7 +90,7 @@ class Author(Facts):
                 "description": f"{self.config.method} trained by maquette on {Path(self.base.source).name}",
                 "sd version": versions.get(spec.name, "Unknown"),
                 "activation text": subject_of(self.config, self.dataset) or "",
-                "preferred weight": 1.0,
+                "preferred weight": WEIGHT,
                 "notes": f"{len(self.dataset.of('instance'))} photos, {self.config.steps} steps",
             },
         )

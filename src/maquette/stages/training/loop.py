@@ -82,10 +82,15 @@ class Training:
         while step < self.steps:
             try:
                 self._step(step)
-            except RuntimeError as error:
-                if not memory.exhausted(error):
+            except (RuntimeError, KeyError) as error:
+                if memory.exhausted(error):
+                    raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
+                if not start or step > start:
                     raise
-                raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
+                raise MaquetteError(
+                    f"The first step from {self.folder.state(start)} failed ({error}): the state does not fit this run. "
+                    "Put it back, or remove it to go on from the one before."
+                ) from error
             step += 1
             self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+from ... import files
 from ...config import TrainConfig
 from ...data.images import open_photo
 from ...errors import MaquetteError
@@ -71,11 +74,9 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
     except ImportError as error:
         raise MaquetteError("The tracker wandb needs its package: pip install 'maquette[wandb]'.") from error
     settings = config.model_dump(mode="json", exclude={"photos", "out", "reg", "base"})
-    identity = folder.path / "wandb.id"
-    if not identity.exists():
-        write_text(identity, uuid.uuid4().hex[:16])
+    identity = _identity(folder.path / "wandb.id")
     tracked = wandb.init(
-        project="maquette", name=folder.name, dir=str(folder.path), config=settings, id=identity.read_text(),
+        project="maquette", name=folder.name, dir=str(folder.path), config=settings, id=identity,
         resume="allow",
     )  # fmt: skip
 
@@ -93,6 +94,16 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
         yield tell
     finally:
         tracked.finish()
+
+
+def _identity(file: Path) -> str:
+    """The name under which W&B knows the run: a new one unless the file holds one."""
+    told = files.read_text(file, 100, "W&B run id").strip() if file.exists() else ""
+    if re.fullmatch(r"[0-9a-z]{1,32}", told):
+        return told
+    made = uuid.uuid4().hex[:16]
+    write_text(file, made)
+    return made
 
 
 def _pixels(path: str) -> Any:
