@@ -429,3 +429,11 @@ def test_a_hostile_list_of_photos_does_not_reach_the_report(run: Path) -> None:
     (run / "dataset.json").write_text(json.dumps(told))
     resumed(run)
     assert script not in (run / "report.html").read_text() and script not in (run / "dataset.json").read_text()
+
+
+def test_a_state_that_lacks_a_moment_is_named_at_the_first_step(run: Path) -> None:
+    folder = forge(run, "optimizer.json", numbers(lambda v: [entry.pop("exp_avg") for entry in v["state"].values()]))
+    with pytest.raises(
+        MaquetteError, match=rf"The first step from {folder} failed \(.*exp_avg.*\): that state does not"
+    ):
+        train.resume(run, {"steps": 5})

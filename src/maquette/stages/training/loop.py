@@ -82,15 +82,10 @@ class Training:
         while step < self.steps:
             try:
                 self._step(step)
-            except (RuntimeError, KeyError) as error:
-                if memory.exhausted(error):
-                    raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
-                if not start or step > start:
+            except RuntimeError as error:
+                if not memory.exhausted(error):
                     raise
-                raise MaquetteError(
-                    f"The first step from {self.folder.state(start)} failed ({error}): the state does not fit this run. "
-                    "Put it back, or remove it to go on from the one before."
-                ) from error
+                raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
             step += 1
             self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
@@ -141,7 +136,15 @@ class Training:
         if not outcome.finite:
             outcome.excused = job.scale.lower(outcome.loss)  # float16 overflows now and then, until the scale fits
             return
-        learning.update(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
+        try:
+            learning.update(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
+        except (RuntimeError, KeyError) as error:
+            if memory.exhausted(error) or not 0 < outcome.step == self.start:
+                raise
+            raise MaquetteError(
+                f"The first step from {self.folder.state(self.start)} failed ({error}): that state does not fit this "
+                "run. Put it back, or remove it to go on from the one before."
+            ) from error
         if job.average is not None:
             job.average.update()
         job.scale.keep()
