@@ -386,10 +386,14 @@ def test_what_kohyas_trainer_would_not_read_is_listed(tmp_path: Path) -> None:
     photo(tmp_path / "below/3.png", "deep")
     photo(tmp_path / "masks/1.png")
     (tmp_path / "4.heic").write_bytes(b"")
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (64, 64)).save(tmp_path / "5.jpg", exif=exif)
     made = command.command_for(TrainConfig.parse({**RUN, "photos": tmp_path}), "kohya")
     assert [s["image_dir"] for s in subsets(made.command)] == [str(tmp_path), str(tmp_path / "below")]
     assert [line for line in made.no_equal if line.startswith(("photos", "captions"))] == [
         "photos: 4.heic would not be read; save them as JPEG or PNG",
+        "photos: 5.jpg would lie on their side: EXIF orientation is not read; turn them",
         "photos: masks would not be read",
         "captions: that of 2.png is no .txt file and would not be read",
         "captions: of 1.png only the first line would be read",
@@ -443,3 +447,15 @@ def test_sdxl_has_no_clip_skip_there() -> None:
     assert "--clip_skip" not in told.command
     assert told.no_equal == ["clip_skip = 2: has no equal there: SDXL always takes the layer before the last"]
     assert "--clip_skip 2 " in command.command_for(config, "kohya").command
+
+
+def test_a_prompt_cannot_end_the_file_that_holds_it(tmp_path: Path) -> None:
+    prompts = ["a\nEND\ntouch stolen", "END"]
+    config = TrainConfig.parse({**RUN, "sample_prompts": prompts, "subject": "zkw\nEND\ntouch stolen"})
+    made = command.command_for(config, "kohya")
+    lines = made.command.partition("accelerate")[0]
+    subprocess.run(["sh", "-ec", lines], cwd=tmp_path, check=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["zkw-dataset.toml", "zkw-prompts.txt"]
+    assert (tmp_path / "zkw-prompts.txt").read_text().splitlines()[0].startswith("a END touch stolen --d 1")
+    (tmp_path / "a.sh").write_text(made.command)
+    assert import_kohya.run(tmp_path / "a.sh").config["sample_prompts"] == ["a END touch stolen", "END"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
-from ..files import read_bytes
+from ..files import open_regular, read_bytes
 from ..formats import pictures
 from ..limits import PHOTO_BYTES
 
@@ -103,6 +103,17 @@ def read_photo(path: str | Path, name: str | None = None) -> OpenedPhoto:
         pictures.prepare(picture, name)
         with _one_big_photo if pictures.memory_needed(picture) > _BIG else nullcontext():
             return _as_seen(picture, name, data)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether only its EXIF data says how the photo stands upright, which some programs do not read; no for a file that
+    is no photo. Only the header is read.
+    """
+    try:
+        with open_regular(path) as file, _decoding(path.name, b""):
+            return _turn(pictures.open_picture(file), []) is not None
+    except MaquetteError:
+        return False
 
 
 @contextmanager

@@ -215,7 +215,8 @@ class Kohya(Writer):
         if not config.sample_prompts:
             return
         tail = f"--s {config.sample_steps} --l {config.sample_cfg_scale or 7:g}"
-        lines = [f"{p} --d {config.sample_seed + i} {tail}" for i, p in enumerate(config.sample_prompts)]
+        prompts = [" ".join(prompt.split()) for prompt in config.sample_prompts]  # one a line
+        lines = [f"{p} --d {config.sample_seed + i} {tail}" for i, p in enumerate(prompts)]
         name = f"{self.out.name}-prompts.txt"
         self.files.append((name, "\n".join(lines)))
         self.add("sample_prompts", name)

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import TrainConfig, toml_text
 from ..data.captions import CAPTION_EXTENSIONS, caption_for_class, caption_for_subject, class_of
 from ..data.groups import Group
-from ..data.images import is_photo
+from ..data.images import is_photo, is_turned
 from ..data.layouts import groups_in
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
@@ -107,6 +107,8 @@ def passed_over(found: Sequence[Place], ending: str, wildcards: bool) -> list[st
     lines = []
     if strange := [p for p, _ in photos if p.suffix not in SUFFIXES | {s.upper() for s in SUFFIXES}]:
         lines.append(f"photos: {_names(strange)} would not be read; save them as JPEG or PNG")
+    if turned := [p for p, _ in photos if is_turned(p)]:
+        lines.append(f"photos: {_names(turned)} would lie on their side: EXIF orientation is not read; turn them")
     lines += dict.fromkeys(f"photos: {place.beside} would not be read" for place in found if place.beside)
     kinds = (*CAPTION_EXTENSIONS, ending)
     beside = [(p, place, [e for e in kinds if p.with_suffix(e).is_file()]) for p, place in photos]

@@ -31,6 +31,14 @@ class CommandResult:
         return asdict(self)
 
 
+def _document(name: str, text: str) -> str:
+    """Lines of the shell that write a file. The word that ends it is none of its lines."""
+    end = "END"
+    while end in text.splitlines():
+        end += "_"
+    return f"cat > {shlex.quote(name)} <<'{end}'\n{text}\n{end}\n"
+
+
 class Writer(ABC):
     """Collects the options of one program's command."""
 
@@ -79,7 +87,7 @@ class Writer(ABC):
         for option, value in self.options:
             words = [str(word) for word in (value if isinstance(value, list) else [] if value is True else [value])]
             lines.append(" ".join([f"  --{option}", *map(shlex.quote, words)]))
-        files = "".join(f"cat > {shlex.quote(name)} <<'END'\n{text.rstrip()}\nEND\n" for name, text in self.files)
+        files = "".join(_document(name, text.rstrip()) for name, text in self.files)
         before = "".join(f"{line}\n" for line in self.before)
         text = self._guard() + before + files + " \\\n".join(lines) + "\n"
         return CommandResult(self.program, text, self.no_equal)
