@@ -222,3 +222,35 @@ def test_fields_of_other_kinds_in_the_guis_file_mean_nothing(kind: str, tmp_path
     assert ("block_ranks" in found) is not kind.startswith("LyCORIS")
     assert found.get("conv_rank") == (3 if kind == "Kohya LoCon" else None) and "factor" not in found
     assert found["lora_plus_ratio"] == 4.0
+
+
+def test_numbers_of_zero_in_networks_lora(tmp_path: Path) -> None:
+    """There conv_dim 0 trains no convolution, and an alpha of 0 is the rank; LyCORIS takes the others' numbers."""
+    found = read(tmp_path, "--network_dim 8 --network_alpha 4 --network_args conv_dim=0 conv_alpha=2").config
+    assert found["method"] == "lora" and "conv_rank" not in found
+    found = read(tmp_path, "--network_dim 8 --network_alpha 4 --network_args conv_dim=6 conv_alpha=0").config
+    assert (found["conv_rank"], found["conv_alpha"]) == (6, 6.0)
+    found = read(tmp_path, f"--network_alpha 2 {LYCORIS} algo=lora conv_dim=0 conv_alpha=0").config
+    assert found["method"] == "locon" and "conv_rank" not in found
+    dims, alphas = ",".join(["4"] * 25), ",".join(["0"] * 25)
+    found = read(tmp_path, f"--network_dim 8 --network_args block_dims={dims} block_alphas={alphas}").config
+    assert set(found["block_alphas"].values()) == {4.0}
+
+
+def test_lora_plus_has_one_ratio_here(tmp_path: Path) -> None:
+    unet = "--network_args loraplus_unet_lr_ratio=4"
+    assert read(tmp_path, f"--network_train_unet_only {unet}").config["lora_plus_ratio"] == 4.0
+    assert read(tmp_path, f"--network_train_unet_only {unet}").no_equal == []
+    found = read(tmp_path, unet)
+    assert found.config["lora_plus_ratio"] == 4.0 and found.no_equal == [
+        "network_args loraplus_text_encoder_lr_ratio=1: all up matrices learn 4 times faster here"
+    ]
+    assert read(tmp_path, unet + " loraplus_text_encoder_lr_ratio=4").no_equal == []
+
+
+@pytest.mark.parametrize("argument", ["conv_dim=x", "conv_dim=1.5", "conv_alpha=nan", "loraplus_lr_ratio=inf"])
+def test_arguments_that_are_no_numbers_are_named(argument: str, tmp_path: Path) -> None:
+    name, _, text = argument.partition("=")
+    arguments = argument if name != "conv_alpha" else f"conv_dim=4 {argument}"
+    with pytest.raises(MaquetteError, match=rf"network_args {name} = {text} is not a (whole )?number"):
+        read(tmp_path, f"--network_args {arguments}")

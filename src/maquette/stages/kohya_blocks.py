@@ -108,7 +108,7 @@ def read(
             alphas[pattern] = wanted[1]
 
     for number, groups in sorted(_table(xl, conv).items()):
-        own = {kernel: (int(dims[number]), alpha[number]) for kernel, (dims, alpha) in lists.items()}
+        own = {kernel: (int(dims[number]), alpha[number] or dims[number]) for kernel, (dims, alpha) in lists.items()}
         for beginning, layers in groups.items():
             usual = {False: plain, True: beside}
             first = not all(layers.values())  # whether the group has layers without kernels

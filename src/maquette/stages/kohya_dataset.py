@@ -11,6 +11,7 @@ from ..data.captions import TEMPLATE, caption_for_subject
 from ..errors import MaquetteError
 from ..files import parse_toml
 from ..trainers.kohya import BUCKET_LIMITS, OPTIONS, neutral
+from .kohya_values import Values
 
 if TYPE_CHECKING:
     from .import_kohya import _Reader
@@ -86,13 +87,20 @@ def _ending(reader: _Reader, photos: str | None) -> None:
     given = reader.values.text("caption_extension")
     ending = given or KOHYAS_ENDING
     ending = ending if ending.startswith(".") else f".{ending}"
-    folder = Path(photos) if photos else None
-    there = folder is not None and folder.is_dir()
-    if ending != ".txt" or (there and _holds(folder, ".caption")):  # type: ignore[arg-type]
+    folder = Path(photos or "")
+    there = bool(photos) and _is_folder(folder)
+    if ending != ".txt" or (there and _holds(folder, ".caption")):
         reader.made["caption_extension"] = ending
-    if given is None and there and _holds(folder, ".txt"):  # type: ignore[arg-type]
+    if given is None and there and _holds(folder, ".txt"):
         why = "theirs where none is given: the .txt files are passed over; take the key out to learn them"
         reader.lose("caption_extension", KOHYAS_ENDING, why)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _holds(folder: Path, ending: str) -> bool:
@@ -146,7 +154,7 @@ def _named(reader: _Reader, name: str) -> None:
     said = _said(parse_toml(text, name))
     if "resolution" not in said and "resolution" in values:
         _resolution(reader)
-    made["batch_size"] = said.get("batch_size", 1)
+    made["batch_size"] = Values({"train_batch_size": said.get("batch_size")}, name).whole("train_batch_size") or 1
     if "batch_size" in said:
         values.left.pop("train_batch_size", None)
     if said.get("is_reg"):

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import MaquetteError
 from ..trainers import kohya_gui as gui
 from ..trainers.kohya import neutral
+from .kohya_values import Values
 from .kohya_words import listed, options
 
 _OWN_MEANING = ("LoRA_type", "epoch", "lr_warmup", "lr_warmup_steps", "max_train_steps", "max_train_epochs", "unet_lr",
@@ -89,12 +90,7 @@ def number(value: Any, name: str, source: str) -> float:
     """A number of the form; an empty field is 0."""
     if neutral(value):
         return 0.0
-    try:
-        if isinstance(value, int | float | str):
-            return float(value)
-    except ValueError:
-        pass
-    raise MaquetteError(f"{source}: {name} = {str(value)[:60]} is not a number.")
+    return Values({}, source).as_number(name, value)
 
 
 def _length(values: dict[str, Any], given: dict[str, Any], source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .. import methods
@@ -104,7 +105,8 @@ class Reader:
         if kernels not in (None, (rank, alpha)):
             made["conv_rank"], made["conv_alpha"] = kernels
         if made["method"] == "lokr":
-            made["factor"] = int(self.left.pop("factor", -1))
+            made["factor"] = self._whole("factor", -1)
+        made |= self._faster(made.get("text_encoder", text_encoder))
         for ours, theirs in SAME.items():
             if theirs in self.left:
                 made[ours] = value(self.left.pop(theirs))
@@ -117,8 +119,37 @@ class Reader:
         self.lost += [f"network_args {key}={text}" for key, text in self.left.items() if not neutral(value(text))]
         return made
 
+    def _number(self, name: str, usual: float) -> float:
+        text = self.left.pop(name, "")
+        try:
+            found = float(text) if text else usual
+        except ValueError:
+            found = math.nan
+        if not math.isfinite(found):
+            raise MaquetteError(f"{self.source}: network_args {name} = {text[:60]} is not a number.")
+        return found
+
+    def _whole(self, name: str, usual: int) -> int:
+        text = self.left.get(name, "")
+        found = self._number(name, usual)
+        if found != int(found):
+            raise MaquetteError(f"{self.source}: network_args {name} = {text[:60]} is not a whole number.")
+        return int(found)
+
+    def _faster(self, text_encoder: bool) -> dict[str, Any]:
+        """LoRA+ of both parts, or of each: here there is one ratio."""
+        both = self._number("loraplus_lr_ratio", 1.0) or 1.0
+        unet = self._number("loraplus_unet_lr_ratio", both) or both
+        text = self._number("loraplus_text_encoder_lr_ratio", both) or both
+        if text_encoder and text != unet:
+            why = f"all up matrices learn {unet:g} times faster here"
+            self.lost.append(f"network_args loraplus_text_encoder_lr_ratio={text:g}: {why}")
+        return {} if unet == 1 else {"lora_plus_ratio": unet}
+
     def _layers(self, text_encoder: bool, made: dict[str, Any]) -> set[str]:
         if not self.lycoris:
+            if value(self.left.get("conv_dim", "")) in ("0", ""):
+                self.left.pop("conv_dim", None)
             return _ATTENTION | (_CONV if {"conv_dim", "conv_block_dims"} & self.left.keys() else set())
         preset = self.left.pop("preset", "full")
         if preset not in PRESETS:
@@ -145,11 +176,14 @@ class Reader:
         return "locon" if "conv" in layers else "lora"
 
     def _kernels(self, rank: int, alpha: float) -> tuple[int, float] | None:
-        """Rank and alpha of 3 x 3 convolutions; networks.lora has an alpha of 1 for them where none is given."""
+        """Rank and alpha of 3 x 3 convolutions. networks.lora has an alpha of 1 for them where none is given, and 0 is
+        the rank; to LyCORIS both mean the other layers' alpha.
+        """
         if not self.lycoris and "conv_dim" not in self.left:
             return None
-        found = int(self.left.pop("conv_dim", 0) or 0) or rank
-        return found, float(self.left.pop("conv_alpha", 0) or 0) or (alpha if self.lycoris else 1.0)
+        found = self._whole("conv_dim", 0) or rank
+        own = self._number("conv_alpha", 0.0 if self.lycoris else 1.0)
+        return found, own or (alpha if self.lycoris else float(found))
 
 
 def value(text: str) -> Any:
