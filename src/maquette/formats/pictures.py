@@ -45,13 +45,19 @@ _PER_PIXEL_OF_MODE = {"L": 1.0, "I;16": 3.0, "RGB": 4.0, "1": 5.0, "P": 5.0}
 
 @cache
 def pillow() -> Any:
-    """Pillow with HEIF (phone photos) registered. Its own limit of pixels is off: that of `limits` is stricter."""
+    """Pillow, without its own limit of pixels: that of `limits` is stricter."""
     from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    return Image
+
+
+@cache
+def _know_heif() -> None:
+    """Register the format of phone photos, whose library takes a tenth of a second to import."""
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-    Image.MAX_IMAGE_PIXELS = None
-    return Image
 
 
 def kind_of(start: bytes) -> str:
@@ -68,6 +74,12 @@ def open_picture(file: IO[bytes], formats: tuple[str, ...] = FORMATS) -> Image:
 
     Raises what Pillow raises: UnidentifiedImageError for other formats, a dozen others for damaged files.
     """
+    container = file.read(8)[4:] == b"ftyp"  # HEIF or AVIF; Pillow asks the file which
+    file.seek(0)
+    if container:
+        _know_heif()
+    else:
+        formats = tuple(name for name in formats if name != "HEIF")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged tags; what matters is found when decoding
         picture: Image = pillow().open(file, formats=formats)
