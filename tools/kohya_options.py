@@ -1,6 +1,6 @@
 """Print docs/kohya-options.md: what becomes of every option of Kohya's trainer and every field of its GUI.
 
-    python tools/kohya_options.py > docs/kohya-options.md
+python tools/kohya_options.py > docs/kohya-options.md
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ HEAD = (
     "What `maquette import kohya` makes of each option of sd-scripts' training scripts for Stable Diffusion 1, 2 and "
     "XL, and of each field of kohya_ss, its graphical interface; `maquette command --for kohya` goes the other way.\n"
     "This page is printed by `tools/kohya_options.py` from the table that both read, and a test holds it to that.\n\n"
-    "**mapped**: becomes the key. **no effect**: changes nothing that is learned; listed as \"Not needed here\".\n"
-    "**no equal**: listed as \"No equal here\" with the reason, unless its value asks for nothing.\n"
+    '**mapped**: becomes the key. **no effect**: changes nothing that is learned; listed as "Not needed here".\n'
+    '**no equal**: listed as "No equal here" with the reason, unless its value asks for nothing.\n'
 )
 
 
