@@ -148,7 +148,7 @@ def test_diffusers_words_are_learned_without_what_their_script_lacks() -> None:
 
 
 def test_gradients_of_a_sum_of_losses_are_shortened_at_twice_the_length() -> None:
-    """diffusers adds the class pictures' loss to the photos', maquette takes the mean: its gradients are half."""
+    """diffusers adds the regularization images' loss to the photos', maquette takes the mean: half the gradients."""
     for reg, expected in ((None, "--max_grad_norm 1.0"), ("reg", "--max_grad_norm 2.0")):
         made = command.command_for(TrainConfig.parse({**RUN, "reg": reg}), "diffusers")
         assert expected in made.command
@@ -361,7 +361,7 @@ def test_regularization_pictures_go_along(tmp_path: Path) -> None:
     assert photos["class_tokens"] == "a photo of zkw robot" and photos["image_dir"] == str(tmp_path / "photos")
     assert reg == {"is_reg": True, "image_dir": str(tmp_path / "class"), "num_repeats": 1, "caption_extension": ".txt",
                    "class_tokens": "a photo of a robot"}  # fmt: skip
-    # half of its batch are class pictures: the same number of photos in a step, in as many steps
+    # half of its batch are regularization images: the same number of photos in a step, in as many steps
     assert "--train_batch_size 2 " in made.command and "--gradient_accumulation_steps 4 " in made.command
     assert "--max_train_steps 1400 " in made.command
     (tmp_path / "a.sh").write_text(made.command)
@@ -412,7 +412,7 @@ def test_nothing_that_a_run_made_is_written_over(tmp_path: Path) -> None:
 
 
 def test_diffusers_is_given_folders_of_pictures_alone(tmp_path: Path) -> None:
-    """Its scripts open every file of a folder as a picture, and draw class pictures where they find too few."""
+    """Its scripts open every file of a folder as a picture, and draw regularization images where they find too few."""
     photo(tmp_path / "photos/it's 1.png", "zkw robot")
     photo(tmp_path / "photos/below/1.png")
     photo(tmp_path / "class/c.png", "a robot")

@@ -103,7 +103,7 @@ def test_what_check_says_of_the_folder_is_said(quadrants: MakeImage, tmp_path: P
 
 def test_a_lora_in_a_prompt_is_refused(tmp_path: Path, pocket: BaseModel) -> None:
     for tag in ("<lora:mine:0.8>", "<lora:mine:0.8"):
-        with pytest.raises(MaquetteError, match=r"names a LoRA: class pictures are what the base draws alone"):
+        with pytest.raises(MaquetteError, match=r"names a LoRA: regularization images are what the base draws alone"):
             regularize(tmp_path / "reg", pocket, prompt=[f"a cat {tag}"], count=1)
     assert not (tmp_path / "reg").exists()
 

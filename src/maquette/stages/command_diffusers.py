@@ -148,4 +148,4 @@ class Diffusers(Writer):
         else:
             self.no_equal.append(f"reg = {config.reg}: not at hand; give --num_class_images its number of pictures")
         if config.prior_share != 1:
-            self.lose("prior_share", "there is a class picture with each photo there")
+            self.lose("prior_share", "there is a regularization image with each photo there")

@@ -112,8 +112,8 @@ def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]
         plain, tags = parse_networks(prompt)
         if tags or malformed_tag(plain):
             raise MaquetteError(
-                f"The prompt {prompt[:200]!r} names a LoRA: class pictures are what the base draws alone, and it would "
-                "be read as words. Leave it out, or draw with maquette generate."
+                f"The prompt {prompt[:200]!r} names a LoRA: regularization images are what the base draws alone, "
+                "and it would be read as words. Leave it out, or draw with maquette generate."
             )
     classes = [class_of(config.subject)] if config.subject else []
     samples = 0

@@ -75,7 +75,7 @@ class Job:
     def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
         """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen.
 
-        With regularization pictures the loss is the mean of the photos' and theirs, as in sd-scripts, where they are
+        With regularization images the loss is the mean of the photos' and theirs, as in sd-scripts, where they are
         half of a batch.
         """
         config = self.config
