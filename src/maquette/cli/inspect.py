@@ -70,12 +70,13 @@ def _facts(result: InspectResult) -> list[tuple[str, str]]:
     if result.lora:
         lora = result.lora
         facts.append(("method", lora.method))
-        facts.append(("rank", ", ".join(f"{rank} ({n} modules)" for rank, n in list(lora.ranks.items())[:4])))
-        facts.append(("alpha", ", ".join(f"{alpha} ({n} modules)" for alpha, n in list(lora.alphas.items())[:4])))
+        for name, counts in (("rank", lora.ranks), ("alpha", lora.alphas)):
+            told = ", ".join(f"{value} ({n} modules)" for value, n in list(counts.items())[:4])
+            facts += [(name, told)] if told else []
         facts.append(("modules", f"{lora.modules}, of which {lora.matched} are layers of the family"))
         facts.append(("names", lora.dialect))
         if lora.words:
-            facts.append(("carries the words", ", ".join(lora.words)))
+            facts.append(("words", ", ".join(lora.words)))
         facts.append(("trigger words", ", ".join(lora.trigger_words) or "not known"))
     if result.embedding:
         facts.append(("vectors", f"{result.embedding['vectors']} of width {result.embedding['width']}"))

@@ -132,8 +132,9 @@ class Screen:
         """Columns as wide as their cells, which break where the terminal is too narrow."""
         from rich.table import Table
 
+        rows = list(rows)
         table = Table(box=None, pad_edge=False, show_header=bool(headings))
-        for heading in headings:
+        for heading in headings or [""] * max(map(len, rows), default=0):
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*map(plain, row))

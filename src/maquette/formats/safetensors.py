@@ -253,7 +253,8 @@ def _check_start(path: Path, start: bytes, size: int) -> None:
     length = int.from_bytes(start[:8], "little")
     if start.isascii() and start.lstrip()[:1].isascii() and length > HEADER_BYTES:
         raise MaquetteError(
-            f"{path} is not a safetensors file: it looks like text (a saved web page?); download it again."
+            f"{path} is not a safetensors file: it looks like text. If it is to be a model, it is a saved web page: "
+            "download it again."
         )
     if length > HEADER_BYTES:
         raise MaquetteError(f"{path} is not a safetensors file: its header would be {length} bytes long.")
