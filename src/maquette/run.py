@@ -94,6 +94,8 @@ class RunFolder:
                 fault = "is a file, not a folder" if expected else "is a folder, not a file"
             elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
                 fault = "is no plain file"
+            elif entry.parent == self.path / "state" and entry.name[0].isdigit() and not _is_number(entry.name):
+                fault = "is no state that a run writes: move it out of the folder"
             else:
                 continue
             raise MaquetteError(f"{entry} {fault}. Nothing was changed; mend it, or start a new run.")
@@ -154,8 +156,8 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> file of every checkpoint, in order."""
-        there = self.path.glob("checkpoints/*.safetensors")
-        found = {int(m[1]): f for f in there if (m := re.search(r"-(\d{6,18})\.safetensors$", f.name)) and f.is_file()}
+        there = [file for file in self.path.glob("checkpoints/*.safetensors") if file.is_file()]
+        found = {int(m[1]): f for f in there if (m := re.search(r"-([0-9]{6,18})\.safetensors$", f.name))}
         return dict(sorted(found.items()))
 
     def samples(self, step: int) -> Path:
@@ -240,9 +242,13 @@ def _number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 60)
 
 
+def _is_number(name: str) -> bool:
+    return re.fullmatch(r"[0-9]{6,18}", name) is not None
+
+
 def _numbered(parent: Path) -> dict[int, Path]:
     """Number -> sub-folder, in order; whatever is called otherwise is not the run's."""
-    names = [entry for entry in parent.glob("[0-9]*") if re.fullmatch(r"\d{6,18}", entry.name)]
+    names = [entry for entry in parent.glob("[0-9]*") if _is_number(entry.name)]
     return {int(entry.name): entry for entry in sorted(names, key=lambda e: int(e.name)) if entry.is_dir()}
 
 

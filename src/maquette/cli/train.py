@@ -135,7 +135,10 @@ def _say(result: TrainResult) -> None:
         print(f"  maquette train --resume {result.run}")
         return
     speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"
-    made = f"{result.steps} steps" if not result.start else f"Steps {result.start + 1} to {result.steps}"
+    first = result.start + 1
+    made = f"Steps {first} to {result.steps}"
+    if first == 1:
+        made = f"{result.steps} step{'' if result.steps == 1 else 's'}"
     if result.start < result.steps:  # else the run had only its last files to write
         print(f"{made} in {speed}.")
     kind = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}[result.product]

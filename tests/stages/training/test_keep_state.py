@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from interrupted import SETTINGS, make_photos
 
+from maquette.cli.main import main
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.run import Event, RunFolder, read_object
@@ -128,3 +129,20 @@ def test_a_word_keeps_its_state_since_no_run_can_begin_from_it(finished: Path, t
     values = {**VALUES, "photos": finished.parent / "photos", "out": tmp_path / "disc", "dropout": 0.0}
     train.run(TrainConfig.parse({**values, "method": "textual-inversion", "vectors": 2, "steps": 1}))
     assert (tmp_path / "disc/state/000001/manifest.json").exists()
+
+
+def test_the_command_keeps_the_state_and_says_which_steps_took_how_long(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "disc"
+    for arguments in (
+        [finished.parent / "photos", "--subject", "zkw disc", "--out", out, "--steps", 1, "--rank", 2, "--keep-state",
+         "--set", "sample_prompts=[]"],
+        ["--resume", out, "--steps", 3],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *map(str, arguments)])
+        assert not ended.value.code
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(" in ")[0] for line in told if " images/s." in line] == ["1 step", "Steps 2 to 3"]
+    assert (out / "state/000003/manifest.json").exists()

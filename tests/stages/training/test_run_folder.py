@@ -235,6 +235,12 @@ def test_a_pipe_is_refused_unread(entry: str, run: Path) -> None:
         train.resume(run)
 
 
+@pytest.mark.parametrize("name", ["9abc", "12", "000004 (copy)", "٠٠٠٠٠٤", "9" * 30])
+def test_what_is_no_state_among_the_states_is_refused(name: str, run: Path) -> None:
+    (run / "state" / name).mkdir()
+    assert f"{run / 'state' / name} is no state that a run writes" in refusal(run, {"steps": 9})
+
+
 @pytest.mark.parametrize(("entry", "message"), [("metrics.jsonl", "is a folder, not a file"), ("state", "is a file")])
 def test_files_and_folders_are_not_mixed_up(entry: str, message: str, run: Path) -> None:
     place = run / entry
@@ -408,7 +414,7 @@ def test_what_can_be_made_again_is_and_the_file_is_the_same(run: Path, whole: Pa
     empty(run / "computer.json")
     absent(run / "dataset.json")
     (run / "metrics.jsonl").write_text("")
-    for name in ("state/9abc", "samples/9abc", "state/12", "checkpoints/x-0099999999999999999999.safetensors"):
+    for name in ("state/abc", "samples/9abc", "samples/12", "checkpoints/x-0099999999999999999999.safetensors"):
         (run / name).mkdir()
         (run / name / "mine.txt").write_text("precious")
     result, warnings = resumed(run)
