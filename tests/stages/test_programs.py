@@ -13,8 +13,10 @@ from PIL import Image
 from maquette.cli.main import main
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
+from maquette.formats.shells import read_script
 from maquette.run import RunFolder, write_text
 from maquette.stages import command, import_kohya
+from maquette.trainers.kohya import OPTIONS, UNKNOWN
 
 # A run's configuration as it lies in run.toml: every number filled in.
 RUN: dict[str, Any] = {
@@ -459,3 +461,24 @@ def test_a_prompt_cannot_end_the_file_that_holds_it(tmp_path: Path) -> None:
     assert (tmp_path / "zkw-prompts.txt").read_text().splitlines()[0].startswith("a END touch stolen --d 1")
     (tmp_path / "a.sh").write_text(made.command)
     assert import_kohya.run(tmp_path / "a.sh").config["sample_prompts"] == ["a END touch stolen", "END"]
+
+
+@pytest.mark.parametrize("changes", ROUNDS, ids=lambda c: "-".join(c) or "plain")
+def test_every_option_of_a_command_is_one_of_theirs(changes: dict[str, Any]) -> None:
+    for facts in ({}, {"ss_base_model_version": "sdxl_base_v1-0"}):
+        made = command.command_for(TrainConfig.parse({**RUN, **changes}), "kohya", facts)
+        words = read_script(made.command, "a.sh").commands[-1]
+        names = {word[2:] for word in words if word.startswith("--")}
+        assert words[:2] == ["accelerate", "launch"] and names <= OPTIONS.keys()
+        assert not names & UNKNOWN.get(words[2], set())
+
+
+def test_options_that_a_script_does_not_know_are_listed() -> None:
+    word = {"method": "textual-inversion", "alpha": None, "caption_dropout": 0.1, "weighted_captions": True}
+    made = command.command_for(TrainConfig.parse({**RUN, **word}), "kohya")
+    assert "--caption_dropout_rate" not in made.command and "--weighted_captions" not in made.command
+    assert "caption_dropout = 0.1: train_textual_inversion.py has no such option" in made.no_equal
+    whole = TrainConfig.parse({**RUN, "method": "dreambooth", "alpha": None, "prior_loss_weight": 0.5})
+    told = command.command_for(whole, "kohya", {"ss_base_model_version": "sdxl_base_v1-0"})
+    assert "prior_loss_weight = 0.5: sdxl_train.py has no such option" in told.no_equal
+    assert "--prior_loss_weight 0.5 " in command.command_for(whole, "kohya").command

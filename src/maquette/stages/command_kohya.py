@@ -8,7 +8,7 @@ from .. import methods
 from ..config import OPTIMIZER_ARGS
 from ..data.buckets import rules_for
 from ..data.layouts import groups_in
-from ..trainers.kohya import BUCKET_LIMITS, SAME, THEIR_ARGUMENTS, THEIR_DEFAULTS, WORDS
+from ..trainers.kohya import BUCKET_LIMITS, SAME, THEIR_ARGUMENTS, THEIR_DEFAULTS, UNKNOWN, WORDS
 from . import kohya_network
 from .command_photos import caption_extension, data_set, kohya_parent, passed_over, places
 from .command_text import CommandResult, Writer
@@ -25,12 +25,13 @@ class Kohya(Writer):
     """sd-scripts."""
 
     program = "kohya"
+    script = ""
     reg = False  # whether there are regularization images
 
     def result(self) -> CommandResult:
         config = self.config
         self.told |= HANDLED
-        script = self._script()
+        self.script = self._script()
         self._photos()
         self._same()
         self._network()
@@ -51,7 +52,7 @@ class Kohya(Writer):
             self.add("log_with", "all" if len(config.trackers) == 2 else config.trackers[0])
             if "tensorboard" in config.trackers:
                 self.add("logging_dir", self.out / "logs")  # without it that program does not start
-        return self.finish(script)
+        return self.finish(self.script)
 
     def _script(self) -> str:
         names = {"dreambooth": ("train_db.py", "sdxl_train.py"),
@@ -136,6 +137,9 @@ class Kohya(Writer):
             if ours == "text_encoder_learning_rate" and not config.text_encoder:
                 continue
             if ours == "learning_rate" and config.method == "textual-inversion":
+                continue
+            if theirs in UNKNOWN.get(self.script, ()):
+                self.lose(ours, f"{self.script} has no such option")
                 continue
             names = FULL_NAMES_XL if self.xl else FULL_NAMES
             for name in names.get(theirs, [theirs]) if config.method == "dreambooth" else [theirs]:

@@ -24,6 +24,13 @@ SCRIPTS = {
     "train_textual_inversion.py": "textual-inversion",
     "sdxl_train_textual_inversion.py": "textual-inversion",
 }
+# Options that a script does not know, and does not start with.
+_WORDS_ONLY = frozenset({"caption_dropout_rate", "caption_tag_dropout_rate", "weighted_captions"})
+UNKNOWN = {
+    "train_textual_inversion.py": _WORDS_ONLY,
+    "sdxl_train_textual_inversion.py": _WORDS_ONLY,
+    "sdxl_train.py": frozenset({"prior_loss_weight"}),
+}
 
 
 @dataclass(frozen=True)
