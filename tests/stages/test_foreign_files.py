@@ -293,6 +293,25 @@ def test_other_files_are_called_what_they_are(tmp_path: Path, start: bytes, told
             command(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    "layer, told",
+    [
+        ("model.diffusion_model.double_blocks.0.img_attn.qkv", "a Flux model, which maquette does not open"),
+        ("joint_blocks.0.x_block.attn.qkv", "a Stable Diffusion 3 model, which maquette does not open"),
+        ("transformer_blocks.0.attn.add_k_proj", "a Flux or Stable Diffusion 3 model, which maquette does not open"),
+        ("joint_transformer_blocks.0.attn.to_q", "an AuraFlow model, which maquette does not open"),
+        ("layers.0.attention.wq", "a language model, which maquette does not open"),
+        ("model.embed_tokens", "a language model, which maquette does not open"),
+        ("encoder.block.0.layer.0.SelfAttention.q", "a T5 text encoder, which maquette does not open"),
+        ("image_proj.proj", "an IP-Adapter, which maquette does not open"),
+        ("blocks.0.attn.qkv", "nothing that maquette knows"),  # any vision transformer
+    ],
+)
+def test_other_models_by_their_layers(tmp_path: Path, layer: str, told: str) -> None:
+    file = write(tmp_path / "x.safetensors", {f"{layer}.weight": torch.zeros(8, 8)})
+    assert look(file).sentence == f"x.safetensors is {told}."
+
+
 def test_averaged_weights_alone_are_no_vae(tmp_path: Path) -> None:
     tensors = {
         "model_ema.diffusion_modelinput_blocks00weight": torch.zeros(8, 4, 3, 3),
