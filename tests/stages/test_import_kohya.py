@@ -364,3 +364,10 @@ def test_optimizers_without_a_twin_are_said(tmp_path: Path) -> None:
     assert found.no_equal == said
     found = read(tmp_path, NETWORK + "--optimizer_type=PagedAdamW8bit")
     assert found.config["optimizer"] == "adamw8bit" and found.no_equal == []
+
+
+def test_waves_of_schedulers_that_fall_once_here(tmp_path: Path) -> None:
+    for name, listed in (("cosine_with_min_lr", True), ("warmup_stable_decay", True), ("cosine_with_restarts", False)):
+        found = read(tmp_path, NETWORK + f"--lr_scheduler={name} --lr_scheduler_num_cycles=2")
+        said = ["lr_scheduler_num_cycles = 2: it falls once here"] if listed else []
+        assert found.no_equal == said and found.config["scheduler_cycles"] == (1 if listed else 2)

@@ -331,7 +331,8 @@ def test_pockets_own_numbers_are_listed() -> None:
             "learning_rate = 0.002, resolution = 64, batch_size = 4: made for pocket, which predicts v"
             in (told.no_equal[1])
         )
-        assert "--v_parameterization" not in told.command
+        assert "embedding" not in told.no_equal[1] and "text_encoder" not in told.no_equal[1]
+        assert "--v_parameterization" not in told.command and "--pretrained_model_name_or_path pocket " in told.command
 
 
 @pytest.mark.parametrize(
@@ -373,13 +374,27 @@ def test_regularization_pictures_go_along(tmp_path: Path) -> None:
 
 
 def test_project_folders_are_named_as_kohya_reads_them(tmp_path: Path) -> None:
-    photo(tmp_path / "img/10_zkw robot/1.png")
-    photo(tmp_path / "reg/1_robot/c.png")
+    photo(tmp_path / "img/10_zkw robot/1.png", "zkw robot, red")
+    photo(tmp_path / "reg/1_robot/c.png", "a robot")
     made = command.command_for(TrainConfig.parse({**RUN, "photos": tmp_path, "repeats": None}), "kohya")
     assert f"--train_data_dir {tmp_path / 'img'} " in made.command
     assert f"--reg_data_dir {tmp_path / 'reg'} " in made.command and made.no_equal == []
     repeated = command.command_for(TrainConfig.parse({**RUN, "photos": tmp_path, "repeats": 3}), "kohya").command
     assert [s["num_repeats"] for s in subsets(repeated)] == [3, 1]  # which the folders' names do not say
+
+
+def test_photos_without_a_caption_keep_their_name(tmp_path: Path) -> None:
+    """That program calls them by the folder's words, maquette by a sentence: a data set file says it."""
+    photo(tmp_path / "10_zkw robot/1.png")
+    made = command.command_for(TrainConfig.parse({**RUN, "photos": tmp_path, "repeats": None}), "kohya")
+    (subset,) = subsets(made.command)
+    assert subset["image_dir"] == str(tmp_path / "10_zkw robot") and subset["num_repeats"] == 10
+    assert subset["class_tokens"] == "a photo of zkw robot"
+    line = f"python train_network.py --train_data_dir='{tmp_path}' --caption_extension=.txt"
+    (tmp_path / "a.sh").write_text(line)
+    assert import_kohya.run(tmp_path / "a.sh").no_equal == [
+        "1.png: without a caption it is called 'zkw robot' there, 'a photo of zkw robot' here"
+    ]
 
 
 def test_what_kohyas_trainer_would_not_read_is_listed(tmp_path: Path) -> None:
@@ -482,3 +497,15 @@ def test_options_that_a_script_does_not_know_are_listed() -> None:
     told = command.command_for(whole, "kohya", {"ss_base_model_version": "sdxl_base_v1-0"})
     assert "prior_loss_weight = 0.5: sdxl_train.py has no such option" in told.no_equal
     assert "--prior_loss_weight 0.5 " in command.command_for(whole, "kohya").command
+
+
+def test_diffusers_is_told_no_more_lost_than_is(tmp_path: Path) -> None:
+    photo(tmp_path / "10_zkw robot/1.png")
+    plain = {"photos": tmp_path, "subject": None, "alpha": 16.0, "buckets": False, "min_snr_gamma": 0.0,
+             "sample_prompts": [], "embedding_learning_rate": 1e-2, "caption_extension": ".txt"}  # fmt: skip
+    config = TrainConfig.parse({**RUN, **plain, "text_encoder": True, "text_encoder_learning_rate": 5e-5})
+    made = command.command_for(config, "diffusers")
+    assert "--instance_prompt 'a photo of zkw robot' " in made.command  # as the folder says
+    assert {line.split(" ")[0] for line in made.no_equal} == {"layers:", "captions:", "text_encoder_learning_rate"}
+    xl = command.command_for(config, "diffusers", {"ss_base_model_version": "sdxl_base_v1-0"})
+    assert "--text_encoder_lr 5e-05 " in xl.command and len(xl.no_equal) == 2

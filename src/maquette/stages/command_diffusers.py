@@ -48,7 +48,7 @@ class Diffusers(Writer):
             self.told |= {"vectors", "init_word", "embedding_learning_rate"}
         else:
             self.add("instance_data_dir", photos)
-            self.add("instance_prompt", named_caption(config.subject))
+            self.add("instance_prompt", named_caption(config.subject) or found[0].words)
         options = dict(OPTIONS)
         if config.method == "textual-inversion":
             options.pop("max_grad_norm")
@@ -88,8 +88,9 @@ class Diffusers(Writer):
         config = self.config
         self.told |= {"rank", "scheduler", "scheduler_cycles", "dtype", "reg", "prior_loss_weight", "weight_decay",
                       "max_token_length", "prior_share"}  # fmt: skip
-        if not config.text_encoder:
-            self.told.add("text_encoder_learning_rate")
+        self.told |= {"embedding_learning_rate", "caption_extension"}
+        self.told |= set() if config.buckets else {"buckets"}
+        self._text_rate()
         if methods.METHODS[config.method].product == "adapter":
             self.add("rank", config.rank)
             if config.alpha in (None, config.rank):
@@ -121,10 +122,22 @@ class Diffusers(Writer):
             self.told.add("min_snr_gamma")
         elif config.min_snr_gamma:
             self.lose("min_snr_gamma", "the LoRA script weighs every timestep alike")
+        self.told |= {"min_snr_gamma", "sample_prompts"}
         if config.sample_prompts:
-            self.told.add("sample_prompts")
             self.add("validation_prompt", config.sample_prompts[0])
         self.no_equal.append("captions: one prompt for all photos there; your caption files are not read")
+
+    def _text_rate(self) -> None:
+        """The script for SDXL has a rate for the text encoders; the others have one for all."""
+        config = self.config
+        rate = config.text_encoder_learning_rate
+        if not config.text_encoder or rate in (None, config.learning_rate):
+            self.told.add("text_encoder_learning_rate")
+        elif self.xl and methods.METHODS[config.method].product == "adapter":
+            self.told.add("text_encoder_learning_rate")
+            self.add("text_encoder_lr", rate)
+        else:
+            self.lose("text_encoder_learning_rate", "one rate for all there")
 
     def _scheduler(self) -> None:
         config = self.config
@@ -141,7 +154,7 @@ class Diffusers(Writer):
         config = self.config
         self.add("with_prior_preservation")
         self.add("class_data_dir", self._folder(found, "class"))
-        self.add("class_prompt", caption_for_class(class_of(config.subject or "object")))
+        self.add("class_prompt", found[0].words or caption_for_class(class_of(config.subject or "object")))
         self.add("prior_loss_weight", config.prior_loss_weight)
         if count := sum(len(place.photos) for place in found):
             self.add("num_class_images", count)

@@ -32,6 +32,8 @@ class Kohya(Writer):
         config = self.config
         self.told |= HANDLED
         self.script = self._script()
+        if config.base == "pocket":
+            self.add("pretrained_model_name_or_path", config.base)  # to be replaced
         self._photos()
         self._same()
         self._network()
@@ -77,7 +79,7 @@ class Kohya(Writer):
         found = places(config)
         ending = config.caption_extension or caption_extension(found, config.photos)
         self.no_equal += passed_over(found, ending, config.caption_wildcards)
-        parents = [kohya_parent([p for p in found if p.reg is reg]) for reg in (False, True)]
+        parents = [kohya_parent([p for p in found if p.reg is reg], ending) for reg in (False, True)]
         self.reg = any(place.reg for place in found)
         if parents[0] is not None and (parents[1] is not None or not self.reg):
             self.add("train_data_dir", parents[0])

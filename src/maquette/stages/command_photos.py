@@ -71,8 +71,15 @@ def _of_group(group: Group, config: TrainConfig) -> list[Place]:
     ]
 
 
-def kohya_parent(found: Sequence[Place]) -> Path | None:
-    """The folder to name where all are its `40_ohwx man` folders, and there are no others; else None."""
+def kohya_parent(found: Sequence[Place], ending: str) -> Path | None:
+    """The folder to name where all are its `40_ohwx man` folders, and there are no others; else None.
+
+    Nor where a photo without a caption would be called otherwise: there by the folder's words alone.
+    """
+    for place in found:
+        named = place.words == place.folder.name.partition("_")[2]
+        if not named and any(not photo.with_suffix(ending).is_file() for photo in place.photos):
+            return None
     parents = {place.folder.parent for place in found}
     if len(parents) != 1:
         return None

@@ -78,7 +78,10 @@ class Writer(ABC):
             if key not in self.told:
                 self.lose(key, "has no equal there")
         if self.config.base == "pocket":
-            numbers = [f"{key} = {value}" for key in POCKETS if (value := getattr(self.config, key)) is not None]
+            idle = {"embedding_learning_rate"} if self.config.method != "textual-inversion" else set()
+            idle |= set() if self.config.text_encoder else {"text_encoder_learning_rate"}
+            found = {key: getattr(self.config, key) for key in POCKETS if key not in idle}
+            numbers = [f"{key} = {value}" for key, value in found.items() if value is not None]
             self.no_equal[:0] = [
                 "base = pocket: exists only here; name a Stable Diffusion model in its place",
                 f"{', '.join(numbers)}: made for pocket, which predicts v; choose those of the other base",

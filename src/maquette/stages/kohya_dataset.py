@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.buckets import BucketRules, make_buckets, rules_for
 from ..data.captions import TEMPLATE, caption_for_subject
+from ..data.images import is_photo
 from ..errors import MaquetteError
 from ..files import parse_toml
 from ..trainers.kohya import BUCKET_LIMITS, OPTIONS, neutral
@@ -91,9 +92,23 @@ def _ending(reader: _Reader, photos: str | None) -> None:
     there = bool(photos) and _is_folder(folder)
     if ending != ".txt" or (there and _holds(folder, ".caption")):
         reader.made["caption_extension"] = ending
+    if there and (photo := _nameless(folder, ending)):
+        words = photo.parent.name.partition("_")[2]
+        why = f"without a caption it is called {words!r} there, {caption_for_subject(words)!r} here"
+        reader.no_equal.append(f"{photo.name}: {why}")
     if given is None and there and _holds(folder, ".txt"):
         why = "theirs where none is given: the .txt files are passed over; take the key out to learn them"
         reader.lose("caption_extension", KOHYAS_ENDING, why)
+
+
+def _nameless(folder: Path, ending: str) -> Path | None:
+    """A photo in one of a folder's `40_ohwx man` folders that has no caption file of that ending."""
+    for inside in sorted(folder.glob("[0-9]*_*")):
+        if inside.is_dir():
+            for photo in sorted(inside.iterdir()):
+                if is_photo(photo) and not photo.with_suffix(ending).is_file():
+                    return photo
+    return None
 
 
 def _is_folder(path: Path) -> bool:

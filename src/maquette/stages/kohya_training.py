@@ -160,6 +160,9 @@ def _schedule(reader: _Reader) -> None:
         else:
             why = "a constant rate has no warm-up there; for one set warmup_steps"
             reader.lose("lr_warmup_steps", made.pop("warmup_steps"), why)
+    waves = values.left.get("lr_scheduler_num_cycles")
+    if str(theirs).lower() in ("cosine_with_min_lr", "warmup_stable_decay") and str(waves or 1) != "1":
+        reader.lose("lr_scheduler_num_cycles", values.left.pop("lr_scheduler_num_cycles"), "it falls once here")
     if made["scheduler"] not in ("cosine", "stable-decay") or str(theirs).lower() == "cosine":
         values.left.pop("lr_scheduler_min_lr_ratio", None)  # which the others pass over
 
