@@ -190,3 +190,19 @@ def test_weighted_long_captions_use_exactly_75_tokens_of_each_window(pocket: Bas
     for heavy in (f"(a:{'9' * 400})", "(" * 200 + "a", "(a:1001)"):
         with pytest.raises(MaquetteError, match=r"The caption '.* has the weight .*; at most 1000 is read"):
             caption_chunks(heavy, tokenizer, 75, weighted=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"prior_preservation": True}, "prior_preservation works without regularization images"),
+        ({"method": "textual-inversion"}, "textual-inversion has no use for regularization images"),
+    ],
+)
+def test_regularization_images_beside_the_photos_are_never_idle(
+    tmp_path: Path, options: dict[str, Any], says: str
+) -> None:
+    photos = folder_of(tmp_path / "photos", ["zkw robot"])
+    folder_of(photos / "reg", ["a robot"])
+    with pytest.raises(MaquetteError, match=rf"{says}, and .*reg holds some beside the photos"):
+        maquette.train(photos, subject="zkw robot", out=tmp_path / "run", steps=1, sample_prompts=[], **options)

@@ -281,7 +281,20 @@ def read_photos(
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
+    _refuse_idle_images(config, dataset)
     return dataset, looks
+
+
+def _refuse_idle_images(config: TrainConfig, dataset: Dataset) -> None:
+    """Regularization images that lie with the photos and that the run has no use for; `reg` is refused before."""
+    images = dataset.of("class")
+    if not images or not (config.prior_preservation or methods.METHODS[config.method].product == "embedding"):
+        return
+    what = "prior_preservation works without" if config.prior_preservation else f"{config.method} has no use for"
+    raise MaquetteError(
+        f"{what} regularization images, and {images[0].path.parent} holds some beside the photos: move that folder "
+        "elsewhere."
+    )
 
 
 def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
