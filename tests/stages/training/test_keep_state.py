@@ -78,6 +78,20 @@ def start(run: Path, steps: int = 4) -> resuming.Start:
     return resuming.find_start(RunFolder(run), resuming.read_config(RunFolder(run)), steps)
 
 
+def test_a_run_folder_may_have_been_renamed(run: Path) -> None:
+    moved = run.rename(run.parent / "other")
+    assert start(moved).file == moved / "disc.safetensors"
+    assert longer(moved)[0].file == str(moved / "other.safetensors")
+
+
+@pytest.mark.parametrize("name", ["../disc.safetensors", "/etc/passwd", "", 1, None, ["x"]])
+def test_the_proof_names_a_file_of_the_folder(name: Any, run: Path) -> None:
+    proof = run / "state/finished.json"
+    proof.write_text(json.dumps(read_object(proof) | {"file": name}))
+    with pytest.raises(MaquetteError, match=r"finished\.json is damaged"):
+        start(run)
+
+
 def test_a_finished_run_has_nothing_to_go_on_with(run: Path) -> None:
     with pytest.raises(MaquetteError, match=rf"has finished \(2 steps\), .*no whole state .*--resume {run} --steps 4"):
         train.resume(run)

@@ -68,8 +68,8 @@ def find_start(folder: RunFolder, config: TrainConfig, steps: int) -> Start:
         notes = [f"{fault}: the run goes on from the state of step {step}." for fault in faults.values()]
         return Start(step, place, notes=notes)
     if (finished := _finished(folder, config)) is not None:
-        newer = [fault for at, fault in faults.items() if at > finished]  # older ones were being removed
-        return _from_file(folder, finished, steps, newer)
+        newer = [fault for at, fault in faults.items() if at > finished[0]]  # older ones were being removed
+        return _from_file(folder, *finished, steps, newer)
     saved = folder.saved_steps()
     last = max((line["step"] for line in folder.read_metrics()), default=0)
     if saved or folder.final.exists() or last > (config.save_every_steps or last):
@@ -103,24 +103,37 @@ def drop_state(folder: RunFolder, job: Job, step: int) -> None:
         return
     told = identity.of_run(job.config, job.dataset, job.base)
     sha = safetensors.file_sha256(folder.final)
-    write_json(folder.path / "state" / FINISHED, {"version": state.VERSION, "step": step, "sha256": sha, "run": told})
+    proof = {"version": state.VERSION, "step": step, "file": folder.final.name, "sha256": sha, "run": told}
+    write_json(folder.path / "state" / FINISHED, proof)
     for place in folder.states().values():
         shutil.rmtree(place)
 
 
-def _finished(folder: RunFolder, config: TrainConfig) -> int | None:
-    """The step at which the run finished and left its state behind, or None. The file must be as it was then."""
+def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None:
+    """Step and file with which the run finished and left its state behind, or None. The file must be as it was then;
+    its name is that of the folder at that time.
+    """
     proof = folder.path / "state" / FINISHED
     if not proof.exists():
         return None
     told = read_object(proof, state.LARGEST_MANIFEST)
-    step, run = told.get("step"), told.get("run")
-    if type(step) is not int or step < 1 or not isinstance(run, dict) or told.get("version") != state.VERSION:
+    step, run, name = told.get("step"), told.get("run"), told.get("file")
+    if (
+        not isinstance(step, int)
+        or not 0 < step < 1 << 60
+        or step is True
+        or not isinstance(run, dict)
+        or not isinstance(name, str)
+        or not name.endswith(".safetensors")
+        or Path(name).name != name
+        or told.get("version") != state.VERSION
+    ):
         raise MaquetteError(f"{proof} is damaged. Nothing was changed; put it back, or start a new run.")
-    if not folder.final.is_file() or safetensors.file_sha256(folder.final) != told.get("sha256"):
-        fault = "is not as the run wrote it" if folder.final.exists() else "is missing"
+    file = folder.path / name
+    if file.is_symlink() or not file.is_file() or safetensors.file_sha256(file) != told.get("sha256"):
+        fault = "is not as the run wrote it" if file.exists() else "is missing"
         raise MaquetteError(
-            f"{folder.final} {fault}, and the run kept no state when it finished, so it cannot go on. Nothing was "
+            f"{file} {fault}, and the run kept no state when it finished, so it cannot go on. Nothing was "
             "changed; put it back, or start a new run."
         )
     if other := identity.other_settings(run, config):
@@ -128,20 +141,20 @@ def _finished(folder: RunFolder, config: TrainConfig) -> int | None:
             f"{proof} was not written under the settings of {folder.config} (other: {', '.join(sorted(other))}). "
             "Nothing was changed; put it back, or start a new run."
         )
-    return step
+    return step, file
 
 
-def _from_file(folder: RunFolder, step: int, steps: int, faults: list[str]) -> Start:
+def _from_file(folder: RunFolder, step: int, file: Path, steps: int, faults: list[str]) -> Start:
     if steps <= step:
         raise MaquetteError(
             f"{folder.path} has finished ({step} steps), and no whole state is left: there is nothing to go on with. "
             f"Train longer with: maquette train --resume {folder.path} --steps {2 * step}"
         )
     note = (
-        f"The run had finished and kept no state: from step {step} on it is trained from {folder.final}, whose weights "
-        "are rounded, with a fresh optimizer. keep_state = true would have kept what is needed to go on exactly."
+        f"The run had finished and kept no state: from step {step} on it is trained from {file}, whose weights are "
+        "rounded, with a fresh optimizer. keep_state = true would have kept what is needed to go on exactly."
     )
-    return Start(step, None, folder.final, [*(f"{fault}." for fault in faults), note])
+    return Start(step, None, file, [*(f"{fault}." for fault in faults), note])
 
 
 def refuse_other_contents(folder: RunFolder, start: Start, job: Job) -> Iterator[str]:
