@@ -84,7 +84,10 @@ def _from_script(text: str, path: Path) -> Source:
     script = shells.read_script(text, str(path))
     found = [words for words in script.commands if any(map(script_name, words))]
     if len(found) != 1:
-        raise MaquetteError(f"{path} has {len(found)} command lines with one of Kohya's training scripts, not one.")
+        more = " Leave one in the file." if found else ""
+        raise MaquetteError(
+            f"{path} has {len(found)} command lines with one of Kohya's training scripts, not one.{more}"
+        )
     words = found[0]
     at = next(i for i, word in enumerate(words) if script_name(word))
     before = options(words[:at], str(path), strict=False)
