@@ -3,6 +3,7 @@
 import codecs
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.stages import import_kohya
 from maquette.stages.import_kohya import ImportResult
+from maquette.trainers.kohya import OPTIONS
+from maquette.trainers.kohya_gui import FIELDS
 
 LINE = ("accelerate launch {} --pretrained_model_name_or_path=base.safetensors --train_data_dir=img --output_dir=out "
         "--output_name=n --caption_extension=.txt ")  # fmt: skip
@@ -371,3 +374,31 @@ def test_waves_of_schedulers_that_fall_once_here(tmp_path: Path) -> None:
         found = read(tmp_path, NETWORK + f"--lr_scheduler={name} --lr_scheduler_num_cycles=2")
         said = ["lr_scheduler_num_cycles = 2: it falls once here"] if listed else []
         assert found.no_equal == said and found.config["scheduler_cycles"] == (1 if listed else 2)
+
+
+ODD: list[Any] = [
+    "", "0", "-1", "1e999", "nan", "x", "True", "None", "512,512", "a=b", "9" * 60, "\u00bd", "\x1b[0m", "10%", "[1,2]",
+    "(1,", "betas=(0.9,0.9)", "block_dims=1,2", "algo=loha", "data.toml", "Adafactor", "lycoris.kohya",
+    "a" * 3000, None, True, 0, 1e308, 10**30, [1], {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["a.sh", "a.bat", "a.ps1", "a.json", "a.toml"])
+def test_no_odd_value_is_a_fault_of_the_program(kind: str, tmp_path: Path) -> None:
+    names, random = [*OPTIONS, *FIELDS], Random(kind)
+    (tmp_path / "data.toml").write_text('[[datasets]]\nbatch_size = "a"\n[[datasets.subsets]]\nis_reg = 3\n')
+    for _ in range(150):
+        chosen = {name: random.choice(ODD) for name in random.sample(names, random.randint(0, 20))}
+        if kind == "a.json":
+            text = json.dumps({"LoRA_type": "LyCORIS/LoKr", **chosen})
+        elif kind == "a.toml":
+            plain = {name: value for name, value in chosen.items() if not isinstance(value, dict | None)}
+            text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in plain.items())
+        else:
+            text = f"{NETWORK} " + " ".join(f"--{name}={value}" for name, value in chosen.items())
+            place = random.randrange(len(text))
+            text = text[:place] + random.choice("\"'`$%^&|(){}<>\n\\@#;=") + text[place:]
+        try:
+            assert read(tmp_path, text, kind).toml
+        except MaquetteError as error:
+            assert "\n" not in str(error)
