@@ -18,6 +18,8 @@ PHOTO_WHOLE = 50_000_000
 
 CAPTION_BYTES = 100_000
 """Largest caption file."""
+PROMPT_CHARACTERS = 10_000
+"""Longest prompt; about 30 chunks of 75 tokens."""
 METADATA_BYTES = 200_000_000
 """Largest metadata file of a folder of photos (.json, .jsonl, .csv)."""
 CONFIGURATION_BYTES = 2_000_000

@@ -137,7 +137,7 @@ def test_a_copied_folder_opens_as_sd1_architecture(copy: Path, pocket: BaseModel
     "damage, sentence",
     [
         (lambda d: (d / "model_index.json").unlink(), "model_index.json is missing"),
-        (lambda d: (d / "unet" / "config.json").write_text("{"), "config.json cannot be read as JSON"),
+        (lambda d: (d / "unet" / "config.json").write_text("{"), "config.json is not valid JSON"),
         (lambda d: (d / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "vae holds no weights"),
         (
             lambda d: (d / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 9),

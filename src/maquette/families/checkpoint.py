@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import MaquetteError
+from ..files import parse_json, read_bytes
 from ..formats import ldm, safetensors, tensor_files
+from ..limits import CONFIGURATION_BYTES
 from . import configs, folders
 from .base import FamilySpec
 from .detect import FAMILY_NAMES, Identity, identify
@@ -171,10 +172,12 @@ def _tokenizer_folder(part: str) -> str:
 def _restore_extras(checkpoint: Checkpoint, path: Path) -> None:
     header = safetensors.read_header(path)
     try:
-        checkpoint.prefixes = json.loads(header.metadata["prefixes"])
-        checkpoint.metadata = json.loads(header.metadata["metadata"])
-    except (KeyError, ValueError) as error:
+        told = [parse_json(header.metadata[key], key) for key in ("prefixes", "metadata")]
+        if not all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in told):
+            raise MaquetteError("no table of texts")
+    except (KeyError, MaquetteError) as error:
         raise MaquetteError(f"{path} is not as maquette writes it; delete it to go on without.") from error
+    checkpoint.prefixes, checkpoint.metadata = told
     checkpoint.extras = safetensors.load(path, header)
     if header.metadata.get("family") == POCKET.name:
         checkpoint.spec = POCKET
@@ -226,10 +229,10 @@ def _own_configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any
     if "maquette.configuration" not in metadata:
         return None
     try:
-        own = json.loads(metadata["maquette.configuration"])
+        own = parse_json(metadata["maquette.configuration"], "the configuration")
         if isinstance(own["configs"], dict) and isinstance(own["scheduler"], dict):
             return dict(own)
-    except (ValueError, KeyError, TypeError) as error:
+    except (MaquetteError, KeyError, TypeError) as error:
         raise MaquetteError(f"{path}: the configuration in its metadata is damaged.") from error
     raise MaquetteError(f"{path}: the configuration in its metadata is damaged.")
 
@@ -256,7 +259,7 @@ def prediction_rule(
         return "v_prediction"
     recipe = path.with_suffix(".yaml")
     if recipe.is_file():
-        text = recipe.read_text(encoding="utf-8", errors="replace").replace("'", '"')
+        text = read_bytes(recipe, CONFIGURATION_BYTES, "configuration").decode("utf-8", "replace").replace("'", '"')
         return "v_prediction" if 'parameterization: "v"' in text else "epsilon"
     if family == "sd2" and variant == "base":
         step = extras.get("global_step")

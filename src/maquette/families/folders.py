@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
+from ..files import read_json as read_any_json
+from ..limits import RECORD_BYTES
 
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the folder; MaquetteError when it is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MaquetteError(f"{path} is missing, so {path.parent} is not a complete model folder.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise MaquetteError(f"{path} cannot be read as JSON: {str(error)[:120]}.") from error
+    if not path.exists():
+        raise MaquetteError(f"{path} is missing, so {path.parent} is not a complete model folder.")
+    content = read_any_json(path, RECORD_BYTES, "configuration of a model")
     if not isinstance(content, dict):
         raise MaquetteError(f"{path} does not hold a JSON object.")
     return content

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..errors import MaquetteError
+from ..limits import PROMPT_CHARACTERS
 
-MAX_CHARACTERS = 10_000  # about 30 chunks of 75 tokens; the longest prompts that people share have a third of it
+MAX_CHARACTERS = PROMPT_CHARACTERS  # the longest prompts that people share have a third of it
 
 
 def require_bounded(prompt: str) -> None:

@@ -12,6 +12,8 @@ from ..data.captions import CAPTION_EXTENSIONS, caption_for_class, caption_for_s
 from ..data.groups import Group
 from ..data.images import is_photo, is_turned
 from ..data.layouts import groups_in
+from ..files import open_regular
+from ..limits import CAPTION_BYTES
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of pictures that it reads, in small or capital letters
 
@@ -134,5 +136,5 @@ def _names(paths: list[Path]) -> str:
 
 def _lines(caption: Path) -> int:
     """Lines of a caption that hold words."""
-    with caption.open("rb") as file:
-        return sum(1 for line in file.read(100_000).splitlines() if line.strip())
+    with open_regular(caption) as file:
+        return sum(1 for line in file.read(CAPTION_BYTES).splitlines() if line.strip())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MaquetteError
+from ..files import open_regular
 from ..formats import peft_folder, safetensors
 from ..prompts import Network, malformed_tag
 
@@ -139,7 +140,7 @@ def lora_hash(file: Path) -> str:
 
 
 def _is_pickle(file: Path) -> bool:
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return safetensors.is_pickle(opened.read(9))
 
 

@@ -11,10 +11,10 @@ import torch
 from ...data.images import open_photo
 from ...errors import MaquetteError
 from ...fast import compiled, memory
-from ...files import read_json
+from ...files import read_bytes, read_json
 from ...formats.png import format_infotext, write_png
 from ...formats.safetensors import atomic_writer
-from ...limits import RECORD_BYTES
+from ...limits import PHOTO_BYTES, RECORD_BYTES
 from ...run import Event, Listener, RunFolder, write_json
 from ..finite import NotFiniteError, require_finite_picture
 from ..generate import to_image
@@ -54,7 +54,7 @@ class Sampler:
         """The first picture of a step, as the preview that A1111 shows for a file."""
         if self.prompts and self.has(step):
             with atomic_writer(target) as file:
-                file.write((self.folder.samples(step) / "0.png").read_bytes())
+                file.write(read_bytes(self.folder.samples(step) / "0.png", PHOTO_BYTES, "sample picture"))
 
     def sheet(self) -> None:
         """samples/grid.png: prompts down, checkpoints across."""
