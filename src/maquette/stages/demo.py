@@ -21,9 +21,9 @@ from ..run import Event, Listener, RunFolder, ignore
 from . import check, report, train
 from .apply import apply_loras
 from .demo_mascot import COLOURS_UNSEEN, SUBJECT, write_photos
-from .finite import require_finite_picture
-from .generate import sample, to_image
+from .generate import to_image
 from .grid import sheet
+from .prompt_pictures import draw_prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,17 +174,15 @@ def before_after(folder: RunFolder) -> Image:
 def draw(base: BaseModel, asked: Sequence[str], config: TrainConfig) -> list[Image]:
     """One picture per prompt, with the sampling of the run's sample pictures and seeds counted up."""
     size = base.spec.native_size
-    latents = sample(
+    decoded = draw_prompts(
         base,
-        base.encode_text(asked, config.clip_skip),
-        base.encode_text([""] * len(asked), config.clip_skip),
+        asked,
+        seeds=range(FIRST_SEED, FIRST_SEED + len(asked)),
         sampler="DDIM",
         steps=config.sample_steps,
         cfg_scale=config.sample_cfg_scale or 4.0,
-        seeds=range(FIRST_SEED, FIRST_SEED + len(asked)),
         width=size,
         height=size,
+        clip_skip=config.clip_skip,
     )
-    decoded = base.decode(latents)
-    require_finite_picture(decoded, base)
     return [to_image(pixels) for pixels in decoded]

@@ -167,9 +167,8 @@ def _draw(
 ) -> None:
     """Draw the pictures batch by batch. A caption is written before its picture: no picture is ever without one."""
     from ..formats.png import format_infotext, write_png
-    from .finite import require_finite_picture
     from .generate import GenerateConfig, cfg_scale, to_image
-    from .sampling import sample
+    from .prompt_pictures import draw_prompts
 
     width, height = config.width or base.spec.native_size, config.height or base.spec.native_size
     scale = cfg_scale(GenerateConfig(prompt="", cfg_scale=config.cfg_scale), base)
@@ -178,19 +177,17 @@ def _draw(
     for start in range(0, len(places), config.batch_size):
         batch = places[start : start + config.batch_size]
         texts = [prompts[index % len(prompts)] for index in batch]
-        latents = sample(
+        decoded = draw_prompts(
             base,
-            base.encode_text(texts),
-            base.encode_text([config.negative_prompt] * len(batch)),
+            texts,
+            config.negative_prompt,
+            seeds=[config.seed + index for index in batch],
             sampler=config.sampler,
             steps=config.steps,
             cfg_scale=scale,
-            seeds=[config.seed + index for index in batch],
             width=width,
             height=height,
         )
-        decoded = base.decode(latents)
-        require_finite_picture(decoded, base)
         for index, text, pixels in zip(batch, texts, decoded, strict=True):
             path = config.out / f"{_name(index)}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

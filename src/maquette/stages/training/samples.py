@@ -15,11 +15,13 @@ from ...files import read_bytes, read_json
 from ...formats.png import format_infotext, write_png
 from ...formats.safetensors import atomic_writer
 from ...limits import PHOTO_BYTES, RECORD_BYTES
+from ...prompts import parse_networks
 from ...run import Event, Listener, RunFolder, write_json
-from ..finite import NotFiniteError, require_finite_picture
+from ..finite import NotFiniteError
 from ..generate import to_image
 from ..grid import sheet
-from ..sampling import check_size, sample
+from ..prompt_pictures import draw_prompts
+from ..sampling import check_size
 
 if TYPE_CHECKING:
     from .checkpoint import Author
@@ -36,6 +38,12 @@ class Sampler:
         self.prompts = job.config.sample_prompts or []
         self.seeds = [job.config.sample_seed + i for i in range(len(self.prompts))]
         self.size = job.base.spec.native_size
+        for prompt in self.prompts:
+            if parse_networks(prompt)[1]:
+                raise MaquetteError(
+                    f"The sample prompt {prompt!r} names a LoRA; sample pictures are drawn with the checkpoint alone. "
+                    "Leave the tag out."
+                )
         if self.prompts:
             check_size(job.base, self.size, self.size)
 
@@ -99,20 +107,18 @@ class Sampler:
             if config.compile:
                 stack.enter_context(compiled.off())
             base = stack.enter_context(self.author.opened(file))
-            latents = sample(
+            drawn = draw_prompts(
                 base,
-                base.encode_text(self.prompts, config.clip_skip),
-                base.encode_text([""] * len(self.prompts), config.clip_skip),
+                self.prompts,
+                seeds=self.seeds,
                 sampler=SAMPLER,
                 steps=config.sample_steps,
                 cfg_scale=config.sample_cfg_scale or 1.0,
-                seeds=self.seeds,
                 width=self.size,
                 height=self.size,
+                clip_skip=config.clip_skip,
             )
-            decoded = base.decode(latents)
-            require_finite_picture(decoded, base)
-            return [to_image(pixels) for pixels in decoded]
+            return [to_image(pixels) for pixels in drawn]
 
     def _infotext(self, index: int, file: Path | None) -> str:
         """What makes the picture again with `maquette generate` or A1111."""
@@ -127,6 +133,7 @@ class Sampler:
             "Model": Path(self.job.base.source).stem,
             "VAE hash": self.job.base.vae_hash[:10] or None,
             "VAE": Path(self.job.base.vae_source).name or None,
+            "Clip skip": config.clip_skip if config.clip_skip > 1 else None,
             "RNG": "CPU",
         }
         return format_infotext(self.author.prompt(self.prompts[index], file), "", values)
