@@ -43,8 +43,8 @@ def draw_prompts(
     told: dict[str, Any] = {"clip_skip": clip_skip, "calls_per_step": kind_of(sampler).calls}
     at_once = is_plain(base, negative)
     groups: dict[str | None, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        groups.setdefault(None if at_once and is_plain(base, prompt) else prompt, []).append(place)
+    for place, text in enumerate(prompts):
+        groups.setdefault(None if at_once and is_plain(base, text) else text, []).append(place)
     latents: dict[int, Tensor] = {}
     for prompt, places in groups.items():
         cond: Conditioning | Prompt
@@ -53,15 +53,9 @@ def draw_prompts(
             cond = base.encode_text([prompts[place] for place in places], clip_skip)
             uncond = base.encode_text([negative] * len(places), clip_skip)
         else:
-            cond = Prompt(base, strip_comments(prompt), steps, batch=len(places), **told)  # type: ignore[arg-type]
-            uncond = Prompt(
-                base,
-                strip_comments(negative),
-                steps,
-                composable=False,
-                batch=len(places),
-                **told,  # type: ignore[arg-type]
-            )
+            told["batch"] = len(places)
+            cond = Prompt(base, strip_comments(prompt), steps, **told)  # type: ignore[arg-type]
+            uncond = Prompt(base, strip_comments(negative), steps, composable=False, **told)  # type: ignore[arg-type]
         drawn = sample(base, cond, uncond, seeds=[seeds[place] for place in places], **options)
         latents |= dict(zip(places, drawn, strict=True))
     pixels = base.decode(torch.stack([latents[place] for place in range(len(prompts))]))
