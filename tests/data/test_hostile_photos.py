@@ -21,6 +21,7 @@ from maquette.errors import MaquetteError
 from maquette.formats import jpeg, pictures
 
 MakeImage = Callable[..., Image.Image]
+HUNG = 1800  # seconds that only what hangs takes, however busy the machine is
 SOURCE = Path(__file__).parent.parent.parent / "src" / "maquette"
 
 
@@ -89,7 +90,7 @@ def test_a_pipe_among_the_photos_is_named_and_not_waited_for(tmp_path: Path, qua
         target=lambda: told.extend(p.message for p in read_folder(tmp_path, "zkw robot").problems), daemon=True
     )
     reading.start()
-    reading.join(timeout=60)
+    reading.join(timeout=HUNG)
     assert not reading.is_alive()
     assert any("x.png is a named pipe (FIFO), not an ordinary file; it was not read." in line for line in told)
 

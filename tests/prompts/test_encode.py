@@ -75,8 +75,9 @@ def test_a_full_chunk_ends_at_a_near_comma(base: BaseModel) -> None:
 
 def test_each_chunk_is_encoded_by_itself(base: BaseModel) -> None:
     two = encode(base, "a cat BREAK a dog").tokens
-    assert torch.allclose(two[:, :77], encode(base, "a cat").tokens, atol=1e-6)
-    assert torch.allclose(two[:, 77:], encode(base, "a dog").tokens, atol=1e-6)
+    # Two at once are added up in another order: ten roundings (2^-23) of numbers up to ten.
+    assert torch.allclose(two[:, :77], encode(base, "a cat").tokens, atol=1e-5)
+    assert torch.allclose(two[:, 77:], encode(base, "a dog").tokens, atol=1e-5)
 
 
 def test_schedule_and_and(base: BaseModel) -> None:

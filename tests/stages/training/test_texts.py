@@ -35,7 +35,7 @@ def test_weights_in_captions_are_those_of_prompts(pocket: BaseModel) -> None:
     texts = Texts(pocket, captions, 1, None, weighted=True, most_tokens=75)
     expected = encode(pocket, captions[0])
     assert torch.equal(texts(captions[:1]).tokens, expected.tokens)
-    assert torch.allclose(texts(captions[1:]).tokens, pocket.encode_text(captions[1:]).tokens, atol=1e-6)
+    assert torch.allclose(texts(captions[1:]).tokens, pocket.encode_text(captions[1:]).tokens, atol=1e-5)
     assert texts(captions).tokens.shape[1] == 77  # a long caption ends after 75 tokens, as it does without weights
     plain = Texts(pocket, captions, 1, None)
     assert torch.equal(plain(captions[:1]).tokens, pocket.encode_text(captions[:1]).tokens)  # brackets are text
