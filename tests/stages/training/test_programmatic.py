@@ -174,7 +174,7 @@ def test_the_file_tells_what_kohyas_would_and_no_folder(photos: Path, tmp_path: 
     everything = json.dumps(facts)
     assert "secret-folder" not in everything and str(tmp_path) not in everything
     card = json.loads(Path(result.file).with_suffix(".json").read_text())
-    assert card["activation text"] == "zkw disc" and card["preferred weight"] == 1.0 and card["sd version"] == "Unknown"
+    assert card["activation text"] == "zkw disc" and card["preferred weight"] == 0.8 and card["sd version"] == "Unknown"
     with Image.open(Path(result.file).with_suffix(".png")) as preview:
         assert preview.size == (64, 64)
 
