@@ -1,12 +1,15 @@
 """report.html: the loss curve, and a page in which nothing of a stranger's becomes markup."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from maquette.errors import MaquetteError
+from maquette.run import RunFolder
 from maquette.stages.pages import policy_of, render
-from maquette.stages.report import loss_curve
+from maquette.stages.report import _dataset, loss_curve
 
 SCRIPT = "<script>document.title='XSSRAN'</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}\x1b\u202e\ud800"
 
@@ -136,3 +139,19 @@ def test_pages_are_made_from_templates_alone() -> None:
     ] == []
     templates = [path.read_text(encoding="utf-8") for path in (source / "stages" / "pages").iterdir() if path.is_file()]
     assert not any("|safe" in text.replace(" ", "") or "autoescape false" in text for text in templates)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"photos": 7},
+        {"photos": [7]},
+        {"photos": [{}]},
+        {"left_out": ["x"]},
+        {"photos": [dict.fromkeys(("name", "role", "size", "bucket", "repeats", "caption"), "x")]},
+    ],
+)
+def test_a_damaged_list_of_photos_is_refused_by_its_file(tmp_path: Path, damage: dict[str, object]) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"photos": [], "left_out": []} | damage), encoding="utf-8")
+    with pytest.raises(MaquetteError, match=r"dataset\.json is damaged"):
+        _dataset(RunFolder(tmp_path))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..errors import MaquetteError
 from ..files import is_regular, read_bytes
 from ..methods import METHODS
 from ..run import RunFolder, read_object, write_text
@@ -33,7 +34,7 @@ _PICTURE_BYTES = 50_000_000  # of a sample picture; a larger file is none of our
 def write(folder: RunFolder) -> Path:
     """Write (again) the report of a run, finished or not, from what lies in its folder."""
     config = TrainConfig.read(folder.config)
-    data = read_object(folder.dataset)
+    data = _dataset(folder)
     metrics = folder.read_metrics()
     step = metrics[-1]["step"] if metrics else 0
     state = "finished" if folder.final.exists() else f"stopped at step {step} of {config.steps}"
@@ -50,6 +51,20 @@ def write(folder: RunFolder) -> Path:
     )
     write_text(folder.report, page)
     return folder.report
+
+
+def _dataset(folder: RunFolder) -> dict[str, Any]:
+    """dataset.json. Raises MaquetteError where it does not list photos as a run writes them."""
+    data = read_object(folder.dataset)
+    needed = {"photos": ("name", "role", "size", "bucket", "repeats", "caption"), "left_out": ("message",)}
+    for key, fields in needed.items():
+        rows = data.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*fields} for row in rows):
+            raise MaquetteError(f"{folder.dataset} is damaged: its {key!r} are not as a run writes them.")
+    for photo in data["photos"]:
+        if not all(isinstance(photo[key], list) and len(photo[key]) == 2 for key in ("size", "bucket")):
+            raise MaquetteError(f"{folder.dataset} is damaged: a photo's size is not two numbers.")
+    return data
 
 
 def commands(folder: RunFolder, config: TrainConfig) -> str:
