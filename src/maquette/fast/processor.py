@@ -1,7 +1,7 @@
 """What this processor can do, asked in one place.
 
 oneDNN lays out and multiplies bf16 and fp16 only where the processor has instructions for them and refuses elsewhere;
-PyTorch's own loops, which then remain, take fifty to a hundred times as long as float32.
+PyTorch's own loops, which then remain, take ten to a hundred times as long as float32.
 """
 
 from __future__ import annotations
