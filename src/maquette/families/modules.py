@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import MaquetteError
 from . import quick_import
+from .clip.text_model import CLIPTextModel, CLIPTextModelWithProjection
+from .vae import AutoencoderKL
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
@@ -21,11 +23,9 @@ def build_unet(config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_vae(config: Mapping[str, Any]) -> nn.Module:
-    """diffusers' AutoencoderKL on the meta device."""
-    quick_import.prepare()
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    return _from_config(AutoencoderKL, config)
+    """An autoencoder on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
+    with torch.device("meta"):
+        return AutoencoderKL(config)
 
 
 def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
@@ -37,15 +37,9 @@ def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
-    """transformers' CLIPTextModel, or CLIPTextModelWithProjection, on the meta device."""
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
-
-    known = {key: value for key, value in config.items() if key not in ("architectures", "dtype", "torch_dtype")}
-    text_config = CLIPTextConfig(**known)
-    text_config._attn_implementation = "sdpa"
+    """CLIP's text encoder on the meta device. Raises MaquetteError for a configuration that no CLIP has."""
     with torch.device("meta"):
-        return (CLIPTextModelWithProjection if projection else CLIPTextModel)(text_config)
+        return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
 def _from_config(network: Any, config: Mapping[str, Any]) -> nn.Module:
@@ -77,8 +71,4 @@ def fill(
         for name, tensor in tensors.items()
     }
     module.load_state_dict(ready, assign=True)
-    for owner in module.modules():
-        for name, buffer in owner.named_buffers(recurse=False):
-            if buffer.is_meta:  # CLIP's position_ids: not in the file, always 0 … 76
-                setattr(owner, name, torch.arange(buffer.numel(), device=device).reshape(buffer.shape))
     return module.requires_grad_(False).eval()

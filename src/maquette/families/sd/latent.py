@@ -21,7 +21,7 @@ def encode_images(vae: Any, pixels: Tensor, factor: int) -> tuple[Tensor, Tensor
             f"an image of {width} x {height} pixels cannot be encoded: both sides must be multiples of {factor}."
         )
     weight = next(vae.parameters())
-    posterior = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist
+    posterior = vae.encode(pixels.to(weight.device, weight.dtype))
     mean, std = posterior.mean.float(), posterior.std.float()
     scale = vae.config.scaling_factor
     return (mean - _shift(vae)) * scale, std * scale
@@ -34,10 +34,10 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     """
     weight = next(vae.parameters())
     latents = latents.to(weight.device) / vae.config.scaling_factor + _shift(vae)
-    pixels = vae.decode(latents.to(weight.dtype), return_dict=False)[0]
+    pixels = vae.decode(latents.to(weight.dtype))
     pixels = pixels.float() / 2 + 0.5
     return pixels.clamp(0, 1).where(pixels.isfinite(), torch.nan)
 
 
 def _shift(vae: Any) -> float:
-    return vae.config.get("shift_factor") or 0.0
+    return vae.config.shift_factor or 0.0

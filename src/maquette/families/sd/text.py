@@ -21,9 +21,6 @@ def encode_windows(encoder: Any, ids: Tensor, clip_skip: int = 1, final_norm: bo
     layers = encoder.config.num_hidden_layers
     if not 1 <= clip_skip <= layers:
         raise MaquetteError(f"clip skip {clip_skip} is impossible: the text encoder has {layers} layers.")
-    output = encoder(input_ids=ids.to(next(encoder.parameters()).device), output_hidden_states=True)
-    hidden = output.hidden_states[-clip_skip]
-    if final_norm:
-        hidden = getattr(encoder, "text_model", encoder).final_layer_norm(hidden)
-    pooled = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
-    return hidden, pooled
+    hidden_states, pooled = encoder(ids.to(next(encoder.parameters()).device))
+    hidden = hidden_states[-clip_skip]
+    return encoder.final_layer_norm(hidden) if final_norm else hidden, pooled
