@@ -315,8 +315,5 @@ def test_sdxl_uses_the_layer_before_the_last_whatever_is_asked(files: Folders, c
     ids = [torch.tensor([tokenizer.window("a photo of a cat")]) for tokenizer in base.tokenizers]
     with torch.no_grad():
         found = base.encode_text(["a photo of a cat"], clip_skip=clip_skip).tokens
-        layers = [
-            encoder(window, output_hidden_states=True).hidden_states[-2]
-            for encoder, window in zip(base.text_encoders, ids, strict=True)
-        ]
+        layers = [encoder(window).hidden_states[-2] for encoder, window in zip(base.text_encoders, ids, strict=True)]
     assert torch.equal(found, torch.cat(layers, -1))

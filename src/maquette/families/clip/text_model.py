@@ -1,4 +1,4 @@
-"""CLIP's text encoder (Radford et al. 2021, arXiv 2103.00020, section 2.4): a transformer that reads from left to right.
+"""CLIP's text encoder (Radford et al. 2021, arXiv 2103.00020, section 2.4): a transformer that reads left to right.
 
 The same code is CLIP ViT-L (SD1, SDXL's first), OpenCLIP ViT-H (SD2) and OpenCLIP ViT-bigG (SDXL's second); they differ
 in their configuration only. Shapes on the right: B windows of n tokens (77), D channels, h heads of d = D / h channels,
@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Masked self-attention with several heads (arXiv 1706.03762, section 3.2): a token sees itself and those before."""
+    """Self-attention with several heads (arXiv 1706.03762, section 3.2): a token sees itself and those before it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
