@@ -130,7 +130,7 @@ def test_a_run_writes_an_embedding_that_generate_calls_by_file_name(photos: Path
     assert header.metadata["modelspec.architecture"].endswith("/textual-inversion")
     assert TrainConfig.read(tmp_path / "my-disc/run.toml").min_snr_gamma == 0  # which others begin with at 5
     learned, base = embeddings.load(result.file), families.load("pocket")
-    begun = base.text_encoders[0].get_input_embeddings().weight[base.tokenizers[0].encode("disc")]
+    begun = base.text_encoders[0].embeddings.token_embedding.weight[base.tokenizers[0].encode("disc")]
     moved = (learned.vectors[0] - begun[torch.arange(3) % len(begun)]).abs()
     assert learned.name == "my-disc" and len(learned) == 3 and 0 < moved.max() <= 0.05
     how = {"steps": 2, "seed": 1, "sampler": "DDIM", "out": tmp_path / "out"}
