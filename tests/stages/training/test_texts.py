@@ -43,7 +43,7 @@ def test_weights_in_captions_are_those_of_prompts(pocket: BaseModel) -> None:
 
 def test_weights_have_gradients_where_the_encoder_learns(pocket: BaseModel) -> None:
     encoder: Any = pocket.text_encoders[0]
-    table = encoder.get_input_embeddings().weight.requires_grad_(True)
+    table = encoder.embeddings.token_embedding.weight.requires_grad_(True)
     texts = Texts(pocket, ["a (red:1.5) robot"], 1, lambda prompt: True, weighted=True)
     told = texts(["a (red:1.5) robot"])
     (gradient,) = torch.autograd.grad(told.tokens.square().sum(), [table])

@@ -10,6 +10,7 @@ from torch import nn
 
 from ...config import OPTIMIZER_ARGS, TrainConfig
 from ...errors import MaquetteError
+from .adafactor import Adafactor
 
 # What pytorch-optimizer calls arguments that prodigyopt, Kohya's library, calls otherwise.
 PRODIGY_NAMES = {"decouple": "weight_decouple", "use_bias_correction": "bias_correction"}
@@ -76,20 +77,12 @@ def _make(name: str, table: list[dict[str, Any]], options: dict[str, Any]) -> to
     if name == "sgd":
         return torch.optim.SGD(table, **options)
     if name == "adafactor":
-        return _adafactor(table, **options)
+        return Adafactor(table, **options)  # each group has its own rate
     if name == "lion":
         return Lion(table, **options)
     if name == "prodigy":
         return _foreign("Prodigy", table, **{PRODIGY_NAMES.get(key, key): value for key, value in options.items()})
     return _foreign(SCHEDULE_FREE[name], table, **options)
-
-
-def _adafactor(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
-    """transformers' (arXiv 1804.04235), as sd-scripts: PyTorch's own knows no scale_parameter and no relative_step."""
-    from transformers.optimization import Adafactor
-
-    made: torch.optim.Optimizer = Adafactor(table, lr=None, **options)  # each group has its own rate
-    return made
 
 
 def _eight_bit(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
