@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MaquetteError
-from . import quick_import
 from .clip.text_model import CLIPTextModel, CLIPTextModelWithProjection
+from .unet import ControlNetModel, UNet2DConditionModel
 from .vae import AutoencoderKL
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
-    """diffusers' UNet2DConditionModel on the meta device."""
-    quick_import.prepare()
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    return _from_config(UNet2DConditionModel, config)
+    """A UNet on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(config)
 
 
 def build_vae(config: Mapping[str, Any]) -> nn.Module:
@@ -29,23 +27,15 @@ def build_vae(config: Mapping[str, Any]) -> nn.Module:
 
 
 def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
-    """diffusers' ControlNetModel on the meta device."""
-    quick_import.prepare()
-    from diffusers.models.controlnets.controlnet import ControlNetModel
-
-    return _from_config(ControlNetModel, config)
+    """A ControlNet on the meta device. Raises MaquetteError for a configuration that none of Stable Diffusion has."""
+    with torch.device("meta"):
+        return ControlNetModel(config)
 
 
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
     """CLIP's text encoder on the meta device. Raises MaquetteError for a configuration that no CLIP has."""
     with torch.device("meta"):
         return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
-
-
-def _from_config(network: Any, config: Mapping[str, Any]) -> nn.Module:
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    with torch.device("meta"):
-        return network.from_config(known)
 
 
 def fill(

@@ -20,27 +20,6 @@ BLOCK = 2 * 1024 * 1024  # entries of a block
 LARGEST_KEPT = 1 << 28  # bytes of one layer's tables; 8 heads of 4096 x 4096 in bf16, one picture of 512 x 512 pixels
 
 
-class PlainAttention:
-    """A diffusers attention processor for a UNet's transformer blocks: no mask, no norm, no residual of its own."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """hidden_states: (B, n, D); encoder_hidden_states: (B, m, D'), else self-attention. Result (B, n, D)."""
-        if attention_mask is not None:
-            raise ValueError("PlainAttention knows no mask")
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, n or m, d)
-        y = attend(q, k, v).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](y))
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of (B, heads, tokens, d) tensors, by the fastest of three ways."""
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
@@ -97,19 +76,15 @@ def _table(q: Tensor, k: Tensor) -> Tensor:
     return torch.softmax(q @ k.mT, dim=-1)
 
 
-def install(unet: nn.Module) -> int:
-    """Use PlainAttention in every attention layer it can stand for; returns how many. Other layers are left alone, and
-    all of them on processors that do not multiply bf16, where the fused kernel is quicker.
+def install(network: nn.Module) -> int:
+    """Use `attend` in every attention layer; returns how many. None on processors that do not multiply bf16, where the
+    fused kernel is quicker.
+
+    An attention layer is a module with `attend`, a function of q, k and v as here.
     """
     if not processor.multiplies(torch.bfloat16):
         return 0
-    found = 0
-    for module in unet.modules():
-        if not hasattr(module, "to_q") or not hasattr(module, "set_processor"):
-            continue
-        plain = module.group_norm is None and module.spatial_norm is None and not module.residual_connection
-        norms = getattr(module, "norm_q", None), getattr(module, "norm_cross", None)
-        if plain and norms == (None, None) and module.rescale_output_factor == 1.0:
-            module.set_processor(PlainAttention())  # type: ignore[operator]
-            found += 1
-    return found
+    layers = [module for module in network.modules() if hasattr(module, "attend")]
+    for layer in layers:
+        layer.attend = attend  # type: ignore[assignment]
+    return len(layers)

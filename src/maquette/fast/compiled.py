@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-REGIONS = ("BasicTransformerBlock", "ResnetBlock2D")  # diffusers' names
+REGIONS = ("BasicTransformerBlock", "ResnetBlock2D")
 VARIANTS = 1024  # of a block: widths, buckets, with and without gradients or adapters
 
 

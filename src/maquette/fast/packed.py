@@ -131,7 +131,7 @@ class PackedLinear(nn.Linear):
 
 
 class PackedUpsample2D(nn.Module):
-    """diffusers' Upsample2D, twice the height and width and a convolution, computed before the enlargement.
+    """The UNet's Upsample2D, twice the height and width and a convolution, computed before the enlargement.
 
     The first picture decides whether that is so, as it decides about layouts.
     """
@@ -140,15 +140,14 @@ class PackedUpsample2D(nn.Module):
     kernels: upsampled.Kernels | None
     small: bool | None
 
-    def forward(self, hidden_states: Tensor, output_size: Any = None) -> Tensor:
-        """(B, C, h, w) -> (B, C, 2h, 2w), or as high and wide as output_size."""
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2h, 2w), or as high and wide as size."""
         if self.small is None:
-            self.small = output_size is None and self._pays(hidden_states)
-        if self.small and output_size is None and _fits(hidden_states, self.conv.weight, 1):
-            made: Tensor = _Frozen.apply(hidden_states, self)
+            self.small = size is None and self._pays(x)
+        if self.small and size is None and _fits(x, self.conv.weight, 1):
+            made: Tensor = _Frozen.apply(x, self)
             return made
-        scale = 2.0 if output_size is None else None
-        large = nn.functional.interpolate(hidden_states, output_size, scale, mode="nearest")
+        large = nn.functional.interpolate(x, size, 2.0 if size is None else None, mode="nearest")
         if self.small:
             return nn.functional.conv2d(large, self.conv.weight, self.conv.bias, padding=self.conv.padding)
         return self.conv(large)
@@ -233,9 +232,8 @@ def _packed_kind(module: nn.Module) -> type[nn.Module] | None:
 
 
 def _is_upsample(module: nn.Module) -> bool:
-    """Whether it is diffusers' Upsample2D as UNets have it, its convolution packed and not under an adapter."""
+    """Whether it is the UNet's Upsample2D, its convolution packed and not under an adapter."""
     conv = getattr(module, "conv", None)
     if type(module).__name__ != "Upsample2D" or type(conv) is not PackedConv2d:
         return False
-    plain = module.norm is None and module.interpolate and not module.use_conv_transpose
-    return plain and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+    return (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))

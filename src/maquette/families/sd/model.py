@@ -43,8 +43,7 @@ class StableDiffusion(BaseModel):
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         x = self._with_concat(x_t, conditioning)
         dtype = next(self.unet.parameters()).dtype
-        tokens = conditioning.tokens.to(dtype)
-        output: Tensor = self.unet(x.to(dtype), t, encoder_hidden_states=tokens, return_dict=False)[0]
+        output: Tensor = self.unet(x.to(dtype), t, conditioning.tokens.to(dtype))
         return output
 
     def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:

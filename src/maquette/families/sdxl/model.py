@@ -23,14 +23,8 @@ class StableDiffusionXL(StableDiffusion):
         dtype = next(self.unet.parameters()).dtype
         x = self._with_concat(x_t, conditioning)
         sizes = conditioning.time_ids if conditioning.time_ids is not None else self._full_picture(x_t)
-        added = {"text_embeds": conditioning.pooled.to(dtype), "time_ids": sizes.to(dtype)}
-        output: Tensor = self.unet(
-            x.to(dtype),
-            t,
-            encoder_hidden_states=conditioning.tokens.to(dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+        told = (conditioning.tokens.to(dtype), conditioning.pooled.to(dtype), sizes.to(dtype))
+        output: Tensor = self.unet(x.to(dtype), t, *told)
         return output
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:

@@ -131,7 +131,10 @@ class UpBlock2D(Block):
     def forward(
         self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, size: tuple[int, int] | None
     ) -> Tensor:
-        """x (B, below, h, w); skips, last first: (B, skip, h, w) each -> (B, C, 2h, 2w), `size`, or if largest (h, w)."""
+        """x (B, below, h, w) -> (B, C, 2h, 2w), or as high and wide as `size`; of the largest level (B, C, h, w).
+
+        skips: of all levels that are left, this one's last; those of this one, (B, skip, h, w) each, are taken away.
+        """
         for index in range(len(self.resnets)):
             x = torch.cat([x, skips.pop()], dim=1)  # (B, below + skip, h, w)
             x = self.layer(index, x, time, context)  # (B, C, h, w)

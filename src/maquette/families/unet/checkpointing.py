@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what lies within a block is not kept but computed again on the way back (arXiv 1604.06174)."""
+"""Gradient checkpointing: what lies within a block is computed again on the way back (arXiv 1604.06174)."""
 
 from __future__ import annotations
 

@@ -181,6 +181,21 @@ def up_levels(config: Config) -> list[Level]:
     ]
 
 
+def added_widths(config: Config) -> tuple[int | None, int | None]:
+    """Channels of each size number, and of all of them with the pooled text, in SDXL."""
+    if config.addition_embed_type is None:
+        return None, None
+    return config.addition_time_embed_dim, config.projection_class_embeddings_input_dim
+
+
+def skip_widths(down: Sequence[Level]) -> list[int]:
+    """Channels of what the way down hands over: conv_in's, each layer's, and each half's but of the last level."""
+    widths = [down[0].width]
+    for level in down:
+        widths += [level.width] * (level.layers + 1)
+    return widths[:-1]
+
+
 def _each(value: Any, levels: int) -> list[Any]:
     """One value for every level."""
     return list(value) if isinstance(value, list | tuple) else [value] * levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,6 @@ from . import config as architecture
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn
 from .checkpointing import Checkpointed
 from .embeddings import Told
-from .unet import _added, skip_widths
 
 
 class ControlNetConditioningEmbedding(nn.Module):
@@ -21,7 +21,7 @@ class ControlNetConditioningEmbedding(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             self.blocks.append(nn.Conv2d(before, before, 3, padding=1))
             self.blocks.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
         self.conv_out = nn.Conv2d(widths[-1], width, 3, padding=1)
@@ -47,12 +47,14 @@ class ControlNetModel(Told, Checkpointed):
         down, mid = architecture.down_levels(config), architecture.mid_level(config)
         first, last = down[0].width, len(down) - 1
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.add_embeddings(first, *_added(config))
+        self.add_embeddings(first, *architecture.added_widths(config))
         widths = config.conditioning_embedding_out_channels
         self.controlnet_cond_embedding = ControlNetConditioningEmbedding(config.conditioning_channels, widths, first)
         given = [first] + [level.width for level in down]
         self.down_blocks = nn.ModuleList(DownBlock2D(given[i], level, i == last) for i, level in enumerate(down))
-        self.controlnet_down_blocks = nn.ModuleList(nn.Conv2d(width, width, 1) for width in skip_widths(down))
+        self.controlnet_down_blocks = nn.ModuleList(
+            nn.Conv2d(width, width, 1) for width in architecture.skip_widths(down)
+        )
         self.controlnet_mid_block = nn.Conv2d(down[-1].width, down[-1].width, 1)
         self.mid_block = None if mid is None else UNetMidBlock2DCrossAttn(mid)
 

@@ -22,18 +22,15 @@ class UNet2DConditionModel(Told, Checkpointed):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = config = architecture.complete(config, architecture.UNET_DEFAULTS)
-        down, mid, up = (
-            architecture.down_levels(config),
-            architecture.mid_level(config),
-            architecture.up_levels(config),
-        )
+        down, mid = architecture.down_levels(config), architecture.mid_level(config)
+        self._up = up = architecture.up_levels(config)
         first = down[0].width
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.add_embeddings(first, *_added(config))
+        self.add_embeddings(first, *architecture.added_widths(config))
         given = [first] + [level.width for level in down]  # channels that come into a level, and of the last
         last = len(down) - 1
         self.down_blocks = nn.ModuleList(DownBlock2D(given[i], level, i == last) for i, level in enumerate(down))
-        skips = skip_widths(down)
+        skips = architecture.skip_widths(down)
         self.up_blocks = nn.ModuleList()
         below = down[-1].width
         for i, level in enumerate(up):
@@ -73,26 +70,11 @@ class UNet2DConditionModel(Told, Checkpointed):
         if control is not None:
             skips = [skip + more for skip, more in zip(skips, control[0], strict=True)]
             x = x + control[1]  # (B, C, h/8, w/8)
-        for i, block in enumerate(self.up_blocks):
-            x = block(x, skips, time, context, _size_above(x, skips, len(block.resnets)))  # (B, Ci, 2h, 2w)
+        for i, (block, level) in enumerate(zip(self.up_blocks, self._up, strict=True)):
+            x = block(x, skips, time, context, _size_above(x, skips, level.layers))  # (B, Ci, 2h, 2w)
             _keep(features, f"up_blocks.{i}", x)
         y: Tensor = self.conv_out(self.conv_act(self.conv_norm_out(x)))  # (B, out, h, w)
         return y
-
-
-def _added(config: architecture.Config) -> tuple[int | None, int | None]:
-    """Channels of each size number, and of all of them with the pooled text, in SDXL."""
-    if config.addition_embed_type is None:
-        return None, None
-    return config.addition_time_embed_dim, config.projection_class_embeddings_input_dim
-
-
-def skip_widths(down: Sequence[architecture.Level]) -> list[int]:
-    """Channels of what the way down hands over: conv_in's, each layer's, and each half's but of the last level."""
-    widths = [down[0].width]
-    for level in down:
-        widths += [level.width] * (level.layers + 1)
-    return widths[:-1]
 
 
 def _keep(features: dict[str, Tensor] | None, name: str, made: Tensor) -> None:

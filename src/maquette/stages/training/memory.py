@@ -134,7 +134,7 @@ def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Bas
         usual if whole else DTYPES[config.dtype]
     )  # tensors without contents cannot be cast in place
     try:
-        unet: nn.Module = type(base.unet).from_config(base.unet.config)  # type: ignore[attr-defined]
+        unet: nn.Module = type(base.unet)(base.unet.config)
     finally:
         torch.set_default_dtype(usual)
     unet.requires_grad_(whole)
