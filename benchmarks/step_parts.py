@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from maquette.families.unet.blocks import Upsample2D
 from maquette.fast import attention, memory, packed
 
 REPEATS = 7
@@ -50,7 +50,7 @@ def layers(dtype: torch.dtype) -> None:
         )
     for width, side in ((640, 16), (1280, 8)):
         shapes[f"enlargement of {side} x {side} pixels and 3 x 3 convolution, {width} channels"] = (
-            Upsample2D(width, use_conv=True),
+            Upsample2D(width),
             torch.randn(1, width, side, side),
         )
     shapes["3 x 3 convolution with stride 2, 8 x 8 pixels, 1280 channels"] = (

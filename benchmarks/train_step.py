@@ -119,8 +119,10 @@ def rival_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any]:
 
     from maquette.families import load
 
+    from . import theirs
+
     half, device = options.dtype == "bf16", options.device
-    unet: Any = load(model_file(folder, options.family)).unet  # diffusers' own class; weights float32, read as ours are
+    unet = theirs.unet(load(model_file(folder, options.family)).unet)  # float32, read as ours are
     unet.to(device, torch.bfloat16 if half and options.worker != "peft-autocast" else torch.float32)
     torch.manual_seed(0)
     if options.worker != "lycoris":
@@ -267,18 +269,18 @@ def flops(family: str, px: int, batch: int, narrow: bool = False) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from maquette.families import full_size
+    from maquette.families import full_size, modules
     from tests.families import tiny
 
-    networks = tiny.modules(family) if narrow else full_size.networks(family)
-    unet: Any = networks["unet"].to("meta").requires_grad_(False)
+    unet: Any = modules.build_unet(tiny.unet_options(family, 4)) if narrow else full_size.networks(family)["unet"]
+    unet.requires_grad_(False)
     pooled = unet.add_embedding.linear_1.in_features - 6 * 256 if family == "sdxl" else 0
     with torch.device("meta"):
         x = torch.zeros(batch, 4, px // 8, px // 8, requires_grad=True)
         texts = torch.zeros(batch, 77, unet.config.cross_attention_dim)
-        added = {"text_embeds": torch.zeros(batch, pooled), "time_ids": torch.zeros(batch, 6)}
+        added = (torch.zeros(batch, pooled), torch.zeros(batch, 6)) if pooled else ()
         with FlopCounterMode(display=False) as counter:
-            unet(x, torch.zeros(batch), texts, added_cond_kwargs=added).sample.sum().backward()
+            unet(x, torch.zeros(batch), texts, *added).sum().backward()
     return float(counter.get_total_flops())
 
 

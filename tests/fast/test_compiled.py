@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from maquette import methods
 from maquette.config import TrainConfig
+from maquette.families.unet.blocks import ResnetBlock2D
+from maquette.families.unet.config import Level
+from maquette.families.unet.transformer import BasicTransformerBlock
 from maquette.fast import compiled
 from maquette.formats import safetensors
 from maquette.methods.base import MethodSpec
@@ -27,13 +28,13 @@ class Blocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = ResnetBlock2D(in_channels=8, out_channels=16, temb_channels=12, groups=4)
-        self.transformer = BasicTransformerBlock(16, 2, 8, cross_attention_dim=12, activation_fn="geglu")
+        self.resnet = ResnetBlock2D(8, Level(16, 1, (), 2, 12, False, time=12, groups=4, eps=1e-6))
+        self.transformer = BasicTransformerBlock(16, 2, 12)
         self.last = nn.Linear(16, 4)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         x = self.resnet(x, time).flatten(2).transpose(1, 2)
-        y: torch.Tensor = self.last(self.transformer(x, encoder_hidden_states=told))
+        y: torch.Tensor = self.last(self.transformer(x, told))
         return y
 
 

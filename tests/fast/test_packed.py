@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from maquette.families.unet.blocks import Upsample2D
 from maquette.fast import packed, winograd
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
@@ -19,7 +19,7 @@ LAYERS = {
     "5x3, uneven padding": lambda: nn.Conv2d(72, 64, (5, 3), padding=(1, 2), bias=False),
     "3x3, stride 2": lambda: nn.Conv2d(80, 96, 3, stride=2, padding=1),
     "3x3, uneven stride": lambda: nn.Conv2d(80, 96, 3, stride=(1, 3), padding=(1, 0)),
-    "enlarged": lambda: Upsample2D(80, use_conv=True, out_channels=96),
+    "enlarged": lambda: Upsample2D(96),
     "linear": lambda: nn.Linear(256, 300),
     "linear without bias": lambda: nn.Linear(300, 256, bias=False),
 }
@@ -119,10 +119,10 @@ def test_the_first_enlargement_decides_how_all_are_computed(odd_first: bool, wit
 
 def test_memory_of_an_enlargement_is_told_before_and_after(with_bf16: None) -> None:
     plain, fast = made("enlarged", torch.bfloat16)
-    weight = 80 * 96 * 9 * 2
+    weight = 96 * 96 * 9 * 2
     assert packed.size(fast) == 2 * weight
     fast(input_of(plain).bfloat16())
-    assert packed.size(fast) == 2 * 16 * 80 * 96 * 2
+    assert packed.size(fast) == 2 * 16 * 96 * 96 * 2
 
 
 def test_winograds_large_tiles_go_before_small_kernels() -> None:
@@ -132,7 +132,7 @@ def test_winograds_large_tiles_go_before_small_kernels() -> None:
 
 
 def test_under_an_adapter_an_enlargement_stays_as_it_was() -> None:
-    network = nn.ModuleDict({"up": Upsample2D(80, use_conv=True, out_channels=96)}).requires_grad_(False)
+    network = nn.ModuleDict({"up": Upsample2D(96)}).requires_grad_(False)
     attach("locon", {"lora_unet_up": (network["up"], "conv")}, MethodSpec(rank=4))
     assert packed.install(network) == 1
     assert type(network["up"]) is Upsample2D

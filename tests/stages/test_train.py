@@ -451,7 +451,7 @@ def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkey
 
     def with_eight_channels(*args: Any, **kwargs: Any) -> Any:
         base = real(*args, **kwargs)
-        base.unet.register_to_config(in_channels=8)
+        base.unet.config["in_channels"] = 8
         return base
 
     monkeypatch.setattr(job, "load", with_eight_channels)

@@ -22,7 +22,7 @@ TURNS = 4
 
 
 def compare(device: str, out: Path) -> None:
-    """Draw in turns: ours, and the pipeline built from the very networks that ours holds."""
+    """Draw in turns: ours, and the pipeline built from the very weights that ours holds."""
     rows, narrow = Rows("drawing", out), device == "cpu"
     for family, px, batches in (("sd1", 512, (1, 4)), ("sdxl", 1024, (1,))):
         base = families.load(_file(out / "step-models", family, narrow), _dtype(device), device)
@@ -59,12 +59,14 @@ def _pipeline(base: BaseModel) -> Any:
     """diffusers' own pipeline around the networks of a base."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    scheduler = DDIMScheduler.from_config(base.scheduler_config)
+    from benchmarks import theirs
+
+    scheduler, unet = DDIMScheduler.from_config(base.scheduler_config), theirs.unet(base.unet)
     if len(base.text_encoders) == 2:
-        pipeline = StableDiffusionXLPipeline(base.vae, *base.text_encoders, None, None, base.unet, scheduler)
+        pipeline = StableDiffusionXLPipeline(base.vae, *base.text_encoders, None, None, unet, scheduler)
     else:
         pipeline = StableDiffusionPipeline(
-            base.vae, *base.text_encoders, None, base.unet, scheduler, None, None, None, False
+            base.vae, *base.text_encoders, None, unet, scheduler, None, None, None, False
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
