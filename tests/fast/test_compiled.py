@@ -11,7 +11,7 @@ from torch import nn
 from maquette import methods
 from maquette.config import TrainConfig
 from maquette.families.unet.blocks import ResnetBlock2D
-from maquette.families.unet.config import Level
+from maquette.families.unet.levels import Level
 from maquette.families.unet.transformer import BasicTransformerBlock
 from maquette.fast import compiled
 from maquette.formats import safetensors

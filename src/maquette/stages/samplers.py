@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import inspect
+import sys
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from ..errors import MaquetteError
-from ..families.quick_import import prepare
 
 _MODULES = {
     "DDIMScheduler": "scheduling_ddim",
@@ -110,12 +113,36 @@ def kind_of(sampler: str) -> SamplerKind:
 def scheduler_for(name: str, config: dict[str, Any]) -> Any:
     """A fresh diffusers scheduler with the betas, prediction type and spacing of a base's scheduler config."""
     kind, schedule = SAMPLERS[_parted(name)[0]], schedule_of(find_sampler(name))[1]
-    prepare()
-    module = import_module(f"diffusers.schedulers.{_MODULES[kind.scheduler]}")
+    _put_off_scipy()
+    scheduler = getattr(import_module(f"diffusers.schedulers.{_MODULES[kind.scheduler]}"), kind.scheduler)
     keys = _SHARED + (_DDIM_ONLY if kind.scheduler == "DDIMScheduler" else ())
     known = {key: config[key] for key in keys if key in config}
     sigmas = {_SIGMAS[schedule]: True} if schedule in _SIGMAS else {}
-    return getattr(module, kind.scheduler).from_config({**known, **kind.options, **sigmas})
+    takes = inspect.signature(scheduler).parameters
+    # not its from_config, which imports all schedulers there are
+    return scheduler(**{key: value for key, value in {**known, **kind.options, **sigmas}.items() if key in takes})
+
+
+class _Later(ModuleType):
+    """A module that is made when a name of its own is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        spec = self.__spec__
+        if name.startswith("__") or spec is None or spec.loader is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _put_off_scipy() -> None:
+    """diffusers' schedulers import scipy.stats, a second or two, for an option that is never used here."""
+    spec = None if "scipy.stats" in sys.modules else importlib.util.find_spec("scipy.stats")
+    if spec is not None:
+        made = _Later("scipy.stats")
+        made.__spec__, made.__file__, made.__package__ = spec, spec.origin, "scipy.stats"
+        made.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["scipy.stats"] = sys.modules["scipy"].stats = made  # type: ignore[attr-defined]
 
 
 def _parted(name: str) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpointing import Checkpointed
-from .config import Level
+from .levels import Level
 from .transformer import Transformer2DModel
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import config as architecture
+from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn
 from .checkpointing import Checkpointed
 from .embeddings import Told
@@ -43,18 +43,16 @@ class ControlNetModel(Told, Checkpointed):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = config = architecture.complete(config, architecture.CONTROLNET_DEFAULTS)
-        down, mid = architecture.down_levels(config), architecture.mid_level(config)
+        self.config = config = levels.configuration(config, levels.CONTROLNET_DEFAULTS, "ControlNet")
+        down, mid = levels.down_levels(config), levels.mid_level(config)
         first, last = down[0].width, len(down) - 1
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.add_embeddings(first, *architecture.added_widths(config))
+        self.add_embeddings(first, *levels.added_widths(config))
         widths = config.conditioning_embedding_out_channels
         self.controlnet_cond_embedding = ControlNetConditioningEmbedding(config.conditioning_channels, widths, first)
         given = [first] + [level.width for level in down]
         self.down_blocks = nn.ModuleList(DownBlock2D(given[i], level, i == last) for i, level in enumerate(down))
-        self.controlnet_down_blocks = nn.ModuleList(
-            nn.Conv2d(width, width, 1) for width in architecture.skip_widths(down)
-        )
+        self.controlnet_down_blocks = nn.ModuleList(nn.Conv2d(width, width, 1) for width in levels.skip_widths(down))
         self.controlnet_mid_block = nn.Conv2d(down[-1].width, down[-1].width, 1)
         self.mid_block = None if mid is None else UNetMidBlock2DCrossAttn(mid)
 

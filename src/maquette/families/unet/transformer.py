@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from .checkpointing import Checkpointed
-from .config import Level
+from .levels import Level
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q (B, heads, n, d), k and v (B, heads, m, d) -> softmax(q k^T / sqrt(d)) v, (B, heads, n, d)."""

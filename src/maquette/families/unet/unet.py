@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import config as architecture
+from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D
 from .checkpointing import Checkpointed
 from .embeddings import Told
@@ -21,16 +21,16 @@ class UNet2DConditionModel(Told, Checkpointed):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = config = architecture.complete(config, architecture.UNET_DEFAULTS)
-        down, mid = architecture.down_levels(config), architecture.mid_level(config)
-        self._up = up = architecture.up_levels(config)
+        self.config = config = levels.configuration(config, levels.UNET_DEFAULTS, "UNet")
+        down, mid = levels.down_levels(config), levels.mid_level(config)
+        self._up = up = levels.up_levels(config)
         first = down[0].width
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.add_embeddings(first, *architecture.added_widths(config))
+        self.add_embeddings(first, *levels.added_widths(config))
         given = [first] + [level.width for level in down]  # channels that come into a level, and of the last
         last = len(down) - 1
         self.down_blocks = nn.ModuleList(DownBlock2D(given[i], level, i == last) for i, level in enumerate(down))
-        skips = architecture.skip_widths(down)
+        skips = levels.skip_widths(down)
         self.up_blocks = nn.ModuleList()
         below = down[-1].width
         for i, level in enumerate(up):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import MaquetteError
+from ..architecture import Config, complete
 
 UNET_DEFAULTS: dict[str, Any] = {
     "sample_size": None,
@@ -29,6 +30,10 @@ UNET_DEFAULTS: dict[str, Any] = {
     "projection_class_embeddings_input_dim": None,
     "upcast_attention": False,  # has no effect on attention by one fused function
 }
+PER_LEVEL = (
+    "down_block_types", "up_block_types", "attention_head_dim", "cross_attention_dim", "layers_per_block",
+    "transformer_layers_per_block", "reverse_transformer_layers_per_block",
+)  # fmt: skip
 _ONLY_UNET = ("sample_size", "out_channels", "up_block_types", "reverse_transformer_layers_per_block")
 CONTROLNET_DEFAULTS: dict[str, Any] = {key: value for key, value in UNET_DEFAULTS.items() if key not in _ONLY_UNET} | {
     "conditioning_channels": 3,
@@ -37,7 +42,7 @@ CONTROLNET_DEFAULTS: dict[str, Any] = {key: value for key, value in UNET_DEFAULT
 }
 
 # What else diffusers can build, and the only values that Stable Diffusion has.
-_FIXED: dict[str, tuple[Any, ...]] = {
+FIXED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "addition_embed_type": (None, "text_time"),
     "attention_type": ("default",),
@@ -68,22 +73,11 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
-}
-_FIXED_EACH = {
-    "only_cross_attention": (False,),
+    # one value for every level
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "only_cross_attention": (False,),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
 }
-
-
-class Config(dict[str, Any]):
-    """A network's configuration with its defaults; values can be read as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 @dataclass(frozen=True)
@@ -106,29 +100,18 @@ class Level:
     eps: float
 
 
-def complete(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """The configuration with its defaults. Raises MaquetteError for what no Stable Diffusion has, by its name."""
-    config = Config({**defaults, **{key: value for key, value in given.items() if not key.startswith("_")}})
-    for key, allowed in _FIXED.items():
-        if key in config and config[key] not in allowed:
-            raise _refusal(key, config[key])
-    for key, allowed in _FIXED_EACH.items():
-        if any(value not in allowed for value in _each(config.get(key, ()), 1)):
-            raise _refusal(key, config[key])
+def configuration(given: Mapping[str, Any], defaults: Mapping[str, Any], network: str) -> Config:
+    """The configuration with its defaults. network: its name in sentences of MaquetteError, raised for what no Stable
+    Diffusion has and for lists of other lengths than there are levels.
+    """
+    config = complete(given, defaults, FIXED, network)
     levels = len(config.block_out_channels)
-    per_level = ("down_block_types", "up_block_types", "attention_head_dim", "cross_attention_dim", "layers_per_block")
-    for key in (*per_level, "transformer_layers_per_block", "reverse_transformer_layers_per_block"):
-        if isinstance(config.get(key), Sequence) and len(config[key]) != levels:
+    for key in PER_LEVEL:
+        if isinstance(config.get(key), list | tuple) and len(config[key]) != levels:
             raise MaquetteError(
-                f"A network's configuration has {levels} block_out_channels, but {len(config[key])} {key}."
+                f"The configuration of the {network} has {levels} block_out_channels, but {len(config[key])} {key}."
             )
     return config
-
-
-def _refusal(key: str, value: Any) -> MaquetteError:
-    return MaquetteError(
-        f"A network's configuration asks for {key} = {value!r}, which no model that maquette knows has."
-    )
 
 
 def down_levels(config: Config) -> list[Level]:

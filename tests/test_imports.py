@@ -1,0 +1,62 @@
+"""What commands load: no library that torch, tokenizers and a few small ones can do without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+# diffusers lends its schedulers for now, which bring some of its small modules.
+NEVER = (
+    "accelerate", "diffusers.loaders", "diffusers.models", "diffusers.pipelines", "peft", "scipy.integrate",
+    "scipy.stats._distn_infrastructure", "transformers",
+)  # fmt: skip
+PROGRAM = """
+import sys
+sys.argv = ["maquette", *sys.argv[1:]]
+from maquette.cli.start import main
+try:
+    main()
+finally:
+    print("loaded", *sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def loaded(*words: Any) -> set[str]:
+    """All modules that a command loads."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == (words[0] == "check"), ended.stderr[-2000:]  # which has something to say of two squares
+    *_, last = ended.stderr.strip().splitlines()
+    assert last.startswith("loaded ")
+    return set(last.split()[1:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name, colour in (("a", "red"), ("b", "green")):
+        Image.new("RGB", (64, 64), colour).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["check", "inspect", "convert", "generate", "train", "regularize"])
+def test_a_command_loads_no_library_of_other_networks(command: str, folder: Path, tmp_path: Path) -> None:
+    words: dict[str, list[Any]] = {
+        "check": [folder],
+        "inspect": ["pocket"],
+        "convert": ["pocket", "--to", "single-file", "--out", tmp_path / "pocket.safetensors"],
+        "generate": ["a red dot", "--steps", "2", "--out", tmp_path / "pictures"],
+        "train": [
+            folder, "--subject", "zkw dot", "--base", "pocket", "--steps", "1", "--out", tmp_path / "run",
+        ],
+        "regularize": [tmp_path / "class", "--prompt", "a dot", "--count", "1", "--steps", "2"],
+    }  # fmt: skip
+    found = loaded(command, *words[command])
+    assert sorted(name for name in NEVER if name in found) == []
+    assert any(name.startswith("maquette.stages") for name in found)
+    assert ("diffusers" in found) == (command not in ("check", "inspect", "convert"))  # where something is drawn
