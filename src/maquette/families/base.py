@@ -36,7 +36,7 @@ class FamilySpec:
 
 @dataclass
 class BaseModel:
-    """A loaded base: modules as diffusers/transformers build them, and the few things that can be done with them.
+    """A loaded base: networks whose parameters have the names of diffusers and transformers, and the things that can be done with them.
 
     `predict`, `encode_text`, `encode_images` and `decode` are the only doors used by trainer, evaluator and sampler.
     """

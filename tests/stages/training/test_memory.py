@@ -11,7 +11,7 @@ from interrupted import make_photos
 
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
-from maquette.fast import onednn
+from maquette.fast import processor
 from maquette.formats import safetensors
 from maquette.stages import train
 from maquette.stages.training import job as jobs
@@ -51,7 +51,7 @@ def test_the_counter_sees_the_most_at_once() -> None:
 def test_the_estimate_is_what_a_step_makes(
     changes: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onednn, "available", lambda: False)
+    monkeypatch.setattr(processor, "packs", lambda dtype: False)
     job = jobs.prepare(config(photos, tmp_path / "run", **changes), tmp_path / "cache", lambda *_: None)
     told = memory.need(job, 3, job.config.gradient_checkpointing)
     with memory.Peak() as peak:
