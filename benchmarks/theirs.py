@@ -22,6 +22,26 @@ def controlnet(ours: nn.Module) -> Any:
     return _like(ours, ControlNetModel)
 
 
+def vae(ours: nn.Module) -> Any:
+    """diffusers' AutoencoderKL, whose parameters are the tensors of ours; frozen, in eval mode."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return _like(ours, AutoencoderKL)
+
+
+def text_encoder(ours: nn.Module) -> Any:
+    """transformers' CLIPTextModel or CLIPTextModelWithProjection with copies of the weights of ours; frozen, in eval
+    mode.
+    """
+    import transformers
+
+    config: Any = ours.config
+    made = getattr(transformers, type(ours).__name__)(transformers.CLIPTextConfig(**config))
+    made.load_state_dict(ours.state_dict())
+    example = next(ours.parameters())
+    return made.to(example.device, example.dtype).requires_grad_(False).eval()
+
+
 def _like(ours: nn.Module, kind: Any) -> Any:
     with torch.device("meta"):
         made = kind.from_config(dict(ours.config))  # type: ignore[arg-type]

@@ -61,13 +61,16 @@ def _pipeline(base: BaseModel) -> Any:
 
     from benchmarks import theirs
 
-    scheduler, unet = DDIMScheduler.from_config(base.scheduler_config), theirs.unet(base.unet)
-    if len(base.text_encoders) == 2:
-        pipeline = StableDiffusionXLPipeline(base.vae, *base.text_encoders, None, None, unet, scheduler)
+    scheduler, unet, vae = (
+        DDIMScheduler.from_config(base.scheduler_config),
+        theirs.unet(base.unet),
+        theirs.vae(base.vae),
+    )
+    texts = [theirs.text_encoder(encoder) for encoder in base.text_encoders]
+    if len(texts) == 2:
+        pipeline = StableDiffusionXLPipeline(vae, *texts, None, None, unet, scheduler)
     else:
-        pipeline = StableDiffusionPipeline(
-            base.vae, *base.text_encoders, None, unet, scheduler, None, None, None, False
-        )
+        pipeline = StableDiffusionPipeline(vae, *texts, None, unet, scheduler, None, None, None, False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
