@@ -13,6 +13,7 @@ from maquette import methods
 from maquette.config import TrainConfig
 from maquette.core.denoiser import Conditioning
 from maquette.core.guidance import guided
+from maquette.families import modules
 from maquette.families.base import BaseModel
 from maquette.families.sd.model import StableDiffusion
 from maquette.families.sd.spec import SD1, TARGETS
@@ -25,13 +26,20 @@ from tests.families import tiny
 
 def opened(family: str, channels: int = 4) -> BaseModel:
     """A narrow base without contents; everything that it makes itself lies on the CPU unless it asks for a device."""
-    parts: dict[str, Any] = tiny.modules(family, channels)
+    configs: dict[str, Any] = {name: part.config for name, part in tiny.modules(family, channels).items()}
     kind, spec = (StableDiffusionXL, SDXL) if family == "sdxl" else (StableDiffusion, SD1)
-    encoders = [parts[name].to("meta") for name in ("text_encoder", "text_encoder_2") if name in parts]
-    return kind(
-        spec=spec, unet=parts["unet"].to("meta"), vae=parts["vae"].to("meta"), text_encoders=encoders, tokenizers=[],
-        scheduler_config={}, source=family, content_hash="", targets=TARGETS,
+    encoders = [
+        modules.build_text_encoder(configs[name].to_dict(), name == "text_encoder_2")
+        for name in ("text_encoder", "text_encoder_2")
+        if name in configs
+    ]
+    base = kind(
+        spec=spec, unet=modules.build_unet(configs["unet"]), vae=modules.build_vae(configs["vae"]),
+        text_encoders=encoders, tokenizers=[], scheduler_config={}, source=family, content_hash="", targets=TARGETS,
     )  # fmt: skip
+    for network in (base.unet, base.vae, *base.text_encoders):
+        network.requires_grad_(False)
+    return base
 
 
 def told(base: BaseModel, rows: int = 2) -> Conditioning:
@@ -58,6 +66,8 @@ def test_drawing(family: str, channels: int) -> None:
     assert base.decode(output).device.type == "meta"
     mean, std = base.encode_images(torch.zeros(2, 3, 64, 64))
     assert mean.device.type == std.device.type == "meta"
+    ids = [torch.zeros(2, 77, dtype=torch.int64)] * len(base.text_encoders)
+    assert base.encode_ids(ids).tokens.device.type == "meta"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", ["lora", "locon", "dora", "loha", "lokr"])
