@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,13 @@ def test_a_folder_that_is_no_captioner(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m" / "config.json").write_text("{}")
     with pytest.raises(MaquetteError, match="cannot be opened as an image-to-text model"):
         caption(folder, captioner=str(tmp_path / "m"))
+
+
+def test_without_transformers_the_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(MaquetteError, match=r"need the package transformers: pip install 'maquette\[blip\]'"):
+        caption(folder, captioner=str(folder))
 
 
 @pytest.fixture

@@ -76,8 +76,13 @@ def _open_blip(folder: Path) -> Captioner:
 def _image_to_text(source: str, local: bool) -> Captioner:
     """Any image-to-text model of transformers; deterministic (beam search, no sampling)."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    try:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+    except ModuleNotFoundError as error:
+        raise MaquetteError(
+            "Captions by an image-to-text model need the package transformers: pip install 'maquette[blip]'."
+        ) from error
     try:
         processor: Any = AutoProcessor.from_pretrained(source, local_files_only=local)
         model: Any = AutoModelForImageTextToText.from_pretrained(source, local_files_only=local, use_safetensors=True)
