@@ -36,7 +36,7 @@ class FamilySpec:
 
 @dataclass
 class BaseModel:
-    """A loaded base: networks whose parameters have the names of diffusers and transformers, and the things that can be done with them.
+    """A loaded base: networks, their parameters named as by diffusers and transformers, and what can be done with them.
 
     `predict`, `encode_text`, `encode_images` and `decode` are the only doors used by trainer, evaluator and sampler.
     """
