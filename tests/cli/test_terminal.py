@@ -156,13 +156,15 @@ def test_colours_of_a_terminal_come_from_us_alone(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_command_line_prints_through_screens_and_streams_only() -> None:
-    """No console of rich but Screen's, whose text is plain, and nothing written past the streams."""
+    """No console of rich but Screen's, whose text is plain, and nothing written past the streams but a fixed text."""
     found = []
     for path in SOURCE.rglob("*.py"):
         if path.name == "terminal.py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and name == "os.write" and isinstance(node.args[1], ast.Constant):
+                continue
             if name in ("Console", "rich.print", "os.write", "typer.echo", "typer.secho") or name.endswith(
                 (".stdout.buffer.write", "console.print", "add_row")
             ):

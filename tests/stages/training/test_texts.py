@@ -104,6 +104,7 @@ def test_a_resumed_run_reads_the_captions_that_an_uninterrupted_one_does(tmp_pat
     options: dict[str, Any] = {
         "subject": "zkw robot", "batch_size": 2, "sample_prompts": [], "shuffle_captions": True,
         "caption_wildcards": True, "save_every_steps": 2, "scheduler": "constant", "prior_preservation": True,
+        "keep_state": True,
     }  # fmt: skip
     whole = maquette.train(photos, out=tmp_path / "whole", steps=4, **options)
     maquette.train(photos, out=tmp_path / "parts", steps=2, **options)
