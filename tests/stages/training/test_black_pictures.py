@@ -14,8 +14,8 @@ from maquette.families.pocket.spec import POCKET, WEIGHTS
 from maquette.families.save import write_single_file
 from maquette.formats import safetensors
 from maquette.run import Event, RunFolder
-from maquette.stages import train
-from maquette.stages.training import samples, state
+from maquette.stages import prompt_pictures, train
+from maquette.stages.training import state
 
 VALUES: dict[str, Any] = {**SETTINGS, "steps": 2, "keep_last": 0, "keep_steps": [], "sample_prompts": []}
 
@@ -59,7 +59,7 @@ def test_a_lora_that_is_not_finite_is_no_beginning(photos: Path, tmp_path: Path)
 def test_sample_pictures_that_are_not_finite_are_told_and_not_written(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "sample", lambda base, *_, **__: torch.full((1, 4, 16, 16), float("nan")))
+    monkeypatch.setattr(prompt_pictures, "sample", lambda base, *_, **__: torch.full((1, 4, 16, 16), float("nan")))
     events: list[Event] = []
     values = {**VALUES, "photos": photos, "sample_prompts": ["a photo of zkw disc"], "out": tmp_path / "disc"}
     assert train.run(TrainConfig.parse(values), events.append).status == "finished"
