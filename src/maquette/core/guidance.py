@@ -31,17 +31,17 @@ def guided(
     alone = len(positives) == 1 and positives[0][1] == 1
     if negative is None or (alone and scale == 1):
         return denoiser.predict(x_t, t, positives[0][0])
-    told = Conditioning.cat([conditioning for conditioning, _ in positives])
-    if told.tokens.shape[1] == negative.tokens.shape[1]:
-        outputs = _predict(denoiser, x_t, t, Conditioning.cat([told, negative]))
+    joined = Conditioning.cat([conditioning for conditioning, _ in positives])
+    if joined.tokens.shape[1] == negative.tokens.shape[1]:
+        outputs = _predict(denoiser, x_t, t, Conditioning.cat([joined, negative]))
     else:
-        outputs = [*_predict(denoiser, x_t, t, told), *_predict(denoiser, x_t, t, negative)]
+        outputs = [*_predict(denoiser, x_t, t, joined), *_predict(denoiser, x_t, t, negative)]
     base = outputs[-1]
     change = sum((weight * (out - base) for (_, weight), out in zip(positives, outputs[:-1], strict=True)), 0 * base)
     return base + scale * change
 
 
-def _predict(denoiser: Denoiser, x_t: Tensor, t: Tensor, told: Conditioning) -> list[Tensor]:
-    """One prediction of B rows for each B rows of what is told, in one call."""
-    n = len(told) // len(x_t)
-    return list(denoiser.predict(torch.cat([x_t] * n), torch.cat([t] * n), told).float().chunk(n))
+def _predict(denoiser: Denoiser, x_t: Tensor, t: Tensor, joined: Conditioning) -> list[Tensor]:
+    """One prediction of B rows for each B rows of the conditioning, in one call."""
+    n = len(joined) // len(x_t)
+    return list(denoiser.predict(torch.cat([x_t] * n), torch.cat([t] * n), joined).float().chunk(n))

@@ -40,7 +40,7 @@ def draw_prompts(
     options: dict[str, Any] = {
         "sampler": sampler, "steps": steps, "cfg_scale": cfg_scale, "width": width, "height": height,
     }  # fmt: skip
-    told: dict[str, Any] = {"clip_skip": clip_skip, "calls_per_step": kind_of(sampler).calls}
+    prompt_options: dict[str, Any] = {"clip_skip": clip_skip, "calls_per_step": kind_of(sampler).calls}
     at_once = is_plain(base, negative)
     groups: dict[str | None, list[int]] = {}
     for place, text in enumerate(prompts):
@@ -53,9 +53,9 @@ def draw_prompts(
             cond = base.encode_text([prompts[place] for place in places], clip_skip)
             uncond = base.encode_text([negative] * len(places), clip_skip)
         else:
-            told["batch"] = len(places)
-            cond = Prompt(base, strip_comments(prompt), steps, **told)  # type: ignore[arg-type]
-            uncond = Prompt(base, strip_comments(negative), steps, composable=False, **told)  # type: ignore[arg-type]
+            prompt_options["batch"] = len(places)
+            cond = Prompt(base, strip_comments(prompt), steps, **prompt_options)  # type: ignore[arg-type]
+            uncond = Prompt(base, strip_comments(negative), steps, composable=False, **prompt_options)  # type: ignore[arg-type]
         drawn = sample(base, cond, uncond, seeds=[seeds[place] for place in places], **options)
         latents |= dict(zip(places, drawn, strict=True))
     pixels = base.decode(torch.stack([latents[place] for place in range(len(prompts))]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn
 from .checkpointing import Checkpointed
-from .embeddings import Told
+from .embeddings import ConditioningEmbeddings
 
 
 class ControlNetConditioningEmbedding(nn.Module):
@@ -35,7 +35,7 @@ class ControlNetConditioningEmbedding(nn.Module):
         return out
 
 
-class ControlNetModel(Told, Checkpointed):
+class ControlNetModel(ConditioningEmbeddings, Checkpointed):
     """A ControlNet of any width; `config` has the keys of diffusers' class of that name.
 
     Raises MaquetteError for a configuration that no ControlNet of Stable Diffusion has.

@@ -40,7 +40,7 @@ class TimestepEmbedding(nn.Module):
         return y
 
 
-class Told(nn.Module):
+class ConditioningEmbeddings(nn.Module):
     """The part of UNet and ControlNet that makes one vector of timestep and, in SDXL, pooled text and sizes."""
 
     time_proj: Timesteps

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D
 from .checkpointing import Checkpointed
-from .embeddings import Told
+from .embeddings import ConditioningEmbeddings
 
 
-class UNet2DConditionModel(Told, Checkpointed):
+class UNet2DConditionModel(ConditioningEmbeddings, Checkpointed):
     """A UNet of any width; `config` has the keys of diffusers' class of that name.
 
     Raises MaquetteError for a configuration that no Stable Diffusion has.
