@@ -14,7 +14,20 @@ LAYERS = {
     "data": {"core", "formats", "data"},
     "prompts": {"core", "formats", "prompts"},
     "fast": {"core", "fast"},
-    "stages": {"core", "formats", "families", "methods", "data", "prompts", "fast", "stages", "config", "run"},
+    "weights": {"core", "formats", "families", "methods", "data", "prompts", "weights"},
+    "stages": {
+        "core",
+        "formats",
+        "families",
+        "methods",
+        "data",
+        "prompts",
+        "fast",
+        "weights",
+        "stages",
+        "config",
+        "run",
+    },  # fmt: skip
     "cli": {"core", "formats", "families", "methods", "data", "prompts", "fast", "stages", "config", "run", "cli"},
 }
 

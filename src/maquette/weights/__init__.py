@@ -1,0 +1,1 @@
+"""Weight algebra: pure functions over named tensors, read from memory-mapped files and written tensor by tensor."""

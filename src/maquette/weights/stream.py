@@ -1,0 +1,63 @@
+"""Checkpoints as named tensors that stay on the disk until they are used.
+
+`open_model` reads names and shapes only: a model's tensors are memory-mapped, whatever its container (.safetensors,
+.ckpt, diffusers folder) and size. `exact` turns one into numbers to calculate with, and says which tensor of which
+file holds none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import MaquetteError
+from ..families import checkpoint
+from ..families.checkpoint import Checkpoint
+from ..families.layers import Layer, kohya_layers
+from ..families.pocket import POCKET, WEIGHTS
+from ..formats.adapter_parts import is_finite
+
+Name = tuple[str, str]  # part ("unet", "vae", "text_encoder", "text_encoder_2") and the tensor's name in it
+
+
+def open_model(path: str | Path) -> Checkpoint:
+    """A checkpoint's names, shapes and memory-mapped tensors, from a file, a diffusers folder or "pocket".
+
+    Raises MaquetteError for what is missing, broken or no whole model.
+    """
+    if str(path) == "pocket":
+        model = checkpoint.read_folder(WEIGHTS, POCKET)
+        model.source = "pocket"
+        return model
+    return checkpoint.read(path)
+
+
+def tensors(model: Checkpoint) -> dict[Name, Tensor]:
+    """Every tensor of a model's parts, memory-mapped, in the model's own precision."""
+    return {(part, name): tensor for part, named in model.parts.items() for name, tensor in named.items()}
+
+
+def layers(model: Checkpoint, every_name: bool = False) -> dict[str, Layer]:
+    """Kohya module name -> (part, path): the weight is `model.parts[part][path + ".weight"]`, the bias, where there is
+    one, `path + ".bias"`. every_name: also the names of other families' adapters, see `kohya_layers`.
+    """
+    return kohya_layers(model.spec.name, model.parts, every_name)
+
+
+def exact(model: Checkpoint, name: Name, dtype: torch.dtype = torch.float32) -> Tensor:
+    """One tensor in the precision to calculate with. Raises MaquetteError, naming it, when it holds NaN or infinity."""
+    part, own = name
+    numbers = model.parts[part][own].to(dtype)
+    require_finite(numbers, model.source, name)
+    return numbers
+
+
+def require_finite(numbers: Tensor, source: str, name: Name) -> None:
+    """Raise MaquetteError naming file, part and tensor for numbers that are NaN or infinite."""
+    if not (bool(torch.isfinite(numbers.sum())) or is_finite(numbers)):
+        raise MaquetteError(
+            f"{source} holds NaN or infinite numbers ({name[0]}: {name[1]}); the file is damaged or its training "
+            "failed, take another copy."
+        )
