@@ -27,7 +27,7 @@ LAYERS = {
         "stages",
         "config",
         "run",
-    },  # fmt: skip
+    },
     "cli": {"core", "formats", "families", "methods", "data", "prompts", "fast", "stages", "config", "run", "cli"},
 }
 
