@@ -15,6 +15,7 @@ LAYERS = {
     "prompts": {"core", "formats", "prompts"},
     "fast": {"core", "fast"},
     "weights": {"core", "formats", "families", "methods", "data", "prompts", "weights"},
+    "evaluation": {"core", "formats", "families", "data", "prompts", "stages", "evaluation"},
     "stages": {
         "core",
         "formats",
@@ -23,6 +24,7 @@ LAYERS = {
         "data",
         "prompts",
         "fast",
+        "evaluation",
         "weights",
         "stages",
         "config",

@@ -132,7 +132,7 @@ def _error(one: Row, other: Row, prefer: Prefer, rule: Rule) -> float:
     """Standard error of the difference of two rows' scores, by a bootstrap over the photos and pictures that both have
     in pairs (Efron and Tibshirani 1993, chapter 6). 0 without items.
     """
-    names = [n for n in rule.terms if len(one.items.get(n, ())) > 1 and len(one.items[n]) == len(other.items.get(n, ()))]
+    names = [n for n in rule.terms if len(one.items.get(n, ())) == len(other.items.get(n, ())) > 1]
     if not names or one is other:
         return 0.0
     random = np.random.default_rng(0)

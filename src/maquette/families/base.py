@@ -58,8 +58,12 @@ class BaseModel:
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
-    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """Raw UNet output (B, 4, h, w); see `core.denoiser.Denoiser`."""
+    def predict(
+        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, features: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Raw UNet output (B, 4, h, w); see `core.denoiser.Denoiser`. features: where given, it gets what every block
+        made, by the block's name.
+        """
         raise NotImplementedError
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:

@@ -40,10 +40,12 @@ class StableDiffusion(BaseModel):
     def content_hash(self, value: str) -> None:
         self._hash = value
 
-    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(
+        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, features: dict[str, Tensor] | None = None
+    ) -> Tensor:
         x = self._with_concat(x_t, conditioning)
         dtype = next(self.unet.parameters()).dtype
-        output: Tensor = self.unet(x.to(dtype), t, conditioning.tokens.to(dtype))
+        output: Tensor = self.unet(x.to(dtype), t, conditioning.tokens.to(dtype), features=features)
         return output
 
     def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:

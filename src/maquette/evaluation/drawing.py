@@ -1,0 +1,115 @@
+"""What a checkpoint draws for its judgement: the subject under attributes, and other things; latents, never decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.captions import caption_for_class
+from ..families.base import BaseModel
+from ..stages.sampling import sample
+from .rows import batch_of
+from .words import article
+
+SAMPLER = "DDIM"
+BARE = 4  # of so many pictures of the subject one is asked for without attribute
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Prompts and seeds, the same for every checkpoint. subject_prompts and class_prompts say the same of the subject
+    and of its class; asked: the attribute of each, -1 for none.
+    """
+
+    subject: str
+    class_word: str
+    attributes: tuple[str, ...]
+    things: tuple[str, ...]
+    subject_prompts: tuple[str, ...]
+    class_prompts: tuple[str, ...]
+    asked: tuple[int, ...]
+    others_prompts: tuple[str, ...]
+    seed: int
+    steps: int
+    cfg_scale: float
+    size: tuple[int, int]  # pixels: height, width
+    clip_skip: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """subject: (m, C, h, w), others: (k, C, h, w) latents."""
+
+    subject: Tensor
+    others: Tensor
+
+
+def plan_of(
+    base: BaseModel,
+    subject: str,
+    class_word: str,
+    attributes: Sequence[str],
+    others: Sequence[str],
+    *,
+    pictures: int,
+    others_drawn: int,
+    steps: int,
+    cfg_scale: float | None,
+    size: tuple[int, ...],
+    seed: int,
+    clip_skip: int,
+) -> Plan:
+    """Every fourth picture of the subject without attribute, the others with one of them in turn."""
+    asked, turn = [], 0
+    for i in range(pictures):
+        asked.append(-1 if i % BARE == 0 else turn % len(attributes))
+        turn += i % BARE != 0
+    ends = ["" if which < 0 else f" {attributes[which]}" for which in asked]
+    things = tuple(others[:others_drawn])
+    return Plan(
+        subject,
+        class_word,
+        tuple(attributes),
+        things,
+        tuple(f"a photo of {subject}{end}" for end in ends),
+        tuple(f"{caption_for_class(class_word)}{end}" for end in ends),
+        tuple(asked),
+        tuple(f"a photo of {article(thing)}" for thing in things),
+        seed,
+        steps,
+        cfg_scale or (4.0 if base.spec.name == "pocket" else 7.0),
+        (size[0], size[1]),
+        clip_skip,
+    )
+
+
+@torch.no_grad()
+def draw(base: BaseModel, plan: Plan, subject_prompts: Sequence[str]) -> Drawing:
+    """The plan's pictures by the base as it is now. subject_prompts: those of the subject, or of the class."""
+    prompts = [*subject_prompts, *plan.others_prompts]
+    texts = list(dict.fromkeys([*prompts, ""]))
+    told = base.encode_text(texts, plan.clip_skip)
+    height, width = plan.size
+    factor = base.spec.latent_factor
+    at_once = batch_of(torch.empty(0, 4, height // factor, width // factor, device=base.device)) // 2 or 1
+    parts = []
+    for first in range(0, len(prompts), at_once):
+        part = prompts[first : first + at_once]
+        parts.append(
+            sample(
+                base,
+                told[[texts.index(prompt) for prompt in part]],
+                told[[texts.index("")] * len(part)],
+                sampler=SAMPLER,
+                steps=plan.steps,
+                cfg_scale=plan.cfg_scale,
+                seeds=[plan.seed * 1000 + first + i for i in range(len(part))],
+                width=width,
+                height=height,
+            )
+        )
+    made = torch.cat(parts)
+    return Drawing(made[: len(subject_prompts)], made[len(subject_prompts) :])

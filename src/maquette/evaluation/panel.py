@@ -1,0 +1,209 @@
+"""The panel: photos, class pictures and prompts under fixed noise, with the base's own answers, computed once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..core.noise import NoiseSchedule
+from ..data.captions import caption_for_class, caption_of_class, class_of
+from ..errors import MaquetteError
+from ..families.base import BaseModel
+from .drawing import Drawing, Plan, draw, plan_of
+from .features import Eye, make_eye
+from .judging import Margins, margins
+from .rows import Rows, answers, answers_of, stratified
+from .words import attributes_of, others_of
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo. pixels: (3, H, W) in [-1, 1]. held: training did not see it."""
+
+    pixels: Tensor
+    caption: str
+    name: str = ""
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. photos: at most so many of those trained, and of those held out. timesteps: of each photo.
+    kept: class pictures, and others: other things whose change is measured; each is drawn once more by every
+    checkpoint. pictures: drawn of the subject. steps: denoising steps of a drawing. draws: noises of each judgement.
+    """
+
+    photos: int = 6
+    timesteps: int = 4
+    kept: int = 6
+    others: int = 6
+    pictures: int = 8
+    steps: int = 10
+    draws: int = 2
+
+
+SMALL, STANDARD, LARGE = Size(4, 4, 4, 4, 8, 8, 1), Size(), Size(10, 8, 10, 10, 24, 20, 3)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """n photos, T timesteps. What a checkpoint is asked is in `rows`, what the base says to the same in `base`.
+
+    photos: (n, C, h, w) latents. target: (2 n T, C, h, w) what should be answered of the photos. held: n times whether
+    a photo was held out. eye, drawing: what the drawn pictures are judged by, and what the base drew.
+    """
+
+    subject: str
+    class_word: str
+    names: tuple[str, ...]
+    held: tuple[bool, ...]
+    photos: Tensor
+    timesteps: int
+    rows: dict[str, Rows]
+    target: Tensor
+    base: dict[str, Tensor]
+    empty: dict[str, Tensor] = field(repr=False)
+    plan: Plan = field(repr=False)
+    eye: Eye = field(repr=False)
+    drawn: Drawing = field(repr=False)
+    margins: Margins = field(repr=False)
+    schedule: NoiseSchedule = field(repr=False)
+    draws: int = 2
+    clip_skip: int = 1
+    seed: int = 0
+
+
+@torch.no_grad()
+def build_panel(
+    base: BaseModel,
+    photos: Sequence[Example],
+    subject: str,
+    *,
+    class_word: str | None = None,
+    attributes: Sequence[str] | None = None,
+    others: Sequence[str] | None = None,
+    size: Size = STANDARD,
+    seed: int = 0,
+    clip_skip: int = 1,
+    cfg_scale: float | None = None,
+) -> Panel:
+    """Encode the photos, draw the class and other things with the base, and ask the base everything that checkpoints
+    will be asked. class_word: otherwise the subject without its first word. Raises MaquetteError without a photo that
+    training saw.
+    """
+    class_word = class_word or class_of(subject)
+    chosen = _chosen(photos, size.photos, seed)
+    schedule = NoiseSchedule.from_config(base.scheduler_config).to(base.device)
+    latents = torch.cat([base.encode_images(e.pixels[None].to(base.device))[0].float() for e in chosen])
+    plan = plan_of(
+        base,
+        subject,
+        class_word,
+        attributes or attributes_of(base.spec),
+        others or others_of(base.spec, class_word),
+        pictures=size.pictures,
+        others_drawn=size.others,
+        steps=size.steps,
+        cfg_scale=cfg_scale,
+        size=tuple(chosen[0].pixels.shape[-2:]),
+        seed=seed,
+        clip_skip=clip_skip,
+    )
+    drawn = draw(base, plan, plan.class_prompts)
+    random = torch.Generator().manual_seed(seed)
+    rows, target = _rows(chosen, latents, schedule, size, plan, drawn, random)
+    told = {name: [_base_text(prompt, subject) for prompt in part.prompts] for name, part in rows.items()}
+    own = answers_of(base, {name: part.asking(told[name]) for name, part in rows.items()}, clip_skip)
+    empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
+    eye = make_eye(base, latents, drawn.subject, class_word, schedule, seed, clip_skip)
+    return Panel(
+        subject,
+        class_word,
+        tuple(e.name for e in chosen),
+        tuple(e.held for e in chosen),
+        latents,
+        size.timesteps,
+        rows,
+        target,
+        own,
+        empty,
+        plan,
+        eye,
+        drawn,
+        margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
+        schedule,
+        size.draws,
+        clip_skip,
+        seed,
+    )
+
+
+def _chosen(photos: Sequence[Example], most: int, seed: int) -> list[Example]:
+    """At most so many trained photos, and of those held out, drawn by the seed."""
+    seen, held = ([e for e in photos if e.held is side] for side in (False, True))
+    if not seen:
+        raise MaquetteError("The panel needs at least one photo that training saw.")
+    if len({tuple(e.pixels.shape) for e in photos}) > 1:
+        raise ValueError("all photos of a panel have one size")
+    random = torch.Generator().manual_seed(seed)
+    found = []
+    for part in (seen, held):
+        found += [part[i] for i in sorted(torch.randperm(len(part), generator=random)[:most].tolist())]
+    return found
+
+
+def _base_text(prompt: str, subject: str) -> str:
+    """What the base is asked instead: the class in the subject's place."""
+    return caption_of_class(prompt, subject) or prompt
+
+
+def _rows(
+    chosen: Sequence[Example],
+    latents: Tensor,
+    schedule: NoiseSchedule,
+    size: Size,
+    plan: Plan,
+    drawn: Drawing,
+    random: torch.Generator,
+) -> tuple[dict[str, Rows], Tensor]:
+    """Every question, and the right answers to those on the photos."""
+    n, times = len(latents), stratified(schedule, size.timesteps)
+    noise = torch.randn((n, size.timesteps, *latents.shape[1:]), generator=random).to(latents)
+    x0 = latents[:, None].expand_as(noise).flatten(0, 1)  # (n T, C, h, w)
+    t = times.repeat(n)
+    signed = [schedule.add_noise(x0, sign * noise.flatten(0, 1), t) for sign in (1, -1)]  # antithetic
+    both = Rows(torch.cat(signed), torch.cat([t, t]), tuple(e.caption for e in chosen for _ in times) * 2)
+    target = torch.cat([schedule.target(x0, sign * noise.flatten(0, 1), t) for sign in (1, -1)])
+    bare, plain = f"a photo of {plan.subject}", caption_for_class(plan.class_word)
+    one = Rows(signed[0], t, (bare,) * len(t))
+    noisy = torch.tensor([j < (size.timesteps + 1) // 2 for j in range(size.timesteps)]).repeat(n).to(t.device)
+    asked = [plan.attributes[i % len(plan.attributes)] for i in range(int(noisy.sum()))]
+    edits = Rows(one.x_t[noisy], t[noisy], tuple(f"{bare} {attribute}" for attribute in asked))
+    rows = {
+        "photos": both,
+        "subject": one,
+        "class": one.asking([plain] * len(t)),
+        "edits": edits,
+        "edits_bare": edits.asking([bare] * len(edits)),
+        "kept": _kept(drawn.subject[: size.kept], plan.class_prompts[: size.kept], times, schedule, random),
+        "others": _kept(drawn.others, plan.others_prompts, times, schedule, random),
+    }
+    pure = torch.randn((4, *latents.shape[1:]), generator=random).to(latents)
+    last = torch.full((4,), len(schedule) - 1, device=t.device)
+    rows["pure"] = Rows(pure, last, (bare,) * 4)
+    rows["pure_empty"] = rows["pure"].asking([""] * 4)
+    return rows, target
+
+
+def _kept(
+    latents: Tensor, prompts: Sequence[str], times: Tensor, schedule: NoiseSchedule, random: torch.Generator
+) -> Rows:
+    """Each picture at two of the timesteps, in turn."""
+    count = len(latents)
+    which = torch.arange(2 * count, device=times.device) % len(times)
+    x0, t = torch.cat([latents, latents]), times[which]
+    noise = torch.randn(x0.shape, generator=random).to(x0)
+    return Rows(schedule.add_noise(x0, noise, t), t, tuple(prompts[:count]) * 2)

@@ -1,0 +1,115 @@
+"""A base as a file or a state changes it, at any weight, and as it was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MaquetteError
+from ..families import load
+from ..families.base import BaseModel
+from ..formats import adapters, embeddings
+from ..formats.adapters import Adapter
+from ..formats.embeddings import Embedding
+from ..stages.apply import apply_loras
+from ..stages.embedding import apply_embeddings, vectors_of
+
+Tuned = Callable[[float], AbstractContextManager[BaseModel]]
+"""weight -> the base at this weight, within the block."""
+
+Source = str | Path | Adapter | Mapping[str, Tensor] | None
+_WORD = {"emb_params", "clip_l", "clip_g"}
+
+
+def tuned(base: BaseModel, source: Source, subject: str) -> Tuned:
+    """What a checkpoint makes of the base. subject: the words that call an embedding.
+
+    An adapter's change is multiplied by the weight; so is a whole model's difference from the base. An embedding has
+    no weight. Raises MaquetteError for a file that is none of these or of another base.
+    """
+    if source is None:
+        return lambda weight: nullcontext(base)
+    if isinstance(source, Adapter):
+        return lambda weight: _with_adapter(base, source, weight)
+    if isinstance(source, Mapping):
+        return _of_state(base, source, subject)
+    path = Path(source)
+    try:
+        adapter = adapters.load(path)
+    except MaquetteError as not_adapter:
+        try:
+            word = embeddings.load(path, name=subject)
+        except MaquetteError:
+            if not path.exists():
+                raise
+            return _of_model(base, path, not_adapter)
+        return lambda weight: _with_word(base, word)
+    return lambda weight: _with_adapter(base, adapter, weight)
+
+
+def _of_state(base: BaseModel, state: Mapping[str, Tensor], subject: str) -> Tuned:
+    if state.keys() <= _WORD:
+        word = Embedding(subject, vectors_of(dict(state)), base.spec.name)
+        return lambda weight: _with_word(base, word)
+    if all(key.split(".")[0] in ("unet", "te", "te1", "te2") for key in state):
+        return lambda weight: _with_weights(base, state, weight)
+    adapter = adapters.from_state_dict(state, {}, "the checkpoint")
+    return lambda weight: _with_adapter(base, adapter, weight)
+
+
+def _of_model(base: BaseModel, path: Path, not_adapter: MaquetteError) -> Tuned:
+    try:
+        model = load(path, device=base.device)
+    except MaquetteError:
+        raise not_adapter from None
+    state = {f"unet.{name}": value for name, value in model.unet.state_dict().items()}
+    for part, encoder in zip(_te_names(base), model.text_encoders, strict=False):
+        state |= {f"{part}.{name}": value for name, value in encoder.state_dict().items()}
+    return lambda weight: _with_weights(base, state, weight)
+
+
+def _te_names(base: BaseModel) -> list[str]:
+    return [prefix.removeprefix("lora_") for prefix in base.spec.te_prefixes]
+
+
+@contextmanager
+def _with_adapter(base: BaseModel, adapter: Adapter, weight: float) -> Iterator[BaseModel]:
+    with apply_loras(base, [(adapter, weight, weight)]):
+        yield base
+
+
+@contextmanager
+def _with_word(base: BaseModel, word: Embedding) -> Iterator[BaseModel]:
+    with apply_embeddings(base, [word]):
+        yield base
+
+
+@contextmanager
+def _with_weights(base: BaseModel, state: Mapping[str, Tensor], weight: float) -> Iterator[BaseModel]:
+    """W + weight (W' - W) for every weight of the state; in the end the very tensors of before."""
+    networks: dict[str, nn.Module] = {"unet": base.unet, **dict(zip(_te_names(base), base.text_encoders, strict=True))}
+    originals: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        for part, network in networks.items():
+            for name, parameter in network.named_parameters():
+                value = state.get(f"{part}.{name}")
+                if value is None:
+                    continue
+                if value.shape != parameter.shape:
+                    raise MaquetteError(
+                        f"The model is of another base: its {part}.{name} has the shape {tuple(value.shape)}, here it "
+                        f"is {tuple(parameter.shape)}."
+                    )
+                originals.append((parameter, parameter.data))
+                with torch.no_grad():
+                    parameter.data = torch.lerp(parameter.data.float(), value.to(parameter.device).float(), weight).to(
+                        parameter.dtype, memory_format=torch.preserve_format
+                    )
+        yield base
+    finally:
+        for parameter, original in originals:
+            parameter.data = original

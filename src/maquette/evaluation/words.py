@@ -1,0 +1,34 @@
+"""The words of the panel: attributes that a prompt may ask for, and other things that must stay what they are."""
+
+from __future__ import annotations
+
+import re
+
+from ..families.base import FamilySpec
+
+POCKET_COLOURS = ("orange", "purple", "red", "green", "white", "blue", "black", "yellow")
+POCKET_OTHERS = ("cat", "car", "rose", "house", "camera", "star", "umbrella", "penguin", "pizza", "drum")
+ATTRIBUTES = (
+    "in the snow", "on a beach", "in a jungle", "in a city street at night", "on a wooden table", "in a kitchen",
+    "as an oil painting", "as a pencil drawing",
+)  # fmt: skip
+OTHERS = ("dog", "car", "house", "tree", "woman", "cup of coffee", "bicycle", "chair", "bird", "book")
+
+
+def attributes_of(spec: FamilySpec) -> tuple[str, ...]:
+    """Ends of a prompt, of which any two exclude each other."""
+    if spec.name == "pocket":
+        return tuple(f"on {article(colour)} background" for colour in POCKET_COLOURS)
+    return ATTRIBUTES
+
+
+def others_of(spec: FamilySpec, class_word: str) -> tuple[str, ...]:
+    """Ordinary things that are not of the class."""
+    things = POCKET_OTHERS if spec.name == "pocket" else OTHERS
+    known = set(re.findall(r"\w+", class_word.lower()))
+    return tuple(thing for thing in things if not known & set(thing.split()))
+
+
+def article(name: str) -> str:
+    """ "a cat", "an umbrella"."""
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
