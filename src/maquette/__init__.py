@@ -28,13 +28,25 @@ if TYPE_CHECKING:
     from .stages.generate import GenerateResult
     from .stages.inspect import InspectResult
     from .stages.regularize import RegularizeResult
+    from .stages.resize import ResizeResult
     from .stages.train import TrainResult
 
     Listener = Callable[[Event], None]
 
-__all__ = ["MaquetteError", "caption", "check", "convert", "generate", "inspect", "regularize", "resume", "train"]
+__all__ = [
+    "MaquetteError",
+    "caption",
+    "check",
+    "convert",
+    "generate",
+    "inspect",
+    "regularize",
+    "resize",
+    "resume",
+    "train",
+]
 
-_SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages"}
+_SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages", "weights"}
 
 wait_asleep()  # whoever begins with this package, a program of ours or a child of one
 
@@ -137,6 +149,16 @@ def convert(
     from .stages.convert import ConvertConfig, run
 
     return run(ConvertConfig.parse({"source": source, "to": to, "out": out, **options}, "convert"), on_event or ignore)
+
+
+def resize(
+    lora: str | PathLike[str], out: str | PathLike[str], on_event: Listener | None = None, **options: Any
+) -> ResizeResult:
+    """Write a LoRA at another rank. options: keys of stages.resize.ResizeConfig."""
+    from .run import ignore
+    from .stages.resize import ResizeConfig, run
+
+    return run(ResizeConfig.parse({"lora": lora, "out": out, **options}, "resize"), on_event or ignore)
 
 
 def __getattr__(name: str) -> Any:

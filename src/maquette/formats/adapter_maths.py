@@ -130,10 +130,16 @@ def _kronecker_factor(f: Factors, index: int) -> Tensor:
 
 def _lokr(f: Factors) -> Tensor:
     """Delta W = kron(w1, w2); alpha counts only where a factor is itself a product."""
-    w1, w2 = _kronecker_factor(f, 1), _kronecker_factor(f, 2)
+    w1, w2 = kronecker_factors(f)
     if w1.ndim != w2.ndim:
         w1 = w1.reshape(*w1.shape[:2], *[1] * (w2.ndim - 2))
     return torch.kron(w1.contiguous(), w2.contiguous())
+
+
+def kronecker_factors(factors: Factors) -> tuple[Tensor, Tensor]:
+    """LoKr's w1 (a, b) and w2 (c, d[, h, w]) as whole matrices, float32, without alpha."""
+    f = {part: factors[part].to(torch.float32) for part in factors if part.startswith("lokr_")}
+    return _kronecker_factor(f, 1), _kronecker_factor(f, 2)
 
 
 def _glora(f: Factors, base: Tensor) -> Tensor:

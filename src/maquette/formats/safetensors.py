@@ -124,25 +124,21 @@ def save(
     without ever being in memory as a whole.
     """
     path = Path(path)
-    stored, names = _layout(path, tensors, dtype)
-    header: dict[str, Any] = {}
-    if metadata:
-        header["__metadata__"] = {str(key): str(metadata[key]) for key in sorted(metadata)}
-    offset = 0
-    for name in names:
-        end = offset + tensors[name].numel() * stored[name].itemsize
-        header[name] = {
-            "dtype": DTYPE_NAMES[stored[name]],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % 8)
+    raw, stored, names = _header(path, tensors, metadata, dtype)
     with atomic_writer(path) as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name in names:
             file.write(tensor_bytes(tensors[name].to(stored[name])))
+
+
+def file_size(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
+) -> int:
+    """Bytes of the file that `save` writes; the tensors may be on the meta device."""
+    raw, stored, names = _header(Path("the file"), tensors, metadata, dtype)
+    return 8 + len(raw) + sum(tensors[name].numel() * stored[name].itemsize for name in names)
 
 
 def is_pickle(start: bytes) -> bool:
@@ -221,6 +217,31 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _header(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None,
+) -> tuple[bytes, dict[str, torch.dtype], list[str]]:
+    """The header's JSON, and the type and the order in which tensors are stored."""
+    stored, names = _layout(path, tensors, dtype)
+    header: dict[str, Any] = {}
+    if metadata:
+        header["__metadata__"] = {str(key): str(metadata[key]) for key in sorted(metadata)}
+    offset = 0
+    for name in names:
+        end = offset + tensors[name].numel() * stored[name].itemsize
+        header[name] = {
+            "dtype": DTYPE_NAMES[stored[name]],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    return raw, stored, names
 
 
 def _layout(

@@ -1,0 +1,127 @@
+"""`maquette resize`: a LoRA at another rank, exactly the best one of that rank."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from ..config import Count, Fraction, StageConfig
+from ..core.lowrank import RankRule
+from ..errors import MaquetteError
+from ..formats import adapters
+from ..run import Event, Listener, ignore
+from ..weights import resize as algebra
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class RankConfig(StageConfig):
+    """How the rank of each layer is found."""
+
+    rank: Count | None = None
+    """The rank, or with one of the other rules the largest that a layer gets."""
+    conv_rank: Count | None = None
+    """The same for convolutions with a kernel."""
+    energy: Fraction | None = None
+    """Keep this share of each change's energy, the sum of its squared singular values."""
+    fro: Fraction | None = None
+    """Keep this share of each change's Frobenius norm (sv_fro of kohya's resize_lora)."""
+    ratio: Annotated[float, Field(ge=1)] | None = None
+    """Keep singular values down to the largest divided by this (sv_ratio)."""
+    cumulative: Fraction | None = None
+    """Keep this share of the sum of each change's singular values (sv_cumulative)."""
+
+    def rules(self) -> tuple[RankRule, RankRule | None]:
+        """For all layers, and for convolutions with a kernel. Raises MaquetteError for two rules at once."""
+        dynamic = {key: getattr(self, key) for key in ("energy", "fro", "ratio", "cumulative")}
+        try:
+            usual = RankRule(self.rank, **dynamic)
+        except ValueError as error:
+            raise MaquetteError(f"{error}.") from error
+        return usual, RankRule(self.conv_rank, **dynamic) if self.conv_rank else None
+
+
+class ResizeConfig(RankConfig):
+    """What `maquette resize` does."""
+
+    lora: Path
+    """LoRA file of any program."""
+    out: Path
+    """File to write; it must not exist yet."""
+    target_size: str | None = None
+    """Largest size of the file, like 20MB: the ranks that keep most energy in it."""
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    """Precision of the result; otherwise that of the LoRA."""
+
+
+@dataclass
+class ResizeResult:
+    """What was written. modules: name, ranks before and after, share of its energy kept."""
+
+    path: str
+    family: str
+    kept: float
+    size_before: int
+    size_bytes: int
+    modules: list[dict[str, Any]] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    """Modules of kinds that have no rank, written as they were."""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def refuse_taken(out: Path, *sources: Path) -> None:
+    """Raise MaquetteError where the result would overwrite something, above all what it is made from."""
+    if any(out.absolute() == source.absolute() for source in sources):
+        raise MaquetteError(f"{out} is what is read; choose another name with --out.")
+    if out.exists():
+        raise MaquetteError(f"{out} exists already; choose another name with --out.")
+
+
+def run(config: ResizeConfig, on_event: Listener = ignore) -> ResizeResult:
+    """Resize. Raises MaquetteError naming the fault; nothing is written then."""
+    rule, conv_rule = config.rules()
+    if rule.rank is None and not rule.dynamic and config.target_size is None:
+        raise MaquetteError("say which rank: --rank 8, a rule (--energy 0.95, --ratio 10 …) or --target-size 20MB.")
+    refuse_taken(config.out, config.lora)
+    target = None if config.target_size is None else algebra.parse_size(config.target_size)
+    adapter = adapters.load(config.lora)
+    dtype = DTYPES[config.dtype] if config.dtype else None
+
+    def told(done: int, of: int) -> None:
+        on_event(Event("progress", {"what": "resizing", "done": done, "of": of}))
+
+    made = algebra.resize(adapter, rule, conv_rule, target, dtype, told)
+    made.adapter.save(config.out, dtype=dtype)
+    size = sum(f.stat().st_size for f in config.lora.rglob("*") if f.is_file()) if config.lora.is_dir() else None
+    result = ResizeResult(
+        str(config.out),
+        adapter.family,
+        made.kept,
+        config.lora.stat().st_size if size is None else size,
+        config.out.stat().st_size,
+        [{"name": m.name, "before": m.before, "after": m.after, "kept": m.kept} for m in made.modules],
+        made.untouched,
+        list(adapter.notes),
+    )
+    grown = [module for module in made.modules if module.after < (config.rank or 0)]
+    if grown and not rule.dynamic and target is None and config.rank:
+        result.warnings.append(
+            f"{len(grown)} of {len(made.modules)} modules have no more than rank {max(m.after for m in grown)}, which "
+            "is kept whole: a larger rank would add only zeros."
+        )
+    if made.untouched:
+        result.warnings.append(
+            f"{len(made.untouched)} modules have no rank to change and stay as they are, for example "
+            f"{made.untouched[0]}."
+        )
+    on_event(Event("saved", {"path": result.path}))
+    for warning in result.warnings:
+        on_event(Event("warning", {"message": warning}))
+    return result
