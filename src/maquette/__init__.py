@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Event], None]
 
+__version__ = "0.1.0"  # the only place that says it: the package's metadata, files and pictures take it from here
+
 __all__ = [
     "MaquetteError",
     "caption",

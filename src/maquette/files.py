@@ -1,7 +1,11 @@
-"""Reading what a user or a stranger left on disk: ordinary files only, within a budget, never waiting for anything."""
+"""Reading what a user or a stranger left on disk: ordinary files only, within a budget, never waiting for anything.
+
+What systems do differently is here too: Windows has no flock.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -53,6 +57,17 @@ def _require_regular(mode: int, name: str) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something special")
         raise MaquetteError(f"{name} is {kind}, not an ordinary file; it was not read.")
+
+
+def lock(handle: int) -> None:
+    """Lock an open file for this process alone until it is closed. Raises OSError where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which locks ranges of bytes, also beyond the end
+        msvcrt: Any = importlib.import_module("msvcrt")
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_regular(path: str | Path) -> bool:

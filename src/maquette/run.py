@@ -185,16 +185,15 @@ class RunFolder:
 
         Raises MaquetteError when another process holds it.
         """
-        import fcntl
-
         path = _made(self.path) / ".lock"
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
         except OSError as error:
             raise MaquetteError(f"The run folder cannot be locked: {path}: {error.strerror or error}.") from error
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.lock(file)
             except OSError as error:
                 raise MaquetteError(
                     f"Another run is writing into {self.path}; wait for it or choose another --out."

@@ -167,5 +167,5 @@ def test_lora_plus_teaches_the_up_matrices_faster() -> None:
 
 def test_eight_bit_adam_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(MaquetteError, match=r"pip install 'maquette\[eight-bit\]'"):
+    with pytest.raises(MaquetteError, match=r"pip install 'maquette-lora\[eight-bit\]'"):
         learning.make_optimizer(config(optimizer="adamw8bit"), {"unet": [nn.Parameter(torch.zeros(2))]})

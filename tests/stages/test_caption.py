@@ -191,7 +191,7 @@ def test_a_folder_that_is_no_captioner(folder: Path, tmp_path: Path) -> None:
 def test_without_transformers_the_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(MaquetteError, match=r"need the package transformers: pip install 'maquette\[blip\]'"):
+    with pytest.raises(MaquetteError, match=r"need the package transformers: pip install 'maquette-lora\[blip\]'"):
         caption(folder, captioner=str(folder))
 
 

@@ -12,9 +12,4 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --upgrade \
     --target "$site" "$wheels"/*.whl
 fi
-if ! "$python" -c 'import importlib.metadata as m; m.version("maquette")' 2>/dev/null; then # not installed: say its version
-  version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-  mkdir "$site/maquette-$version.dist-info"
-  printf 'Metadata-Version: 2.1\nName: maquette\nVersion: %s\n' "$version" >"$site/maquette-$version.dist-info/METADATA"
-fi
 PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m "${MODULE:-tools.gpu}" "$@"

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .. import __version__
 from ..errors import MaquetteError
 from .start import INTERRUPTED
 from .terminal import harmless
@@ -113,9 +114,7 @@ def options(
     maquette demo shows the whole road in three minutes; maquette COMMAND --help explains a command with examples.
     """
     if version:
-        from importlib.metadata import version as installed
-
-        print(f"maquette {installed('maquette')}")
+        print(f"maquette {__version__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import TrainConfig, parse_setting, read_toml
+from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
+from ..files import read_toml
 from .common import Display, given, print_json
 
 if TYPE_CHECKING:

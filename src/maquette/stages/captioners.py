@@ -81,7 +81,7 @@ def _image_to_text(source: str, local: bool) -> Captioner:
         from transformers import AutoModelForImageTextToText, AutoProcessor
     except ModuleNotFoundError as error:
         raise MaquetteError(
-            "Captions by an image-to-text model need the package transformers: pip install 'maquette[blip]'."
+            "Captions by an image-to-text model need the package transformers: pip install 'maquette-lora[blip]'."
         ) from error
     try:
         processor: Any = AutoProcessor.from_pretrained(source, local_files_only=local)
@@ -120,7 +120,7 @@ def _open_wd14(folder: Path) -> Captioner:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MaquetteError("The captioner wd14 needs the package onnxruntime: pip install onnxruntime.") from error
+        raise MaquetteError("The captioner wd14 needs its package: pip install 'maquette-lora[wd14]'.") from error
     table = StringIO(read_text(folder / "selected_tags.csv", limits.METADATA_BYTES, "list of tags"), newline="")
     try:
         rows = [(row.get("name") or "", row.get("category") or "") for row in csv.DictReader(table)]

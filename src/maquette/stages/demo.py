@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..families.base import BaseModel
+    from .train import Cancel
 
 BYSTANDER = "cat"  # an ordinary object of the base, to see that the LoRA leaves it alone
 FIRST_SEED = 1
@@ -74,7 +75,7 @@ class DemoResult:
         return asdict(self)
 
 
-def run(config: DemoConfig, on_event: Listener = ignore, cancel: train.Cancel | None = None) -> DemoResult:
+def run(config: DemoConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> DemoResult:
     """Draw the photos, check them, train, and draw with and without the LoRA.
 
     Setting `cancel` ends the training after the step at work, all saved. Raises MaquetteError when the photos cannot

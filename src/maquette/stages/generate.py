@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import torch
 from pydantic import Field, model_validator
 
-from .. import families
+from .. import __version__, families
 from ..config import Count, DenoisingSteps, Fraction, StageConfig
 from ..errors import MaquetteError
 from ..families.base import BaseModel
@@ -278,14 +278,8 @@ def _values(config: GenerateConfig, base: BaseModel, words: Words) -> dict[str, 
         "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
         "Emphasis": config.emphasis if bracketed and config.emphasis != "Original" else None,
         "Prompt editing": "exact" if config.prompt_editing == "exact" else None,
-        "Version": f"maquette-{_version()}",
+        "Version": f"maquette-{__version__}",
     }
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("maquette")
 
 
 def _place(config: GenerateConfig) -> tuple[torch.dtype, str]:

@@ -23,6 +23,8 @@ from .training.notices import notices
 from .training.room import intact
 from .training.trackers import following
 
+__all__ = ["Cancel", "TrainResult", "resume", "run"]
+
 
 def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
     """Train from the beginning, in a new run folder. Setting `cancel` ends the run after the step at work, all saved.

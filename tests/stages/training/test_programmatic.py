@@ -294,7 +294,7 @@ def test_an_absent_tracker_is_named(photos: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(
-        maquette.MaquetteError, match=r"tracker wandb needs its package: pip install 'maquette\[wandb\]'"
+        maquette.MaquetteError, match=r"tracker wandb needs its package: pip install 'maquette-lora\[wandb\]'"
     ):
         maquette.train(photos, out=tmp_path / "disc", **VALUES, trackers=["wandb"])
 

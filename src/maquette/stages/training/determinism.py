@@ -9,13 +9,13 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ... import __version__
 from ...errors import MaquetteError
 from ...run import read_object
 
@@ -47,7 +47,7 @@ def computer(device: torch.device, processes: int) -> dict[str, Any]:
     """Everything besides a run's settings on which the last bits of its numbers depend."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {
-        "maquette": version("maquette"),
+        "maquette": __version__,
         "torch": torch.__version__,
         "device": name,
         "processes": processes,

@@ -89,7 +89,7 @@ def _eight_bit(table: list[dict[str, Any]], **options: Any) -> torch.optim.Optim
     try:
         import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise MaquetteError("The optimizer adamw8bit needs its package: pip install 'maquette[eight-bit]'.") from error
+        raise MaquetteError("The optimizer adamw8bit needs: pip install 'maquette-lora[eight-bit]'.") from error
     made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(table, **options)
     return made
 

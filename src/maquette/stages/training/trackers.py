@@ -42,7 +42,7 @@ def _tensorboard(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MaquetteError(
-            "The tracker tensorboard needs its package: pip install 'maquette[tensorboard]'."
+            "The tracker tensorboard needs its package: pip install 'maquette-lora[tensorboard]'."
         ) from error
     start = max((line.get("step", 0) for line in folder.read_metrics()), default=0)
     writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=start + 1)
@@ -72,7 +72,7 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
     try:
         import wandb
     except ImportError as error:
-        raise MaquetteError("The tracker wandb needs its package: pip install 'maquette[wandb]'.") from error
+        raise MaquetteError("The tracker wandb needs its package: pip install 'maquette-lora[wandb]'.") from error
     settings = config.model_dump(mode="json", exclude={"photos", "out", "reg", "base"})
     identity = _identity(folder.path / "wandb.id")
     tracked = wandb.init(
