@@ -37,7 +37,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .choose import Choice, Row, choose
+    from .choice import Choice, Row, choose
     from .measures import measure, measure_items
     from .panel import Example, Panel, build_panel
     from .rule import RULE, Rule
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["RULE", "Choice", "Example", "Panel", "Row", "Rule", "build_panel", "choose", "measure", "measure_items"]
 
 _HOMES = {
-    "RULE": "rule", "Rule": "rule", "Choice": "choose", "Row": "choose", "choose": "choose", "measure": "measures",
+    "RULE": "rule", "Rule": "rule", "Choice": "choice", "Row": "choice", "choose": "choice", "measure": "measures",
     "measure_items": "measures", "Example": "panel", "Panel": "panel", "build_panel": "panel",
 }  # fmt: skip
 

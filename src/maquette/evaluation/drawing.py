@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.captions import caption_for_class
 from ..families.base import BaseModel
 from ..stages.sampling import sample
-from .rows import batch_of
+from .rows import cells_at_once
 from .words import article
 
 SAMPLER = "DDIM"
@@ -86,15 +86,20 @@ def plan_of(
     )
 
 
-@torch.no_grad()
 def draw(base: BaseModel, plan: Plan, subject_prompts: Sequence[str]) -> Drawing:
     """The plan's pictures by the base as it is now. subject_prompts: those of the subject, or of the class."""
-    prompts = [*subject_prompts, *plan.others_prompts]
+    made = draw_latents(base, plan, [*subject_prompts, *plan.others_prompts], plan.seed * 1000)
+    return Drawing(made[: len(subject_prompts)], made[len(subject_prompts) :])
+
+
+@torch.no_grad()
+def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed: int) -> Tensor:
+    """(B, C, h, w): one picture for each prompt, seeds counted up."""
     texts = list(dict.fromkeys([*prompts, ""]))
     told = base.encode_text(texts, plan.clip_skip)
     height, width = plan.size
     factor = base.spec.latent_factor
-    at_once = batch_of(torch.empty(0, 4, height // factor, width // factor, device=base.device)) // 2 or 1
+    at_once = max(1, cells_at_once(base.device) // (height // factor * (width // factor)) // 2)
     parts = []
     for first in range(0, len(prompts), at_once):
         part = prompts[first : first + at_once]
@@ -106,10 +111,9 @@ def draw(base: BaseModel, plan: Plan, subject_prompts: Sequence[str]) -> Drawing
                 sampler=SAMPLER,
                 steps=plan.steps,
                 cfg_scale=plan.cfg_scale,
-                seeds=[plan.seed * 1000 + first + i for i in range(len(part))],
+                seeds=range(first_seed + first, first_seed + first + len(part)),
                 width=width,
                 height=height,
             )
         )
-    made = torch.cat(parts)
-    return Drawing(made[: len(subject_prompts)], made[len(subject_prompts) :])
+    return torch.cat(parts)

@@ -68,14 +68,14 @@ def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tenso
     seen = judging.margins(base, drawn, panel.plan, panel.schedule, panel.draws, panel.seed, panel.clip_skip)
     unit = panel.margins
     return {
-        "likeness": likeness(eye.similarity(features), eye.similarity(eye.photos), eye.similarity(eye.others)),
+        "likeness": likeness(eye.similarity(features), eye.similarity(eye.photos), eye.similarity(panel.features)),
         "identity": identity(eye.similarity(features), eye.similarity_to_others(features)),
         "obedience": seen.subject_share,
         "obedience_margin": seen.subject_margin / unit.subject_margin.mean().clamp(min=1e-6),
         "neighbours": seen.others_share,
         "neighbours_margin": seen.others_margin / unit.others_margin.mean().clamp(min=1e-6),
-        "copying": copying(drawn.subject, panel.photos),
-        "diversity": (vendi(features) / vendi(eye.look(panel.drawn.subject)))[None],
+        "copying": copying(drawn.subject, panel.every),
+        "diversity": (vendi(features) / vendi(panel.features))[None],
     }
 
 
@@ -122,10 +122,11 @@ def memorisation(pull: Tensor, base_pull: Tensor) -> Tensor:
 
 
 def likeness(to_photos: Tensor, among_photos: Tensor, of_class: Tensor) -> Tensor:
-    """(B,) mean similarity of each drawn picture to the photos, so that 0 is that of class pictures and 1 that of the
-    photos among themselves.
+    """(B,) mean similarity of each drawn picture to the photos, so that 0 is that of the base's pictures of the class
+    and 1 that of the photos among themselves.
 
-    to_photos: (B, n), among_photos: (n, n), of_class: (m, n) similarities of drawn pictures, photos and class pictures.
+    to_photos: (B, n), among_photos: (n, n), of_class: (B, n) similarities of what the checkpoint drew, of the photos,
+    and of what the base drew of the class with the same prompts and seeds.
     """
     n = len(among_photos)
     low = of_class.mean()

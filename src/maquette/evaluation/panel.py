@@ -12,11 +12,13 @@ from ..core.noise import NoiseSchedule
 from ..data.captions import caption_for_class, caption_of_class, class_of
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from .drawing import Drawing, Plan, draw, plan_of
+from .drawing import Drawing, Plan, draw, draw_latents, plan_of
 from .features import Eye, make_eye
 from .judging import Margins, margins
 from .rows import Rows, answers, answers_of, stratified
 from .words import attributes_of, others_of
+
+GALLERY_SEED = 500  # of the class pictures that photos are told from; none of them is drawn for another use
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Panel:
     """n photos, T timesteps. What a checkpoint is asked is in `rows`, what the base says to the same in `base`.
 
     photos: (n, C, h, w) latents. target: (2 n T, C, h, w) what should be answered of the photos. held: n times whether
-    a photo was held out. eye, drawing: what the drawn pictures are judged by, and what the base drew.
+    a photo was held out. every: (N, C, h, w) latents of all photos, not of the chosen n alone. eye: what pictures are
+    judged by. drawn: what the base drew for the class under the prompts and seeds with which checkpoints draw the
+    subject; features, margins: what the eye and the judge say of it.
     """
 
     subject: str
@@ -61,6 +65,7 @@ class Panel:
     names: tuple[str, ...]
     held: tuple[bool, ...]
     photos: Tensor
+    every: Tensor = field(repr=False)
     timesteps: int
     rows: dict[str, Rows]
     target: Tensor
@@ -69,6 +74,7 @@ class Panel:
     plan: Plan = field(repr=False)
     eye: Eye = field(repr=False)
     drawn: Drawing = field(repr=False)
+    features: tuple[Tensor, ...] = field(repr=False)
     margins: Margins = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
     draws: int = 2
@@ -95,9 +101,11 @@ def build_panel(
     training saw.
     """
     class_word = class_word or class_of(subject)
-    chosen = _chosen(photos, size.photos, seed)
+    picked = _chosen(photos, size.photos, seed)
+    chosen = [photos[i] for i in picked]
     schedule = NoiseSchedule.from_config(base.scheduler_config).to(base.device)
-    latents = torch.cat([base.encode_images(e.pixels[None].to(base.device))[0].float() for e in chosen])
+    encoded = [base.encode_images(e.pixels[None].to(base.device))[0].float() for e in photos]
+    every, latents = torch.cat(encoded), torch.cat([encoded[i] for i in picked])
     plan = plan_of(
         base,
         subject,
@@ -118,13 +126,15 @@ def build_panel(
     told = {name: [_base_text(prompt, subject) for prompt in part.prompts] for name, part in rows.items()}
     own = answers_of(base, {name: part.asking(told[name]) for name, part in rows.items()}, clip_skip)
     empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
-    eye = make_eye(base, latents, drawn.subject, class_word, schedule, seed, clip_skip)
+    gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
+    eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)
     return Panel(
         subject,
         class_word,
         tuple(e.name for e in chosen),
         tuple(e.held for e in chosen),
         latents,
+        every,
         size.timesteps,
         rows,
         target,
@@ -133,6 +143,7 @@ def build_panel(
         plan,
         eye,
         drawn,
+        eye.look(drawn.subject),
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
         size.draws,
@@ -141,9 +152,9 @@ def build_panel(
     )
 
 
-def _chosen(photos: Sequence[Example], most: int, seed: int) -> list[Example]:
-    """At most so many trained photos, and of those held out, drawn by the seed."""
-    seen, held = ([e for e in photos if e.held is side] for side in (False, True))
+def _chosen(photos: Sequence[Example], most: int, seed: int) -> list[int]:
+    """Which photos: at most so many of those trained, and of those held out, drawn by the seed."""
+    seen, held = ([i for i, e in enumerate(photos) if e.held is side] for side in (False, True))
     if not seen:
         raise MaquetteError("The panel needs at least one photo that training saw.")
     if len({tuple(e.pixels.shape) for e in photos}) > 1:

@@ -12,7 +12,7 @@ from ..core.denoiser import Conditioning
 from ..core.noise import NoiseSchedule
 from ..families.base import BaseModel
 
-CELLS_AT_ONCE = {"cpu": 64 * 256, "cuda": 64 * 4096}  # latent cells of a batch
+CELLS_AT_ONCE = {"cpu": 64 * 256, "cuda": 64 * 4096}  # 64 latents of pocket; 64 of 512 x 512 pixels
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ class Rows:
         return Rows(torch.cat([p.x_t for p in parts]), torch.cat([p.t for p in parts]), prompts)
 
 
+def cells_at_once(device: torch.device) -> int:
+    """How many latent cells a batch holds."""
+    return CELLS_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
+
+
 def batch_of(latents: Tensor) -> int:
     """How many latents (…, h, w) are computed at once."""
-    return max(1, CELLS_AT_ONCE.get(latents.device.type, 64 * 256) // (latents.shape[-2] * latents.shape[-1]))
+    return max(1, cells_at_once(latents.device) // (latents.shape[-2] * latents.shape[-1]))
 
 
 @torch.no_grad()

@@ -1,0 +1,75 @@
+"""Each measure on numbers whose answer is known."""
+
+import math
+
+import pytest
+import torch
+
+from maquette.evaluation import measures as M
+
+
+def test_relative_loss_weighs_every_timestep_alike_and_averages_antithetic_pairs() -> None:
+    # 2 photos x 2 timesteps; the base's loss is 1 at the first and 100 at the second timestep.
+    target = torch.zeros(8, 1, 1, 1)
+    base = torch.tensor([1.0, 10.0, 1.0, 10.0] * 2).reshape(8, 1, 1, 1)
+    said = torch.tensor([0.0, 10.0, 1.0, 0.0, 1.0, 10.0, 1.0, 0.0]).reshape(8, 1, 1, 1)
+    # photo 0: first timestep (0 + 1) / 2 = 1/2 of the base, second 1; photo 1: 1 and 0.
+    assert M.relative_loss(said, base, target, 2, 2).tolist() == pytest.approx([0.75, 0.5])
+
+
+def test_drift_is_one_where_the_change_is_as_large_as_the_prompts_own() -> None:
+    base, empty = torch.full((2, 4, 2, 2), 3.0), torch.full((2, 4, 2, 2), 1.0)
+    assert M.drift(base + 2.0, base, empty).tolist() == pytest.approx([1.0, 1.0])
+    assert M.drift(base, base, empty).tolist() == [0.0, 0.0]
+
+
+def test_leak_is_the_share_of_the_change_that_the_class_word_calls() -> None:
+    base = torch.zeros(1, 1, 1, 2)
+    learned = torch.tensor([2.0, 0.0]).reshape(1, 1, 1, 2)
+    assert M.leak(base, learned, base).item() == 0.0
+    assert M.leak(0.5 * learned, learned, base).item() == pytest.approx(0.5)
+    assert M.leak(torch.tensor([0.0, 9.0]).reshape(1, 1, 1, 2), learned, base).item() == 0.0  # drift, but no leak
+
+
+def test_edit_retention_is_one_for_the_bases_own_change_and_less_for_a_weaker_one() -> None:
+    change = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert M.edit_retention(change, change).mean().item() == pytest.approx(1.0)
+    assert M.edit_retention(0.4 * change, change).mean().item() == pytest.approx(0.4)
+
+
+def test_likeness_is_zero_for_class_pictures_and_one_for_photos_among_themselves() -> None:
+    among = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    of_class = torch.full((2, 2), 0.2)
+    drawn = torch.tensor([[0.2, 0.2], [0.8, 0.8], [0.5, 0.5]])
+    assert M.likeness(drawn, among, of_class).tolist() == pytest.approx([0.0, 1.0, 0.5])
+
+
+def test_identity_is_the_share_of_pairs_in_which_the_photo_is_nearer() -> None:
+    to_photos, to_class = torch.tensor([[0.9, 0.3]]), torch.tensor([[0.1, 0.5]])
+    assert M.identity(to_photos, to_class).item() == pytest.approx(0.75)
+
+
+def test_a_copy_is_found_mirrored_and_cut_and_a_new_picture_is_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    photos = torch.randn(5, 4, 16, 16, generator=random)
+    coarse = torch.nn.functional.interpolate(torch.randn(5, 4, 4, 4, generator=random), (16, 16), mode="bilinear")
+    photos = 3 * coarse + 0.1 * photos
+    cut = torch.nn.functional.interpolate(photos[2:3, :, 2:, 2:], (16, 16), mode="bilinear")
+    new = 3 * torch.nn.functional.interpolate(torch.randn(1, 4, 4, 4, generator=random), (16, 16), mode="bilinear")
+    drawn = torch.cat([photos[:1], photos[1:2].flip(-1), cut, new])
+    assert M.copying(drawn, photos).tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert M.copying(drawn, photos[:1]).tolist() == [0.0] * 4  # of a single photo nothing can be said
+
+
+def test_vendi_counts_different_pictures() -> None:
+    alike, apart = torch.tensor([[1.0, 0.0]] * 4), torch.eye(4)
+    assert M.vendi((alike,)).item() == pytest.approx(1.0, abs=1e-4)
+    assert M.vendi((apart,)).item() == pytest.approx(4.0, abs=1e-4)
+    pairs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert M.vendi((pairs,)).item() == pytest.approx(2.0, abs=1e-4)
+
+
+def test_memorisation_is_the_pull_over_the_bases() -> None:
+    base = torch.full((2, 1, 2, 2), 1.0)
+    assert M.memorisation(3 * base, base).tolist() == pytest.approx([3.0, 3.0])
+    assert math.isfinite(M.memorisation(base, 0 * base).sum().item())
