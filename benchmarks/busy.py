@@ -36,8 +36,8 @@ def work(folder: Path) -> None:
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.stages.training import job as training
-    from maquette.stages.training import learning
+    from maquette.training import job as training
+    from maquette.training import learning
 
     photos = folder / "photos"
     photos.mkdir()

@@ -17,14 +17,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maquette import adapters
+from maquette.demo import mascot as demo_mascot
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import Judge, judge
-from maquette.formats import adapters
-from maquette.stages import demo, demo_mascot
-from maquette.stages.apply import apply_loras
-from maquette.stages.grid import sheet
-from maquette.stages.sampling import sample
+from maquette.report.sheet import sheet
+from maquette.sampling.apply_loras import apply_loras
+from maquette.sampling.loop import sample
+from maquette.stages import demo
 
 CFG_SCALE, STEPS, BATCH = 4.0, 20, 20
 NEIGHBOURS = ("cat", "dog", "car", "house", "snowman", "camera", "gift", "sailboat", "frog", "star")  # ordinary objects

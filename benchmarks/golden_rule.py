@@ -22,12 +22,12 @@ from torch import Tensor
 
 import maquette
 from benchmarks.demo_quality import CFG_SCALE, STEPS, draw
+from maquette import adapters
+from maquette.demo import mascot as demo_mascot
 from maquette.families import load
 from maquette.families.pocket.judge import judge
-from maquette.formats import adapters
-from maquette.stages import demo_mascot
-from maquette.stages.generate import to_image
-from maquette.stages.grid import sheet
+from maquette.report.sheet import sheet
+from maquette.sampling.images import to_image
 
 SHARED = "green"  # the background of every photo
 KINDS = ("captioned", "not captioned")

@@ -25,8 +25,8 @@ from maquette.families.sdxl.model import StableDiffusionXL
 from maquette.families.sdxl.spec import SDXL
 from maquette.methods import METHODS, attach
 from maquette.methods.base import MethodSpec
-from maquette.stages.training.attaching import unet_slots
-from maquette.stages.training.memory import PER_NUMBER, Peak, pass_bytes
+from maquette.training.attaching import unet_slots
+from maquette.training.memory import PER_NUMBER, Peak, pass_bytes
 
 CARDS = (6, 8, 12, 16, 24)  # GB
 ROOM = 0.9  # share of a card that a process can use

@@ -28,15 +28,16 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.demo_quality import NEIGHBOURS, Probe, draw, to_pixels
+from maquette import adapters
 from maquette.config import TrainConfig
+from maquette.demo import mascot as demo_mascot
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import Judge, judge
-from maquette.formats import adapters
 from maquette.methods import METHODS
-from maquette.stages import demo_mascot, regularize, train
-from maquette.stages.apply import apply_loras
-from maquette.stages.grid import sheet
+from maquette.report.sheet import sheet
+from maquette.sampling.apply_loras import apply_loras
+from maquette.stages import regularize, train
 
 STEPS = 150
 PICTURES = 30  # of the subject; half as many of the class word and of ordinary objects
@@ -128,8 +129,8 @@ def run_case(case: Case, folder: Path, photos: Path) -> tuple[dict[str, Any], Pa
 def opened(base: BaseModel, method: str, file: Path) -> AbstractContextManager[Any]:
     """The base with what was learned, within the block."""
     if METHODS[method].product == "embedding":
-        from maquette.formats import embeddings
-        from maquette.stages.embedding import apply_embeddings
+        from maquette.adapters import embeddings
+        from maquette.sampling.apply_embeddings import apply_embeddings
 
         return apply_embeddings(base, [embeddings.load(file, name=demo_mascot.SUBJECT)])
     return apply_loras(base, [(adapters.load(file), 1.0, 1.0)])

@@ -20,7 +20,7 @@ from PIL import Image
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import judge
-from maquette.stages.sampling import sample
+from maquette.sampling.loop import sample
 from tools.pocket.scenes import COLOURS, DRAWN, STYLES, Sprites, with_article
 from tools.pocket.towers import accuracy
 from tools.pocket.vae import psnr

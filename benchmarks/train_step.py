@@ -78,8 +78,8 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.stages.training import job as training
-    from maquette.stages.training import learning
+    from maquette.training import job as training
+    from maquette.training import learning
 
     photos = folder / f"photos-{options.px}-{options.batch}"
     photos.mkdir(exist_ok=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from maquette.errors import MaquetteError
-from maquette.run import RunFolder, slug, write_json
+from maquette.files import slug, write_json
+from maquette.run_folder import RunFolder
 
 
 def test_slug_leaves_nothing_that_a_prompt_gives_a_meaning() -> None:
@@ -35,7 +36,7 @@ def test_open_needs_a_run(tmp_path: Path) -> None:
 
 def test_lock_refuses_a_second_process_and_ends_with_it(tmp_path: Path) -> None:
     code = (
-        "import sys; from maquette.run import RunFolder\n"
+        "import sys; from maquette.run_folder import RunFolder\n"
         f"with RunFolder({str(tmp_path)!r}).locked():\n    print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from .config import TrainConfig
+    from .events import Event
     from .families.base import BaseModel
-    from .run import Event
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
     from .stages.convert import ConvertResult
@@ -55,7 +55,7 @@ wait_asleep()  # whoever begins with this package, a program of ours or a child 
 
 def check(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CheckResult:
     """What is wrong with a folder of photos, and what training on it costs. options: keys of CheckConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.check import CheckConfig, run
 
     return run(CheckConfig.parse({"photos": photos, **options}, "check"), on_event or ignore)
@@ -63,7 +63,7 @@ def check(photos: str | PathLike[str], on_event: Listener | None = None, **optio
 
 def caption(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CaptionResult:
     """Write a text file beside each photo that has none, and edit many at once. options: keys of CaptionConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.caption import CaptionConfig, run
 
     return run(CaptionConfig.parse({"photos": photos, **options}, "caption"), on_event or ignore)
@@ -71,7 +71,7 @@ def caption(photos: str | PathLike[str], on_event: Listener | None = None, **opt
 
 def regularize(out: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> RegularizeResult:
     """Fill a folder with pictures of the class, drawn by the base. options: keys of RegularizeConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.regularize import RegularizeConfig, run
 
     return run(RegularizeConfig.parse({"out": out, **options}, "regularize"), on_event or ignore)
@@ -89,7 +89,7 @@ def train(
     with everything saved: the result's status is "stopped", and `resume` goes on.
     """
     from .config import TrainConfig
-    from .run import ignore
+    from .events import ignore
     from .stages.train import run
 
     if isinstance(photos, TrainConfig):
@@ -108,7 +108,7 @@ def resume(
     """Go on with a run, to the same bytes as if it had never stopped. changes: `steps`, or what moves no weight."""
     from os import fspath
 
-    from .run import ignore
+    from .events import ignore
     from .stages.train import resume as go_on
 
     return go_on(fspath(run), changes, on_event or ignore, cancel)
@@ -124,8 +124,8 @@ def generate(
     """
     from os import fspath
 
+    from .events import ignore
     from .families.base import BaseModel
-    from .run import ignore
     from .stages.generate import GenerateConfig, run
 
     opened = base if isinstance(base, BaseModel) else None
@@ -137,7 +137,7 @@ def generate(
 
 def inspect(path: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> InspectResult:
     """What a file or model folder is: family, method, rank, metadata, hashes. options: keys of InspectConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.inspect import InspectConfig, run
 
     return run(InspectConfig.parse({"path": path, **options}, "inspect"), on_event or ignore)
@@ -147,7 +147,7 @@ def convert(
     source: str | PathLike[str], to: str, out: str | PathLike[str], on_event: Listener | None = None, **options: Any
 ) -> ConvertResult:
     """Write a model or adapter in another layout. options: keys of stages.convert.ConvertConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.convert import ConvertConfig, run
 
     return run(ConvertConfig.parse({"source": source, "to": to, "out": out, **options}, "convert"), on_event or ignore)
@@ -157,7 +157,7 @@ def resize(
     lora: str | PathLike[str], out: str | PathLike[str], on_event: Listener | None = None, **options: Any
 ) -> ResizeResult:
     """Write a LoRA at another rank. options: keys of stages.resize.ResizeConfig."""
-    from .run import ignore
+    from .events import ignore
     from .stages.resize import ResizeConfig, run
 
     return run(ResizeConfig.parse({"lora": lora, "out": out, **options}, "resize"), on_event or ignore)

@@ -1,6 +1,6 @@
-"""Reading what a user or a stranger left on disk: ordinary files only, within a budget, never waiting for anything.
+"""Files: what a user or a stranger left on disk is read within a budget; what is written appears whole or not at all.
 
-What systems do differently is here too: Windows has no flock.
+Only ordinary files are read, and nothing is waited for. What systems do differently is here too: Windows has no flock.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import math
 import os
 import re
 import stat
+import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import MaquetteError
-from .limits import CONFIGURATION_BYTES, JSON_DEPTH, NUMBER_DIGITS, TOML_DEPTH
+from .limits import CONFIGURATION_BYTES, JSON_DEPTH, NUMBER_DIGITS, RECORD_BYTES, TOML_DEPTH
 
 # Parts of a dotted key, one more than is allowed. Each attempt begins at a word and gives nothing back: linear.
 _DOTTED = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{TOML_DEPTH}}}""")
@@ -133,6 +135,22 @@ def parse_json(text: str, name: str, unique: bool = False, constants: bool = Fal
     return value
 
 
+def read_object(path: Path, most_bytes: int = RECORD_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of a run folder, which anybody may have written. Infinities count as numbers.
+
+    Raises MaquetteError, naming the file and what is wrong: missing, empty, too large, no JSON, no object.
+    """
+    if not path.exists():
+        raise MaquetteError(f"{path} is missing.")
+    text = read_text(path, most_bytes, "such file of a run")
+    if not text.strip("\0 \r\n\t"):
+        raise MaquetteError(f"{path} is empty.")
+    content = parse_json(text, str(path), constants=True)
+    if not isinstance(content, dict):
+        raise MaquetteError(f"{path} is damaged: it holds no JSON object.")
+    return content
+
+
 class NotToml(MaquetteError):
     """A text that is no TOML at all, as against TOML that is refused."""
 
@@ -217,3 +235,60 @@ def shown_bytes(size: int) -> str:
         if size >= 10**power:
             return f"{size / 10**power:.3g} {unit}"
     return f"{size} bytes"
+
+
+def slug(text: str) -> str:
+    """A file name without what prompts give a meaning (`:`, `,`, `>`, `=`, space): "zkw robot" -> "zkw-robot"."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "run"
+
+
+@contextmanager
+def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+    """Binary file that appears under its name only when complete: temporary file beside it, fsync, rename."""
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, readable and atomic."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened: Windows does not."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

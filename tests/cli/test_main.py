@@ -13,7 +13,7 @@ from PIL import Image
 from maquette.cli import main as program
 from maquette.cli.common import Display
 from maquette.cli.main import main
-from maquette.run import Event
+from maquette.events import Event
 
 
 def outcome(*arguments: str) -> int:

@@ -20,7 +20,7 @@ from maquette.families.sd.spec import SD1, TARGETS
 from maquette.families.sdxl.model import StableDiffusionXL
 from maquette.families.sdxl.spec import SDXL
 from maquette.methods.base import MethodSpec
-from maquette.stages.training.attaching import unet_slots
+from maquette.training.attaching import unet_slots
 from tests.families import tiny
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from maquette import MaquetteError
+from maquette.adapters.file import Adapter, from_state_dict
 from maquette.evaluation.folding import folded
-from maquette.formats.adapters import Adapter, from_state_dict
 
 RANDOM = torch.Generator().manual_seed(0)
 FACTORS = {

@@ -13,8 +13,8 @@ from maquette.config import TrainConfig
 from maquette.core.denoiser import Conditioning
 from maquette.formats import safetensors
 from maquette.stages import train
-from maquette.stages.training import inpainting
-from maquette.stages.training.batches import generator
+from maquette.training import inpainting
+from maquette.training.batches import generator
 
 
 @pytest.fixture(scope="module")

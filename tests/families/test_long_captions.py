@@ -12,7 +12,7 @@ from PIL import Image
 import maquette
 from maquette import families
 from maquette.formats import safetensors
-from maquette.stages.training.texts import Texts
+from maquette.training.texts import Texts
 
 LONG = "zkw robot " + ", ".join(f"tag {i} red" for i in range(40))
 

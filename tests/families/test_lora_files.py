@@ -12,20 +12,21 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from maquette import adapters
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.families.sd.model import StableDiffusion
 from maquette.families.sd.spec import SD1
-from maquette.formats import adapters, keys, safetensors
+from maquette.formats import keys, safetensors
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
-from maquette.stages.apply import apply_loras
+from maquette.sampling.apply_loras import apply_loras
+from maquette.sampling.lora_folder import find_loras
 from maquette.stages.convert import ConvertConfig
 from maquette.stages.convert import run as convert
 from maquette.stages.inspect import InspectConfig
 from maquette.stages.inspect import run as inspect
-from maquette.stages.lora_folder import find_loras
-from maquette.stages.training.attaching import start_from
+from maquette.training.attaching import start_from
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "lora-files.md"
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"

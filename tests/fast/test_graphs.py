@@ -126,7 +126,7 @@ def test_training_with_recorded_passes_ends_in_the_same_file(
 
     from maquette.config import TrainConfig
     from maquette.stages import train
-    from maquette.stages.training.job import Job
+    from maquette.training.job import Job
 
     photos = tmp_path / "photos"
     photos.mkdir()

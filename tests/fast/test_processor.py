@@ -11,7 +11,7 @@ from torch import nn
 
 from maquette.families.unet.transformer import Attention
 from maquette.fast import attention, onednn, packed, processor, winograd
-from maquette.stages.training.defaults import pick_dtype
+from maquette.training.defaults import pick_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 F32 = torch.float32

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from maquette import adapters
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
-from maquette.formats import adapters
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
-from maquette.stages.training import learning
-from maquette.stages.training.attaching import ranked, start_from
+from maquette.training import learning
+from maquette.training.attaching import ranked, start_from
 
 NAMES = ("lora_unet_down_blocks_1_a", "lora_unet_mid_block_a", "lora_unet_mid_block_conv")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from maquette.formats.adapters import from_state_dict
+from maquette.adapters.file import from_state_dict
 from maquette.methods import attach, loha
 from maquette.methods.base import MethodSpec, seeded
 from maquette.methods.lokr import split

@@ -10,16 +10,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from maquette import families, methods
+from maquette import adapters, families, methods
+from maquette.adapters import embeddings
 from maquette.config import TrainConfig
 from maquette.core.vocabulary import ExtendedTable, ExtendedTokenizer
 from maquette.errors import MaquetteError
-from maquette.formats import adapters, embeddings, safetensors
+from maquette.formats import safetensors
 from maquette.methods.base import MethodSpec
 from maquette.prompts.encode import split_chunks
+from maquette.sampling.apply_embeddings import apply_embeddings, find_embeddings
+from maquette.sampling.apply_loras import apply_loras
 from maquette.stages import train
-from maquette.stages.apply import apply_loras
-from maquette.stages.embedding import apply_embeddings, find_embeddings
 from maquette.stages.generate import GenerateConfig
 from maquette.stages.generate import run as generate
 

@@ -22,7 +22,7 @@ from maquette.prompts import (
     parse_schedule,
     strip_comments,
     tokenize,
-)  # fmt: skip
+)
 
 PARSERS: list[Callable[[str], Any]] = [
     parse_attention, parse_composable, parse_networks, malformed_tag, strip_comments, tokenize,

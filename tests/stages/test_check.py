@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from maquette.errors import MaquetteError
-from maquette.run import Event
+from maquette.events import Event
 from maquette.stages.check import CheckConfig, run
 from maquette.stages.check_page import write_page
-from maquette.stages.costs import base_facts, lora_bytes
+from maquette.training.costs import base_facts, lora_bytes
 
 MakeImage = Callable[..., Image.Image]
 

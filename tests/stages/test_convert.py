@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from maquette import adapters
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import checkpoint
 from maquette.families.pocket import WEIGHTS
-from maquette.formats import adapters, ldm, safetensors, tensor_files
+from maquette.formats import ldm, safetensors, tensor_files
 from maquette.stages.convert import ConvertConfig, run
 
 

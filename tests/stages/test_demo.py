@@ -15,11 +15,11 @@ from pydantic import Field
 
 from maquette.cli.demo import as_typed_here, say
 from maquette.config import Count, TrainConfig
+from maquette.demo.mascot import COLOURS_UNSEEN, SCENES
 from maquette.errors import MaquetteError
+from maquette.events import Event
 from maquette.formats import safetensors
-from maquette.run import Event
 from maquette.stages import demo
-from maquette.stages.demo_mascot import COLOURS_UNSEEN, SCENES
 
 
 class Quick(TrainConfig):

@@ -14,9 +14,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from PIL import Image, ImageDraw
 
 import maquette
+from maquette import adapters
 from maquette.families.pocket.spec import WEIGHTS
-from maquette.formats import adapters
-from maquette.stages.sampling import scheduler_for
+from maquette.sampling.loop import scheduler_for
 
 PROMPT = "a photo of zkw robot on a red background"
 STEPS, CFG, SEED = 12, 4.0, 5

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from maquette import adapters
+from maquette.adapters.file import Adapter
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
-from maquette.formats import adapters, png, safetensors
-from maquette.formats.adapters import Adapter
+from maquette.formats import png, safetensors
 from maquette.stages.convert import ConvertConfig
 from maquette.stages.convert import run as convert
 from maquette.stages.inspect import InspectConfig, InspectResult
@@ -361,7 +362,7 @@ def test_hostile_counts_of_tags_are_no_trigger_words() -> None:
 def test_an_inpainting_bases_first_layer_takes_the_four_channels_of_a_lora() -> None:
     """Its five further inputs are left alone, as A1111 does."""
     from maquette import families
-    from maquette.stages.apply import apply_loras
+    from maquette.sampling.apply_loras import apply_loras
 
     base = families.load("pocket")
     old = base.unet.conv_in

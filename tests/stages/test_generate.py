@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from random_loras import random_adapter, write_lora
 
 import maquette
 from maquette import families
 from maquette.errors import MaquetteError
+from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.formats import safetensors
 from maquette.formats.png import parse_infotext, read_infotext
-from maquette.run import Event
-from maquette.stages.generate import GenerateConfig, GenerateResult, run, to_image
+from maquette.sampling.images import to_image
+from maquette.stages.generate import GenerateConfig, GenerateResult, run
+from tests.sampling.random_loras import random_adapter, write_lora
 
 PROMPT = "a photo of a cat on a red background"
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from maquette import adapters
 from maquette.errors import MaquetteError
 from maquette.families import checkpoint, save
 from maquette.families.pocket import POCKET, WEIGHTS
-from maquette.formats import adapters, ldm, safetensors
+from maquette.formats import ldm, safetensors
 from maquette.stages.inspect import InspectConfig, InspectResult, run, trigger_words
 
 

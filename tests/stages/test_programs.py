@@ -13,9 +13,11 @@ from PIL import Image
 from maquette.cli.main import main
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
+from maquette.files import write_text
 from maquette.formats.shells import read_script
-from maquette.run import RunFolder, write_text
-from maquette.stages import command, import_kohya
+from maquette.interop.kohya import read as import_kohya
+from maquette.run_folder import RunFolder
+from maquette.stages import command
 from maquette.trainers.kohya import OPTIONS, UNKNOWN
 
 # A run's configuration as it lies in run.toml: every number filled in.

@@ -12,9 +12,9 @@ from PIL import Image
 from maquette import families
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
+from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.formats.png import parse_infotext, read_infotext
-from maquette.run import Event
 from maquette.stages.regularize import RegularizeConfig, RegularizeResult, run
 
 MakeImage = Callable[..., Image.Image]

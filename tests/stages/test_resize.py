@@ -9,11 +9,12 @@ import pytest
 import torch
 from random_loras import random_adapter
 
+from maquette import adapters
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import load
 from maquette.families.pocket import WEIGHTS
-from maquette.formats import adapters, keys
+from maquette.formats import keys
 from maquette.stages.resize import ResizeConfig, run
 
 NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"

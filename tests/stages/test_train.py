@@ -13,10 +13,10 @@ from PIL import Image
 
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
+from maquette.events import Event
 from maquette.formats import safetensors
-from maquette.run import Event
 from maquette.stages import train
-from maquette.stages.training import state
+from maquette.training import state
 
 COLOURS = {"red": (220, 40, 40), "blue": (50, 80, 220), "green": (50, 170, 70)}
 
@@ -224,9 +224,9 @@ def test_loss_that_is_not_finite_is_skipped_once_then_stops(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     """late: steps are judged while the next is at work, as on CUDA."""
-    from maquette.stages.training.objective import Question
+    from maquette.training.objective import Question
 
-    monkeypatch.setattr("maquette.stages.training.loop.late", lambda *_: late)
+    monkeypatch.setattr("maquette.training.loop.late", lambda *_: late)
     real, calls, bad = Question.losses, [0], {1}
 
     def poisoned(self: Question, *args: Any) -> torch.Tensor:
@@ -264,7 +264,7 @@ def test_steps_judged_late_end_in_the_same_file_and_say_the_same(
         train.run(config(photos, tmp_path / name / "disc", steps=5, save_every_steps=2), events.append)
         metrics = [e.data for e in events if e.kind == "metric"]
         told.append([(m["step"], m["loss"], m["gradient_norm"], m["learning_rate"]) for m in metrics])
-        monkeypatch.setattr("maquette.stages.training.loop.late", lambda *_: True)
+        monkeypatch.setattr("maquette.training.loop.late", lambda *_: True)
     files = [(tmp_path / name / "disc/disc.safetensors").read_bytes() for name in ("once", "late")]
     assert files[0] == files[1] and told[0] == told[1] and len(told[0]) == 5
 
@@ -285,7 +285,7 @@ def test_regularization_pictures_that_the_run_never_sees_are_reported(photos: Pa
 def test_zero_terminal_snr_is_warned_of_where_noise_is_predicted(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maquette.stages.training import job
+    from maquette.training import job
 
     real = job.load
 
@@ -445,7 +445,7 @@ def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path:
 
 
 def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.stages.training import job
+    from maquette.training import job
 
     real = job.load
 

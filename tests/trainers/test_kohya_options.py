@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from maquette.config import TrainConfig
-from maquette.stages import import_kohya
-from maquette.stages.import_kohya import ImportResult
+from maquette.interop.kohya import read as import_kohya
+from maquette.interop.kohya.read import ImportResult
 from maquette.trainers.kohya import NEAR_WORDS, OPTIONS, SAME, WORDS
 from maquette.trainers.kohya_gui import FIELDS
 

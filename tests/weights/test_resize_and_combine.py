@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from maquette import adapters
+from maquette.adapters.embeddings import Embedding
+from maquette.adapters.file import Adapter
 from maquette.core.lowrank import RankRule
 from maquette.errors import MaquetteError
-from maquette.formats import adapters, safetensors
-from maquette.formats.adapters import Adapter
-from maquette.formats.embeddings import Embedding
+from maquette.formats import safetensors
 from maquette.weights.combine import Weighted, combine
 from maquette.weights.products import product_of, svd_of
 from maquette.weights.resize import parse_size, resize

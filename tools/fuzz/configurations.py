@@ -83,7 +83,7 @@ def toml_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     def read() -> None:
         from maquette.config import TrainConfig, read_toml
         from maquette.data.kohya_toml import read_dataset_file
-        from maquette.stages import import_kohya
+        from maquette.interop.kohya import read as import_kohya
 
         if kind == 0:
             config = TrainConfig.parse(read_toml(path), str(path))
@@ -145,7 +145,7 @@ def json_case(rng: random.Random, folder: Path) -> Callable[[], object]:
 
     def read() -> None:
         from maquette.data.metadata import read_metadata
-        from maquette.stages import import_kohya
+        from maquette.interop.kohya import read as import_kohya
 
         if kind == 0:
             import_kohya.run(path)
@@ -295,7 +295,7 @@ def kohya_case(rng: random.Random, folder: Path) -> Callable[[], object]:
 
     def read() -> None:
         from maquette.config import TrainConfig
-        from maquette.stages import import_kohya
+        from maquette.interop.kohya import read as import_kohya
 
         result = import_kohya.run(path)
         TrainConfig.parse(result.config | {"photos": "x"}, "what was imported")

@@ -51,9 +51,11 @@ def run_case(rng: random.Random, folder: Path) -> Callable[[], object]:
 
     def read() -> None:
         from maquette.config import TrainConfig
-        from maquette.run import RunFolder, read_object
-        from maquette.stages import command, report
-        from maquette.stages.training import state
+        from maquette.files import read_object
+        from maquette.report import run_page as report
+        from maquette.run_folder import RunFolder
+        from maquette.stages import command
+        from maquette.training import state
 
         opened = RunFolder.open(run)
         opened.require_own()

@@ -17,8 +17,8 @@ import torch
 
 import maquette
 from maquette.config import TrainConfig
-from maquette.run import Event
-from maquette.stages import demo_mascot
+from maquette.demo import mascot as demo_mascot
+from maquette.events import Event
 
 from .rows import Rows
 

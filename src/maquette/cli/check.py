@@ -89,7 +89,7 @@ def command(
 
 def show(result: CheckResult) -> None:
     """Print the findings for a person."""
-    from ..stages import findings
+    from ..data import findings
 
     screen = Screen()
     screen.table(_photo_rows(result), ("photo", "size", "trained at", "cut off", "repeats", "caption", "notes"))

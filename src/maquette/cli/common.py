@@ -11,7 +11,7 @@ from ..shown import visible, visible_json
 from .terminal import Screen
 
 if TYPE_CHECKING:
-    from ..run import Event
+    from ..events import Event
 
 
 def print_json(result: Any) -> None:

@@ -31,8 +31,8 @@ def command(
     """
     if program != "kohya":
         raise MaquetteError(f"Nothing is known of {program!r}; maquette imports from kohya.")
-    from ..run import write_text
-    from ..stages import import_kohya
+    from ..files import write_text
+    from ..interop.kohya import read as import_kohya
 
     if out is not None and out.exists():
         raise MaquetteError(f"{out} exists already; choose another --out.")

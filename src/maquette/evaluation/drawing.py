@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.captions import caption_for_class
 from ..families.base import BaseModel
-from ..stages.sampling import sample
+from ..sampling.loop import sample
 from .rows import cells_at_once
 from .words import article
 

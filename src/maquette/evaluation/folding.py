@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..adapters.file import Adapter, AdapterModule
 from ..errors import MaquetteError
-from ..formats.adapters import Adapter, AdapterModule
 
 _LINEAR = (
     "lora_up.weight",

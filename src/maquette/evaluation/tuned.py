@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .. import adapters
+from ..adapters import embeddings
+from ..adapters.embeddings import Embedding
+from ..adapters.file import Adapter
 from ..errors import MaquetteError
 from ..families import load
 from ..families.base import BaseModel
-from ..formats import adapters, embeddings
-from ..formats.adapters import Adapter
-from ..formats.embeddings import Embedding
-from ..stages.apply import apply_loras
-from ..stages.embedding import apply_embeddings, vectors_of
+from ..sampling.apply_embeddings import apply_embeddings, vectors_of
+from ..sampling.apply_loras import apply_loras
 
 Tuned = Callable[[float], AbstractContextManager[BaseModel]]
 """weight -> the base at this weight, within the block."""

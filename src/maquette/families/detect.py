@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..formats import architectures, controlnet, dialects, ldm
+from ..adapters import architectures, dialects
+from ..formats import controlnet, ldm
 
 Shapes = Mapping[str, tuple[int, ...]]
 

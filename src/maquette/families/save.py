@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
+from ..files import atomic_writer
 from ..formats import ldm, safetensors
 from .checkpoint import EXTRAS, Checkpoint, derive_configs
 from .configs import scheduler_config
@@ -58,7 +59,7 @@ def write_single_file(
     if "maquette.configuration" in metadata:
         raise MaquetteError(f"{path}: this model's configuration can only be kept in a .safetensors file.")
     cast = {n: t.to(dtype) if dtype and n not in kept and t.is_floating_point() else t for n, t in tensors.items()}
-    with safetensors.atomic_writer(path) as file:
+    with atomic_writer(path) as file:
         torch.save({**metadata, "state_dict": {name: tensor.contiguous() for name, tensor in cast.items()}}, file)
 
 

@@ -19,7 +19,8 @@ from ..data.dataset import Dataset, Photo, Problem
 from ..data.doctor import examine_captions
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
-from ..run import Event, Listener, ignore, write_text
+from ..events import Event, Listener, ignore
+from ..files import write_text
 from .captioners import Captioner, open_captioner
 from .check import tokenizer
 

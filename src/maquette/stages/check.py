@@ -11,20 +11,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..config import Count, StageConfig
+from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
-from ..data.doctor import (
-    GoldenRule,
-    Look,
-    golden_rule,
-    longest_caption,
-    look_at,
-)
+from ..data.doctor import GoldenRule, Look, golden_rule, longest_caption, look_at
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
-from ..run import Event, Listener, ignore
-from . import findings
-from .costs import Costs, base_facts, estimate
+from ..events import Event, Listener, ignore
+from ..training.costs import Costs, base_facts, estimate
 
 _MOST_FOLDERS = 6  # named in a sentence
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.dataset import Photo
 from ..data.images import read_photo
-from ..run import write_text
-from .pages import render
+from ..files import write_text
+from ..report.pages import render
 
 if TYPE_CHECKING:
     from .check import CheckResult

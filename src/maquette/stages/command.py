@@ -7,10 +7,10 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..run import RunFolder
-from .command_diffusers import Diffusers
-from .command_kohya import Kohya
-from .command_text import CommandResult, Writer
+from ..interop.diffusers import Diffusers
+from ..interop.kohya.command import Kohya
+from ..interop.text import CommandResult, Writer
+from ..run_folder import RunFolder
 
 WRITERS: dict[str, type[Writer]] = {"kohya": Kohya, "diffusers": Diffusers}
 

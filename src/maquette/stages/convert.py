@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from .. import adapters
 from ..config import StageConfig
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..families import checkpoint, parts, save
 from ..families.pocket import POCKET, WEIGHTS
-from ..formats import adapters, ldm
-from ..run import Event, Listener, ignore
+from ..formats import ldm
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _MODEL_TARGETS = ("single-file", "diffusers-dir")

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 
+from .. import adapters
 from ..config import Count, StageConfig, TrainConfig
+from ..demo.mascot import COLOURS_UNSEEN, SUBJECT, write_photos
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..families import load
-from ..formats import adapters
 from ..formats.png import write_png
-from ..run import Event, Listener, RunFolder, ignore
-from . import check, report, train
-from .apply import apply_loras
-from .demo_mascot import COLOURS_UNSEEN, SUBJECT, write_photos
-from .generate import to_image
-from .grid import sheet
-from .prompt_pictures import draw_prompts
+from ..report import run_page as report
+from ..report.sheet import sheet
+from ..run_folder import RunFolder
+from ..sampling.apply_loras import apply_loras
+from ..sampling.images import to_image
+from ..sampling.prompt_pictures import draw_prompts
+from . import check, train
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,21 +14,22 @@ import torch
 from pydantic import Field, model_validator
 
 from .. import __version__, families
+from ..adapters.embeddings import Embedding
 from ..config import Count, DenoisingSteps, Fraction, StageConfig
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
 from ..fast import processor
-from ..formats.embeddings import Embedding
 from ..formats.png import format_infotext, write_png
 from ..prompts.encode import Counting, Emphasis, Prompt
-from ..run import Event, Listener, ignore
-from .apply import apply_loras
-from .embedding import apply_embeddings, find_embeddings
-from .finite import NotFiniteError, fault, require_finite_picture
-from .lora_folder import lora_hash
-from .samplers import AUTOMATIC, find_sampler, kind_of, schedule_of
-from .sampling import sample
-from .words import Words
+from ..sampling.apply_embeddings import apply_embeddings, find_embeddings
+from ..sampling.apply_loras import apply_loras
+from ..sampling.diffusers_schedulers import AUTOMATIC, find_sampler, kind_of, schedule_of
+from ..sampling.finite import NotFiniteError, fault, require_finite_picture
+from ..sampling.images import to_image
+from ..sampling.loop import sample
+from ..sampling.lora_folder import lora_hash
+from ..sampling.words import Words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -241,13 +242,6 @@ class _Drawing:
             result.infotexts.append(infotext)
             result.images.append(image)
             on_event(Event("saved", {"path": str(path)}))
-
-
-def to_image(pixels: torch.Tensor) -> Image:
-    """(3, H, W) in [0, 1] -> Pillow image, its numbers cut and not rounded, as A1111 does."""
-    from PIL import Image
-
-    return Image.fromarray((pixels * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def cfg_scale(config: GenerateConfig, base: BaseModel) -> float:

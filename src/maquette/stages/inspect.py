@@ -13,15 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import adapters
+from ..adapters import peft_folder
+from ..adapters import reading as adapter_reading
+from ..adapters.parts import is_finite
 from ..config import StageConfig
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..families import checkpoint, detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
 from ..files import open_regular
-from ..formats import adapter_reading, adapters, hashes, ldm, peft_folder, pictures, png, safetensors, tensor_files
-from ..formats.adapter_parts import is_finite
-from ..run import Event, Listener, ignore
+from ..formats import hashes, ldm, pictures, png, safetensors, tensor_files
 from . import inspect_lora
 from .inspect_lora import LoraFacts, trigger_words
 

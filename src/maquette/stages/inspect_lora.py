@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..adapters.file import Adapter
+from ..adapters.parts import DISPLAY
 from ..errors import MaquetteError
 from ..families.detect import FAMILY_NAMES
 from ..files import parse_json
-from ..formats.adapter_parts import DISPLAY
-from ..formats.adapters import Adapter
 
 _FAMILIES = ("sd1", "sd2", "sdxl", "pocket")
 

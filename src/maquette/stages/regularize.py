@@ -15,10 +15,11 @@ from ..data.captions import caption_for_class, class_of
 from ..data.images import find_photos
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
+from ..files import write_text
 from ..prompts import malformed_tag, parse_networks
-from ..run import Event, Listener, ignore, write_text
-from .samplers import find_sampler, schedule_of
+from ..sampling.diffusers_schedulers import find_sampler, schedule_of
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
 
@@ -147,7 +148,7 @@ def _open(config: RegularizeConfig, on_event: Listener) -> BaseModel:
     import torch
 
     from .. import families
-    from .training.defaults import pick_device
+    from ..training.defaults import pick_device
 
     device = pick_device(config.device)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -167,8 +168,9 @@ def _draw(
 ) -> None:
     """Draw the pictures batch by batch. A caption is written before its picture: no picture is ever without one."""
     from ..formats.png import format_infotext, write_png
-    from .generate import GenerateConfig, cfg_scale, to_image
-    from .prompt_pictures import draw_prompts
+    from ..sampling.images import to_image
+    from ..sampling.prompt_pictures import draw_prompts
+    from .generate import GenerateConfig, cfg_scale
 
     width, height = config.width or base.spec.native_size, config.height or base.spec.native_size
     scale = cfg_scale(GenerateConfig(prompt="", cfg_scale=config.cfg_scale), base)
@@ -217,7 +219,7 @@ def _sheet_path(out: Path) -> Path:
 def _contact_sheet(out: Path) -> str:
     """A sheet of up to 64 of the pictures, beside the folder, where it cannot be taken for one of them."""
     from ..data.images import open_photo
-    from .grid import sheet
+    from ..report.sheet import sheet
 
     photos = find_photos(out)
     step = -(-len(photos) // SHEET_SIDE**2)

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from .. import adapters
 from ..config import Count, Fraction, StageConfig
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
-from ..formats import adapters
-from ..run import Event, Listener, ignore
+from ..events import Event, Listener, ignore
 from ..weights import resize as algebra
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

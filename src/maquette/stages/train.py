@@ -12,16 +12,18 @@ from ..config import TrainConfig
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
 from ..fast import processor
-from ..run import Event, Listener, RunFolder, ignore, write_json, write_text
-from .training import defaults, identity, memory, resuming, state
-from .training.determinism import began_on, computer, differences, same_bits, threads_of
-from .training.distributed import Team, require_enough, team
-from .training.job import Job, prepare
-from .training.loop import Cancel, Training, TrainResult
-from .training.notices import notices
-from .training.room import intact
-from .training.trackers import following
+from ..files import write_json, write_text
+from ..run_folder import RunFolder
+from ..training import defaults, identity, memory, resuming, state
+from ..training.determinism import began_on, computer, differences, same_bits, threads_of
+from ..training.distributed import Team, require_enough, team
+from ..training.job import Job, prepare
+from ..training.loop import Cancel, Training, TrainResult
+from ..training.notices import notices
+from ..training.room import intact
+from ..training.trackers import following
 
 __all__ = ["Cancel", "TrainResult", "resume", "run"]
 

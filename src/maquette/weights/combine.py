@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..adapters import maths as adapter_maths
+from ..adapters import parts as adapter_parts
+from ..adapters.embeddings import Embedding
+from ..adapters.file import Adapter, AdapterModule, method_of
 from ..core import lowrank
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
 from ..families.detect import FAMILY_NAMES
-from ..formats import adapter_maths, adapter_parts
-from ..formats.adapters import Adapter, AdapterModule, method_of
-from ..formats.embeddings import Embedding
 from .products import Product, needs_weight, product_from, product_of, set_rank_metadata
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..adapters import maths as adapter_maths
+from ..adapters import parts as adapter_parts
+from ..adapters.parts import Factors
 from ..core import lowrank
-from ..formats import adapter_maths, adapter_parts
-from ..formats.adapter_parts import Factors
 
 OF_WEIGHT = ("glora", "oft", "boft", "ia3")  # kinds whose change follows from the layer's weight
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..adapters import parts as adapter_parts
+from ..adapters.file import Adapter, AdapterModule, method_of
 from ..core import lowrank
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
-from ..formats import adapter_parts, safetensors
-from ..formats.adapters import Adapter, AdapterModule, method_of
+from ..formats import safetensors
 from .products import product_from, set_rank_metadata
 
 _SIZES = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

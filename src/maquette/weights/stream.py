@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..adapters.parts import is_finite
 from ..errors import MaquetteError
 from ..families import checkpoint
 from ..families.checkpoint import Checkpoint
 from ..families.layers import Layer, kohya_layers
 from ..families.pocket import POCKET, WEIGHTS
-from ..formats.adapter_parts import is_finite
 
 Name = tuple[str, str]  # part ("unet", "vae", "text_encoder", "text_encoder_2") and the tensor's name in it
 

@@ -1,0 +1,5 @@
+"""LoRA and its relatives as files: every dialect read, the weight change of each module, written back."""
+
+from .file import Adapter, from_state_dict, load
+
+__all__ = ["Adapter", "from_state_dict", "load"]

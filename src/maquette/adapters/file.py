@@ -1,0 +1,254 @@
+"""Adapter files (LoRA and its relatives) and their one in-memory form: Kohya module names and Kohya part names.
+
+A module `lora_unet_…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`, …; `adapter_maths` says what they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import limits
+from ..errors import MaquetteError
+from ..files import read_json
+from ..formats import safetensors, tensor_files
+from . import dialects, peft_folder
+from . import maths as adapter_maths
+from . import parts as adapter_parts
+from . import reading as adapter_reading
+from .embeddings import Embedding
+from .embeddings import save as save_embedding
+from .peft_settings import Settings
+
+_KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
+_HASHES = ("sshs_model_hash", "sshs_legacy_hash")
+
+
+@dataclass
+class AdapterModule:
+    """One adapted layer. factors: Kohya part name -> tensor."""
+
+    factors: dict[str, Tensor]
+
+    @property
+    def kind(self) -> str:
+        return adapter_parts.kind(self.factors)
+
+    @property
+    def rank(self) -> int | None:
+        return adapter_parts.rank(self.factors)
+
+    @property
+    def alpha(self) -> float | None:
+        """The file's alpha; None means "equal to the rank"."""
+        return adapter_parts.alpha(self.factors)
+
+
+@dataclass
+class Adapter:
+    """An adapter in memory.
+
+    family: "sd1", "sd2", "sdxl", "pocket" or "unknown". method: "lora", "locon", "dora", "loha", "lokr", … or "mixed".
+    modules: Kohya module name -> its factors. embeddings: words that came with it, `bundle_emb.NAME.…` in the file.
+    """
+
+    family: str
+    method: str
+    modules: dict[str, AdapterModule]
+    metadata: dict[str, str] = field(default_factory=dict)
+    source: str = "this adapter"
+    embeddings: list[Embedding] = field(default_factory=list)
+    dialect: str = "Kohya"  # whose names the file had
+    notes: list[str] = field(default_factory=list)  # sentences on what had to be assumed
+
+    def delta(self, name: str, base_weight: Tensor | None = None) -> Tensor:
+        """Weight change of one module at multiplier 1, float32, in the layer's shape.
+
+        base_weight is needed by DoRA, GLoRA, IA3 and OFT. Raises MaquetteError for an unknown module and for factors
+        that do not fit.
+        """
+        if name not in self.modules:
+            raise MaquetteError(f"{self.source} has no module {name}.")
+        try:
+            change = adapter_maths.delta(self.modules[name].factors, base_weight)
+        except ValueError as error:
+            raise MaquetteError(f"{self.source}: module {name} cannot be applied: {error}.") from error
+        if change.ndim == 2 and _KERNEL_3X3.search(name) and change.shape[1] % 9 == 0:
+            change = change.reshape(change.shape[0], -1, 3, 3)
+        return change
+
+    def bias_delta(self, name: str) -> Tensor | None:
+        """Change of the module's bias at multiplier 1, float32, or None when the adapter has none."""
+        return adapter_maths.bias_delta(self.modules[name].factors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Kohya keys -> tensors."""
+        own = {
+            f"{self._written(name)}.{part}": tensor
+            for name, module in self.modules.items()
+            for part, tensor in module.factors.items()
+        }
+        return own | {key: t for embedding in self.embeddings for key, t in _bundled(embedding).items()}
+
+    def _written(self, name: str) -> str:
+        """sd-scripts finds the layers of its own OFT behind a prefix of their own."""
+        own = self.metadata.get("ss_network_module") == "networks.oft"
+        return name.replace("lora_unet_", "oft_unet_", 1) if own and self.modules[name].kind == "oft" else name
+
+    def save(
+        self,
+        path: str | Path,
+        dialect: str = "kohya",
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[Path]:
+        """Write a .safetensors file, or PEFT's folder; `metadata` is added to the adapter's own. Same content, same
+        bytes. Words that came with it stay in Kohya's form; for diffusers and PEFT each becomes an embedding's file
+        beside the LoRA, as `load_textual_inversion` reads it. Returns the files of words.
+
+        `sshs_model_hash` is computed anew, so that it is true for the file written.
+        """
+        if dialect not in ("kohya", "diffusers", "peft"):
+            raise MaquetteError(f"adapters are written in the dialect kohya, diffusers or peft, not {dialect!r}.")
+        facts = {**self.metadata, **(metadata or {})}
+        words = {} if dialect == "kohya" else self._word_files(Path(path))
+        if dialect == "peft":
+            self._require_room(self.state_dict(), dtype)
+            self._save_for_peft(Path(path), dtype, facts)
+        else:
+            tensors = self.state_dict() if dialect == "kohya" else self._for_diffusers()
+            self._require_room(tensors, dtype)
+            facts.pop("sshs_legacy_hash", None)
+            facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
+            safetensors.save(tensors, path, facts, dtype)
+        for file, word in words.items():
+            save_embedding(word, file, "diffusers")
+        return list(words)
+
+    def _require_room(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+        """What is written can be read again: no number becomes infinite in float16."""
+        if dtype is not torch.float16:
+            return
+        most = torch.finfo(dtype).max
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and tensor.dtype != dtype and float(tensor.float().abs().max()) > most:
+                raise MaquetteError(f"{self.source}: {name} holds numbers beyond {most:g}, the most in fp16.")
+
+    def _for_diffusers(self) -> dict[str, Tensor]:
+        try:
+            return dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
+        except ValueError as error:
+            raise MaquetteError(f"{self.source} cannot be written for diffusers: {error}.") from error
+
+    def _save_for_peft(self, folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
+        told = {key: value for key, value in metadata.items() if key not in _HASHES}
+        try:
+            peft_folder.write({name: module.factors for name, module in self.modules.items()}, folder, dtype, told)
+        except ValueError as error:
+            raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
+
+    def _word_files(self, path: Path) -> dict[Path, Embedding]:
+        """A free place beside `path` for each word. Raises MaquetteError where a file lies already."""
+        stem = path.name.removesuffix(".safetensors")
+        found: dict[Path, Embedding] = {}
+        for word in self.embeddings:
+            file = path.with_name(f"{stem}-{_file_name(word.name)}.safetensors")
+            if file.exists() or file in found:
+                raise MaquetteError(f"{file}, the file of the word {word.name!r}, exists already; choose another name.")
+            found[file] = word
+        return found
+
+
+def _file_name(word: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", word).strip("-.") or "word"
+
+
+def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: bool = True) -> Adapter:
+    """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
+
+    file: what lies in `path`, when it was read already. finite: refuse values that are no numbers. Raises MaquetteError
+    when it is broken or holds no adapter.
+    """
+    path = Path(path)
+    if path.is_dir():
+        parts = peft_folder.parts_of(path)
+        if not parts:
+            raise MaquetteError(f"{path} is a folder without {peft_folder.WEIGHTS}; name a LoRA file.")
+        if "" not in parts:
+            return _load_parts(parts, str(path), finite)
+        path = parts[""]
+    file = file or tensor_files.read(path)
+    config = path.parent / peft_folder.CONFIG
+    is_peft = any(key.startswith("base_model.model.") for key in file.tensors)
+    settings = {"": _read_config(config)} if is_peft and config.is_file() else {}
+    found = _adapter(adapter_reading.read(file.tensors, file.metadata, str(path), settings, finite), file, str(path))
+    if is_peft and not settings and all(module.alpha is None for module in found.modules.values()):
+        found.notes.append(
+            f"{path} is of PEFT, which keeps the strength (lora_alpha) in {peft_folder.CONFIG}; that is not beside it, "
+            "so alpha is taken for the rank."
+        )
+    return found
+
+
+def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter:
+    """A folder with a PEFT folder for each network."""
+    whole = tensor_files.TensorFile({})
+    settings: dict[str, Settings] = {}
+    for part, weights in parts.items():
+        file = tensor_files.read(weights)
+        whole.tensors |= {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
+        whole.metadata |= file.metadata
+        settings[part] = _read_config(weights.with_name(peft_folder.CONFIG))
+    whole.metadata.pop("format", None)
+    return _adapter(adapter_reading.read(whole.tensors, whole.metadata, source, settings, finite), whole, source)
+
+
+def _adapter(reading: adapter_reading.Reading, file: tensor_files.TensorFile, source: str) -> Adapter:
+    modules = {name: AdapterModule(factors) for name, factors in reading.modules.items()}
+    metadata = dict(file.metadata)
+    return Adapter(
+        reading.family, method_of(modules), modules, metadata, source, reading.words, dialect=reading.dialect
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    content = read_json(path, limits.CONFIGURATION_BYTES, "configuration")
+    if not isinstance(content, dict):
+        raise MaquetteError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def from_state_dict(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str, config: Mapping[str, Any] | None = None
+) -> Adapter:
+    """Adapter from keys and tensors of any dialect; `config` is PEFT's.
+
+    Every key must be understood, for a dropped key would be a silent fault. Raises MaquetteError.
+    """
+    file = tensor_files.TensorFile(dict(tensors), dict(metadata))
+    return _adapter(adapter_reading.read(tensors, metadata, source, {"": config} if config else {}), file, source)
+
+
+def _bundled(embedding: Embedding) -> dict[str, Tensor]:
+    """The keys that A1111 reads: a name without dots, then `string_to_param.*`, or SDXL's two parts."""
+    parts = ("string_to_param.*",) if len(embedding.vectors) == 1 else ("clip_l", "clip_g")
+    name = embedding.name.replace(".", "_")
+    return {f"{adapter_reading.BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
+
+
+def method_of(modules: Mapping[str, AdapterModule]) -> str:
+    """The adapter's method as a person would name it, from what its modules are."""
+    kinds = Counter(module.kind for module in modules.values())
+    if any("dora_scale" in module.factors for module in modules.values()):
+        return "dora"
+    main = set(kinds) - {"norm"} if len(kinds) > 1 else set(kinds)
+    if main == {"lora", "locon"}:
+        return "locon"
+    return main.pop() if len(main) == 1 else "mixed"

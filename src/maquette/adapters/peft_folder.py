@@ -1,0 +1,95 @@
+"""Adapters as PEFT's folders: adapter_model.safetensors and adapter_config.json, one folder per network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import MaquetteError
+from ..formats import safetensors
+from . import dialects
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_OLD_WEIGHTS = "adapter_model.bin"
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+_KEY = re.compile(r"(unet|text_encoder_2|text_encoder)\.(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
+
+
+def write(
+    modules: Mapping[str, Mapping[str, Tensor]], folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
+) -> None:
+    """Write Kohya modules as a folder for PEFT: the UNet's at its root, or a folder for each network where text
+    encoders are adapted too. It appears complete or not at all.
+
+    alpha / rank is multiplied into lora_A, so that lora_alpha is the rank everywhere. Raises ValueError for kinds that
+    are not LoRA or DoRA, MaquetteError when the folder is taken.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in dialects.to_diffusers(modules).items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"PEFT has no name for {key}")
+        part, path, factor = match.groups()
+        if part == "text_encoder":  # transformers 5 has no such level there
+            path = path.removeprefix("text_model.")
+        found.setdefault(part, {})[f"base_model.model.{path}.{factor}"] = tensor
+    configs = {part: _config(tensors) for part, tensors in found.items()}
+    if folder.exists():
+        raise MaquetteError(f"{folder} exists already; choose another name.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        root = Path(temporary) / "adapter"
+        for part, tensors in found.items():
+            place = root if list(found) == ["unet"] else root / part
+            safetensors.save(tensors, place / WEIGHTS, {**metadata, "format": "pt"}, dtype)
+            (place / CONFIG).write_text(json.dumps(configs[part], indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(root, folder)
+
+
+def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    ranks = {
+        key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): tensor.shape[0]
+        for key, tensor in tensors.items()
+        if key.endswith(".lora_A.weight")
+    }
+    with_magnitude = sum(key.endswith(".lora_magnitude_vector") for key in tensors)
+    if with_magnitude not in (0, len(ranks)):
+        raise ValueError("PEFT cannot mix LoRA and DoRA modules in one adapter")
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {path: rank for path, rank in ranks.items() if rank != usual}
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "bias": "none",
+        "r": usual,
+        "lora_alpha": usual,
+        "lora_dropout": 0.0,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": sorted(ranks),
+        "use_dora": bool(with_magnitude),
+        "use_rslora": False,
+    }
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """Network -> its file of weights, of a PEFT folder; a single adapter belongs to "", whatever its names say."""
+    alone = _weights_in(folder)
+    if alone is not None:
+        return {"": alone}
+    return {part: file for part in PARTS if (file := _weights_in(folder / part)) is not None}
+
+
+def _weights_in(folder: Path) -> Path | None:
+    return next((folder / name for name in (WEIGHTS, _OLD_WEIGHTS) if (folder / name).is_file()), None)

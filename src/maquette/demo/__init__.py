@@ -1,0 +1,1 @@
+"""The pictures of the demo: a mascot drawn from shapes, on scenes."""

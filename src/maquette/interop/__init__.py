@@ -1,0 +1,1 @@
+"""Translation between maquette and other trainers, both ways."""

@@ -1,0 +1,172 @@
+"""report.html of a run: one page with everything in it, to be opened, sent or kept."""
+
+from __future__ import annotations
+
+import base64
+import math
+import shlex
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..data.findings import TOY
+from ..data.images import open_photo
+from ..errors import MaquetteError
+from ..files import is_regular, read_bytes, read_json, read_object, write_text
+from ..limits import RECORD_BYTES
+from ..methods import METHODS
+from ..run_folder import RunFolder
+from .pages import render
+
+WEIGHT = 0.8  # multiplier at which a LoRA is offered: in the side-car, the report and every example
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2430; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; } td, th { padding: .25rem .5rem; text-align: left; vertical-align: top; }
+th { font-weight: 600; } .grid td, .grid th { text-align: center; } .grid th.prompt { text-align: left; width: 14rem; }
+.scroll { overflow-x: auto; } .grid img { width: 9rem; image-rendering: auto; border-radius: 4px; }
+pre { background: #f2f4f7; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
+svg { max-width: 100%; height: auto; } .faint { color: #667; } .facts th { color: #667; font-weight: 400; }
+"""
+_PICTURE_BYTES = 50_000_000  # of a sample picture; a larger file is none of ours
+
+
+def write(folder: RunFolder) -> Path:
+    """Write (again) the report of a run, finished or not, from what lies in its folder."""
+    config = TrainConfig.read(folder.config)
+    data = _dataset(folder)
+    metrics = folder.read_metrics()
+    step = metrics[-1]["step"] if metrics else 0
+    state = "finished" if folder.final.exists() else f"stopped at step {step} of {config.steps}"
+    page = render(
+        "report.html",
+        style=_STYLE,
+        title=folder.name,
+        facts=_facts(config, data, state),
+        grid=_grid(folder),
+        curve=loss_curve([(line["step"], line["loss"]) for line in metrics]),
+        commands=commands(folder, config),
+        left_out=[entry["message"] for entry in data["left_out"]],
+        photos=data["photos"],
+    )
+    write_text(folder.report, page)
+    return folder.report
+
+
+def _dataset(folder: RunFolder) -> dict[str, Any]:
+    """dataset.json. Raises MaquetteError where it does not list photos as a run writes them."""
+    data = read_object(folder.dataset)
+    needed = {"photos": ("name", "role", "size", "bucket", "repeats", "caption"), "left_out": ("message",)}
+    for key, fields in needed.items():
+        rows = data.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*fields} for row in rows):
+            raise MaquetteError(f"{folder.dataset} is damaged: its {key!r} are not as a run writes them.")
+    for photo in data["photos"]:
+        if not all(isinstance(photo[key], list) and len(photo[key]) == 2 for key in ("size", "bucket")):
+            raise MaquetteError(f"{folder.dataset} is damaged: a photo's size is not two numbers.")
+    return data
+
+
+def commands(folder: RunFolder, config: TrainConfig) -> str:
+    """Command lines that go on from here."""
+    if not folder.final.exists():
+        return f"maquette train --resume {shlex.quote(str(folder.path))}"
+    prompt = (config.sample_prompts or [f"a photo of {config.subject}"])[0]
+    longer = f"maquette train --resume {shlex.quote(str(folder.path))} --steps {2 * (config.steps or 0)}"
+    if METHODS[config.method].product == "model":
+        return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(folder.final))}\n{longer}"
+    if METHODS[config.method].product == "embedding":
+        named = prompt.replace(config.subject or folder.name, folder.name)
+        return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(str(folder.final))}\n{longer}"
+    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:{WEIGHT}>")
+    base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
+    lora_dir = shlex.quote(str(folder.path))
+    return (
+        f"maquette generate {tagged}{base} --lora-dir {lora_dir}\n"
+        f"maquette inspect {shlex.quote(str(folder.final))}\n"
+        f"{longer}    # twice as long"
+    )
+
+
+def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[str, str]]:
+    photos = [photo for photo in data["photos"] if photo["role"] == "instance"]
+    rows = {
+        "Subject": config.subject or "from the captions",
+        "Base": Path(config.base).name + (f". {TOY}" if config.base == "pocket" else ""),
+        "Method": config.method
+        + ("" if METHODS[config.method].product != "adapter" else f", rank {config.rank}, alpha {config.alpha:g}"),
+        "Photos": f"{len(photos)} used, {len(data['left_out'])} left out",
+        "Training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, "
+        f"{config.scheduler}, seed {config.seed}",
+        "State": state,
+    }
+    return list(rows.items())
+
+
+def _grid(folder: RunFolder) -> dict[str, Any]:
+    """Prompts down, checkpoints across: heads, and of each prompt its pictures in base64, "" for one that lacks."""
+    folders = {step: place for step, place in folder.sample_folders().items() if drawn(place)}
+    if not folders:
+        return {"heads": [], "rows": []}
+    return {
+        "heads": ["base" if step == 0 else f"step {step}" for step in folders],
+        "rows": [
+            (prompt, [_picture(place / f"{i}.png") for place in folders.values()])
+            for i, prompt in enumerate(drawn(list(folders.values())[-1]))
+        ],
+    }
+
+
+def _picture(path: Path) -> str:
+    return base64.b64encode(read_bytes(path, _PICTURE_BYTES, "sample picture")).decode() if is_regular(path) else ""
+
+
+def loss_curve(points: list[tuple[int, float]], width: int = 900, height: int = 260) -> dict[str, Any]:
+    """What loss.svg draws: the loss of every step, and the running mean of a twentieth of the run. {}: too few."""
+    points = [(step, loss) for step, loss in points if math.isfinite(loss)]
+    if len(points) < 2:
+        return {}
+    left, top, bottom = 50, 10, 30
+    first, last = points[0][0], points[-1][0]
+    highest = sorted(loss for _, loss in points)[int(0.99 * (len(points) - 1))] * 1.1 or 1.0
+
+    def place(step: float, loss: float) -> str:
+        x = left + (step - first) / max(1, last - first) * (width - left - 10)
+        y = top + (1 - min(loss, highest) / highest) * (height - top - bottom)
+        return f"{x:.1f},{y:.1f}"
+
+    axis = height - bottom
+
+    def label(x: float, y: float, text: object, anchor: str = "end") -> dict[str, str]:
+        return {"x": f"{x:.0f}", "y": f"{y:.0f}", "text": str(text), "anchor": anchor}
+
+    marks = [label(left - 6, top + (1 - p) * (axis - top) + 4, f"{highest * p:.3g}") for p in (0.0, 0.5, 1.0)]
+    return {
+        "width": width,
+        "height": height,
+        "axes": f"M{left},{top} V{axis} H{width - 10}",
+        "labels": [*marks, label(left, height - 8, first, "start"), label(width - 10, height - 8, last)],
+        "points": " ".join(place(*point) for point in points),
+        "means": " ".join(place(*point) for point in _running_mean(points)),
+    }
+
+
+def _running_mean(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    window = max(2, len(points) // 20)
+    sums = [0.0, *accumulate(loss for _, loss in points)]
+    starts = (max(0, i - window + 1) for i in range(len(points)))
+    return [(points[i][0], (sums[i + 1] - sums[start]) / (i + 1 - start)) for i, start in enumerate(starts)]
+
+
+def drawn(folder: Path) -> list[str]:
+    """The prompts of the pictures in a folder of samples; [] unless all of them are there and can be read."""
+    try:
+        prompts = read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            return []
+        for i in range(len(prompts)):
+            open_photo(folder / f"{i}.png")
+    except MaquetteError:
+        return []
+    return prompts

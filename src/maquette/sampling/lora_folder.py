@@ -1,0 +1,156 @@
+"""LoRA files by the name that a prompt gives: the file's stem, or the name written inside it, as A1111 finds them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..adapters import peft_folder
+from ..errors import MaquetteError
+from ..files import open_regular
+from ..formats import safetensors
+from ..prompts import Network, malformed_tag
+
+DEFAULT_FOLDER = Path("runs")
+SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")  # in small or capital letters
+MAX_MULTIPLIER = 100.0  # LoRAs are used between -2 and 2; beyond this a tag has a slip of the pen
+_KINDS = ("lora", "lyco")
+
+
+@dataclass(frozen=True)
+class LoraTag:
+    """`<lora:NAME:TE:UNET>`; one multiplier stands for both, none for 1."""
+
+    name: str
+    te: float = 1.0
+    unet: float = 1.0
+
+
+def tags_of(networks: Sequence[Network], rest: str = "") -> list[LoraTag]:
+    """The LoRAs that a prompt asks for. rest: the prompt without its tags.
+
+    Raises MaquetteError for what would otherwise be silently without effect, such as a tag that is not closed.
+    """
+    if tag := malformed_tag(rest):
+        raise MaquetteError(f"The prompt's {tag} is no tag and would be read as words; write <lora:NAME:0.8>.")
+    return [_tag(network) for network in networks]
+
+
+def _tag(network: Network) -> LoraTag:
+    written = ":".join([network.kind, *network.positional, *(f"{k}={v}" for k, v in network.named.items())])
+    if network.kind not in _KINDS:
+        raise MaquetteError(f"The prompt's <{written}> is of the unknown kind {network.kind!r}; write <lora:NAME:0.8>.")
+    unknown = [key for key in network.named if key not in ("te", "unet")]
+    if unknown or len(network.positional) > 3:
+        what = f"argument {unknown[0]!r}" if unknown else "third number"
+        raise MaquetteError(f"The prompt's <{written}> has the unknown {what}; write <lora:NAME:TE:UNET>.")
+    if not network.positional or not network.positional[0]:
+        raise MaquetteError(f"The prompt's <{written}> names no LoRA; write <lora:NAME:0.8>.")
+    name, *numbers = network.positional
+    try:
+        values = [float(number) for number in numbers]
+        te = float(network.named["te"]) if "te" in network.named else (values[0] if values else 1.0)
+        unet = float(network.named["unet"]) if "unet" in network.named else (values[1] if len(values) > 1 else te)
+    except ValueError as error:
+        raise MaquetteError(f"The prompt's <{written}> has a multiplier that is no number.") from error
+    if not max(abs(te), abs(unet)) <= MAX_MULTIPLIER or math.isnan(unet):
+        raise MaquetteError(
+            f"The prompt's <{written}> has a multiplier that is not between -{MAX_MULTIPLIER:g} and {MAX_MULTIPLIER:g}."
+        )
+    return LoraTag(name, te, unet)
+
+
+def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
+    """Name -> file, or PEFT's folder. folder: searched with its subfolders, linked ones too; a file stands for itself.
+    None: `runs`.
+
+    Raises MaquetteError, listing the names there, for one that is not found, and for one that two different files have.
+    """
+    if not names:
+        return {}
+    place = DEFAULT_FOLDER if folder is None else folder
+    if not place.exists():
+        raise MaquetteError(f"The folder of LoRAs {place} does not exist; give the right one with --lora-dir.")
+    by_stem: dict[str, list[Path]] = {}
+    for file in [place] if place.is_file() else sorted(_files(place)):
+        by_stem.setdefault(file.name if file.is_dir() else file.stem, []).append(file)
+    return {name: _find(name, place, by_stem) for name in names}
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """LoRA files and PEFT folders below a folder. Each folder is entered once, however many links lead to it or round
+    in a circle; hidden ones and a run's state are left out.
+    """
+    if peft_folder.parts_of(place):
+        yield place.resolve()
+        return
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(place, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            path = Path(root, name)
+            try:
+                told = path.stat()
+            except OSError:
+                continue
+            if name.startswith(".") or name == "state" or (told.st_dev, told.st_ino) in seen:
+                continue
+            seen.add((told.st_dev, told.st_ino))
+            if peft_folder.parts_of(path):
+                yield path
+            else:
+                inside.append(name)
+        folders[:] = inside
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+
+
+def _find(name: str, place: Path, by_stem: dict[str, list[Path]]) -> Path:
+    found = by_stem.get(name) or [file for files in by_stem.values() for file in files if _told_name(file) == name]
+    if not found:
+        raise MaquetteError(_not_found(name, place, sorted(by_stem)))
+    if len(found) > 1 and len({lora_hash(file) for file in found}) > 1:
+        raise MaquetteError(
+            f"Two different files are called {name}: {found[0]} and {found[1]}; name the folder of one with --lora-dir."
+        )
+    return found[0]
+
+
+def _told_name(file: Path) -> str | None:
+    """The name written inside a file; nothing for one that cannot be read, which says nothing about the others."""
+    if file.is_dir() or file.suffix.lower() != ".safetensors":
+        return None
+    try:
+        return safetensors.read_metadata(file).get("ss_output_name")
+    except MaquetteError:
+        return None
+
+
+def lora_hash(file: Path) -> str:
+    """What tells two LoRAs apart, as A1111 does: sha256 of a safetensors file's tensors, of a pickle's bytes; of a PEFT
+    folder those of its first network.
+    """
+    if file.is_dir():
+        return lora_hash(next(iter(peft_folder.parts_of(file).values())))
+    return safetensors.file_sha256(file) if _is_pickle(file) else safetensors.body_sha256(file)
+
+
+def _is_pickle(file: Path) -> bool:
+    with open_regular(file) as opened:
+        return safetensors.is_pickle(opened.read(9))
+
+
+def _not_found(name: str, place: Path, stems: list[str]) -> str:
+    if not stems:
+        return (
+            f"There is no LoRA {name!r}: {place} holds no LoRA ({', '.join(SUFFIXES)}, or a folder of PEFT); give the "
+            "right folder with --lora-dir."
+        )
+    near = difflib.get_close_matches(name, stems, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no LoRA {name!r} in {place}; it holds {', '.join(stems)}.{hint}"

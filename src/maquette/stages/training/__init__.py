@@ -1,1 +1,0 @@
-"""The parts of the training stage; `stages.train` is the loop that uses them."""

@@ -1,0 +1,212 @@
+"""The photos as latents in memory, and which of them each step sees.
+
+Everything random about a step follows from the seed and the step's number alone, so that a resumed run needs no random
+state. Photos come in shuffled epochs, one endless row cut into steps of exactly `batch_size`: no photo is seen more
+often than another, and each counts the same whatever its shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..core.transfer import upload
+from ..data.cache import LatentCache, latents_of
+from ..data.dataset import Photo, View, mask_weights, masked_views, pixels, views
+from ..errors import MaquetteError
+from ..families.base import BaseModel
+from ..sampling.finite import damage
+
+LATENT_CHANNELS = 4
+
+
+def generator(seed: int, *stream: object) -> torch.Generator:
+    """A CPU generator that depends on the seed and the names or numbers of its stream only."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *stream))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts.
+
+    view: how the photo was cut for it, where not as planned.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mask: Tensor | None = None
+    view: View | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.mean.shape
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one shape. x0: (B, C, h, w) float32, a fresh draw from each posterior. `photos`: their indices.
+
+    captions: one draw for each. sizes: (B, 6) what SDXL is told of each: original height and width, crop top and left,
+    height and width. mask: (B, 1, h, w) weights of the loss, or None. concat: (B, 5, h, w) what inpainting
+    bases are shown besides, or None.
+    """
+
+    x0: Tensor
+    photos: list[int]
+    captions: list[str]
+    sizes: Tensor
+    mask: Tensor | None
+    concat: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def rows(self, rows: Sequence[int]) -> Batch:
+        """Only these photos, in this order."""
+        index = upload(torch.tensor(rows), self.x0)
+        return Batch(
+            self.x0[index],
+            [self.photos[i] for i in rows],
+            [self.captions[i] for i in rows],
+            self.sizes[index],
+            None if self.mask is None else self.mask[index],
+            None if self.concat is None else self.concat[index],
+        )
+
+
+class PhotoSet:
+    """All photos of one role."""
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        latents: Sequence[Sequence[Latent]],
+        seed: int,
+        stream: str,
+        caption_dropout: float = 0.0,
+        extra: Sequence[Sequence[Tensor]] | None = None,
+    ) -> None:
+        """`latents[i]` are the variants of photo i: one for each place where it is cut, and those mirrored.
+
+        extra: for each of them (M, 5, h, w), the inpainting channels of M masks, of which each step draws one.
+        """
+        self.extra = extra
+        self.photos = list(photos)
+        self.latents = latents
+        self._seed, self._stream, self._dropout = seed, stream, caption_dropout
+        self._row = [i for i, photo in enumerate(photos) for _ in range(photo.repeats)]
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        order = torch.randperm(len(self._row), generator=generator(self._seed, self._stream, "epoch", epoch))
+        return [self._row[i] for i in order]
+
+    def indices(self, step: int, batch_size: int, share: float = 1.0) -> list[int]:
+        """Photos of a step (counted from 0): batch_size times share, on average where that is no whole number."""
+        places = range(*(math.floor(n * batch_size * share + 1e-9) for n in (step, step + 1)))
+        return [self._epoch(place // len(self._row))[place % len(self._row)] for place in places]
+
+    def batches(
+        self, step: int, batch_size: int, parts: int, random: torch.Generator, share: float = 1.0
+    ) -> list[Batch]:
+        """A step's photos, grouped by shape and cut into at least `parts` pieces."""
+        groups: dict[torch.Size, list[int]] = {}
+        for index in self.indices(step, batch_size, share):
+            groups.setdefault(self.latents[index][0].shape, []).append(index)
+        largest = -(-batch_size // parts)
+        pieces = [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]
+        return [self._draw(piece, random) for piece in pieces]
+
+    def _draw(self, indices: list[int], random: torch.Generator) -> Batch:
+        chosen, sizes, captions, extra = [], [], [], []
+        for index in indices:
+            variants = self.latents[index]
+            which = _one_of(len(variants), random)
+            chosen.append(variants[which])
+            sizes.append(size_numbers(self.photos[index], variants[which].view))
+            captions.append(self._caption(self.photos[index], random))
+            if self.extra is not None:
+                masks = self.extra[index][which]
+                extra.append(masks[_one_of(len(masks), random)])
+        mean, std = torch.stack([c.mean for c in chosen]), torch.stack([c.std for c in chosen])
+        x0 = mean + std * upload(torch.randn(mean.shape, generator=random), mean)
+        mask = None
+        if any(c.mask is not None for c in chosen):
+            everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
+            mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
+        told = upload(torch.tensor(sizes, dtype=torch.float32), mean)
+        return Batch(x0, indices, captions, told, mask, torch.stack(extra) if extra else None)
+
+    def _caption(self, photo: Photo, random: torch.Generator) -> str:
+        """The photo's caption, drawn anew where it varies, or nothing where dropout strikes."""
+        caption = photo.caption_at(int(torch.randint(2**62, (), generator=random)) if photo.options.varies else 0)
+        dropout = max(self._dropout, photo.options.dropout)
+        return "" if dropout and float(torch.rand((), generator=random)) < dropout else caption
+
+
+def _one_of(count: int, random: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=random)) if count > 1 else 0
+
+
+def size_numbers(photo: Photo, view: View | None = None) -> list[float]:
+    """Original height and width, crop top and left (in pixels of the scaled photo), height and width of the bucket."""
+    view = view or views(photo)[0]
+    crop = view.crop
+    (width, height), (bucket_width, bucket_height) = crop.original, crop.bucket
+    left = crop.scaled[0] - bucket_width - crop.left if view.flip else crop.left
+    return [height, width, crop.top, left, bucket_height, bucket_width]
+
+
+def views_of(base: BaseModel, photos: Sequence[Photo], flip: bool, random_crop: bool) -> list[list[View]]:
+    """How training sees each photo. A cut of which the photo's mask covers nothing is left out."""
+    factor = base.spec.latent_factor
+    return [masked_views(photo, factor, views(photo, flip, random_crop)) for photo in photos]
+
+
+@torch.no_grad()
+def encode_photos(
+    base: BaseModel,
+    photos: Sequence[Photo],
+    shown: Sequence[Sequence[View]],
+    cache: LatentCache | None,
+    on_progress: Callable[[int, int], None],
+) -> list[list[Latent]]:
+    """Latents of every photo, one for each of its views, on the base's device, out of the cache where known.
+
+    Raises MaquetteError naming the photo when its latent is not finite.
+    """
+
+    def encode(photo: Photo, view: View) -> tuple[Tensor, Tensor]:
+        on_progress(1 + order[photo.path], len(photos))
+        mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
+        if not (mean.isfinite().all() and std.isfinite().all()):
+            why = damage(base) or (
+                f"the VAE of {base.vae_source or base.source} gives numbers that are not finite; name one with --vae."
+            )
+            raise MaquetteError(f"{photo.path} cannot be encoded: {why}")
+        return mean[0], std[0]
+
+    order = {photo.path: i for i, photo in enumerate(photos)}
+    encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
+    found = latents_of(photos, shown, encode, encoder, cache, (LATENT_CHANNELS, base.spec.latent_factor))
+    factor, device = base.spec.latent_factor, base.device
+    return [
+        [
+            Latent(
+                mean.to(device), std.to(device), _to(mask_weights(photo, factor, view.flip, view.crop), device), view
+            )
+            for view, (mean, std) in zip(ways, row, strict=True)
+        ]
+        for photo, ways, row in zip(photos, shown, found, strict=True)
+    ]
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)

@@ -1,0 +1,145 @@
+"""Checkpoints as complete adapter files, with the metadata that other programs show and sort by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import methods
+from ..adapters import embeddings
+from ..adapters.embeddings import Embedding
+from ..adapters.file import from_state_dict
+from ..adapters.file import load as load_adapter
+from ..config import TrainConfig
+from ..data.dataset import Dataset
+from ..families import checkpoint
+from ..families.base import BaseModel
+from ..families.load import load
+from ..families.pocket.spec import POCKET, WEIGHTS
+from ..families.save import write_single_file
+from ..files import write_json
+from ..report.run_page import WEIGHT
+from ..sampling.apply_embeddings import apply_embeddings, vectors_of
+from ..sampling.apply_loras import apply_loras
+from .defaults import subject_of
+from .metadata import Facts
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def author(config: TrainConfig, base: BaseModel, dataset: Dataset) -> Author:
+    """The author of what the run's method makes."""
+    kinds = {"adapter": Author, "model": ModelAuthor, "embedding": EmbeddingAuthor}
+    return kinds[methods.METHODS[config.method].product](config, base, dataset)
+
+
+def waits(network: torch.nn.Module) -> bool:
+    """Whether a network of a model on another device lies in the computer's memory meanwhile."""
+    return next(network.parameters()).device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Author(Facts):
+    """Writes the files of a run. Same state, same step: the same bytes, unless time stamps are asked for."""
+
+    def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
+        """Write one file, whole or not at all. Its `ss_output_name` is its own stem."""
+        adapter = from_state_dict(state, {}, str(path))
+        adapter.save(path, "kohya", DTYPES[self.config.save_dtype], self.metadata(path.stem, step))
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        """The base as a saved file changes it, or as it is; within the block only."""
+        loras = [] if file is None else [(load_adapter(file), 1.0, 1.0)]
+        with self.untouched() as base, apply_loras(base, loras):
+            yield base
+
+    @contextmanager
+    def untouched(self) -> Iterator[BaseModel]:
+        """The base as the file has it. On a CPU opened anew: the one that is trained on is laid out for that alone. On
+        other devices what waits in the computer's memory comes back for as long.
+        """
+        if self.base.device.type == "cpu":
+            yield load(self.config.base, vae=self.config.vae)
+            return
+        waiting = [network for network in (self.base.vae, *self.base.text_encoders) if waits(network)]
+        for network in waiting:
+            network.to(self.base.device)
+        try:
+            yield self.base
+        finally:
+            for network in waiting:
+                network.to("cpu")
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        """The prompt that calls a saved file in `maquette generate` and A1111."""
+        return prompt if file is None else f"{prompt} <lora:{file.stem}:1>"
+
+    def sidecar(self, path: Path) -> None:
+        """NAME.json beside the file, in the form that A1111 reads: words that call the subject, a weight, the base."""
+        spec = self.base.spec
+        versions = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+        write_json(
+            path.with_suffix(".json"),
+            {
+                "description": f"{self.config.method} trained by maquette on {Path(self.base.source).name}",
+                "sd version": versions.get(spec.name, "Unknown"),
+                "activation text": subject_of(self.config, self.dataset) or "",
+                "preferred weight": WEIGHT,
+                "notes": f"{len(self.dataset.of('instance'))} photos, {self.config.steps} steps",
+            },
+        )
+
+
+class EmbeddingAuthor(Author):
+    """Writes words: a few vectors, called in prompts by the name of their file."""
+
+    def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
+        metadata = {key: v for key, v in self.metadata(path.stem, step).items() if key.startswith("modelspec.")}
+        metadata["modelspec.architecture"] = f"{self.base.spec.architecture}/textual-inversion"
+        word = Embedding(path.stem, vectors_of(state), self.base.spec.name)
+        embeddings.save(word, path, self.config.embedding_format, metadata)
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        """Within the block the subject's own words call the vectors, as in training."""
+        words = [] if file is None else [embeddings.load(file, name=self.subject)]
+        with self.untouched() as base, apply_embeddings(base, words):
+            yield base
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        return prompt if file is None else re.sub(re.escape(self.subject), file.stem, prompt, flags=re.IGNORECASE)
+
+
+class ModelAuthor(Author):
+    """Writes whole models: the base's single file with what was learned in place of its own."""
+
+    def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
+        """`state` holds "unet.NAME" and, where it learned too, "te.NAME"; the VAE is the base's."""
+        base = self.config.base
+        model = checkpoint.read_folder(WEIGHTS, POCKET) if base == "pocket" else checkpoint.read(base)
+        parts = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
+        for key, tensor in state.items():
+            network, _, name = key.partition(".")
+            model.parts[parts[network]][name] = tensor
+        model.metadata = {"modelspec.title": path.stem, "modelspec.architecture": self.base.spec.architecture}
+        if subject := subject_of(self.config, self.dataset):
+            model.metadata["modelspec.trigger_phrase"] = subject
+        write_single_file(model, path, DTYPES[self.config.save_dtype])
+
+    @contextmanager
+    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+        if file is not None:
+            yield load(file, device=self.base.device)
+        else:
+            with self.untouched() as base:
+                yield base
+
+    def prompt(self, prompt: str, file: Path | None) -> str:
+        return prompt

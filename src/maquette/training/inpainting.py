@@ -1,0 +1,66 @@
+"""What a 9-channel inpainting base is shown besides the noisy latent: which part to repaint, and the photo without it.
+
+Masks are random, a rectangle or an ellipse, and in every fourth draw the whole picture, as the published inpainting
+models were trained. Each photo gets a few masks, encoded once: no step needs the VAE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.dataset import Photo, View, pixels
+from ..families.base import BaseModel
+from .batches import generator
+
+MASKS = 8  # per photo and mirror image
+SMALLEST, LARGEST = 0.25, 0.9  # sides of a masked part, as shares of the picture's
+
+
+def random_mask(height: int, width: int, random: torch.Generator) -> Tensor:
+    """(1, H, W) float32: 1 where the picture is to be repainted, else 0."""
+    kind = int(torch.randint(4, (), generator=random))
+    if kind == 0:
+        return torch.ones(1, height, width)
+    share = SMALLEST + (LARGEST - SMALLEST) * torch.rand(2, generator=random)
+    half_y, half_x = (share / 2).tolist()
+    middle = torch.rand(2, generator=random).tolist()
+    y = (torch.arange(height) + 0.5)[:, None] / height - middle[0]
+    x = (torch.arange(width) + 0.5)[None, :] / width - middle[1]
+    inside = (x / half_x) ** 2 + (y / half_y) ** 2 < 1 if kind == 1 else (x.abs() < half_x) & (y.abs() < half_y)
+    return inside.float()[None]
+
+
+@torch.no_grad()
+def extra_channels(base: BaseModel, picture: Tensor, mask: Tensor) -> Tensor:
+    """Mask and masked picture as the UNet takes them behind the latent: (1 + 4, h, w).
+
+    picture: (3, H, W) in [-1, 1]; what is masked becomes grey (0). mask: (1, H, W); the nearest pixel stands for each
+    latent cell. The masked picture is the mean of its posterior, unit-scaled.
+    """
+    mean, _ = base.encode_images((picture * (mask < 0.5))[None])
+    small = torch.nn.functional.interpolate(mask[None], size=mean.shape[-2:], mode="nearest")[0]
+    return torch.cat([small.to(mean), mean[0]])
+
+
+def masks_of(
+    base: BaseModel,
+    photos: Sequence[Photo],
+    shown: Sequence[Sequence[View]],
+    seed: int,
+    on_progress: Callable[[int, int], None],
+) -> list[list[Tensor]]:
+    """For each view of each photo the channels of MASKS masks, (MASKS, 5, h, w)."""
+    found = []
+    for i, (photo, views) in enumerate(zip(photos, shown, strict=True)):
+        on_progress(i + 1, len(photos))
+        row = []
+        for view in views:
+            picture = pixels(photo, view.flip, view.crop)
+            random = generator(seed, "mask", photo.name, view.flip, view.crop.left, view.crop.top)
+            masks = [random_mask(picture.shape[1], picture.shape[2], random) for _ in range(MASKS)]
+            row.append(torch.stack([extra_channels(base, picture, mask) for mask in masks]))
+        found.append(row)
+    return found

@@ -1,0 +1,292 @@
+"""The loop of a run: steps, checkpoints, pictures, and what is told of them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from .. import methods
+from ..data import findings
+from ..errors import MaquetteError
+from ..events import Event, Listener
+from ..report import run_page as report
+from ..run_folder import RunFolder
+from ..sampling.finite import damage
+from . import identity, learning, memory, state
+from .checkpoint import DTYPES, author
+from .distributed import Team
+from .job import Job, photo_names
+from .outcomes import Outcome, late
+from .resuming import drop_state, unreadable
+from .samples import Sampler
+
+Cancel = threading.Event
+
+
+@dataclass
+class TrainResult:
+    """A run: finished, or stopped early and ready to go on."""
+
+    run: str
+    product: str  # what the file is: "adapter", "embedding" or "model"
+    file: str | None  # the chosen checkpoint; None when stopped early
+    report: str
+    start: int  # the step after which this part of the run began: 0 unless it was resumed
+    step: int
+    steps: int
+    status: str  # "finished" or "stopped"
+    loss: float | None  # mean over the last steps
+    seconds: float  # of this part
+    images_per_second: float
+    checkpoints: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Training:
+    """The loop and what happens around it."""
+
+    def __init__(self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel, crew: Team) -> None:
+        self.folder, self.job, self.on_event, self.cancel, self.crew = folder, job, on_event, cancel, crew
+        self.config = job.config
+        self.steps = job.config.steps or 0
+        self.author = author(job.config, job.base, job.dataset)
+        self.sampler = Sampler(job, self.author, folder, on_event)
+        self.began = time.perf_counter()
+        self.training_seconds = 0.0
+        self.seen = 0
+        self.stop = False  # some process was told to stop
+        self.refused = False  # the step before was not finite and was skipped
+        self.late = late(job, crew.size)
+        self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
+        self.start = 0
+
+    def go(self, start: int) -> TrainResult:
+        """Train from `start` steps on to the end, or until told to stop."""
+        self.start = start
+        findings.tell(self.job.findings, self.on_event)
+        if self.job.graphs is not None:
+            self.job.graphs.on_warning = self._warn
+        if self.crew.leads:
+            self._expect_room()
+            self._complete(start)
+        step = start
+        while step < self.steps:
+            try:
+                self._step(step)
+            except RuntimeError as error:
+                if not memory.exhausted(error):
+                    raise
+                raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
+            step += 1
+            self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
+            if self.job.saves_after(step) or step == self.steps or self.stop:
+                self._settle(step)
+                self._save(step)
+            if self.stop and step < self.steps:
+                return self._result(step, "stopped")
+        return self._finish()
+
+    def _warn(self, message: str) -> None:
+        self.on_event(Event("warning", {"message": message}))
+
+    def _complete(self, start: int) -> None:
+        """What belongs to the state at which an earlier part of the run was killed: its checkpoint and pictures."""
+        file = self.folder.checkpoint(start)
+        if not start or not self.folder.state(start).exists():
+            return
+        if not file.exists() or unreadable(file):
+            self._write_checkpoint(start)
+        if not self.sampler.has(start):
+            self.sampler.checkpoint(start, file)
+
+    def _step(self, step: int) -> None:
+        """One optimizer step, guarded against numbers that are not finite."""
+        began, job = time.perf_counter(), self.job
+        factor = learning.rate_factor(self.config, step, self.steps)
+        learning.set_rates(job.optimizer, factor)
+        job.optimizer.zero_grad(set_to_none=True)
+        loss, batches = job.gradients(step)
+        loss, self.stop = self.crew.add_up(job.parameters, loss, self.cancel.is_set())
+        job.scale.undo(job.parameters)
+        norm = learning.gradient_norm(job.parameters)
+        outcome = Outcome(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
+        if self.late:
+            assert isinstance(job.optimizer, AdamW)
+            learning.update_where_finite(job.optimizer, job.parameters, loss, norm, self.config.max_grad_norm)
+            self.waiting, outcome = outcome, self.waiting
+        else:
+            self._update(outcome, norm)
+        self.training_seconds += time.perf_counter() - began
+        self.seen += self.config.batch_size or 1
+        if outcome is not None:
+            self._judge(outcome, step + 1 if self.late else step)
+
+    def _update(self, outcome: Outcome, norm: Tensor) -> None:
+        """The optimizer's part of a step whose numbers are known now, if they are finite."""
+        job = self.job
+        if not outcome.finite:
+            outcome.excused = job.scale.lower(outcome.loss)  # float16 overflows now and then, until the scale fits
+            return
+        try:
+            learning.update(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
+        except (RuntimeError, KeyError) as error:
+            if memory.exhausted(error) or not 0 < outcome.step == self.start:
+                raise
+            raise MaquetteError(
+                f"The first step from {self.folder.state(self.start)} failed ({error}): that state does not fit this "
+                "run. Put it back, or remove it to go on from the one before."
+            ) from error
+        if job.average is not None:
+            job.average.update()
+        job.scale.keep()
+
+    def _settle(self, step: int) -> None:
+        """Wait for what is not known yet after so many steps."""
+        outcome, self.waiting = self.waiting, None
+        if outcome is not None:
+            self._judge(outcome, step)
+
+    def _judge(self, outcome: Outcome, done: int) -> None:
+        """Report a step; one whose loss or gradient is not finite is passed over once, twice in a row end the run, as
+        if `done` steps had been made.
+        """
+        if outcome.finite:
+            self.refused = False
+        elif not outcome.excused:
+            self._refuse(outcome, done)
+        self._tell(outcome.step + 1, float(outcome.loss), float(outcome.norm), outcome.rate)
+
+    def _refuse(self, outcome: Outcome, done: int) -> None:
+        names, step = ", ".join(photo_names(self.job, outcome.batches)), outcome.step
+        if step == self.start:  # then nothing has been learned that could be at fault: perhaps the base is
+            with self.author.untouched() as base:
+                if found := damage(base):
+                    raise MaquetteError(found)
+        if self.refused:
+            self._save_state(done)
+            raise MaquetteError(
+                f"The loss is not finite at steps {step} and {step + 1} (photos {names}); training stopped at the last "
+                f"good weights, and the checkpoints in {self.folder.path} are good. "
+                "Lower learning_rate, or try --set dtype=fp32."
+            )
+        self.refused = True
+        message = f"Step {step + 1} was skipped: its loss or gradient is not finite (photos {names})."
+        self._warn(message)
+
+    def _tell(self, step: int, loss: float, norm: float, rate: float) -> None:
+        speed = self.seen / max(self.training_seconds, 1e-9)
+        values = {
+            "step": step,
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "images_per_second": speed,
+            "remaining_seconds": (self.steps - step) * (self.config.batch_size or 1) / speed,
+        }
+        if self.crew.leads:
+            self.folder.append_metric({key: values[key] for key in ("step", "loss", "gradient_norm", "learning_rate")})
+        self.on_event(Event("metric", {"steps": self.steps, **values}))
+
+    def _save(self, step: int) -> None:
+        """State, checkpoint and sample pictures. The state comes first: where a checkpoint is, there is one. The
+        pictures are made from the file.
+        """
+        if self.crew.leads:
+            self._need_room(sum(value.numel() * 4 for value in self.job.attached.state().values()) * 5)
+        self._save_state(step)
+        if self.crew.leads:
+            path = self._write_checkpoint(step)
+            self.sampler.checkpoint(step, path)
+
+    def _write_checkpoint(self, step: int) -> Path:
+        path, weights = self.folder.checkpoint(step), self.job.state()
+        self._require_fitting(weights, step)
+        self.author.save(weights, path, step)
+        self.on_event(Event("saved", {"path": str(path), "step": step}))
+        if self.config.keep_last:
+            for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
+                if at not in self.config.keep_steps:
+                    old.unlink()
+        return path
+
+    def _require_fitting(self, weights: dict[str, Tensor], step: int) -> None:
+        """Raise MaquetteError before a file is written whose numbers its type cannot hold: they would be infinite."""
+        kind = self.config.save_dtype
+        most = torch.finfo(DTYPES[kind]).max
+        large = next((name for name, value in weights.items() if bool((value.abs() > most).any())), None)
+        if large is not None:
+            raise MaquetteError(
+                f"At step {step} the weights of {large} are beyond what {kind} can hold; the learning rate may be too "
+                f"high. Go on, saving in bf16, with: maquette train --resume {self.folder.path} --set save_dtype=bf16"
+            )
+
+    def _save_state(self, step: int) -> None:
+        self.crew.collect(self.job.optimizer)
+        if self.crew.leads:
+            job = self.job
+            told = identity.of_run(job.config, job.dataset, job.base)
+            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale, told)
+
+    def _finish(self) -> TrainResult:
+        """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
+        if not self.crew.leads:
+            return self._result(self.steps, "finished")
+        weights = self.job.state()
+        self._require_fitting(weights, self.steps)
+        self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
+        self.author.save(weights, self.folder.final, self.steps)
+        self.author.sidecar(self.folder.final)
+        self.sampler.preview(self.steps, self.folder.final.with_suffix(".png"))
+        self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.steps}))
+        return self._result(self.steps, "finished")
+
+    def _result(self, step: int, status: str) -> TrainResult:
+        last = [line["loss"] for line in self.folder.read_metrics()][-20:]
+        result = TrainResult(
+            run=str(self.folder.path),
+            product=methods.METHODS[self.config.method].product,
+            file=str(self.folder.final) if status == "finished" else None,
+            report=str(self.folder.report),
+            start=self.start,
+            step=step,
+            steps=self.steps,
+            status=status,
+            loss=sum(last) / len(last) if last else None,
+            seconds=time.perf_counter() - self.began,
+            images_per_second=self.seen / max(self.training_seconds, 1e-9),
+            checkpoints=[str(path) for path in self.folder.checkpoints().values()],
+            left_out=[problem.message for problem in self.job.dataset.left_out],
+        )
+        if self.crew.leads:
+            self.sampler.sheet()
+            report.write(self.folder)
+            if status == "finished":
+                drop_state(self.folder, self.job, step)
+        self.on_event(Event("done", result.to_json()))
+        return result
+
+    def _expect_room(self) -> None:
+        """Refuse to start a run whose files cannot all be written."""
+        weights = sum(value.numel() for value in self.job.attached.state().values())
+        saves = sum(self.job.saves_after(step) for step in range(1, self.steps)) + 1
+        kept = min(saves, self.config.keep_last or saves) + 1
+        self._need_room(weights * (kept * 2 + 3 * 12))
+
+    def _need_room(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder.path).free
+        if free < size:
+            raise MaquetteError(
+                f"The disk of {self.folder.path} has {free / 1e6:.0f} MB left, the run needs {size / 1e6:.0f} MB; "
+                f"make room and go on with: maquette train --resume {self.folder.path}"
+            )

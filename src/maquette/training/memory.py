@@ -1,0 +1,189 @@
+"""How much memory a training step takes, found by walking through it with tensors that have shapes but no contents."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .. import methods
+from ..core.denoiser import Conditioning
+from ..fast import attention, packed
+from ..methods.spec import spec_of
+from .defaults import DTYPES
+
+if TYPE_CHECKING:
+    from ..config import TrainConfig
+    from ..families.base import BaseModel
+    from .job import Job
+
+PER_NUMBER = 12  # bytes of a number that learns: itself and AdamW's two moments; its gradient is counted in the pass
+GIGA = 1e9
+LATENT_CHANNELS, EXTRA = 4, 5  # what is denoised, and what inpainting bases are shown besides
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether memory ran out, on CUDA or where a system refuses it to the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of tensors that come into being within the block: `now` those still alive, `most` at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._seen: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor) and not tensor.is_mkldnn:  # a packed weight has no storage to ask
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key in self._seen:
+            return
+        size = storage.nbytes()
+
+        def gone(_: Any) -> None:
+            del self._seen[key]
+            self.now -= size
+
+        self._seen[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: of the networks, of what learns with its optimizer, and of one pass forward and back."""
+
+    networks: int
+    learning: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        return self.networks + self.learning + self.step
+
+
+def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Need:
+    """For `photos` of the largest shape of the run at once, their sides times `shrink`. A text encoder that learns is
+    counted among the networks, but not its pass. A pass over layouts of frozen weights (`fast.packed`) takes less than
+    told, because the layers' inputs are not kept.
+    """
+    height, width = max((row[0].shape[1:] for row in job.instance.latents), key=lambda shape: shape[0] * shape[1])
+    multiple = 8  # a UNet halves its latents three times
+    h, w = (max(multiple, round(side * shrink / multiple) * multiple) for side in (height, width))
+    networks = {job.base.unet, job.base.vae, *job.base.text_encoders, job.computing.unet, *job.computing.text_encoders}
+    learning = sum(p.numel() for p in job.parameters)
+    there = [tensor for network in networks for tensor in network.parameters() if tensor.device == job.base.device]
+    frozen = _bytes(tensor for tensor in there if not tensor.requires_grad)
+    frozen += packed.size(job.computing.unet)
+    step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
+    return Need(frozen, learning * PER_NUMBER, step)
+
+
+def pass_bytes(
+    base: BaseModel, config: TrainConfig, told: Conditioning, size: tuple[int, int, int], checkpointing: bool
+) -> int:
+    """Most bytes alive at once, besides the weights, in one pass of the base's UNet with the configuration's adapters.
+
+    Only the configuration of the UNet and the shapes of `told`, one prompt's conditioning, count; dtype must be chosen.
+    size: photos, and height and width of their latents.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    photos, height, width = size
+    half = DTYPES[config.dtype]
+    with FakeTensorMode():
+        base = _pretended(base, config, checkpointing)
+        inpainting = base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
+        x = torch.empty(photos, LATENT_CHANNELS, height, width)
+        conditioning = Conditioning(
+            torch.empty(photos, *told.tokens.shape[1:], requires_grad=True),
+            None if told.pooled is None else torch.empty(photos, *told.pooled.shape[1:]),
+            None if told.pooled is None else torch.empty(photos, 6),
+            torch.empty(photos, EXTRA, height, width) if inpainting else None,
+        )
+        casts = half != torch.float32 and next(base.unet.parameters()).dtype == torch.float32
+        with Peak() as peak:
+            with torch.autocast("cpu", half if casts else torch.bfloat16, enabled=casts):
+                output = base.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
+            output.float().square().mean().backward()
+    return peak.most
+
+
+def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
+    """The base with a UNet of the same kind and the configuration's adapters, none of which has contents."""
+    from .attaching import unet_slots
+
+    method = methods.METHODS[config.method]
+    whole = method.product == "model"
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(
+        usual if whole else DTYPES[config.dtype]
+    )  # tensors without contents cannot be cast in place
+    try:
+        unet: nn.Module = type(base.unet)(base.unet.config)
+    finally:
+        torch.set_default_dtype(usual)
+    unet.requires_grad_(whole)
+    if base.device.type == "cpu" and not whole and not config.compile:
+        attention.install(unet)  # whose tables are kept
+    if checkpointing:
+        unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    base = copy.copy(base)
+    base.unet = unet
+    if method.product == "adapter":
+        name = "lora" if method.embedding else config.method
+        methods.attach(name, unet_slots(config, base), spec_of(config))
+    return base
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Of all storages that exist, each counted once; layers laid out for speed have left only their shape."""
+    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if not t.is_meta}
+    return sum(found.values())
+
+
+def advice(job: Job, share: int = 1) -> str:
+    """A sentence for a run that does not fit: what it needs, and which settings would need how much instead.
+
+    share: processes among which a step's photos are divided.
+    """
+    config = job.config
+    each = -(-(config.batch_size or 1) // share)
+    at_once = -(-each // config.gradient_accumulation)
+    now = need(job, at_once, config.gradient_checkpointing)
+    side = config.resolution or job.base.spec.native_size
+    options = []
+    if at_once > 1:
+        parts = min(each, 2 * config.gradient_accumulation)
+        smaller = need(job, -(-each // parts), config.gradient_checkpointing)
+        options.append(f"gradient_accumulation={parts} ({_size(smaller)}, the same result)")
+        less = max(1, (config.batch_size or 1) // 2)
+        options.append(f"batch_size={less} ({_size(smaller)})")
+    if not config.gradient_checkpointing:
+        options.append(f"gradient_checkpointing=true ({_size(need(job, at_once, True))}, the same result, slower)")
+    lower = side * 3 // 4 // 64 * 64 or side // 2
+    options.append(f"resolution={lower} ({_size(need(job, at_once, config.gradient_checkpointing, lower / side))})")
+    if config.dtype == "fp32" and job.base.device.type == "cuda":
+        options.append("dtype=bf16")
+    return (
+        f"The memory does not suffice: {at_once} photos at once need {_size(now)} (networks {now.networks / GIGA:.2g}, "
+        f"what learns {now.learning / GIGA:.2g}, a step {now.step / GIGA:.2g}). Use --set {', or '.join(options)}."
+    )
+
+
+def _size(need: Need) -> str:
+    return f"about {need.total / GIGA:.2g} GB"

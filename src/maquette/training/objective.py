@@ -1,0 +1,129 @@
+"""What a step minimises: the denoising loss of photos, and what keeps the class as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..core import noise as N
+from ..core.denoiser import Conditioning
+from ..core.transfer import upload
+from ..families.base import BaseModel
+from ..methods.base import Attached
+from .batches import Batch
+from .distributed import Share
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pass that is still to be made: compute(*inputs) gives the loss of each photo. `name` says which kind."""
+
+    name: str
+    compute: Callable[..., Tensor]
+    inputs: tuple[Tensor | None, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the photos is this process's."""
+        return self.inputs[0] is None or not len(self.inputs[0])
+
+    def losses(self) -> Tensor:
+        """(B,), with gradients."""
+        if self.empty:
+            return torch.zeros(0)
+        return self.compute(*self.inputs)
+
+
+class Objective:
+    """Loss of batches against a base that carries adapters."""
+
+    def __init__(self, config: TrainConfig, base: BaseModel) -> None:
+        self.config = config
+        self.base = base
+        self.schedule = N.NoiseSchedule.from_config(
+            base.scheduler_config, zero_terminal_snr=config.zero_terminal_snr or None
+        ).to(base.device)
+        self._highest = min(config.max_timestep, len(self.schedule))
+        self.share = Share()  # the rows that this process computes
+
+    def denoising(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Question:
+        """Weighted losses of the photos of this process's share."""
+        noise, x_t, t = self._noised(batch.x0, random)
+        x0, mask = batch.x0, batch.mask
+        if (rows := self.share.rows(len(batch))) is not None:
+            noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
+            conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
+        target = self.schedule.target(x0, noise, t)
+        return Question("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
+
+    def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *told: Tensor) -> Tensor:
+        return self._compare(self._predict(x_t, t, Conditioning(*told)), target, t, mask)
+
+    def rehearse(self, batch: Batch, conditioning: Conditioning) -> None:
+        """A prediction that nothing is learned from."""
+        self._predict(batch.x0, torch.zeros(len(batch), dtype=torch.int64, device=batch.x0.device), conditioning)
+
+    def drift(
+        self,
+        batch: Batch,
+        conditioning: Conditioning,
+        original: Conditioning,
+        attached: Attached,
+        random: torch.Generator,
+    ) -> Question:
+        """Distance of each class prediction from the unadapted base's own: prior preservation without pictures.
+
+        conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
+        """
+        _, x_t, t = self._noised(batch.x0, random)
+        if (rows := self.share.rows(len(batch))) is not None:
+            x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
+
+        def drifting(x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+            half = len(told) // 2
+            attached.set_multiplier(0.0)
+            with torch.no_grad():
+                target = self._predict(x_t, t, Conditioning(*told[half:]))
+            attached.set_multiplier(1.0)
+            return self._compare(self._predict(x_t, t, Conditioning(*told[:half])), target, t, None)
+
+        return Question("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
+
+    def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
+        weight = next(self.base.unet.parameters())
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.dtype)
+        with torch.autocast(weight.device.type, half, enabled=half is not None and weight.dtype == torch.float32):
+            return self.base.predict(x_t, t, conditioning).float()
+
+    def _noised(self, x0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """noise, x_t and t: (B, C, h, w) twice and (B,)."""
+        config = self.config
+        low, high = min(config.min_timestep, self._highest - 1), self._highest
+        t = upload(N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling), x0)
+        noise = upload(torch.randn(x0.shape, generator=random), x0)
+        if config.noise_offset or config.noise_offset_adaptive:
+            noise = N.offset_noise(
+                noise, config.noise_offset, random, config.noise_offset_random, config.noise_offset_adaptive, x0
+            )
+        if config.pyramid_noise_levels:
+            noise = N.pyramid_noise(noise, config.pyramid_noise_levels, config.pyramid_noise_discount, random)
+        seen = noise
+        if config.input_perturbation:
+            strength = torch.full((len(x0), 1, 1, 1), config.input_perturbation)
+            if config.input_perturbation_random:
+                strength = strength * torch.rand(strength.shape, generator=random)
+            seen = noise + upload(strength * torch.randn(x0.shape, generator=random), x0)
+        return noise, self.schedule.add_noise(x0, seen, t), t
+
+    def _compare(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
+        config = self.config
+        delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
+        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)
+        scale_v = config.scale_v_pred_loss_like_noise_pred and self.schedule.prediction_type == "v_prediction"
+        v_like = config.v_pred_like_loss if self.schedule.prediction_type == "epsilon" else 0.0
+        return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased, scale_v, v_like)

@@ -1,0 +1,61 @@
+"""What prior preservation without pictures holds to the untrained base: which prompts, for which photos of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config import TrainConfig
+from ..data.captions import caption_for_class, caption_of_class, class_of
+from ..errors import MaquetteError
+from .batches import Batch
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Prompts for which the model must go on predicting what it did before training."""
+
+    class_prompt: str  # "a photo of a robot"
+    subject: str
+    scenes: Mapping[str, str]  # a caption known before training -> the same with the class in the subject's place
+    others: Sequence[str]  # the user's further prompts
+    share: float  # of each batch
+
+    @staticmethod
+    def of(config: TrainConfig, subject: str | None, captions: Sequence[str]) -> Prior | None:
+        """None where the run does not ask for it. Raises MaquetteError when it does and there is no class word."""
+        if not config.prior_preservation:
+            return None
+        if subject is None:
+            raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
+        told = {caption: caption_of_class(caption, subject) for caption in captions}
+        scenes = {caption: scene for caption, scene in told.items() if scene is not None}
+        return Prior(caption_for_class(class_of(subject)), subject, scenes, config.prior_prompts, config.prior_share)
+
+    @property
+    def prompts(self) -> list[str]:
+        """Every prompt that can be asked for, but for scenes of captions that vary."""
+        return [self.class_prompt, *self.scenes.values(), *self.others]
+
+    def part(self, batch: Batch, random: torch.Generator) -> tuple[Batch, list[str]]:
+        """The photos of the batch to hold, at least one, and the prompt for each.
+
+        In turn the photo's own scene with the class in it, the class alone, and one of the user's prompts. Which photo
+        gets which is drawn, as the batch's order is not: photos of one shape come in the order of the epoch.
+        """
+        count = max(1, math.ceil(self.share * len(batch)))
+        chosen = torch.randperm(len(batch), generator=random)[:count].tolist()
+        first = int(torch.randint(3, (), generator=random))
+        prompts = [self._prompt(first + i, batch.captions[k], random) for i, k in enumerate(chosen)]
+        return batch.rows(chosen), prompts
+
+    def _prompt(self, turn: int, caption: str, random: torch.Generator) -> str:
+        kinds = 3 if self.others else 2
+        if turn % kinds == 0:
+            return self.scenes.get(caption) or caption_of_class(caption, self.subject) or self.class_prompt
+        if turn % kinds == 1:
+            return self.class_prompt
+        return self.others[int(torch.randint(len(self.others), (), generator=random))]

@@ -1,0 +1,33 @@
+"""A disk that fills up while a run writes: nothing that was complete is lost, and the message says how to go on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import MaquetteError
+from ..run_folder import RunFolder
+from . import state
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def intact(folder: RunFolder) -> Iterator[None]:
+    """Turn a full disk, quota or file size limit into a MaquetteError that says what is kept and how to go on."""
+    try:
+        yield
+    except (OSError, MaquetteError) as error:
+        fault = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(fault, OSError) or fault.errno not in FULL:
+            raise
+        raise MaquetteError(_sentence(folder, str(error).rstrip("."))) from error
+
+
+def _sentence(folder: RunFolder, fault: str) -> str:
+    if not folder.config.is_file():
+        return f"The disk is full ({fault}); the run has not begun. Make room and start it again."
+    found = state.latest(folder)
+    kept = f"everything up to step {found[0]} is intact" if found else "no step had been saved yet"
+    return f"The disk is full ({fault}); {kept}. Make room and go on with: maquette train --resume {folder.path}"

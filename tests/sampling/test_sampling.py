@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from maquette import families
+from maquette.core.denoiser import Conditioning
+from maquette.errors import MaquetteError
+from maquette.families.base import BaseModel
+from maquette.sampling.diffusers_schedulers import SAMPLERS, find_sampler, image_steps, schedule_of, scheduler_for
+from maquette.sampling.loop import sample
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseModel:
+    return families.load("pocket")
+
+
+class Known:
+    """A denoiser that knows the answer: the clean latent is `truth`, whatever the noise."""
+
+    def __init__(self, base: BaseModel, truth: torch.Tensor) -> None:
+        self.abar = scheduler_for("DDIM", base.scheduler_config).alphas_cumprod
+        self.truth = truth
+
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        low = t.double().floor().long()  # Karras schedules fall between timesteps
+        high = (low + 1).clamp(max=len(self.abar) - 1)
+        log = self.abar.double().log()
+        abar = (log[low] + (t.double() - low) * (log[high] - log[low])).exp().float()[:, None, None, None]
+        x0 = self.truth.expand(len(x_t), -1, -1, -1)
+        noise = (x_t - abar.sqrt() * x0) / (1 - abar).sqrt()
+        return abar.sqrt() * noise - (1 - abar).sqrt() * x0
+
+
+def drawn(base: BaseModel, **options: Any) -> torch.Tensor:
+    with torch.no_grad():
+        cond = base.encode_text(["a photo of a cat"] * len(options["seeds"]))
+        uncond = base.encode_text([""] * len(options["seeds"]))
+    return sample(base, cond, uncond, **{"steps": 6, "cfg_scale": 4.0, "width": 64, "height": 64, **options})
+
+
+EVERY = [*SAMPLERS, *(f"{name} {schedule}" for name, kind in SAMPLERS.items() for schedule in kind.schedules)]
+
+
+@pytest.mark.parametrize("sampler", EVERY)
+def test_every_sampler_arrives_at_what_the_denoiser_knows(
+    base: BaseModel, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(base, "predict", Known(base, truth).predict)
+    latents = drawn(base, sampler=sampler, seeds=[1, 2], steps=20)
+    assert latents.shape == (2, 4, 16, 16)
+    assert (latents - truth).abs().mean() < 0.06  # the noise left at the last timestep, which is not 0
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler a", "DPM2", "DPM++ 2M SDE Karras"])
+def test_a_batch_equals_singles(base: BaseModel, sampler: str) -> None:
+    batch = drawn(base, sampler=sampler, seeds=[1, 2, 3], steps=3)
+    single = drawn(base, sampler=sampler, seeds=[2], steps=3)
+    assert torch.allclose(batch[1], single[0], atol=1e-4)
+    assert not torch.allclose(batch[0], batch[1], atol=0.1)
+
+
+def test_schedulers_keep_what_the_base_was_trained_with(base: BaseModel) -> None:
+    for name in EVERY:
+        config = scheduler_for(name, base.scheduler_config).config
+        for key in ("prediction_type", "beta_start", "beta_end", "beta_schedule"):
+            assert config[key] == base.scheduler_config[key], (name, key)
+        schedule = schedule_of(name)[1]
+        assert config.get("use_karras_sigmas", False) == (schedule == "Karras")
+        assert config.get("use_exponential_sigmas", False) == (schedule == "Exponential")
+
+
+def test_names(base: BaseModel) -> None:
+    assert find_sampler("euler A") == "Euler a"
+    with pytest.raises(MaquetteError, match=r"'Eular'.*Did you mean 'Euler'.*DDIM, .*UniPC"):
+        find_sampler("Eular")
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 80), (72, 64), (64, 40), (56, 104), (16, 24)])
+def test_sizes_that_the_unet_cannot_halve(base: BaseModel, width: int, height: int) -> None:
+    """Multiples of 8, as A1111 offers: latents of odd sides are halved up and cut back."""
+    latents = drawn(base, sampler="DDIM", seeds=[1], steps=1, width=width, height=height)
+    assert latents.shape == (1, 4, height // 4, width // 4)
+    assert base.decode(latents).shape == (1, 3, height, width)
+
+
+def test_sizes_that_are_no_whole_cells(base: BaseModel) -> None:
+    with pytest.raises(MaquetteError, match=r"70 x 64 is not possible: .* multiples of 4"):
+        drawn(base, sampler="DDIM", seeds=[1], steps=1, width=70)
+
+
+def test_names_and_schedules() -> None:
+    assert find_sampler("dpm++  2m sde KARRAS") == "DPM++ 2M SDE Karras"
+    assert find_sampler("DPM++ 2M", "karras") == find_sampler("DPM++ 2M Karras", "Karras") == "DPM++ 2M Karras"
+    assert find_sampler("Euler Automatic") == "Euler"
+    assert schedule_of("DPM++ 2M") == schedule_of("DPM++ 2M Karras") == ("DPM++ 2M", "Karras")  # since A1111 1.9
+    assert schedule_of("DPM++ 2M SDE") == ("DPM++ 2M SDE", "Exponential")
+    assert schedule_of("DPM2 Uniform") == ("DPM2", "Uniform")
+    assert schedule_of("Euler") == ("Euler", None)
+    with pytest.raises(MaquetteError, match=r"Karras in its name, and Uniform was asked for"):
+        find_sampler("Euler Karras", "Uniform")
+    with pytest.raises(MaquetteError, match=r"Euler a has no schedule Karras here; .*Automatic or Uniform"):
+        find_sampler("Euler a", "Karras")
+    with pytest.raises(MaquetteError, match=r"no schedule type 'Beta'; give Automatic, Uniform, Karras, Exponential"):
+        find_sampler("Euler", "Beta")
+    with pytest.raises(MaquetteError, match=r"Did you mean 'DPM\+\+ 2M Karras'"):
+        find_sampler("DPM++ 2M Karas")
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "calls"),
+    [(10, 0.05, (1, 0)), (10, 0.3, (4, 3)), (20, 0.75, (16, 15)), (30, 0.55, (17, 16)), (9, 1, (9, 8)), (9, 0, (0, 0))],
+)
+def test_steps_of_image_to_image(steps: int, strength: float, calls: tuple[int, int]) -> None:
+    """As A1111 1.10 counts them."""
+    assert (image_steps("Euler", steps, strength), image_steps("DDIM", steps, strength)) == calls
+    assert image_steps("DPM++ 2M Karras", steps, strength) == calls[0]
+    assert image_steps("UniPC", steps, strength) == calls[1]
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "Heun", "DPM++ 2M Karras"])
+def test_beginning_from_latents(base: BaseModel, sampler: str) -> None:
+    start = drawn(base, sampler="DDIM", seeds=[9], steps=6)
+    calls: list[tuple[int, int]] = []
+
+    def moved(strength: float) -> float:
+        calls.clear()
+        options = {"init_latents": start, "denoising_strength": strength, "callback": lambda *c: calls.append(c)}
+        return float((drawn(base, sampler=sampler, seeds=[1], steps=10, **options) - start).abs().mean())
+
+    assert moved(0.0) == 0
+    assert calls == []
+    little = moved(0.3)
+    assert len(calls) == {"DDIM": 3, "Heun": 7, "DPM++ 2M Karras": 4}[sampler]
+    much = moved(1.0)
+    assert 0 < little < much
+    assert calls[-1][0] == calls[-1][1] == {"DDIM": 9, "Heun": 19, "DPM++ 2M Karras": 10}[sampler]

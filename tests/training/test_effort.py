@@ -1,0 +1,59 @@
+"""Estimates of time and memory: the arithmetic of a UNet, counted from its shapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from maquette.training import effort
+from maquette.training.costs import base_facts
+from maquette.training.effort import estimate_effort, forward_work
+
+
+def test_the_count_agrees_with_the_operations_that_torch_performs() -> None:
+    """Every matrix product, convolution and attention of one forward pass of the pocket UNet, counted while it runs."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from maquette import families
+
+    base = families.load("pocket")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        base.predict(torch.zeros(1, 4, 16, 16), torch.tensor([5]), base.encode_text([""]))
+    performed = counter.get_total_flops()
+    counted, _ = forward_work(base_facts("pocket").shapes, 16 * 16) or (0.0, 0.0)
+    assert counted == pytest.approx(performed, rel=0.15)
+
+
+def test_original_names_are_counted_as_diffusers_names_are() -> None:
+    diffusers = {
+        "down_blocks.0.resnets.0.conv1.weight": (8, 8, 3, 3),
+        "down_blocks.1.resnets.0.conv1.weight": (8, 8, 3, 3),
+        "mid_block.resnets.0.conv1.weight": (8, 8, 3, 3),
+        "up_blocks.0.resnets.0.conv1.weight": (8, 8, 3, 3),
+        "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": (8, 16),
+        "time_embedding.linear_1.weight": (32, 8),
+    }
+    original = {
+        "input_blocks.1.0.in_layers.2.weight": (8, 8, 3, 3),
+        "input_blocks.4.0.in_layers.2.weight": (8, 8, 3, 3),
+        "middle_block.0.in_layers.2.weight": (8, 8, 3, 3),
+        "output_blocks.0.0.in_layers.2.weight": (8, 8, 3, 3),
+        "output_blocks.3.1.transformer_blocks.0.attn2.to_k.weight": (8, 16),
+        "time_embed.0.weight": (32, 8),
+    }
+    by_hand = 2 * 8 * 8 * 9 * (64 + 16 + 16 + 16) + 2 * 8 * 16 * 77 + 2 * 32 * 8
+    assert forward_work(diffusers, 64) == forward_work(original, 64) == (by_hand, 8 * (64 + 16 + 16 + 16) + 8 * 77 + 32)
+    assert forward_work({"encoder.weight": (3, 3)}, 64) is None
+
+
+def test_time_and_memory_grow_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "_speed", lambda: (1e9, 0.5, 4, "CPU"))
+    shapes = base_facts("pocket").shapes
+    one = estimate_effort(shapes, 256, 100, 1, 1000)
+    more = estimate_effort(shapes, 256, 300, 8, 1000)
+    assert one is not None and more is not None
+    assert more.seconds == pytest.approx(3 * one.seconds)
+    assert more.memory_bytes > one.memory_bytes > 4 * sum(math.prod(shape) for shape in shapes.values())
+    assert "at an assumed 50% of the 1 GFLOP/s that this CPU just reached" in one.how
