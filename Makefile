@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all golden lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
@@ -31,6 +31,10 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Short runs of everything: the first time their files are recorded, from then on compared to the byte (tools/golden).
+golden: $(STAMP)
+	$(BIN)/python -m tools.golden
 
 clean:
 	rm -rf $(VENV) runs out
