@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-all golden lint clean
+.PHONY: install demo test test-all golden lint coverage docs wheel clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
@@ -36,5 +36,14 @@ test-all: lint
 golden: $(STAMP)
 	$(BIN)/python -m tools.golden
 
+coverage: lint
+	$(PYTEST) -m "not heavy" --cov --cov-report=term:skip-covered
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean:
-	rm -rf $(VENV) runs out
+	rm -rf $(VENV) runs out dist
