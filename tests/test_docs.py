@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_architecture import FLOORS
 
 import maquette
 from maquette.config import TrainConfig
@@ -54,10 +55,11 @@ def test_the_index_names_every_page_and_the_site_has_it() -> None:
 
 
 def named_files(text: str) -> list[str]:
-    """Paths of the package in a page's code: with a slash or the ending .py, and nothing that is no path."""
+    """Paths of the package in a page's code: with a slash or the ending .py. NAME stands for what a reader chooses."""
     spans = re.findall(r"`([^`\n]+)`", prose(text))
     paths = (span.partition(":")[0] for span in spans)
-    return [path for path in paths if re.fullmatch(r"[\w.-]+(/[\w.*-]+)*(/|\.py|\.md|\.toml|\.yml)", path)]
+    found = [path for path in paths if re.fullmatch(r"[\w.-]+(/[\w.*-]+)*(/|\.py|\.md|\.toml|\.yml)", path)]
+    return [path for path in found if "NAME" not in path]
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:
@@ -81,6 +83,14 @@ def test_every_function_that_the_architecture_names_is_in_its_file() -> None:
                 defined |= {target.id for target in targets if isinstance(target, ast.Name)}
         for name in names.split(", "):
             assert name.rpartition(".")[2] in defined, f"{file} has no {name}"
+
+
+def test_the_picture_of_the_layers_is_the_rule_that_is_enforced() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    block = re.search(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    known = {room for rooms in FLOORS for room in rooms}
+    assert [set(line.split()) & known for line in block[1].splitlines()] == [set(rooms) for rooms in reversed(FLOORS)]
 
 
 def test_the_architecture_has_every_room_and_the_rooms_alone() -> None:
