@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
 import maquette
 from maquette import adapters
 from maquette.families.pocket.spec import WEIGHTS
-from maquette.sampling.loop import scheduler_for
 
 PROMPT = "a photo of zkw robot on a red background"
 STEPS, CFG, SEED = 12, 4.0, 5
@@ -49,7 +49,11 @@ def pipeline() -> Any:
 
 def by_diffusers(pipeline: Any, sampler: str) -> np.ndarray:
     config = json.loads((WEIGHTS / "scheduler" / "scheduler_config.json").read_text())
-    pipeline.scheduler = scheduler_for(sampler, config)
+    pipeline.scheduler = (
+        DDIMScheduler.from_config(config)
+        if sampler == "DDIM"
+        else DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True)
+    )
     noise = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(SEED))
     how: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": CFG, "width": 64, "height": 64}
     image = pipeline(PROMPT, latents=noise, output_type="np", **how).images[0]

@@ -274,7 +274,7 @@ def test_infotext_names_the_schedule_and_the_way_of_counting(base: BaseModel, tm
 
     assert said(sampler="DPM++ 2M") == said(sampler="DPM++ 2M Karras") == ("DPM++ 2M", "Karras", None)
     assert said(sampler="DPM++ 2M", schedule_type="uniform") == ("DPM++ 2M", "Uniform", None)
-    assert said(prompt_editing="exact") == ("DDIM", None, "exact")
+    assert said(prompt_editing="exact") == ("DDIM", "Automatic", "exact")
 
 
 def test_a_sampler_alone_is_karras(base: BaseModel, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_image_to_image(base: BaseModel, tmp_path: Path) -> None:
         ({"device": "gpu"}, r"no device 'gpu'"),
         ({"steps": 1001}, r"steps = 1001 is not possible"),
         ({"cfg_scale": float("inf")}, r"cfg_scale = inf is not possible"),
-        ({"sampler": "Euler a", "schedule_type": "Karras"}, r"Euler a has no schedule Karras here"),
+        ({"sampler": "Euler a", "schedule_type": "Linear"}, r"no schedule type 'Linear'; give Automatic, Uniform"),
         ({"prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
         ({"negative_prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
     ],

@@ -25,7 +25,7 @@ def command(
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; default: 4 on pocket, 7 elsewhere.")] = None,
     sampler: Annotated[str, typer.Option(help="DDIM, Euler a, Euler, DPM++ 2M, UniPC, …")] = "DDIM",
     schedule_type: Annotated[
-        str | None, typer.Option(help="Automatic, Uniform, Karras or Exponential.", show_default=False)
+        str | None, typer.Option(help="Automatic, Uniform, Karras, Exponential, Beta, …", show_default=False)
     ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,

@@ -14,12 +14,7 @@ Parts = Sequence[tuple[Conditioning, float]]
 
 
 def guided(
-    denoiser: Denoiser,
-    x_t: Tensor,
-    t: Tensor,
-    positives: Parts,
-    negative: Conditioning | None,
-    scale: float,
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, positives: Parts, negative: Conditioning | None, scale: float
 ) -> Tensor:
     """Guided prediction: negative + scale · Σ wᵢ (positiveᵢ − negative), in the model's own prediction type.
 
@@ -28,9 +23,22 @@ def guided(
     scale 1, only the positive prompt is computed. Positives of fewer chunks repeat their last vector; a negative of
     another length is computed by itself at its own, as in A1111.
     """
+    return guided_and_negative(denoiser, x_t, t, positives, negative, scale)[0]
+
+
+def guided_and_negative(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor,
+    positives: Parts,
+    negative: Conditioning | None,
+    scale: float,
+    need_negative: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """(the guided prediction, the negative prompt's own, None where it was not needed); see `guided`."""
     alone = len(positives) == 1 and positives[0][1] == 1
-    if negative is None or (alone and scale == 1):
-        return denoiser.predict(x_t, t, positives[0][0])
+    if negative is None or (alone and scale == 1 and not need_negative):
+        return denoiser.predict(x_t, t, positives[0][0]), None
     joined = Conditioning.cat([conditioning for conditioning, _ in positives])
     if joined.tokens.shape[1] == negative.tokens.shape[1]:
         outputs = _predict(denoiser, x_t, t, Conditioning.cat([joined, negative]))
@@ -38,7 +46,7 @@ def guided(
         outputs = [*_predict(denoiser, x_t, t, joined), *_predict(denoiser, x_t, t, negative)]
     base = outputs[-1]
     change = sum((weight * (out - base) for (_, weight), out in zip(positives, outputs[:-1], strict=True)), 0 * base)
-    return base + scale * change
+    return base + scale * change, base
 
 
 def _predict(denoiser: Denoiser, x_t: Tensor, t: Tensor, joined: Conditioning) -> list[Tensor]:

@@ -1,24 +1,60 @@
-"""From noise to latents: the loop shared by `generate`, the sample pictures of training, and the benchmarks."""
+"""From noise to latents: the drawing shared by `generate`, the sample pictures of training, and the benchmarks."""
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..core.denoiser import Conditioning
-from ..core.guidance import Parts, guided
+from ..core.denoiser import Conditioning, Denoiser
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from .diffusers_schedulers import image_steps, kind_of, scheduler_for
+from .brownian import BrownianNoise
+from .denoiser import GuidedDenoiser, OnDenoised
+from .levels import NoiseLevels
+from .noise import ImageNoise, NoiseOptions
+from .samplers import SamplerKind, kind_of, named_schedule
+from .samplers_ode import Noise, OnStep, no_report
+from .steps import Steps, at_scale_of_network, at_scale_of_samplers, encoded_steps
 
 if TYPE_CHECKING:
     from ..prompts.encode import Prompt
 
 Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """A1111's settings of samplers; those that a sampler does not have are without effect on it.
+
+    eta: share of the noise that is added again, None: 1, for DDIM 0. s_churn, s_tmin, s_tmax (0: no limit), s_noise:
+    of Karras et al. 2206.00364, algorithm 2. discard: always leave out the level before the last. exact_steps: image to
+    image does as many steps as asked for.
+    """
+
+    eta: float | None = None
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0
+    s_noise: float = 1.0
+    discard: bool = False
+    exact_steps: bool = False
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
+
+    def of(self, kind: SamplerKind) -> dict[str, Any]:
+        """Those that a sampler has."""
+        values: dict[str, Any] = {
+            "s_churn": self.s_churn,
+            "s_tmin": self.s_tmin,
+            "s_tmax": self.s_tmax or math.inf,
+            "s_noise": self.s_noise,
+            **({} if self.eta is None else {"eta": self.eta}),
+        }
+        return {**{key: value for key, value in values.items() if kind.takes(key)}, **kind.options}
 
 
 def check_size(base: BaseModel, width: int, height: int) -> None:
@@ -42,58 +78,84 @@ def sample(
     height: int,
     init_latents: Tensor | None = None,
     denoising_strength: float = 1.0,
+    options: SamplingOptions | None = None,
+    model: Denoiser | None = None,
+    on_denoised: OnDenoised | None = None,
+    on_step: OnStep = no_report,
     callback: Step | None = None,
 ) -> Tensor:
     """Latents (B, 4, h, w), float32, unit-scaled, one per seed; B rows in each conditioning.
 
-    Every picture has its own CPU noise generator, so a batch equals its pictures made one by one. init_latents:
-    begin from these instead of pure noise (image to image); of the steps then as many are run as `image_steps` says.
-    callback(done, of) follows each call of the denoiser.
+    Every picture has its own source of noise, so a batch equals its pictures made one by one. init_latents: begin from
+    these instead of pure noise (image to image); of the steps then as many are run as `image_steps` says. model: what
+    predicts in the base's place. on_denoised(x0, sigma) -> x0 may change every answer of the denoiser. on_step(i, x0)
+    follows step i, callback(done, of) each call of the denoiser.
     """
     check_size(base, width, height)
-    scheduler = scheduler_for(sampler, base.scheduler_config)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    shape = (1, 4, height // base.spec.latent_factor, width // base.spec.latent_factor)
-    noise = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(base.device)
-    scheduler.set_timesteps(steps)
-    first = 0 if init_latents is None else steps - image_steps(sampler, steps, denoising_strength)
-    timesteps = scheduler.timesteps[first * scheduler.order :]
-    if init_latents is not None and not len(timesteps):
+    options = options or SamplingOptions()
+    kind = kind_of(sampler)
+    levels = kind.levels(NoiseLevels.from_config(base.scheduler_config, base.spec.name == "sdxl"))
+    way = _steps(sampler, steps, levels, options, None if init_latents is None else denoising_strength)
+    if init_latents is not None and (denoising_strength == 0 or len(way.sigmas) < 2):
         return init_latents.float()
-    if init_latents is None:
-        x = noise * scheduler.init_noise_sigma
-    else:
-        # As in A1111, samplers by timesteps begin with the noise of the timestep before their first.
-        x = _noised(scheduler, init_latents.to(noise), noise, first - kind_of(sampler).by_timesteps)
-        _begin(scheduler, first)
-    extra: dict[str, Any] = {}
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        extra["generator"] = generators
-    for i, t in enumerate(timesteps):
-        model_input = scheduler.scale_model_input(x, t)
-        times = t.to(base.device).expand(len(x))
-        number = first + i // scheduler.order + 1
-        negative = None if uncond is None else _at(uncond, i, number)[0][0]
-        output = guided(base, model_input, times, _at(cond, i, number), negative, cfg_scale)
-        x = scheduler.step(output.float(), t, x, **extra, return_dict=False)[0]
-        if callback is not None:
-            callback(i + 1, len(timesteps))
-    return x.float()
+    shape = 4, height // base.spec.latent_factor, width // base.spec.latent_factor
+    noise = ImageNoise(seeds, shape, base.device, options.noise)
+    x = _begun(kind, levels, way, noise.first(), init_latents)
+    chosen = options.of(kind)
+    total = count_calls(kind, way.sigmas, chosen)
+    denoiser = GuidedDenoiser(model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised)
+    denoiser.step = way.done_before + 1
+    if callback is not None:
+        denoiser.on_call = lambda calls: callback(calls, total)
+
+    def report(i: int, x0: Tensor) -> None:
+        denoiser.step = min(way.done_before + i + 2, steps)
+        on_step(i, x0)
+
+    if kind.takes("noise"):
+        white: Noise = noise.next
+        chosen["noise"] = BrownianNoise(way.every, shape, seeds, base.device, noise.randn) if kind.brownian else white
+    x = kind.run(denoiser, x, way.sigmas, on_step=report, **chosen)
+    return at_scale_of_network(x, way.sigmas[-1]) if kind.by_timesteps else x
 
 
-def _noised(scheduler: Any, clean: Tensor, noise: Tensor, step: int) -> Tensor:
-    """Latents with the noise that they have before a step, counted from 0."""
-    _begin(scheduler, step)
-    t = scheduler.timesteps[step * scheduler.order]
-    x: Tensor = scheduler.add_noise(clean, noise, t.repeat(len(noise)))
-    return x
+def _steps(
+    sampler: str, steps: int, levels: NoiseLevels, options: SamplingOptions, denoising_strength: float | None
+) -> Steps:
+    """The levels to step through, from noise (None) or from a picture."""
+    t_enc = None
+    if denoising_strength is not None:
+        steps, t_enc = encoded_steps(steps, denoising_strength, options.exact_steps)
+    return kind_of(sampler).steps(named_schedule(sampler), steps, levels, t_enc, options.discard)
 
 
-def _begin(scheduler: Any, step: int) -> None:
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(step * scheduler.order)
+def _begun(kind: SamplerKind, levels: NoiseLevels, way: Steps, noise: Tensor, clean: Tensor | None) -> Tensor:
+    """What the steps begin with, at the samplers' scale: noise alone, or a picture's latents with noise."""
+    first = way.sigmas[0]
+    if not kind.by_timesteps:
+        return noise * first if clean is None else levels.noised(clean.to(noise), noise, first)
+    if clean is None:
+        return at_scale_of_samplers(noise, first)
+    x_t = at_scale_of_network(levels.noised(clean.to(noise), noise, way.noised), way.noised)
+    return at_scale_of_samplers(x_t, first)
 
 
-def _at(prompt: Conditioning | Prompt, call: int, step: int) -> Parts:
-    """What guides at a call of the denoiser, counted from 0, in a step of the schedule, counted from 1."""
-    return [(prompt, 1.0)] if isinstance(prompt, Conditioning) else prompt.at_call(call, step)
+class _Counter:
+    """A denoiser that only counts."""
+
+    calls = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += 1
+        return x
+
+    def both(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        return self(x, sigma), x
+
+
+def count_calls(kind: SamplerKind, sigmas: Sequence[float], options: dict[str, Any]) -> int:
+    """How often a sampler asks the denoiser on its way through the levels."""
+    counter, nothing = _Counter(), torch.zeros(1, 1, 1, 1)
+    noise = {"noise": lambda sigma, sigma_next: nothing} if kind.takes("noise") else {}
+    kind.run(counter, nothing, sigmas, **noise, **options)
+    return counter.calls

@@ -13,9 +13,9 @@ from ..families.base import BaseModel
 from ..prompts import parse_attention, parse_composable, parse_schedule, strip_comments
 from ..prompts.chunks import split_chunks
 from ..prompts.encode import Prompt
-from .diffusers_schedulers import kind_of
 from .finite import require_finite_picture
 from .loop import sample
+from .samplers import kind_of
 
 
 @torch.no_grad()

@@ -24,11 +24,12 @@ from ..formats.png import format_infotext, write_png
 from ..prompts.encode import Counting, Emphasis, Prompt
 from ..sampling.apply_embeddings import apply_embeddings, find_embeddings
 from ..sampling.apply_loras import apply_loras
-from ..sampling.diffusers_schedulers import AUTOMATIC, find_sampler, kind_of, schedule_of
 from ..sampling.finite import NotFiniteError, fault, require_finite_picture
 from ..sampling.images import to_image
 from ..sampling.loop import sample
 from ..sampling.lora_folder import lora_hash
+from ..sampling.samplers import find_sampler, kind_of, schedule_notice, schedule_of
+from ..sampling.schedules import AUTOMATIC
 from ..sampling.words import Words
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class GenerateConfig(StageConfig):
     sampler: str = "DDIM"
     """Sampler by A1111's name, such as "DPM++ 2M"; the older "DPM++ 2M Karras" names its schedule as well."""
     schedule_type: str = AUTOMATIC
-    """Noise levels of the steps, by A1111's name: Automatic (what suits the sampler), Uniform, Karras, Exponential."""
+    """Noise levels of the steps, by A1111's name: Automatic (what suits the sampler), Karras, Exponential, Beta …"""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """Seed of the first picture, of the next plus one and so on; -1 draws one."""
     width: int | None = Field(default=None, ge=16, multiple_of=8)
@@ -144,7 +145,8 @@ def run(config: GenerateConfig, on_event: Listener = ignore, base: BaseModel | N
         dtype, device = _place(config)
         base = families.load(config.base, dtype, device, vae=config.vae)
         notices = [*notices, *processor.notices(config.dtype, dtype), *base.notices]
-    for notice in [*notices, *filter(None, [base.spec.skips(config.clip_skip)])]:
+    unused = base.spec.skips(config.clip_skip), schedule_notice(config.sampler)
+    for notice in [*notices, *filter(None, unused)]:
         warn(notice)
     found: list[Embedding] = []
     try:

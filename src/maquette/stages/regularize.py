@@ -19,7 +19,7 @@ from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
 from ..files import write_text
 from ..prompts import malformed_tag, parse_networks
-from ..sampling.diffusers_schedulers import find_sampler, schedule_of
+from ..sampling.samplers import find_sampler, schedule_notice, schedule_of
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
 
@@ -95,6 +95,8 @@ def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel |
     Raises MaquetteError when the photos cannot be read or no class is known.
     """
     prompts, count = _plan(config, on_event)
+    if notice := schedule_notice(config.sampler):
+        on_event(Event("warning", {"message": notice}))
     there = len(find_photos(config.out)) if config.out.is_dir() else 0
     result = RegularizeResult(str(config.out), max(count, there), there, 0, prompts, None)
     places = _free_places(config.out, count - there)

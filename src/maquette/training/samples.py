@@ -23,6 +23,7 @@ from ..sampling.finite import NotFiniteError
 from ..sampling.images import to_image
 from ..sampling.loop import check_size
 from ..sampling.prompt_pictures import draw_prompts
+from ..sampling.schedules import AUTOMATIC
 
 if TYPE_CHECKING:
     from .checkpoint import Author
@@ -127,6 +128,7 @@ class Sampler:
         values = {
             "Steps": config.sample_steps,
             "Sampler": SAMPLER,
+            "Schedule type": AUTOMATIC,
             "CFG scale": f"{config.sample_cfg_scale:g}",
             "Seed": self.seeds[index],
             "Size": f"{self.size}x{self.size}",
