@@ -1,19 +1,17 @@
 """Each measure on numbers whose answer is known."""
 
-import math
-
 import pytest
 import torch
 
 from maquette.evaluation import measures as M
 
 
-def test_relative_loss_weighs_every_timestep_alike_and_averages_antithetic_pairs() -> None:
+def test_relative_loss_weighs_every_timestep_alike() -> None:
     # 2 photos x 2 timesteps; the base's loss is 1 at the first and 100 at the second timestep.
-    target = torch.zeros(8, 1, 1, 1)
-    base = torch.tensor([1.0, 10.0, 1.0, 10.0] * 2).reshape(8, 1, 1, 1)
-    said = torch.tensor([0.0, 10.0, 1.0, 0.0, 1.0, 10.0, 1.0, 0.0]).reshape(8, 1, 1, 1)
-    # photo 0: first timestep (0 + 1) / 2 = 1/2 of the base, second 1; photo 1: 1 and 0.
+    target = torch.zeros(4, 1, 1, 1)
+    base = torch.tensor([1.0, 10.0, 1.0, 10.0]).reshape(4, 1, 1, 1)
+    said = torch.tensor([0.5**0.5, 10.0, 1.0, 0.0]).reshape(4, 1, 1, 1)
+    # photo 0: half the base's loss at the first timestep, all of it at the second; photo 1: all and none.
     assert M.relative_loss(said, base, target, 2, 2).tolist() == pytest.approx([0.75, 0.5])
 
 
@@ -67,9 +65,3 @@ def test_vendi_counts_different_pictures() -> None:
     assert M.vendi((apart,)).item() == pytest.approx(4.0, abs=1e-4)
     pairs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert M.vendi((pairs,)).item() == pytest.approx(2.0, abs=1e-4)
-
-
-def test_memorisation_is_the_pull_over_the_bases() -> None:
-    base = torch.full((2, 1, 2, 2), 1.0)
-    assert M.memorisation(3 * base, base).tolist() == pytest.approx([3.0, 3.0])
-    assert math.isfinite(M.memorisation(base, 0 * base).sum().item())

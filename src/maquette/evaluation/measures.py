@@ -14,7 +14,7 @@ from . import judging
 from .drawing import Drawing, draw
 from .panel import Panel
 from .rows import answers_of
-from .tuned import Source, tuned
+from .tuned import Source, Tuned, tuned
 
 
 def measure(base: BaseModel, lora: Source, weight: float, panel: Panel, drawings: bool = True) -> dict[str, float]:
@@ -23,7 +23,6 @@ def measure(base: BaseModel, lora: Source, weight: float, panel: Panel, drawings
     return {name: sum(values) / len(values) for name, values in items.items()}
 
 
-@torch.no_grad()
 def measure_items(
     base: BaseModel, lora: Source, weight: float, panel: Panel, drawings: bool = True
 ) -> dict[str, list[float]]:
@@ -32,7 +31,15 @@ def measure_items(
     lora: file, adapter, state or None (see `tuned`). drawings False: only the panel's, a quarter of the time.
     Raises MaquetteError for a file that does not fit the base.
     """
-    with tuned(base, lora, panel.subject)(weight) as changed:
+    return examine(base, tuned(base, lora, panel.subject), weight, panel, drawings)[0]
+
+
+@torch.no_grad()
+def examine(
+    base: BaseModel, change: Tuned, weight: float, panel: Panel, drawings: bool = True
+) -> tuple[dict[str, list[float]], Drawing | None]:
+    """`measure_items`, and the latents that were drawn."""
+    with change(weight) as changed:
         said = answers_of(changed, panel.rows, panel.clip_skip)
         drawn = draw(changed, panel.plan, panel.plan.subject_prompts) if drawings else None
     found = of_answers(panel, said)
@@ -40,7 +47,8 @@ def measure_items(
         found |= of_drawing(base, panel, drawn)
     names = list(found)
     values = torch.cat([found[name].float() for name in names]).cpu()  # one wait for the device
-    return {name: part.tolist() for name, part in zip(names, values.split([len(found[n]) for n in names]), strict=True)}
+    parts = values.split([len(found[name]) for name in names])
+    return {name: part.tolist() for name, part in zip(names, parts, strict=True)}, drawn
 
 
 def of_answers(panel: Panel, said: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,9 +63,8 @@ def of_answers(panel: Panel, said: dict[str, Tensor]) -> dict[str, Tensor]:
     found["drift"] = drift(said["kept"], own["kept"], panel.empty["kept"])
     found["neighbour_drift"] = drift(said["others"], own["others"], panel.empty["others"])
     found["leak"] = leak(said["class"], said["subject"], own["class"])
-    change = said["edits"] - said["edits_bare"], own["edits"] - own["edits_bare"]
-    found["edit_retention"] = edit_retention(*change)
-    found["memorisation"] = memorisation(said["pure"] - said["pure_empty"], own["pure"] - own["pure_empty"])
+    noisy = panel.noisy
+    found["edit_retention"] = edit_retention(said["edits"] - said["subject"][noisy], own["edits"] - own["class"][noisy])
     return found
 
 
@@ -83,12 +90,11 @@ def relative_loss(said: Tensor, base: Tensor, target: Tensor, photos: int, times
     """(n,) loss of each photo, relative to the base's over all photos, the mean over timesteps.
 
     r(i) = mean_t [ sum |f - y|^2 of photo i / mean over photos of sum |f0 - y|^2 ]. Dividing each timestep by the
-    base's loss keeps the noisy ones from counting for all (OneTrainer's issue 772; APT, arXiv 2507.02687). The rows are
-    (sign, photo, timestep), as antithetic pairs.
+    base's loss keeps the noisy ones from counting for all (OneTrainer's issue 772; APT, arXiv 2507.02687).
+    said, base, target: (n T, C, h, w).
     """
-    shape = (2, photos, times)
-    error = (said - target).square().flatten(1).sum(1).unflatten(0, shape).mean(0)  # (n, T)
-    usual = (base - target).square().flatten(1).sum(1).unflatten(0, shape).mean(0)
+    error = _square(said - target).unflatten(0, (photos, times))  # (n, T)
+    usual = _square(base - target).unflatten(0, (photos, times))
     return (error / usual.mean(0, keepdim=True).clamp(min=1e-12)).mean(1)
 
 
@@ -114,13 +120,6 @@ def edit_retention(change: Tensor, base_change: Tensor) -> Tensor:
     return _dot(change, base_change) / _square(base_change).mean().clamp(min=1e-12)
 
 
-def memorisation(pull: Tensor, base_pull: Tensor) -> Tensor:
-    """(R,) |f(x_T, V) - f(x_T, "")| at pure noise over the base's mean for the class (Wen et al., arXiv 2407.21720):
-    prompts of memorised pictures pull unusually strongly.
-    """
-    return _square(pull).sqrt() / _square(base_pull).sqrt().mean().clamp(min=1e-12)
-
-
 def likeness(to_photos: Tensor, among_photos: Tensor, of_class: Tensor) -> Tensor:
     """(B,) mean similarity of each drawn picture to the photos, so that 0 is that of the base's pictures of the class
     and 1 that of the photos among themselves.
@@ -141,18 +140,25 @@ def identity(to_photos: Tensor, to_class: Tensor) -> Tensor:
     return (to_photos[:, :, None] > to_class[:, None]).float().mean((1, 2))
 
 
-def copying(drawn: Tensor, photos: Tensor, grid: int = 4) -> Tensor:
+def copying(drawn: Tensor, photos: Tensor) -> Tensor:
     """(B,) 1 for a copy: nearer to one photo than half its distance to the second nearest (the ratio test of Carlini
-    et al., arXiv 2301.13188, appendix). In latents averaged over grid x grid cells; photos also mirrored and cut.
+    et al., arXiv 2301.13188, appendix).
+    """
+    distances = distances_to(drawn, photos)
+    if distances.shape[1] < 2:
+        return torch.zeros(len(drawn), device=drawn.device)
+    first, second = distances.topk(2, dim=1, largest=False).values.T
+    return (first < 0.5 * second).float()
+
+
+def distances_to(drawn: Tensor, photos: Tensor, grid: int = 4) -> Tensor:
+    """(B, n) distance of each picture to each photo, mirrored or cut where that is nearer; of latents averaged over
+    grid x grid cells.
     """
     views = [view for photo in (photos, photos.flip(-1)) for view in _cuts(photo)]
     small = [F.adaptive_avg_pool2d(view, grid).flatten(1) for view in views]  # each (n, D)
     asked = F.adaptive_avg_pool2d(drawn, grid).flatten(1)  # (B, D)
-    nearest = torch.stack([torch.cdist(asked, view) for view in small]).amin(0)  # (B, n)
-    if nearest.shape[1] < 2:
-        return torch.zeros(len(drawn), device=drawn.device)
-    first, second = nearest.topk(2, dim=1, largest=False).values.T
-    return (first < 0.5 * second).float()
+    return torch.stack([torch.cdist(asked, view) for view in small]).amin(0)
 
 
 def _cuts(photos: Tensor) -> list[Tensor]:

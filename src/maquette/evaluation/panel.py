@@ -33,12 +33,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. photos: at most so many of those trained, and of those held out. timesteps: of each photo.
-    kept: class pictures, and others: other things whose change is measured; each is drawn once more by every
-    checkpoint. pictures: drawn of the subject. steps: denoising steps of a drawing. draws: noises of each judgement.
+    """How much is measured. photos: at most so many of those trained, and of those held out; probed: of these asked
+    without caption. timesteps: of each photo. kept: class pictures, and others: other things whose change is measured;
+    these are drawn once more by every checkpoint. pictures: drawn of the subject. steps: denoising steps of a drawing.
+    draws: noises of each judgement.
     """
 
-    photos: int = 6
+    photos: int = 16
+    probed: int = 6
     timesteps: int = 4
     kept: int = 6
     others: int = 6
@@ -47,14 +49,16 @@ class Size:
     draws: int = 2
 
 
-SMALL, STANDARD, LARGE = Size(4, 4, 4, 4, 8, 8, 1), Size(), Size(10, 8, 10, 10, 24, 20, 3)
+SMALL = Size(probed=4, kept=4, others=4, steps=8, draws=1)
+STANDARD = Size()
+LARGE = Size(photos=40, probed=10, timesteps=8, kept=10, others=10, pictures=24, steps=20, draws=3)
 
 
 @dataclass(frozen=True)
 class Panel:
     """n photos, T timesteps. What a checkpoint is asked is in `rows`, what the base says to the same in `base`.
 
-    photos: (n, C, h, w) latents. target: (2 n T, C, h, w) what should be answered of the photos. held: n times whether
+    photos: (n, C, h, w) latents. target: (n T, C, h, w) what should be answered of the photos. held: n times whether
     a photo was held out. every: (N, C, h, w) latents of all photos, not of the chosen n alone. eye: what pictures are
     judged by. drawn: what the base drew for the class under the prompts and seeds with which checkpoints draw the
     subject; features, margins: what the eye and the judge say of it.
@@ -77,6 +81,7 @@ class Panel:
     features: tuple[Tensor, ...] = field(repr=False)
     margins: Margins = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
+    noisy: Tensor = field(repr=False)  # which of the rows "subject" the rows "edits" are
     draws: int = 2
     clip_skip: int = 1
     seed: int = 0
@@ -146,6 +151,7 @@ def build_panel(
         eye.look(drawn.subject),
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
+        torch.arange(len(rows["subject"]), device=base.device) % size.timesteps < (size.timesteps + 1) // 2,
         size.draws,
         clip_skip,
         seed,
@@ -182,31 +188,26 @@ def _rows(
 ) -> tuple[dict[str, Rows], Tensor]:
     """Every question, and the right answers to those on the photos."""
     n, times = len(latents), stratified(schedule, size.timesteps)
-    noise = torch.randn((n, size.timesteps, *latents.shape[1:]), generator=random).to(latents)
-    x0 = latents[:, None].expand_as(noise).flatten(0, 1)  # (n T, C, h, w)
-    t = times.repeat(n)
-    signed = [schedule.add_noise(x0, sign * noise.flatten(0, 1), t) for sign in (1, -1)]  # antithetic
-    both = Rows(torch.cat(signed), torch.cat([t, t]), tuple(e.caption for e in chosen for _ in times) * 2)
-    target = torch.cat([schedule.target(x0, sign * noise.flatten(0, 1), t) for sign in (1, -1)])
+    noise = torch.randn((n, len(times), *latents.shape[1:]), generator=random).to(latents)
+    noise[:, 1::2] = -noise[:, 0 : len(times) // 2 * 2 : 2]  # antithetic in pairs of neighbouring timesteps
+    noise = noise.flatten(0, 1)  # (n T, C, h, w)
+    x0, t = latents.repeat_interleave(len(times), 0), times.repeat(n)
+    x_t = schedule.add_noise(x0, noise, t)
     bare, plain = f"a photo of {plan.subject}", caption_for_class(plan.class_word)
-    one = Rows(signed[0], t, (bare,) * len(t))
-    noisy = torch.tensor([j < (size.timesteps + 1) // 2 for j in range(size.timesteps)]).repeat(n).to(t.device)
-    asked = [plan.attributes[i % len(plan.attributes)] for i in range(int(noisy.sum()))]
-    edits = Rows(one.x_t[noisy], t[noisy], tuple(f"{bare} {attribute}" for attribute in asked))
+    few = torch.arange(len(t), device=t.device) < size.probed * len(times)
+    noisy = few & ((torch.arange(len(t), device=t.device) % len(times)) < (len(times) + 1) // 2)
+    asked = [plan.attributes[i % len(plan.attributes)] for i in range(size.probed * ((len(times) + 1) // 2))]
+    one = Rows(x_t[few], t[few], (bare,) * (min(size.probed, n) * len(times)))
+    ends = asked[: min(size.probed, n) * ((len(times) + 1) // 2)]
     rows = {
-        "photos": both,
+        "photos": Rows(x_t, t, tuple(e.caption for e in chosen for _ in times)),
         "subject": one,
-        "class": one.asking([plain] * len(t)),
-        "edits": edits,
-        "edits_bare": edits.asking([bare] * len(edits)),
+        "class": one.asking([plain] * len(one)),
+        "edits": Rows(x_t[noisy], t[noisy], tuple(f"{bare} {attribute}" for attribute in ends)),
         "kept": _kept(drawn.subject[: size.kept], plan.class_prompts[: size.kept], times, schedule, random),
         "others": _kept(drawn.others, plan.others_prompts, times, schedule, random),
     }
-    pure = torch.randn((4, *latents.shape[1:]), generator=random).to(latents)
-    last = torch.full((4,), len(schedule) - 1, device=t.device)
-    rows["pure"] = Rows(pure, last, (bare,) * 4)
-    rows["pure_empty"] = rows["pure"].asking([""] * 4)
-    return rows, target
+    return rows, schedule.target(x0, noise, t)
 
 
 def _kept(

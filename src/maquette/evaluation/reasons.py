@@ -42,7 +42,6 @@ NAMES: dict[str, tuple[str, str]] = {
         "the concept narrows: pictures are {percent:.0f} % as diverse as the base's",
         "give photos in more poses and places, or train fewer steps",
     ),
-    "memorisation": ("the prompt calls memorised pictures (pull {value:.1f} times the base's)", "train fewer steps"),
 }
 
 

@@ -81,20 +81,26 @@ class Author(Facts):
         """The prompt that calls a saved file in `maquette generate` and A1111."""
         return prompt if file is None else f"{prompt} <lora:{file.stem}:1>"
 
-    def sidecar(self, path: Path) -> None:
-        """NAME.json beside the file, in the form that A1111 reads: words that call the subject, a weight, the base."""
-        spec = self.base.spec
-        versions = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
-        write_json(
-            path.with_suffix(".json"),
-            {
-                "description": f"{self.config.method} trained by maquette on {Path(self.base.source).name}",
-                "sd version": versions.get(spec.name, "Unknown"),
-                "activation text": subject_of(self.config, self.dataset) or "",
-                "preferred weight": WEIGHT,
-                "notes": f"{len(self.dataset.of('instance'))} photos, {self.config.steps} steps",
-            },
-        )
+    def sidecar(self, path: Path, weight: float = WEIGHT) -> None:
+        """NAME.json beside the file, with the weight at which it is offered."""
+        description = f"{self.config.method} trained by maquette on {Path(self.base.source).name}"
+        notes = f"{len(self.dataset.of('instance'))} photos, {self.config.steps} steps"
+        write_sidecar(path, self.base, description, subject_of(self.config, self.dataset) or "", weight, notes)
+
+
+def write_sidecar(path: Path, base: BaseModel, description: str, subject: str, weight: float, notes: str) -> None:
+    """NAME.json beside the file, in the form that A1111 reads: words that call the subject, a weight, the base."""
+    versions = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "description": description,
+            "sd version": versions.get(base.spec.name, "Unknown"),
+            "activation text": subject,
+            "preferred weight": weight,
+            "notes": notes,
+        },
+    )
 
 
 class EmbeddingAuthor(Author):

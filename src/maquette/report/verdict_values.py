@@ -1,0 +1,155 @@
+"""What the page shows of a verdict: the map of steps and weights, the curves, photos beside drawn pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..evaluation.choice import Row, faults
+from ..evaluation.panel import Example
+from ..evaluation.reasons import phrase
+from ..evaluation.rule import RULE, Rule
+from ..evaluation.verdict import Verdict
+
+CURVES: dict[str, str] = {
+    "likeness": "Likeness to the photos",
+    "obedience_margin": "Prompts steer",
+    "neighbours_margin": "Other things stay",
+    "neighbour_drift": "Change of other things",
+    "held_benefit": "Held-out photos predicted better",
+    "edit_retention": "Edit retention",
+}
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 320, 150, 36, 10, 22, 10
+
+
+def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
+    """For the template: JSON-like, pictures as base64 of PNG."""
+    choice = verdict.choice
+    return {
+        "unit": verdict.unit,
+        "step": choice.step,
+        "weight": f"{choice.weight:g}",
+        "reasons": list(verdict.reasons),
+        "prefer": choice.prefer,
+        "map": _map(verdict),
+        "curves": [_curve(verdict, name, title) for name, title in CURVES.items() if name in choice.row.values],
+        "pairs": [
+            {
+                "prompt": shown.prompt,
+                "drawn": png(shown.pixels),
+                "photo": png(photos[shown.photo].pixels / 2 + 0.5),
+                "name": photos[shown.photo].name,
+                "copy": shown.copy,
+            }
+            for shown in verdict.shown
+        ],
+        "held": list(verdict.held),
+        "hard": [
+            {
+                "name": photo.name,
+                "caption": next((e.caption for e in photos if e.name == photo.name), ""),
+                "picture": next((png(e.pixels / 2 + 0.5) for e in photos if e.name == photo.name), ""),
+                "times": f"{photo.loss / max(photo.usual, 1e-6):.1f}",
+            }
+            for photo in verdict.hard
+        ],
+        "figures": _figures(verdict),
+    }
+
+
+def png(pixels: Tensor, most: int = 256) -> str:
+    """(3, H, W) in [0, 1] -> base64 of a PNG, no side longer than `most` pixels."""
+    from PIL import Image
+
+    values = (pixels.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    image = Image.fromarray(values)
+    image.thumbnail((most, most))
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _map(verdict: Verdict) -> dict[str, Any]:
+    """Weights across, steps down; of each cell the score as a part of the best, and what is wrong with it."""
+    choice = verdict.choice
+    weights = sorted({row.weight for row in verdict.rows})
+    best = max(choice.scores)
+    scores = {(row.step, row.weight): score for row, score in zip(verdict.rows, choice.scores, strict=True)}
+    rows = {(row.step, row.weight): row for row in verdict.rows}
+    same = {(row.step, row.weight) for row in choice.accepted}
+    lines = []
+    for step in sorted({row.step for row in verdict.rows}):
+        cells = []
+        for weight in weights:
+            row = rows.get((step, weight))
+            if row is None:
+                cells.append(None)
+                continue
+            share = scores[step, weight] / best if best > 0 else 0.0
+            wrong = faults(row.values)
+            cells.append(
+                {
+                    "share": f"{100 * share:.0f}",
+                    "level": min(9, int(10 * max(0.0, min(share, 0.999)))),
+                    "chosen": row is choice.row,
+                    "same": (step, weight) in same,
+                    "wrong": "; ".join(phrase(fault) for fault in wrong),
+                }
+            )
+        lines.append({"step": step, "cells": cells})
+    return {"weights": [f"{weight:g}" for weight in weights], "lines": lines}
+
+
+def _line(verdict: Verdict) -> list[Row]:
+    """The rows at the weight that most steps were measured at, in the order of steps."""
+    counts: dict[float, int] = {}
+    for row in verdict.rows:
+        counts[row.weight] = counts.get(row.weight, 0) + 1
+    usual = max(counts, key=lambda weight: (counts[weight], -abs(weight - 1.0)))
+    return sorted((row for row in verdict.rows if row.weight == usual), key=lambda row: row.step)
+
+
+def _curve(verdict: Verdict, name: str, title: str, rule: Rule = RULE) -> dict[str, Any]:
+    """One measure over the steps: points of a polyline, the band of steps that do not differ, the chosen step."""
+    rows, choice = _line(verdict), verdict.choice
+    numbers = [row.values[name] for row in rows]
+    limit = rule.least.get(name, rule.most.get(name))
+    low = min([0.0, *numbers])
+    high = max([1.0 if name != "held_benefit" else 0.1, *numbers, *([limit] if limit is not None else [])])
+    first, last = rows[0].step, rows[-1].step
+
+    def x(step: float) -> float:
+        return LEFT + (step - first) / max(1, last - first) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (high - value) / max(1e-9, high - low) * (HEIGHT - TOP - BOTTOM)
+
+    accepted = [row.step for row in choice.accepted]
+    window = (max(first, min(accepted)), min(last, max(accepted)))
+    return {
+        "title": title,
+        "points": " ".join(f"{x(row.step):.1f},{y(value):.1f}" for row, value in zip(rows, numbers, strict=True)),
+        "dots": [(f"{x(row.step):.1f}", f"{y(value):.1f}") for row, value in zip(rows, numbers, strict=True)],
+        "limit": None if limit is None else f"{y(limit):.1f}",
+        "window": (f"{x(window[0]) - 4:.1f}", f"{max(8.0, x(window[1]) - x(window[0]) + 8):.1f}"),
+        "chosen": f"{x(min(max(choice.step, first), last)):.1f}",
+        "ticks": [(f"{y(value):.1f}", f"{value:.2g}") for value in (low, high)],
+        "first": first,
+        "last": last,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "axes": f"M{LEFT},{TOP} V{HEIGHT - BOTTOM} H{WIDTH - RIGHT}",
+    }
+
+
+def _figures(verdict: Verdict) -> list[tuple[str, list[str]]]:
+    """Each measure of each row, as a table for those who want to know."""
+    names = [name for name in verdict.choice.row.values]
+    head = ("", [f"{row.step} @ {row.weight:g}" for row in verdict.rows])
+    lines = [(name, [f"{row.values.get(name, float('nan')):.2f}" for row in verdict.rows]) for name in names]
+    return [head, *lines]

@@ -1,0 +1,245 @@
+"""`maquette evaluate`: which checkpoint of a run to keep and at which weight, and the page that shows why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from ..config import Positive, StageConfig, TrainConfig
+from ..data.dataset import Dataset, pixels, plan
+from ..data.layouts import read_folder, require_trainable
+from ..errors import MaquetteError
+from ..evaluation.candidates import Candidate, find_candidates
+from ..evaluation.panel import LARGE, SMALL, STANDARD, Example, Size
+from ..evaluation.search import WEIGHTS
+from ..evaluation.verdict import Verdict, forwards, judge
+from ..families import load
+from ..families.base import BaseModel
+from ..methods import METHODS
+from ..run import Event, Listener, RunFolder, ignore, write_json
+from . import report
+from .promotion import promote, promote_file
+from .training.checkpoint import author
+from .training.defaults import pick_device, pick_dtype, subject_of
+from .training.job import read_photos
+from .training.resuming import read_config
+
+AROUND = 8  # cells beside those of every step at weight 1
+SHARE = 0.25  # of a training's own passes, for what its end measures
+PANEL = 1.5  # cells that the panel itself costs
+
+
+class EvaluateConfig(StageConfig):
+    """What is evaluated, on which photos, and what counts."""
+
+    run: Path
+    """Run folder, or any folder with the LoRA files that a trainer saved on the way."""
+    photos: Path | None = None
+    """Photos that were trained on; of a run folder the run's own."""
+    subject: str | None = None
+    """The rare word and the class, "ohwx man"; of a run folder the run's own."""
+    base: str | None = None
+    """Base model; of a run folder the run's own, else pocket."""
+    prefer: Literal["likeness", "balanced", "flexible"] = "balanced"
+    """What counts more: likeness to the photos, or that prompts still steer and other things stay what they are."""
+    weights: list[Positive] = Field(default=list(WEIGHTS), min_length=1)
+    """Weights at which checkpoints are tried."""
+    fold_weight: bool = False
+    """Write the chosen file with its weight folded in, so that 1 is right."""
+    thorough: bool = False
+    """Measure every checkpoint at every weight, with more pictures; many times slower."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the panel: which photos, noise and pictures are compared."""
+    out: Path | None = None
+    """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+
+
+@dataclass
+class EvaluateResult:
+    """The choice, and where it lies."""
+
+    run: str
+    step: int
+    weight: float
+    file: str
+    report: str
+    reasons: list[str]
+    overtrained: list[str]  # limits that even the chosen file passes
+    held_out: list[str]
+    hard_photos: list[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(config: EvaluateConfig, on_event: Listener = ignore) -> EvaluateResult:
+    """Measure, choose, put the chosen file where it is found, and write the page.
+
+    Raises MaquetteError for a folder with one checkpoint or those of two runs, without photos, and for files that do
+    not fit the base.
+    """
+    began = time.perf_counter()
+    if (config.run / "run.toml").exists():
+        result = _of_run(config, on_event)
+    else:
+        result = _of_folder(config, on_event)
+    result.seconds = time.perf_counter() - began
+    on_event(Event("done", result.to_json()))
+    return result
+
+
+def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
+    folder = RunFolder.open(config.run)
+    with ExitStack() as held:
+        held.enter_context(folder.locked())
+        training = read_config(folder)
+        if config.photos is not None:
+            training = training.model_copy(update={"photos": config.photos})
+        candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
+        _require_choice(folder.path, candidates)
+        base = _open(config.base or training.base, config.device, training.vae)
+        dataset, _ = read_photos(training, base, _told(on_event))
+        subject = config.subject or subject_of(training, dataset)
+        if subject is None:
+            raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
+        photos = examples(dataset, base)
+        verdict = judge(
+            base,
+            candidates,
+            photos,
+            subject,
+            **_extent(config, candidates, weights_for(training.method, config.weights)),
+            prefer=config.prefer,
+            seed=config.seed,
+            clip_skip=training.clip_skip,
+            cfg_scale=training.sample_cfg_scale,
+            on_progress=_told(on_event),
+        )
+        file = promote(author(training, base, dataset), folder, verdict.choice, config.fold_weight)
+        record(folder.path, verdict, config.fold_weight)
+        page = report.write(folder, verdict, photos)
+        on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
+    return _result(folder.path, verdict, file, page)
+
+
+def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
+    if not config.run.is_dir():
+        raise MaquetteError(f"There is no folder {config.run}; name a run folder, or one with LoRA files.")
+    candidates = find_candidates(config.run)
+    if config.photos is None or config.subject is None:
+        raise MaquetteError(
+            f"{config.run} is no run folder of maquette, so name what was trained on: maquette evaluate {config.run} "
+            '--photos PHOTOS --subject "ohwx man" --base BASE'
+        )
+    out = config.out or RunFolder.free_path("runs", f"{config.run.resolve().name}-evaluation")
+    if out.exists() and any(out.iterdir()):
+        raise MaquetteError(f"{out} is not empty; choose another --out.")
+    base = _open(config.base or "pocket", config.device, None)
+    dataset = read_folder(config.photos, config.subject)
+    photos = examples(dataset, base)
+    verdict = judge(
+        base,
+        candidates,
+        photos,
+        config.subject,
+        **_extent(config, candidates, config.weights),
+        prefer=config.prefer,
+        seed=config.seed,
+        on_progress=_told(on_event),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
+    file = promote_file(chosen.file, out, verdict.choice, config.fold_weight, base, config.subject, len(photos))
+    record(out, verdict, config.fold_weight)
+    page = report.write_verdict(out, verdict, photos, file, config.subject, config.base or "pocket")
+    on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
+    return _result(out, verdict, file, page)
+
+
+def _require_choice(path: Path, candidates: Sequence[Candidate]) -> None:
+    if not candidates:
+        raise MaquetteError(f"{path} has no checkpoints yet.")
+    if len(candidates) == 1:
+        raise MaquetteError(
+            f"{path} has one checkpoint: there is nothing to choose between. Save more during training (--set "
+            "save_every_steps=50)."
+        )
+
+
+def _open(base: str, device: str, vae: str | None) -> BaseModel:
+    where = pick_device(device)
+    dtype = pick_dtype("auto", where, "lora") if where.type == "cuda" else torch.float32
+    return load(base, device=where, dtype=dtype, vae=vae)
+
+
+def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
+    """The photos as squares of the base's native size, with their captions. Raises MaquetteError without any."""
+    squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
+    require_trainable(squares)
+    photos = [photo for photo in squares.photos if photo.role != "class"]
+    return [Example(pixels(p), p.caption_at(0), p.name, p.role == "held") for p in photos]  # type: ignore[comparison-overlap]
+
+
+def weights_for(method: str, weights: Sequence[float]) -> list[float]:
+    """The weights to try: a word and a whole model have none."""
+    return list(weights) if METHODS[method].product == "adapter" and not METHODS[method].embedding else [1.0]
+
+
+def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, Any]:
+    if config.thorough:
+        return {"size": LARGE, "cells": None, "weights": weights}
+    return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
+
+
+def affordable(config: TrainConfig, photos: int, checkpoints: int) -> tuple[Size, int] | None:
+    """How much the end of a training measures: the size of the panel and how many cells, within SHARE of the passes
+    that the training itself took; None where that is not enough for two cells.
+    """
+    passes = 3.0  # forward, and twice as much back
+    if config.prior_preservation:
+        passes += 4 * config.prior_share  # the base's own prediction too
+    elif config.reg is not None:
+        passes += 3 * config.prior_share
+    budget = SHARE * passes * (config.steps or 0) * (config.batch_size or 1)
+    for size in (STANDARD, SMALL):
+        cells = int(budget / forwards(size, photos) - PANEL)
+        if cells >= (checkpoints + AROUND if size is STANDARD else 2):
+            return size, min(cells, checkpoints + AROUND)
+    return None
+
+
+def record(path: Path, verdict: Verdict, fold: bool) -> None:
+    """evaluation.json: the choice and every row."""
+    told = verdict.to_json()
+    write_json(path / "evaluation.json", {**told, "folded": fold})
+
+
+def _told(on_event: Listener) -> Any:
+    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
+
+
+def _result(path: Path, verdict: Verdict, file: Path, page: Path) -> EvaluateResult:
+    told = verdict.to_json()
+    return EvaluateResult(
+        run=str(path),
+        step=verdict.choice.step,
+        weight=verdict.choice.weight,
+        file=str(file),
+        report=str(page),
+        reasons=told["reasons"],
+        overtrained=told["overtrained"],
+        held_out=told["held_out"],
+        hard_photos=[photo.name for photo in verdict.hard],
+        rows=told["rows"],
+    )

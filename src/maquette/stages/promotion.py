@@ -1,0 +1,66 @@
+"""The chosen checkpoint becomes the file that is found: NAME.safetensors with side-car and preview."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..evaluation.folding import folded
+from ..files import open_regular
+from ..formats import adapters, embeddings, safetensors
+from ..formats.safetensors import atomic_writer
+from ..methods import METHODS
+from ..run import RunFolder
+from .training.checkpoint import write_sidecar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluation.choice import Choice
+    from ..families.base import BaseModel
+    from .training.checkpoint import Author
+
+
+def promote(author: Author, folder: RunFolder, choice: Choice, fold: bool = False) -> Path:
+    """Write the run's own file from its chosen checkpoint, and the side-car with the chosen weight.
+
+    fold: a LoRA's weight is folded in, and the side-car says 1. Raises MaquetteError where it cannot be.
+    """
+    source = folder.checkpoint(choice.step)
+    if METHODS[author.config.method].product == "model":
+        _copy(source, folder.final)
+    else:
+        author.save(_state(author, source, choice.weight if fold else 1.0), folder.final, choice.step)
+    author.sidecar(folder.final, 1.0 if fold else choice.weight)
+    return folder.final
+
+
+def promote_file(
+    source: Path, out: Path, choice: Choice, fold: bool, base: BaseModel, subject: str, photos: int
+) -> Path:
+    """The same for a file of another trainer: a copy in `out`, its side-car beside it; the file itself stays."""
+    target = out / f"{out.name}.safetensors"
+    if fold and choice.weight != 1.0:
+        folded(adapters.load(source), choice.weight).save(target, "kohya")
+    else:
+        _copy(source, target)
+    weight = 1.0 if fold else choice.weight
+    write_sidecar(target, base, f"{source.name}, chosen by maquette", subject, weight, f"{photos} photos")
+    return target
+
+
+def _state(author: Author, source: Path, weight: float) -> dict[str, Tensor]:
+    """What the run's author writes again under another name."""
+    if METHODS[author.config.method].product == "embedding":
+        vectors = embeddings.load(source, name=author.subject).vectors
+        names = ("emb_params",) if len(vectors) == 1 else ("clip_l", "clip_g")
+        return dict(zip(names, vectors, strict=True))
+    if weight == 1.0:
+        return safetensors.load(source)
+    return folded(adapters.load(source), weight).state_dict()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with open_regular(source) as opened, atomic_writer(target) as file:
+        shutil.copyfileobj(opened, file)
