@@ -80,7 +80,8 @@ class RunFolder:
     def _entries(self) -> Iterator[Path]:
         """The files and folders that a run reads, replaces or removes, links not followed."""
         final = [self.name + suffix for suffix in (".safetensors", ".json", ".png")]
-        texts = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "report.html", "wandb.id", ".lock"]
+        records = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "evaluation.json"]
+        texts = [*records, "report.html", "wandb.id", ".lock"]
         for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
             entry = self.path / name
             if entry.is_symlink() or entry.exists():
@@ -118,6 +119,11 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """The verdict on the checkpoints, and every figure behind it."""
+        return self.path / "evaluation.json"
 
     @property
     def report(self) -> Path:

@@ -17,23 +17,17 @@ from ..files import is_regular, read_bytes, read_json, read_object, write_text
 from ..limits import RECORD_BYTES
 from ..methods import METHODS
 from ..run_folder import RunFolder
-from .pages import render
+from .pages import render, style_sheet
 
 WEIGHT = 0.8  # multiplier at which a LoRA is offered: in the side-car, the report and every example
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2430; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .5rem; text-align: left; vertical-align: top; }
-th { font-weight: 600; } .grid td, .grid th { text-align: center; } .grid th.prompt { text-align: left; width: 14rem; }
-.scroll { overflow-x: auto; } .grid img { width: 9rem; image-rendering: auto; border-radius: 4px; }
-pre { background: #f2f4f7; padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
-svg { max-width: 100%; height: auto; } .faint { color: #667; } .facts th { color: #667; font-weight: 400; }
-"""
 _PICTURE_BYTES = 50_000_000  # of a sample picture; a larger file is none of ours
 
 
-def write(folder: RunFolder) -> Path:
-    """Write (again) the report of a run, finished or not, from what lies in its folder."""
+def write(folder: RunFolder, verdict: dict[str, Any] | None = None) -> Path:
+    """Write (again) the report of a run, finished or not, from what lies in its folder.
+
+    verdict: what the page shows of the verdict on its checkpoints, as `evaluation.page_values` has it.
+    """
     config = TrainConfig.read(folder.config)
     data = _dataset(folder)
     metrics = folder.read_metrics()
@@ -41,10 +35,11 @@ def write(folder: RunFolder) -> Path:
     state = "finished" if folder.final.exists() else f"stopped at step {step} of {config.steps}"
     page = render(
         "report.html",
-        style=_STYLE,
+        style=style_sheet("report.css"),
         title=folder.name,
         facts=_facts(config, data, state),
-        grid=_grid(folder),
+        verdict=verdict,
+        grid=_grid(folder, verdict["step"] if verdict else None),
         curve=loss_curve([(line["step"], line["loss"]) for line in metrics]),
         commands=commands(folder, config),
         left_out=[entry["message"] for entry in data["left_out"]],
@@ -52,6 +47,34 @@ def write(folder: RunFolder) -> Path:
     )
     write_text(folder.report, page)
     return folder.report
+
+
+def write_verdict(out: Path, verdict: dict[str, Any], file: Path, subject: str, base: str, weight: float) -> Path:
+    """The page on the files of another trainer: the verdict, without what only a run folder knows."""
+    tagged = shlex.quote(f"a photo of {subject} <lora:{file.stem}:{weight:g}>")
+    chosen = "" if base == "pocket" else f" --base {shlex.quote(base)}"
+    page = render(
+        "report.html",
+        style=style_sheet("report.css"),
+        title=out.name,
+        facts=[("Subject", subject), ("Base", Path(base).name)],
+        verdict=verdict,
+        grid={"heads": [], "rows": []},
+        curve=None,
+        commands=f"maquette generate {tagged}{chosen} --lora-dir {shlex.quote(str(out))}",
+        left_out=[],
+        photos=[],
+    )
+    write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def preferred_weight(file: Path) -> float:
+    """The weight at which a LoRA is offered, as its side-car says."""
+    card = file.with_suffix(".json")
+    told = read_json(card, RECORD_BYTES, "side-car") if card.exists() else {}
+    weight = told.get("preferred weight") if isinstance(told, dict) else None
+    return float(weight) if isinstance(weight, int | float) and not isinstance(weight, bool) else WEIGHT
 
 
 def _dataset(folder: RunFolder) -> dict[str, Any]:
@@ -79,11 +102,12 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
     if METHODS[config.method].product == "embedding":
         named = prompt.replace(config.subject or folder.name, folder.name)
         return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(str(folder.final))}\n{longer}"
-    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:{WEIGHT}>")
+    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:{preferred_weight(folder.final):g}>")
     base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
     lora_dir = shlex.quote(str(folder.path))
     return (
         f"maquette generate {tagged}{base} --lora-dir {lora_dir}\n"
+        f"maquette evaluate {lora_dir} --prefer flexible    # or likeness: another choice, from the same files\n"
         f"maquette inspect {shlex.quote(str(folder.final))}\n"
         f"{longer}    # twice as long"
     )
@@ -104,15 +128,17 @@ def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[
     return list(rows.items())
 
 
-def _grid(folder: RunFolder) -> dict[str, Any]:
-    """Prompts down, checkpoints across: heads, and of each prompt its pictures in base64, "" for one that lacks."""
+def _grid(folder: RunFolder, chosen: int | None) -> dict[str, Any]:
+    """Prompts down, checkpoints across: heads, and of each prompt its pictures in base64, "" for one that lacks, and
+    whether they are of the chosen step.
+    """
     folders = {step: place for step, place in folder.sample_folders().items() if drawn(place)}
     if not folders:
         return {"heads": [], "rows": []}
     return {
-        "heads": ["base" if step == 0 else f"step {step}" for step in folders],
+        "heads": [("base" if step == 0 else f"step {step}", step == chosen) for step in folders],
         "rows": [
-            (prompt, [_picture(place / f"{i}.png") for place in folders.values()])
+            (prompt, [(_picture(place / f"{i}.png"), step == chosen) for step, place in folders.items()])
             for i, prompt in enumerate(drawn(list(folders.values())[-1]))
         ],
     }

@@ -12,28 +12,25 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from ..config import Positive, StageConfig, TrainConfig
-from ..data.dataset import Dataset, pixels, plan
-from ..data.layouts import read_folder, require_trainable
+from ..config import Positive, StageConfig
+from ..data.layouts import read_folder
 from ..errors import MaquetteError
+from ..evaluation import page_values
 from ..evaluation.candidates import Candidate, find_candidates
-from ..evaluation.panel import LARGE, SMALL, STANDARD, Example, Size
+from ..evaluation.panel import LARGE, STANDARD
 from ..evaluation.search import WEIGHTS
-from ..evaluation.verdict import Verdict, forwards, judge
-from ..families import load
+from ..evaluation.verdict import Verdict, judge
+from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
-from ..methods import METHODS
-from ..run import Event, Listener, RunFolder, ignore, write_json
-from . import report
-from .promotion import promote, promote_file
-from .training.checkpoint import author
-from .training.defaults import pick_device, pick_dtype, subject_of
-from .training.job import read_photos
-from .training.resuming import read_config
-
-AROUND = 8  # cells beside those of every step at weight 1
-SHARE = 0.25  # of a training's own passes, for what its end measures
-PANEL = 1.5  # cells that the panel itself costs
+from ..families.load import load
+from ..report import run_page
+from ..run_folder import RunFolder
+from ..training.checkpoint import author
+from ..training.defaults import pick_device, pick_dtype, subject_of
+from ..training.job import read_photos
+from ..training.promotion import promote, promote_file
+from ..training.resuming import read_config
+from ..training.verdicts import AROUND, examples, record, weights_for
 
 
 class EvaluateConfig(StageConfig):
@@ -128,7 +125,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         )
         file = promote(author(training, base, dataset), folder, verdict.choice, config.fold_weight)
         record(folder.path, verdict, config.fold_weight)
-        page = report.write(folder, verdict, photos)
+        page = run_page.write(folder, page_values.values(verdict, photos))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(folder.path, verdict, file, page)
 
@@ -162,7 +159,9 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
     file = promote_file(chosen.file, out, verdict.choice, config.fold_weight, base, config.subject, len(photos))
     record(out, verdict, config.fold_weight)
-    page = report.write_verdict(out, verdict, photos, file, config.subject, config.base or "pocket")
+    page = run_page.write_verdict(
+        out, page_values.values(verdict, photos), file, config.subject, config.base or "pocket", verdict.choice.weight
+    )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(out, verdict, file, page)
 
@@ -183,46 +182,10 @@ def _open(base: str, device: str, vae: str | None) -> BaseModel:
     return load(base, device=where, dtype=dtype, vae=vae)
 
 
-def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
-    """The photos as squares of the base's native size, with their captions. Raises MaquetteError without any."""
-    squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
-    require_trainable(squares)
-    photos = [photo for photo in squares.photos if photo.role != "class"]
-    return [Example(pixels(p), p.caption_at(0), p.name, p.role == "held") for p in photos]  # type: ignore[comparison-overlap]
-
-
-def weights_for(method: str, weights: Sequence[float]) -> list[float]:
-    """The weights to try: a word and a whole model have none."""
-    return list(weights) if METHODS[method].product == "adapter" and not METHODS[method].embedding else [1.0]
-
-
 def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, Any]:
     if config.thorough:
         return {"size": LARGE, "cells": None, "weights": weights}
     return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
-
-
-def affordable(config: TrainConfig, photos: int, checkpoints: int) -> tuple[Size, int] | None:
-    """How much the end of a training measures: the size of the panel and how many cells, within SHARE of the passes
-    that the training itself took; None where that is not enough for two cells.
-    """
-    passes = 3.0  # forward, and twice as much back
-    if config.prior_preservation:
-        passes += 4 * config.prior_share  # the base's own prediction too
-    elif config.reg is not None:
-        passes += 3 * config.prior_share
-    budget = SHARE * passes * (config.steps or 0) * (config.batch_size or 1)
-    for size in (STANDARD, SMALL):
-        cells = int(budget / forwards(size, photos) - PANEL)
-        if cells >= (checkpoints + AROUND if size is STANDARD else 2):
-            return size, min(cells, checkpoints + AROUND)
-    return None
-
-
-def record(path: Path, verdict: Verdict, fold: bool) -> None:
-    """evaluation.json: the choice and every row."""
-    told = verdict.to_json()
-    write_json(path / "evaluation.json", {**told, "folded": fold})
 
 
 def _told(on_event: Listener) -> Any:

@@ -16,15 +16,17 @@ from torch.optim import AdamW
 from .. import methods
 from ..data import findings
 from ..errors import MaquetteError
+from ..evaluation import page_values
 from ..events import Event, Listener
 from ..report import run_page as report
 from ..run_folder import RunFolder
 from ..sampling.finite import damage
-from . import identity, learning, memory, state
+from . import identity, learning, memory, state, verdicts
 from .checkpoint import DTYPES, author
 from .distributed import Team
 from .job import Job, photo_names
 from .outcomes import Outcome, late
+from .promotion import promote
 from .resuming import drop_state, unreadable
 from .samples import Sampler
 
@@ -70,6 +72,7 @@ class Training:
         self.late = late(job, crew.size)
         self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
         self.start = 0
+        self.verdict: dict[str, Any] | None = None  # what the page shows of it
 
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
@@ -239,7 +242,7 @@ class Training:
             state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale, told)
 
     def _finish(self) -> TrainResult:
-        """The last checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
+        """The chosen checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
         if not self.crew.leads:
             return self._result(self.steps, "finished")
         weights = self.job.state()
@@ -247,9 +250,34 @@ class Training:
         self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
         self.author.save(weights, self.folder.final, self.steps)
         self.author.sidecar(self.folder.final)
-        self.sampler.preview(self.steps, self.folder.final.with_suffix(".png"))
-        self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.steps}))
+        chosen = self._choose()
+        self.sampler.preview(chosen, self.folder.final.with_suffix(".png"))
+        self.on_event(Event("saved", {"path": str(self.folder.final), "step": chosen}))
         return self._result(self.steps, "finished")
+
+    def _choose(self) -> int:
+        """The step whose checkpoint is the run's own file now: the verdict's, or the last where there is none."""
+
+        def told(what: str, done: int, of: int) -> None:
+            if self.cancel.is_set():
+                raise verdicts.Cancelled
+            self.on_event(Event("progress", {"what": what, "done": done, "of": of}))
+
+        self.folder.evaluation.unlink(missing_ok=True)  # of a shorter training
+        try:
+            found = verdicts.at_the_end(self.job, self.author, self.folder, told)
+        except verdicts.Cancelled:
+            return self.steps
+        except MaquetteError as error:
+            self._warn(f"The checkpoints were not compared ({error}); the last one was taken.")
+            return self.steps
+        if found is None:
+            return self.steps
+        verdict, photos = found
+        promote(self.author, self.folder, verdict.choice)
+        verdicts.record(self.folder.path, verdict, fold=False)
+        self.verdict = page_values.values(verdict, photos)
+        return verdict.choice.step
 
     def _result(self, step: int, status: str) -> TrainResult:
         last = [line["loss"] for line in self.folder.read_metrics()][-20:]
@@ -270,7 +298,7 @@ class Training:
         )
         if self.crew.leads:
             self.sampler.sheet()
-            report.write(self.folder)
+            report.write(self.folder, self.verdict)
             if status == "finished":
                 drop_state(self.folder, self.job, step)
         self.on_event(Event("done", result.to_json()))

@@ -103,16 +103,22 @@ def drop_state(folder: RunFolder, job: Job, step: int) -> None:
     if job.config.keep_state or not can_begin(job.config):
         return
     told = identity.of_run(job.config, job.dataset, job.base)
-    sha = safetensors.file_sha256(folder.final)
-    proof = {"version": state.VERSION, "step": step, "file": folder.final.name, "sha256": sha, "run": told}
+    last = folder.checkpoint(step)  # the run's own file may be an earlier one, at another weight
+    proof = {
+        "version": state.VERSION,
+        "step": step,
+        "file": last.name,
+        "sha256": safetensors.file_sha256(last),
+        "run": told,
+    }
     write_json(folder.path / "state" / FINISHED, proof)
     for place in folder.states().values():
         shutil.rmtree(place)
 
 
 def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None:
-    """Step and file with which the run finished and left its state behind, or None. The file must be as it was then;
-    its name is that of the folder at that time.
+    """Step and last checkpoint with which the run finished and left its state behind, or None. The file must be as it
+    was then; its name is that of the folder at that time.
     """
     proof = folder.path / "state" / FINISHED
     if not proof.exists():
@@ -130,7 +136,9 @@ def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None
         or told.get("version") != state.VERSION
     ):
         raise MaquetteError(f"{proof} is damaged. Nothing was changed; put it back, or start a new run.")
-    file = folder.path / name
+    file = folder.path / "checkpoints" / name
+    if not file.exists() and (folder.path / name).exists():  # of a run from before checkpoints were chosen
+        file = folder.path / name
     if file.is_symlink() or not file.is_file() or safetensors.file_sha256(file) != told.get("sha256"):
         fault = "is not as the run wrote it" if file.exists() else "is missing"
         raise MaquetteError(

@@ -26,6 +26,11 @@ def render(template: str, style: str, **values: Any) -> str:
     return _environment().get_template(template).render(style=Markup(style), policy=policy, **values)
 
 
+def style_sheet(name: str) -> str:
+    """A style sheet beside the templates."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
 def policy_of(style: str) -> str:
     """The policy of a page: this very style sheet and pictures inside the page; no script, frame, form or request."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -6,20 +6,21 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..adapters import embeddings
+from ..adapters import file as adapters
 from ..evaluation.folding import folded
-from ..files import open_regular
-from ..formats import adapters, embeddings, safetensors
-from ..formats.safetensors import atomic_writer
+from ..files import atomic_writer, open_regular
+from ..formats import safetensors
 from ..methods import METHODS
-from ..run import RunFolder
-from .training.checkpoint import write_sidecar
+from ..run_folder import RunFolder
+from .checkpoint import write_sidecar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.choice import Choice
     from ..families.base import BaseModel
-    from .training.checkpoint import Author
+    from .checkpoint import Author
 
 
 def promote(author: Author, folder: RunFolder, choice: Choice, fold: bool = False) -> Path:

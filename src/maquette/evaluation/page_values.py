@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..evaluation.choice import Row, faults
-from ..evaluation.panel import Example
-from ..evaluation.reasons import phrase
-from ..evaluation.rule import RULE, Rule
-from ..evaluation.verdict import Verdict
+from .choice import Row, faults
+from .panel import Example
+from .reasons import phrase
+from .rule import RULE, Rule
+from .verdict import Verdict
 
 CURVES: dict[str, str] = {
     "likeness": "Likeness to the photos",
@@ -84,7 +84,7 @@ def _map(verdict: Verdict) -> dict[str, Any]:
     same = {(row.step, row.weight) for row in choice.accepted}
     lines = []
     for step in sorted({row.step for row in verdict.rows}):
-        cells = []
+        cells: list[dict[str, Any] | None] = []
         for weight in weights:
             row = rows.get((step, weight))
             if row is None:
