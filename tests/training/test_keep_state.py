@@ -12,6 +12,7 @@ from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.files import read_object
+from maquette.formats.safetensors import file_sha256
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import resuming
@@ -21,6 +22,9 @@ VALUES: dict[str, Any] = {
     **SETTINGS, "steps": 2, "sample_prompts": [], "keep_last": 0, "keep_steps": [], "ema_decay": 0.0,
     "scheduler": "constant",
 }  # fmt: skip
+
+
+LAST = "checkpoints/disc-000002.safetensors"  # the run's own file may be an earlier one
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def test_the_state_goes_and_longer_training_begins_from_the_file(run: Path, tmp_
     result, told = longer(run)
     assert result.status == "finished" and (result.start, result.step) == (2, 4)
     assert told == [
-        f"The run had finished and kept no state: from step 2 on it is trained from {run / 'disc.safetensors'}, "
+        f"The run had finished and kept no state: from step 2 on it is trained from {run / LAST}, "
         "whose weights are rounded, with a fresh optimizer. keep_state = true would have kept what is needed to go on "
         "exactly.",
         "The run now ends at step 4: from step 2 the learning rate follows that length.",
@@ -82,7 +86,7 @@ def start(run: Path, steps: int = 4) -> resuming.Start:
 
 def test_a_run_folder_may_have_been_renamed(run: Path) -> None:
     moved = run.rename(run.parent / "other")
-    assert start(moved).file == moved / "disc.safetensors"
+    assert start(moved).file == moved / LAST
     assert longer(moved)[0].file == str(moved / "other.safetensors")
 
 
@@ -109,13 +113,13 @@ def test_a_damaged_proof_is_refused(content: bytes, run: Path) -> None:
 
 
 def test_the_file_must_be_the_one_that_the_run_wrote(run: Path, tmp_path: Path) -> None:
-    final = run / "disc.safetensors"
+    final = run / LAST
     data = final.read_bytes()
     final.write_bytes(data[:-1] + b"\x55")
-    with pytest.raises(MaquetteError, match=r"disc\.safetensors is not as the run wrote it"):
+    with pytest.raises(MaquetteError, match=r"disc-000002\.safetensors is not as the run wrote it"):
         start(run)
     final.unlink()
-    with pytest.raises(MaquetteError, match=r"disc\.safetensors is missing"):
+    with pytest.raises(MaquetteError, match=r"disc-000002\.safetensors is missing"):
         start(run)
     final.write_bytes(data)
     shutil.rmtree(run / "state")  # then nobody says that the run had finished
@@ -138,7 +142,14 @@ def test_a_kill_while_the_states_are_dropped_leaves_a_finished_run(run: Path) ->
     half = run / "state/000002"  # its manifest was removed first, its tensors not yet
     half.mkdir()
     (half / "adapter.safetensors").write_bytes(b"half")
-    assert start(run).file == run / "disc.safetensors"
+    assert start(run).file == run / LAST
+
+
+def test_a_run_from_before_checkpoints_were_chosen_goes_on_from_its_own_file(run: Path) -> None:
+    proof, own = run / "state/finished.json", run / "disc.safetensors"
+    told = read_object(proof) | {"file": own.name, "sha256": file_sha256(own)}
+    proof.write_text(json.dumps(told))
+    assert start(run).file == own
 
 
 def test_a_word_keeps_its_state_since_no_run_can_begin_from_it(finished: Path, tmp_path: Path) -> None:
