@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
     from .stages.convert import ConvertResult
+    from .stages.extract import ExtractResult
     from .stages.generate import GenerateResult
     from .stages.inspect import InspectResult
     from .stages.regularize import RegularizeResult
@@ -40,6 +41,7 @@ __all__ = [
     "caption",
     "check",
     "convert",
+    "extract",
     "generate",
     "inspect",
     "regularize",
@@ -151,6 +153,21 @@ def convert(
     from .stages.convert import ConvertConfig, run
 
     return run(ConvertConfig.parse({"source": source, "to": to, "out": out, **options}, "convert"), on_event or ignore)
+
+
+def extract(
+    tuned: str | PathLike[str],
+    base: str | PathLike[str],
+    out: str | PathLike[str],
+    on_event: Listener | None = None,
+    **options: Any,
+) -> ExtractResult:
+    """Write the LoRA that turns one model into about another. options: keys of stages.extract.ExtractConfig."""
+    from .events import ignore
+    from .stages.extract import ExtractConfig, run
+
+    values = {"tuned": tuned, "base": base, "out": out, **options}
+    return run(ExtractConfig.parse(values, "extract"), on_event or ignore)
 
 
 def resize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_loras import random_adapter
 
 from maquette import adapters
 from maquette.cli.main import main
@@ -16,6 +15,7 @@ from maquette.families import load
 from maquette.families.pocket import WEIGHTS
 from maquette.formats import keys
 from maquette.stages.resize import ResizeConfig, run
+from tests.sampling.random_loras import random_adapter
 
 NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 OTHER = NAME.replace("to_k", "to_v")

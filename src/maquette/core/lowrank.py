@@ -127,8 +127,8 @@ def nuclear_norm(a: Tensor) -> float:
 
 
 def squares(a: Tensor) -> float:
-    """||A||²_F, summed in float64."""
-    return float(torch.linalg.vector_norm(a, dtype=torch.float64)) ** 2
+    """||A||²_F: rows in A's type, their sum in float64."""
+    return float(torch.linalg.vector_norm(a.flatten(1) if a.ndim > 1 else a[None], dim=1).double().square().sum())
 
 
 def nearest_kronecker(a: Tensor, outer: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ where the kind of adapter allows it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,15 @@ class Product:
             "lora_up.weight": self.up.reshape(*self.up.shape, *[1] * len(kernel)).to(dtype).contiguous(),
             "alpha": torch.tensor(float(self.rank), dtype=dtype),
         }
+
+    def clamped(self, quantile: float, s: Tensor) -> Product:
+        """Numbers limited to a quantile of them, in the factors u diag(s) and vh as in kohya's extraction
+        (--clamp_quantile). s: the singular values that were split evenly between the two.
+        """
+        root = s.clamp(min=1e-30).sqrt()
+        up, down = self.up * root, self.down / root[:, None]
+        most = float(torch.quantile(torch.cat([up.flatten(), down.flatten()]), quantile))
+        return Product(up.clamp(-most, most) / root, down.clamp(-most, most) * root[:, None], self.shape)
 
 
 def needs_weight(factors: Factors) -> bool:
@@ -108,6 +118,13 @@ def relative_error(change: Tensor, written: Product | Tensor) -> float:
     other = written.up @ written.down if isinstance(written, Product) else written
     size = float(torch.linalg.vector_norm(change))
     return float(torch.linalg.vector_norm(change.flatten(1) - other.flatten(1))) / size if size else 0.0
+
+
+def kept_energy(modules: Iterable[tuple[float, float]]) -> float:
+    """Share of the whole energy that is kept, of pairs (energy, share kept)."""
+    pairs = list(modules)
+    whole = sum(energy for energy, _ in pairs)
+    return sum(energy * kept for energy, kept in pairs) / whole if whole else 1.0
 
 
 def set_rank_metadata(metadata: dict[str, str], ranks: set[int], how: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +16,7 @@ from ..core import lowrank
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
 from ..formats import safetensors
-from .products import product_from, set_rank_metadata
+from .products import kept_energy, product_from, set_rank_metadata
 
 _SIZES = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _KEPT = ("dora_scale", "diff_b", "bias", "bias_indices", "bias_values", "bias_size")
@@ -45,13 +45,6 @@ class ResizedAdapter:
     def kept(self) -> float:
         """Share of the energy of all resized modules that is kept."""
         return kept_energy((module.energy, module.kept) for module in self.modules)
-
-
-def kept_energy(modules: Iterable[tuple[float, float]]) -> float:
-    """Share of the whole energy kept, of pairs (energy, share kept)."""
-    pairs = list(modules)
-    whole = sum(energy for energy, _ in pairs)
-    return sum(energy * kept for energy, kept in pairs) / whole if whole else 1.0
 
 
 def resize(

@@ -1,0 +1,120 @@
+"""`maquette extract`: a LoRA out of the difference of two models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
+from ..fast import memory
+from ..weights import extract as algebra
+from ..weights import stream
+from .resize import DTYPES, RankConfig, refuse_taken
+
+
+class ExtractConfig(RankConfig):
+    """What `maquette extract` does."""
+
+    tuned: Path
+    """The trained model: a file, a diffusers folder or "pocket"."""
+    base: Path
+    """The model it was trained from."""
+    out: Path
+    """File to write; it must not exist yet."""
+    method: Literal["lora", "locon", "lokr"] = "lora"
+    """lora (linear layers and 1x1 convolutions), locon (all convolutions too) or lokr (a Kronecker product)."""
+    dora: bool = False
+    """Keep the magnitudes of the weights apart (DoRA), exactly, and the rank for their directions."""
+    dora_axis: Literal["input", "output"] = "input"
+    """A magnitude for each input, as A1111 reads it, or for each output, as diffusers and PEFT do."""
+    factor: Annotated[int, Field(ge=2)] = 8
+    """Side of LoKr's smaller matrix."""
+    text_encoder: bool = True
+    """The text encoders too."""
+    clamp_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Limit the numbers of each layer's factors to this quantile of them, as sd-scripts does at 0.99; 1 limits none."""
+    min_difference: Annotated[float, Field(ge=0)] = 0.0
+    """Leave out layers in which no number differs by more than this."""
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    """Precision of the result; otherwise that of the tuned model's UNet."""
+
+
+@dataclass
+class ExtractResult:
+    """What was written. kept: share of the energy of the adapted layers' difference that the LoRA holds; kept_of_all:
+    of every difference of UNet and text encoders. layers: name, rank, energy, error and kept of each. left_out: what
+    such a LoRA does not hold, with its share of all energy.
+    """
+
+    path: str
+    family: str
+    method: str
+    kept: float
+    kept_of_all: float
+    size_bytes: int
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    unchanged: int = 0
+    left_out: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(config: ExtractConfig, on_event: Listener = ignore) -> ExtractResult:
+    """Extract. Raises MaquetteError naming the fault; nothing is written then."""
+    rule, conv_rule = config.rules()
+    if rule.rank is None and not rule.dynamic and config.method != "lokr":
+        raise MaquetteError("say which rank: --rank 32, or a rule (--energy 0.9, --ratio 10 …).")
+    if rule.dynamic and config.method == "lokr":
+        raise MaquetteError("a LoKr's rank follows no rule; give --rank, or nothing for two whole factors.")
+    refuse_taken(config.out, config.tuned, config.base)
+    tuned, base = stream.open_model(config.tuned), stream.open_model(config.base)
+    dtype = DTYPES[config.dtype] if config.dtype else next(iter(tuned.parts["unet"].values())).dtype
+    axis = {"input": 1, "output": 0}[config.dora_axis] if config.dora else None
+    plan = algebra.Plan(
+        rule, conv_rule, config.method, axis, config.factor, config.text_encoder, config.clamp_quantile,
+        config.min_difference, dtype,
+    )  # fmt: skip
+
+    def told(done: int, of: int) -> None:
+        on_event(Event("progress", {"what": "extracting", "done": done, "of": of}))
+
+    memory.keep()
+    try:
+        made = algebra.extract(tuned, base, plan, told)
+    finally:
+        memory.release()
+    made.adapter.save(config.out, metadata={"ss_output_name": config.out.stem, "modelspec.title": config.out.stem})
+    result = ExtractResult(
+        str(config.out), base.spec.name, made.adapter.method, made.kept, made.kept_of_all, config.out.stat().st_size
+    )
+    result.layers = [{**asdict(layer), "kept": layer.kept} for layer in made.layers]
+    result.unchanged = len(made.unchanged)
+    whole = sum(layer.energy for layer in made.layers) + sum(made.left_out.values())
+    result.left_out = {kind: energy / whole for kind, energy in made.left_out.items()}
+    result.warnings = _warnings(made, result, config)
+    on_event(Event("saved", {"path": result.path}))
+    for warning in result.warnings:
+        on_event(Event("warning", {"message": warning}))
+    return result
+
+
+def _warnings(made: algebra.Extraction, result: ExtractResult, config: ExtractConfig) -> list[str]:
+    found = []
+    outside = sum(result.left_out.values())
+    if outside > 0.05:
+        most = max(result.left_out, key=lambda kind: result.left_out[kind])
+        remedy = "; --method locon holds the convolutions too" if most == "convolutions" else ""
+        share = f"{100 * outside:.0f} % of the difference"
+        found.append(f"{share} lies where a {config.method} has no place, most of it in {most}{remedy}.")
+    if made.kept < 0.5:
+        found.append(
+            f"only {100 * made.kept:.0f} % of the difference is kept: the models differ in more than so small a file "
+            "holds. A larger --rank keeps more."
+        )
+    return found
