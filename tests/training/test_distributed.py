@@ -21,7 +21,7 @@ from maquette.formats import safetensors
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import state
-from maquette.training.distributed import Share, require_enough
+from maquette.training.distributed import RankRows, require_enough
 from tests.training.interrupted import make_photos
 
 HUNG = 1800  # seconds that only what hangs takes, however busy the machine is
@@ -167,12 +167,12 @@ def test_stopped_together_and_resumed_by_two_or_by_one(photos: Path, tmp_path: P
 
 
 def test_every_photo_is_one_processes_and_only_one() -> None:
-    shares = [Share(rank, 3) for rank in range(3)]
+    shares = [RankRows(rank, 3) for rank in range(3)]
     for count in (1, 4, 2):
         rows = [share.rows(count) or [] for share in shares]
         assert sorted(row for mine in rows for row in mine) == list(range(count))
-    assert Share().rows(5) is None
-    lonely = [Share(rank, 2) for rank in range(2)]
+    assert RankRows().rows(5) is None
+    lonely = [RankRows(rank, 2) for rank in range(2)]
     assert [[share.rows(1) for share in lonely] for _ in range(2)] == [[[0], []], [[], [0]]]  # in turn
 
 

@@ -13,7 +13,7 @@ from maquette.core.denoiser import Conditioning
 from maquette.data.buckets import crop_box
 from maquette.data.dataset import Photo
 from maquette.training.batches import Batch, Latent, PhotoSet
-from maquette.training.distributed import Share
+from maquette.training.distributed import RankRows
 from maquette.training.job import Job
 from maquette.training.objective import Question
 from maquette.training.prior import Prior
@@ -27,7 +27,7 @@ class Objective:
     """A loss that is w times what the latent holds; the drift is w times a hundred."""
 
     def __init__(self, w: nn.Parameter) -> None:
-        self.w, self.share = w, Share()
+        self.w, self.rank_rows = w, RankRows()
 
     def denoising(self, batch: Batch, *_: Any) -> Question:
         return Question("photos", lambda x0: self.w * x0.mean((1, 2, 3)), (batch.x0,))

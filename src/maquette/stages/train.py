@@ -18,7 +18,7 @@ from ..files import write_json, write_text
 from ..run_folder import RunFolder
 from ..training import defaults, identity, memory, resuming, state
 from ..training.determinism import began_on, computer, differences, same_bits, threads_of
-from ..training.distributed import Team, require_enough, team
+from ..training.distributed import ProcessGroup, process_group, require_enough
 from ..training.job import Job, prepare
 from ..training.loop import Cancel, Training, TrainResult
 from ..training.notices import notices
@@ -33,27 +33,27 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
 
     Raises MaquetteError for everything that is the user's to mend.
     """
-    with team(config.device) as crew, ExitStack() as held:
+    with process_group(config.device) as processes, ExitStack() as held:
         held.enter_context(same_bits(config.deterministic))
-        on_event = on_event if crew.leads else ignore
+        on_event = on_event if processes.is_main else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
-        folder = RunFolder(crew.agree(str(named)))
-        if crew.leads:
+        folder = RunFolder(processes.broadcast(str(named)))
+        if processes.is_main:
             RunFolder.refuse_taken(folder.path)
-        job = _prepared(crew, config, folder, on_event)
+        job = _prepared(processes, config, folder, on_event)
         job.config = job.config.model_copy(update={"out": folder.path})
-        if crew.leads:
+        if processes.is_main:
             RunFolder.create(folder.path)
             held.enter_context(folder.locked())
             held.enter_context(intact(folder))
             RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
             write_json(folder.dataset, manifest(job.dataset))
-            write_json(folder.computer, computer(job.base.device, crew.size))
+            write_json(folder.computer, computer(job.base.device, processes.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
         for message in [*_other_type(config, job), *notices(config, job.base)]:
             on_event(Event("warning", {"message": message}))
-        return Training(folder, job, on_event, cancel or Cancel(), crew).go(0)
+        return Training(folder, job, on_event, cancel or Cancel(), processes).go(0)
 
 
 def resume(
@@ -66,33 +66,33 @@ def resume(
     folder = RunFolder.open(path)
     config = resuming.read_config(folder)
     changed = _changed(config, changes or {})
-    with team(config.device) as crew, ExitStack() as held:
+    with process_group(config.device) as processes, ExitStack() as held:
         held.enter_context(same_bits(changed.deterministic))
-        on_event = on_event if crew.leads else ignore
-        if crew.leads:
+        on_event = on_event if processes.is_main else ignore
+        if processes.is_main:
             held.enter_context(folder.locked())
             held.enter_context(intact(folder))
         start = resuming.find_start(folder, config, changed.steps or 0)
         began, notes = began_on(folder.computer)
-        held.enter_context(threads_of(began, crew.size))
+        held.enter_context(threads_of(began, processes.size))
         # where there is a state, the file that the run began from is needed no more
         beginning = start.file if start.step else changed.from_lora
-        job = _prepared(crew, changed.model_copy(update={"from_lora": beginning}), folder, on_event)
+        job = _prepared(processes, changed.model_copy(update={"from_lora": beginning}), folder, on_event)
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
         notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
         if start.state is not None:
             state.load(start.state, job.attached, job.optimizer, job.average, job.scale)
-        crew.wait()  # until all have read the state
-        if crew.leads:
+        processes.barrier()  # until all have read the state
+        if processes.is_main:
             notes += _put_in_order(folder, job, start.step)
             if changed != config:
                 write_text(folder.config, job.config.to_toml())
             on_event = held.enter_context(following(job.config, folder, on_event))
         notes += _other_type(config, job)
-        notes += _unlike(config, job, start.step, differences(began, computer(job.base.device, crew.size)))
+        notes += _unlike(config, job, start.step, differences(began, computer(job.base.device, processes.size)))
         for message in notes:
             on_event(Event("warning", {"message": message}))
-        return Training(folder, job, on_event, cancel or Cancel(), crew).go(start.step)
+        return Training(folder, job, on_event, cancel or Cancel(), processes).go(start.step)
 
 
 def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:
@@ -125,10 +125,10 @@ def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iter
         yield f"The run now ends at step {job.config.steps}: from step {start} the learning rate follows that length."
 
 
-def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: Listener) -> Job:
+def _prepared(processes: ProcessGroup, config: TrainConfig, folder: RunFolder, on_event: Listener) -> Job:
     """The job, made ready in the first process before the others, which then find the photos encoded."""
-    if not crew.leads:
-        crew.wait()
+    if not processes.is_main:
+        processes.barrier()
     try:
         job = prepare(config, cache_folder(folder.path.parent), _progress(on_event))
     except RuntimeError as error:
@@ -137,12 +137,12 @@ def _prepared(crew: Team, config: TrainConfig, folder: RunFolder, on_event: List
         raise MaquetteError(
             "The memory does not suffice to open the base and to encode the largest photo; lower resolution."
         ) from error
-    require_enough(job.config.batch_size or 1, crew.size)
-    job.objective.share = crew.share()
+    require_enough(job.config.batch_size or 1, processes.size)
+    job.objective.rank_rows = processes.rank_rows()
     if methods.METHODS[config.method].product == "model":
-        job.optimizer = crew.split(job.optimizer)
-    if crew.leads:
-        crew.wait()
+        job.optimizer = processes.shard(job.optimizer)
+    if processes.is_main:
+        processes.barrier()
     return job
 
 

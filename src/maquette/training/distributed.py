@@ -25,27 +25,27 @@ ELEMENTWISE = {"AdamW", "SGD", "Lion"}  # whose state can be split by parameter
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that share a run. rank: this one's number; size: how many there are."""
+class ProcessGroup:
+    """The processes that share a run. rank: the number of this process; size: how many there are (world size)."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and tells."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and emits events."""
         return self.rank == 0
 
-    def share(self) -> Share:
-        return Share(self.rank, self.size)
+    def rank_rows(self) -> RankRows:
+        return RankRows(self.rank, self.size)
 
-    def wait(self) -> None:
-        """Until every process has come here."""
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
         if self.size > 1:
             torch.distributed.barrier()
 
-    def agree(self, value: Any) -> Any:
-        """The first process's value, in every process."""
+    def broadcast(self, value: Any) -> Any:
+        """Send the main process's value to every process; returns it in each."""
         if self.size == 1:
             return value
         values = [value]
@@ -53,10 +53,11 @@ class Team:
         return values[0]
 
     @torch.no_grad()
-    def add_up(self, parameters: Sequence[nn.Parameter], loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
-        """Sum gradients and loss () over the processes, in place; whether any process was told to stop.
+    def all_reduce(self, parameters: Sequence[nn.Parameter], loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
+        """All-reduce gradients (in place) and loss () over the processes. Returns the summed loss, and whether any
+        process is asked to stop.
 
-        A parameter that no process has a gradient for keeps none.
+        A parameter for which no process has a gradient keeps none.
         """
         if self.size == 1:
             return loss, stop
@@ -64,17 +65,19 @@ class Team:
             [float(loss), float(stop), *(float(p.grad is not None) for p in parameters)], device=loss.device
         )
         torch.distributed.all_reduce(facts)
-        told = facts.tolist()
-        learning = [p for p, have in zip(parameters, told[2:], strict=True) if have]
+        summed = facts.tolist()
+        learning = [p for p, have in zip(parameters, summed[2:], strict=True) if have]
         for bucket in _buckets(learning):
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
             torch.distributed.all_reduce(flat)
             for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 p.grad = part.view_as(p).clone()
-        return facts[0], told[1] > 0
+        return facts[0], summed[1] > 0
 
-    def split(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """The same optimizer, its state spread over the processes where its arithmetic is element by element."""
+    def shard(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Shard the optimizer's state over the processes (ZeRO stage 1). Optimizers whose arithmetic is not element by
+        element come back as they are.
+        """
         kind = type(optimizer)
         if self.size == 1 or kind.__name__ not in ELEMENTWISE:
             return optimizer
@@ -85,25 +88,25 @@ class Team:
         groups = [{key: value for key, value in group.items()} for group in optimizer.param_groups]
         return ZeroRedundancyOptimizer(groups, optimizer_class=kind, **options)
 
-    def collect(self, optimizer: torch.optim.Optimizer) -> None:
-        """Before the first process saves: bring it the others' parts of the optimizer's state."""
+    def consolidate(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gather a sharded optimizer's state in the main process, before it saves."""
         gather = getattr(optimizer, "consolidate_state_dict", None)
         if gather is not None:
             gather(to=0)
 
 
-class Share:
-    """Which rows of each batch of a step are this process's: photo by photo in turn, over all batches of the step."""
+class RankRows:
+    """Rows of each batch that this rank computes: photo by photo in turn, over all batches of a step."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self._rank, self._size, self._seen = rank, size, 0
 
-    def begin(self) -> None:
-        """A step begins."""
+    def start_step(self) -> None:
+        """Begin a step: its first photo goes to rank 0."""
         self._seen = 0
 
     def rows(self, count: int) -> list[int] | None:
-        """Row numbers of the next batch of `count` photos; None for all of them."""
+        """Return this rank's row numbers of the step's next batch of `count` photos; None means all rows."""
         if self._size == 1:
             return None
         mine = [i for i in range(count) if (self._seen + i) % self._size == self._rank]
@@ -112,11 +115,11 @@ class Share:
 
 
 @contextmanager
-def team(device: str = "auto") -> Iterator[Team]:
-    """The processes that a launcher started together; without one, this process alone."""
+def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
+    """Join the processes that a launcher started together; without a launcher, this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:
@@ -125,7 +128,7 @@ def team(device: str = "auto") -> Iterator[Team]:
     if begun:
         torch.distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Team(torch.distributed.get_rank(), size)
+        yield ProcessGroup(torch.distributed.get_rank(), size)
     finally:
         if begun:
             torch.distributed.destroy_process_group()

@@ -83,7 +83,7 @@ class Job:
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
         size, parts = config.batch_size or 1, config.gradient_accumulation
         total = torch.zeros((), device=self.base.device)
-        self.objective.share.begin()
+        self.objective.rank_rows.start_step()
         batches = self.instance.batches(step, size, parts, random)
         half = 1.0 if self.regularization is None else 0.5
         for batch in batches:

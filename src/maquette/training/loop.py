@@ -23,7 +23,7 @@ from ..run_folder import RunFolder
 from ..sampling.finite import damage
 from . import identity, learning, memory, state, verdicts
 from .checkpoint import DTYPES, author
-from .distributed import Team
+from .distributed import ProcessGroup
 from .job import Job, photo_names
 from .outcomes import Outcome, late
 from .promotion import promote
@@ -58,8 +58,10 @@ class TrainResult:
 class Training:
     """The loop and what happens around it."""
 
-    def __init__(self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel, crew: Team) -> None:
-        self.folder, self.job, self.on_event, self.cancel, self.crew = folder, job, on_event, cancel, crew
+    def __init__(
+        self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel, processes: ProcessGroup
+    ) -> None:
+        self.folder, self.job, self.on_event, self.cancel, self.processes = folder, job, on_event, cancel, processes
         self.config = job.config
         self.steps = job.config.steps or 0
         self.author = author(job.config, job.base, job.dataset)
@@ -69,7 +71,7 @@ class Training:
         self.seen = 0
         self.stop = False  # some process was told to stop
         self.refused = False  # the step before was not finite and was skipped
-        self.late = late(job, crew.size)
+        self.late = late(job, processes.size)
         self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
         self.start = 0
         self.verdict: dict[str, Any] | None = None  # what the page shows of it
@@ -80,7 +82,7 @@ class Training:
         findings.tell(self.job.findings, self.on_event)
         if self.job.graphs is not None:
             self.job.graphs.on_warning = self._warn
-        if self.crew.leads:
+        if self.processes.is_main:
             self._expect_room()
             self._complete(start)
         step = start
@@ -90,9 +92,9 @@ class Training:
             except RuntimeError as error:
                 if not memory.exhausted(error):
                     raise
-                raise MaquetteError(memory.advice(self.job, self.crew.size)) from error
+                raise MaquetteError(memory.advice(self.job, self.processes.size)) from error
             step += 1
-            self.stop |= self.crew.size == 1 and self.cancel.is_set()  # told while the step was reported
+            self.stop |= self.processes.size == 1 and self.cancel.is_set()  # told while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
                 self._settle(step)
                 self._save(step)
@@ -120,7 +122,7 @@ class Training:
         learning.set_rates(job.optimizer, factor)
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
-        loss, self.stop = self.crew.add_up(job.parameters, loss, self.cancel.is_set())
+        loss, self.stop = self.processes.all_reduce(job.parameters, loss, self.cancel.is_set())
         job.scale.undo(job.parameters)
         norm = learning.gradient_norm(job.parameters)
         outcome = Outcome(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
@@ -197,7 +199,7 @@ class Training:
             "images_per_second": speed,
             "remaining_seconds": (self.steps - step) * (self.config.batch_size or 1) / speed,
         }
-        if self.crew.leads:
+        if self.processes.is_main:
             self.folder.append_metric({key: values[key] for key in ("step", "loss", "gradient_norm", "learning_rate")})
         self.on_event(Event("metric", {"steps": self.steps, **values}))
 
@@ -205,10 +207,10 @@ class Training:
         """State, checkpoint and sample pictures. The state comes first: where a checkpoint is, there is one. The
         pictures are made from the file.
         """
-        if self.crew.leads:
+        if self.processes.is_main:
             self._need_room(sum(value.numel() * 4 for value in self.job.attached.state().values()) * 5)
         self._save_state(step)
-        if self.crew.leads:
+        if self.processes.is_main:
             path = self._write_checkpoint(step)
             self.sampler.checkpoint(step, path)
 
@@ -235,15 +237,15 @@ class Training:
             )
 
     def _save_state(self, step: int) -> None:
-        self.crew.collect(self.job.optimizer)
-        if self.crew.leads:
+        self.processes.consolidate(self.job.optimizer)
+        if self.processes.is_main:
             job = self.job
             told = identity.of_run(job.config, job.dataset, job.base)
             state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale, told)
 
     def _finish(self) -> TrainResult:
         """The chosen checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
-        if not self.crew.leads:
+        if not self.processes.is_main:
             return self._result(self.steps, "finished")
         weights = self.job.state()
         self._require_fitting(weights, self.steps)
@@ -296,7 +298,7 @@ class Training:
             checkpoints=[str(path) for path in self.folder.checkpoints().values()],
             left_out=[problem.message for problem in self.job.dataset.left_out],
         )
-        if self.crew.leads:
+        if self.processes.is_main:
             self.sampler.sheet()
             report.write(self.folder, self.verdict)
             if status == "finished":

@@ -15,7 +15,7 @@ from ..core.transfer import upload
 from ..families.base import BaseModel
 from ..methods.base import Attached
 from .batches import Batch
-from .distributed import Share
+from .distributed import RankRows
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Objective:
             base.scheduler_config, zero_terminal_snr=config.zero_terminal_snr or None
         ).to(base.device)
         self._highest = min(config.max_timestep, len(self.schedule))
-        self.share = Share()  # the rows that this process computes
+        self.rank_rows = RankRows()
 
     def denoising(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Question:
         """Weighted losses of the photos of this process's share."""
         noise, x_t, t = self._noised(batch.x0, random)
         x0, mask = batch.x0, batch.mask
-        if (rows := self.share.rows(len(batch))) is not None:
+        if (rows := self.rank_rows.rows(len(batch))) is not None:
             noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
             conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
         target = self.schedule.target(x0, noise, t)
@@ -80,7 +80,7 @@ class Objective:
         conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
         """
         _, x_t, t = self._noised(batch.x0, random)
-        if (rows := self.share.rows(len(batch))) is not None:
+        if (rows := self.rank_rows.rows(len(batch))) is not None:
             x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
 
         def drifting(x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
