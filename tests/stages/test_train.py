@@ -14,9 +14,13 @@ from PIL import Image
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
+from maquette.families import load
 from maquette.formats import safetensors
 from maquette.stages import train
 from maquette.training import state
+from maquette.training.job import Job, prepare
+from maquette.training.notices import notices
+from tests.training import direct
 
 COLOURS = {"red": (220, 40, 40), "blue": (50, 80, 220), "green": (50, 170, 70)}
 
@@ -220,51 +224,48 @@ def test_a_taken_folder_is_refused_before_any_work(photos: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_loss_that_is_not_finite_is_skipped_once_then_stops(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
-) -> None:
-    """late: steps are judged while the next is at work, as on CUDA."""
-    from maquette.training.objective import Question
+def test_loss_that_is_not_finite_is_skipped_once_then_stops(photos: Path, tmp_path: Path, late: bool) -> None:
+    """late: steps are checked while the next is at work, as on CUDA."""
+    calls, bad = [0], {1}
 
-    monkeypatch.setattr("maquette.training.loop.late", lambda *_: late)
-    real, calls, bad = Question.losses, [0], {1}
+    def poison(job: Job) -> None:
+        real = job.gradients
 
-    def poisoned(self: Question, *args: Any) -> torch.Tensor:
-        calls[0] += 1
-        value = real(self, *args)
-        return value * float("nan") if calls[0] - 1 in bad else value
+        def gradients(step: int) -> tuple[torch.Tensor, Any]:
+            calls[0] += 1
+            loss, batches = real(step)
+            return (loss * float("nan") if calls[0] - 1 in bad else loss), batches
 
-    monkeypatch.setattr(Question, "losses", poisoned)
+        job.gradients = gradients  # type: ignore[method-assign]
+
     warnings: list[str] = []
 
     def listen(event: Event) -> None:
         if event.kind == "warning":
             warnings.append(event.data["message"])
 
-    result = train.run(config(photos, tmp_path / "once"), listen)
+    result = direct.run(config(photos, tmp_path / "once"), listen, poison, late)
     assert result.status == "finished" and len(warnings) == 1
     assert warnings[0].startswith("Step 2 was skipped") and ".png" in warnings[0]
     weights = safetensors.load(tmp_path / "once/once.safetensors")
     assert all(t.isfinite().all() for t in weights.values())
     calls[0], bad = 0, {2, 3}
     with pytest.raises(MaquetteError, match=r"not finite at steps 3 and 4 \(photos .*\.png"):
-        train.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=6))
+        direct.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=6), change=poison, defer=late)
     found = state.latest(train.RunFolder(tmp_path / "twice"))
     assert found is not None and found[0] == (5 if late else 3)
     kept = safetensors.load(found[1] / "adapter.safetensors")
     assert all(t.isfinite().all() for t in kept.values())
 
 
-def test_steps_judged_late_end_in_the_same_file_and_say_the_same(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_checked_late_end_in_the_same_file_and_say_the_same(photos: Path, tmp_path: Path) -> None:
     told: list[list[Any]] = []
     for name in ("once", "late"):
         events: list[Event] = []
-        train.run(config(photos, tmp_path / name / "disc", steps=5, save_every_steps=2), events.append)
+        options = config(photos, tmp_path / name / "disc", steps=5, save_every_steps=2)
+        direct.run(options, events.append, defer=name == "late")
         metrics = [e.data for e in events if e.kind == "metric"]
         told.append([(m["step"], m["loss"], m["gradient_norm"], m["learning_rate"]) for m in metrics])
-        monkeypatch.setattr("maquette.training.loop.late", lambda *_: True)
     files = [(tmp_path / name / "disc/disc.safetensors").read_bytes() for name in ("once", "late")]
     assert files[0] == files[1] and told[0] == told[1] and len(told[0]) == 5
 
@@ -282,22 +283,14 @@ def test_regularization_pictures_that_the_run_never_sees_are_reported(photos: Pa
     ]
 
 
-def test_zero_terminal_snr_is_warned_of_where_noise_is_predicted(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from maquette.training import job
-
-    real = job.load
-
-    def predicting_noise(*args: Any, **kwargs: Any) -> Any:
-        base = real(*args, **kwargs)
-        base.scheduler_config = base.scheduler_config | {"prediction_type": "epsilon"}
-        return base
-
-    monkeypatch.setattr(job, "load", predicting_noise)
-    events: list[Event] = []
-    train.run(config(photos, tmp_path / "disc", steps=1, zero_terminal_snr=True), events.append)
-    assert [e.data["message"][:31] for e in events if e.kind == "warning"] == ["zero_terminal_snr with a base t"]
+def test_zero_terminal_snr_is_warned_of_where_noise_is_predicted(photos: Path, tmp_path: Path) -> None:
+    base = load("pocket")
+    settings = config(photos, tmp_path / "disc", steps=1, zero_terminal_snr=True)
+    assert not [message for message in notices(settings, base) if message.startswith("zero")]
+    base.scheduler_config = base.scheduler_config | {"prediction_type": "epsilon"}
+    assert [message[:31] for message in notices(settings, base) if message.startswith("zero")] == [
+        "zero_terminal_snr with a base t"
+    ]
 
 
 def test_disk_without_room_stops_before_the_start(
@@ -444,17 +437,12 @@ def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path:
     assert len(losses(run)) == 6 and losses(run) == losses(whole)
 
 
-def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maquette.training import job
-
-    real = job.load
-
+def test_an_editing_base_is_refused_by_name(photos: Path, tmp_path: Path) -> None:
     def with_eight_channels(*args: Any, **kwargs: Any) -> Any:
-        base = real(*args, **kwargs)
+        base = load(*args, **kwargs)
         base.unet.config["in_channels"] = 8
         return base
 
-    monkeypatch.setattr(job, "load", with_eight_channels)
     with pytest.raises(MaquetteError, match="pocket takes 8 channels"):
-        train.run(config(photos, tmp_path / "disc"))
+        prepare(config(photos, tmp_path / "disc"), tmp_path / "cache", lambda *_: None, load=with_eight_channels)
     assert not (tmp_path / "disc").exists()

@@ -14,10 +14,10 @@ from maquette.data.buckets import crop_box
 from maquette.data.dataset import Photo
 from maquette.training.batches import Batch, Latent, PhotoSet
 from maquette.training.distributed import RankRows
+from maquette.training.grad_scaler import GradScaler
 from maquette.training.job import Job
 from maquette.training.objective import Question
 from maquette.training.prior import Prior
-from maquette.training.scaling import LossScale
 
 CAPTION = "a photo of zkw disc"
 PHOTOS, REG = [1.0, 2.0, 4.0, 9.0], [10.0, 30.0]  # what each picture's latent holds
@@ -62,7 +62,7 @@ def step(reg: bool = False, scale: bool = False, **settings: Any) -> tuple[float
         config=config, base=SimpleNamespace(device=torch.device("cpu")), computing=None, dataset=None,  # type: ignore[arg-type]
         attached=None, optimizer=None, average=None, objective=Objective(w), texts=Texts(),  # type: ignore[arg-type]
         instance=pictures(PHOTOS, "instance"), regularization=pictures(REG, "class") if reg else None,
-        prior=Prior.of(config, "zkw disc", [CAPTION]), scale=LossScale(scale),
+        prior=Prior.of(config, "zkw disc", [CAPTION]), scaler=GradScaler(scale),
     )  # fmt: skip
     loss, batches = job.gradients(0)
     assert sum(len(batch) for batch in batches) == 4 and w.grad is not None

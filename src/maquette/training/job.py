@@ -30,9 +30,9 @@ from ..sampling.apply_embeddings import with_names
 from . import defaults, inpainting, learning
 from .attaching import attach, lively, start_from, word_of
 from .batches import Batch, PhotoSet, encode_photos, generator, views_of
+from .grad_scaler import GradScaler
 from .objective import Objective, Question
 from .prior import Prior
-from .scaling import LossScale
 from .texts import Texts
 
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
@@ -56,7 +56,7 @@ class Job:
     instance: PhotoSet
     regularization: PhotoSet | None
     prior: Prior | None
-    scale: LossScale
+    scaler: GradScaler
     graphs: Graphs | None = None  # passes recorded on a graphics card
     findings: list[Problem] = field(default_factory=list)  # what `maquette check` would say
 
@@ -117,7 +117,7 @@ class Job:
             return self.graphs.learn(question.name, question.compute, question.inputs, factor)
         loss = question.losses().sum() * factor
         if loss.requires_grad:  # not where all of a batch's photos are another process's
-            (loss * self.scale.value if self.scale.active else loss).backward()
+            (loss * self.scaler.scale if self.scaler.active else loss).backward()
         return loss.detach()
 
     @torch.no_grad()
@@ -150,10 +150,16 @@ def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
     return replace(conditioning, time_ids=sizes, concat=batch.concat)
 
 
-def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, int], None]) -> Job:
+def prepare(
+    config: TrainConfig,
+    cache: Path,
+    on_progress: Callable[[str, int, int], None],
+    load: Callable[..., BaseModel] = load,
+) -> Job:
     """Open the base, read the photos, encode both once, attach the adapters.
 
-    cache: folder of latents that earlier runs encoded. on_progress: told (what, done, all).
+    cache: folder of latents that earlier runs encoded. on_progress: called with (what, done, all). load: opens the
+    base, as `families.load` does.
     Raises MaquetteError for everything that is the user's to mend.
     """
     device = defaults.pick_device(config.device)
@@ -216,7 +222,7 @@ def prepare(config: TrainConfig, cache: Path, on_progress: Callable[[str, int, i
     objective = Objective(config, computing)
     job = Job(
         config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
-        sets.get("class"), prior, LossScale(config.dtype == "fp16"),
+        sets.get("class"), prior, GradScaler(config.dtype == "fp16"),
     )  # fmt: skip
     job.findings = _findings(job, looks)
     _only_for_training(job)

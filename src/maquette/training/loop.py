@@ -59,8 +59,15 @@ class Training:
     """The loop and what happens around it."""
 
     def __init__(
-        self, folder: RunFolder, job: Job, on_event: Listener, cancel: Cancel, processes: ProcessGroup
+        self,
+        folder: RunFolder,
+        job: Job,
+        on_event: Listener,
+        cancel: Cancel,
+        processes: ProcessGroup,
+        defer: bool | None = None,
     ) -> None:
+        """defer: whether a step is checked while the next is computed; None: where that is possible."""
         self.folder, self.job, self.on_event, self.cancel, self.processes = folder, job, on_event, cancel, processes
         self.config = job.config
         self.steps = job.config.steps or 0
@@ -71,7 +78,7 @@ class Training:
         self.seen = 0
         self.stop = False  # some process was told to stop
         self.refused = False  # the step before was not finite and was skipped
-        self.late = late(job, processes.size)
+        self.late = late(job, processes.size) if defer is None else defer
         self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
         self.start = 0
         self.verdict: dict[str, Any] | None = None  # what the page shows of it
@@ -123,7 +130,7 @@ class Training:
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
         loss, self.stop = self.processes.all_reduce(job.parameters, loss, self.cancel.is_set())
-        job.scale.undo(job.parameters)
+        job.scaler.unscale_(job.parameters)
         norm = learning.gradient_norm(job.parameters)
         outcome = Outcome(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
         if self.late:
@@ -141,7 +148,7 @@ class Training:
         """The optimizer's part of a step whose numbers are known now, if they are finite."""
         job = self.job
         if not outcome.finite:
-            outcome.excused = job.scale.lower(outcome.loss)  # float16 overflows now and then, until the scale fits
+            outcome.excused = job.scaler.backoff(outcome.loss)  # float16 overflows now and then, until the scale fits
             return
         try:
             learning.update(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
@@ -154,7 +161,7 @@ class Training:
             ) from error
         if job.average is not None:
             job.average.update()
-        job.scale.keep()
+        job.scaler.update()
 
     def _settle(self, step: int) -> None:
         """Wait for what is not known yet after so many steps."""
@@ -241,7 +248,7 @@ class Training:
         if self.processes.is_main:
             job = self.job
             told = identity.of_run(job.config, job.dataset, job.base)
-            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scale, told)
+            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scaler, told)
 
     def _finish(self) -> TrainResult:
         """The chosen checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""

@@ -22,8 +22,8 @@ from ..files import read_object, write_json
 from ..formats import safetensors
 from ..methods.base import Attached
 from ..run_folder import RunFolder
+from .grad_scaler import GradScaler
 from .learning import Average
-from .scaling import LossScale
 
 KEPT = 2  # states kept: the last, and the one before until the last is proven
 VERSION = 1
@@ -39,7 +39,7 @@ def save(
     attached: Attached,
     optimizer: torch.optim.Optimizer,
     average: Average | None,
-    scale: LossScale,
+    scaler: GradScaler,
     identity: Mapping[str, Any],
 ) -> Path:
     """Write the state after `step` steps and forget all but the last two. identity: which run it belongs to."""
@@ -53,7 +53,7 @@ def save(
         safetensors.save(kept, folder / AVERAGE, {"count": str(average.count)})
     written = [*NEEDED, *([] if average is None else [AVERAGE])]
     files = {name: safetensors.file_sha256(folder / name) for name in sorted(written)}
-    told = {"version": VERSION, "step": step, "files": files, "loss_scale": scale.state(), "run": dict(identity)}
+    told = {"version": VERSION, "step": step, "files": files, "loss_scale": scaler.state(), "run": dict(identity)}
     write_json(folder / MANIFEST, told)
     for old in list(run.states().values())[:-KEPT]:
         shutil.rmtree(old)
@@ -127,7 +127,7 @@ def _fault(folder: Path, step: int) -> str | None:
 
 
 def load(
-    folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None, scale: LossScale
+    folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None, scaler: GradScaler
 ) -> None:
     """Put a whole state back into freshly made parts of the same kind.
 
@@ -147,7 +147,7 @@ def load(
     scaled = _manifest(folder).get("loss_scale", {})
     if scaled and not all(_is_number(scaled.get(key)) and scaled[key] >= 0 for key in ("scale", "good")):
         raise _strange(folder / MANIFEST)
-    scale.load_state(scaled)
+    scaler.load_state(scaled)
     attached.load_state(found)
     optimizer.load_state_dict(restored)
     if average is not None:

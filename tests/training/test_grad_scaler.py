@@ -11,35 +11,35 @@ from maquette.config import TrainConfig
 from maquette.events import Event
 from maquette.formats import safetensors
 from maquette.stages import train
-from maquette.training import scaling
-from maquette.training.scaling import LossScale
+from maquette.training.grad_scaler import GradScaler
+from maquette.training.job import Job
+from tests.training import direct
 from tests.training.interrupted import make_photos
 
 
-def test_scale_falls_at_once_and_rises_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "PATIENCE", 3)
-    scale, finite = LossScale(True), 1.0
-    assert scale.lower(finite) and scale.value == 2**15
+def test_scale_falls_at_once_and_rises_with_patience() -> None:
+    scaler, finite = GradScaler(True, growth_interval=3), 1.0
+    assert scaler.backoff(finite) and scaler.scale == 2**15
     for expected in (2**15, 2**15, 2**16, 2**16):
-        scale.keep()
-        assert scale.value == expected
-    assert not scale.lower(float("nan"))  # no scale mends the loss itself
-    while scale.lower(finite):
+        scaler.update()
+        assert scaler.scale == expected
+    assert not scaler.backoff(float("nan"))  # no scale mends the loss itself
+    while scaler.backoff(finite):
         pass
-    assert scale.value == 1
-    idle = LossScale(False)
-    assert idle.value == 1 and not idle.lower(finite)
+    assert scaler.scale == 1
+    idle = GradScaler(False)
+    assert idle.scale == 1 and not idle.backoff(finite)
 
 
 def test_gradients_too_small_for_float16_survive() -> None:
     """d loss / dw = 2^-28, which float16 rounds to 0; 2^16 times as much it has."""
     w = nn.Parameter(torch.tensor(1.0))
     kept = []
-    for scale in (LossScale(False), LossScale(True)):
+    for scaler in (GradScaler(False), GradScaler(True)):
         w.grad = None
         half = w.half() * 2.0**-14  # float16 passes the gradient back
-        (half.float() * 2.0**-14 * scale.value).backward()
-        scale.undo([w])
+        (half.float() * 2.0**-14 * scaler.scale).backward()
+        scaler.unscale_([w])
         kept.append(float(w.grad))  # type: ignore[arg-type]
     assert kept == [0.0, 2.0**-28]
 
@@ -69,13 +69,16 @@ def test_float16_learns_what_float32_does(method: str, tmp_path: Path, with_bf16
     assert (exact - rounded).norm() < 0.02 * exact.norm()
 
 
-def test_an_overflow_lowers_the_scale_and_is_no_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_bf16: None
-) -> None:
-    monkeypatch.setattr(scaling, "START", 2.0**40)  # the first steps' gradients are infinite
+def test_an_overflow_lowers_the_scale_and_is_no_fault(tmp_path: Path, with_bf16: None) -> None:
     warnings: list[Event] = []
     values = {**VALUES, "photos": make_photos(tmp_path / "photos"), "out": tmp_path / "disc", "dtype": "fp16"}
-    result = train.run(TrainConfig.parse(values), lambda e: warnings.append(e) if e.kind == "warning" else None)
+
+    def overflowing(job: Job) -> None:
+        job.scaler = GradScaler(True, init_scale=2.0**40)  # the first steps' gradients are infinite
+
+    result = direct.run(
+        TrainConfig.parse(values), lambda e: warnings.append(e) if e.kind == "warning" else None, overflowing
+    )
     assert result.status == "finished" and warnings == []
     manifest = (tmp_path / "disc/state/000003/manifest.json").read_text()
     assert '"scale": 137438953472.0' in manifest  # 2^37, after three halvings
