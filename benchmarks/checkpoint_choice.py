@@ -1,0 +1,99 @@
+"""Which checkpoint is right? How often the rule that chooses one is wrong, on subjects the pocket base never saw.
+
+python -m benchmarks.checkpoint_choice PHASE --sprites FOLDER [--work out/choice] [--subjects 24] [--runs N]
+
+Phases, each of which goes on where it was stopped:
+  train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
+  truth    judge every checkpoint at five weights on fresh scenes: few pictures first, more where it is close
+  measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
+  fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals
+  report   tables and plots for docs/overtraining.md, and the rows for benchmarks/results/
+FOLDER holds sprites: PNG files with transparency, or one folder of them for each style.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.choice import plan, subjects, training
+from benchmarks.choice.drawing import Room, sprites_at
+from maquette.errors import MaquetteError
+
+SEED = 2026
+
+
+def log(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+
+
+@contextmanager
+def alone(work: Path, phase: str) -> Iterator[None]:
+    """One process at a time for each phase of a work folder."""
+    with (work / f"{phase}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{phase} is at work in {work} already.") from None
+        yield
+
+
+def cast(work: Path, sprites: Path, count: int) -> list[subjects.Subject]:
+    """The subjects of a work folder, chosen at its first use."""
+    told = work / "subjects.json"
+    if not told.exists():
+        log("choosing subjects")
+        chosen = subjects.choose(Room.open(), sprites, count, SEED)
+        told.write_text(json.dumps([subject.told() for subject in chosen], indent=1))
+    known = json.loads(told.read_text())
+    if len(known) != count:
+        raise SystemExit(f"{work} has {len(known)} subjects; give --subjects {len(known)} or another --work.")
+    return [subjects.restore(entry, sprites) for entry in known]
+
+
+def train(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    for setting in list(plan.settings(len(people)))[:most]:
+        folder, subject = work / "runs" / setting.name, people[setting.subject]
+        if done(folder, plan.key(setting, subject.told())):
+            continue
+        try:
+            told = training.train(setting, subject, folder)
+        except MaquetteError as error:  # a rate that breaks the numbers is a result, too
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "failed.txt").write_text(str(error))
+            log(f"{setting.name}: {error}")
+            continue
+        log(f"{setting.name}: {told['processor_seconds']:.0f} s of processor, {told['seconds']:.0f} s")
+
+
+def done(folder: Path, key: str) -> bool:
+    """Whether the run is there, made with these settings, or is known to fail."""
+    if (folder / "failed.txt").exists():
+        return True
+    file = folder / "run.json"
+    return file.exists() and json.loads(file.read_text())["key"] == key
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phase", choices=("train",))
+    parser.add_argument("--sprites", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("out/choice"))
+    parser.add_argument("--subjects", type=int, default=24)
+    parser.add_argument("--runs", type=int, help="the first so many of the runs only")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    sprites = sprites_at(args.sprites)
+    with alone(args.work, args.phase):
+        people = cast(args.work, sprites, args.subjects)
+        train(args.work, people, args.runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

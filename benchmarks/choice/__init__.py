@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.checkpoint_choice`: how often the rule that chooses a checkpoint is right."""
