@@ -22,9 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.choice import plan, subjects, training
-from benchmarks.choice.drawing import Room, sprites_at
+from torch import Tensor
+
+from benchmarks.choice import plan, subjects, training, truth
+from benchmarks.choice.candidates import Run, finished
+from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
 from maquette.errors import MaquetteError
+from maquette.formats import safetensors
 
 SEED = 2026
 
@@ -80,9 +84,42 @@ def done(folder: Path, key: str) -> bool:
     return file.exists() and json.loads(file.read_text())["key"] == key
 
 
+def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """Judge what is trained; whatever is trained meanwhile, too."""
+    room, juries = Room.open(), {}
+    known = everything_else(room, work)
+    (work / "truth").mkdir(exist_ok=True)
+    while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
+        run, number = todo[0], todo[0].told["subject"]
+        began = time.process_time()
+        if number not in juries:
+            juries[number] = truth.Jury(room, people[number], known)
+        told = truth.judge_run(run, juries[number], work / "truth" / f"{run.name}.json")
+        drawn = sum(map(len, told["draws"].values()))
+        log(f"{run.name}: {drawn} draws, {time.process_time() - began:.0f} s of processor")
+
+
+def judged(work: Path, run: Run) -> bool:
+    file = work / "truth" / f"{run.name}.json"
+    if not file.exists():
+        return False
+    told = json.loads(file.read_text())
+    return told["key"] == run.key and told.get("done", False)
+
+
+def everything_else(room: Room, work: Path) -> Tensor:
+    """(N, 192) features of what the base draws for its own words, from which probes tell the subjects."""
+    file = work / "known.safetensors"
+    if not file.exists():
+        prompts = [a_photo(with_article(o), c) for o in room.court.objects for c in SHOWN]
+        pictures = room.draw(prompts, list(range(len(prompts))))
+        safetensors.save({"features": room.court.tower.features(pictures * 2 - 1).detach()}, file)
+    return safetensors.load(file)["features"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("train",))
+    parser.add_argument("phase", choices=("train", "truth"))
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
     parser.add_argument("--subjects", type=int, default=24)
@@ -92,7 +129,7 @@ def main() -> None:
     sprites = sprites_at(args.sprites)
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
-        train(args.work, people, args.runs)
+        {"train": train, "truth": judge}[args.phase](args.work, people, args.runs)
 
 
 if __name__ == "__main__":

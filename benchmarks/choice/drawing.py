@@ -69,6 +69,12 @@ class Room:
         latents = self.base.encode_images(scenes.to(self.base.device) * 2 - 1)[0]
         return self.court.embed(self.base.decode(latents).cpu().float().clamp(0, 1))
 
+    @torch.no_grad()
+    def features(self, scenes: Tensor) -> Tensor:
+        """(N, 192) of the judge's tower before its heads, seen likewise."""
+        latents = self.base.encode_images(scenes.to(self.base.device) * 2 - 1)[0]
+        return self.court.tower.features(self.base.decode(latents).cpu().float().clamp(0, 1) * 2 - 1)
+
     def known_objects(self) -> Tensor:
         """(objects, SHOWN colours, D): what the base draws for each of its words on each colour."""
         prompts = [a_photo(with_article(o), c) for o in self.court.objects for c in SHOWN]

@@ -88,7 +88,7 @@ def keep(folder: Path) -> None:
         if path.stat().st_size < 10_000_000:
             path.replace(target / f"{step:06}.safetensors")
         else:
-            save(target / f"{step:06}.safetensors", unet_alone(load(path)), {"maquette.content": "unet"})
+            save(unet_alone(load(path)), target / f"{step:06}.safetensors")
     shutil.copy(folder / "run/run.toml", folder / "run.toml")
     shutil.rmtree(folder / "run")
 

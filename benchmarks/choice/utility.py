@@ -1,0 +1,87 @@
+"""The worth of a checkpoint at a weight, from what was judged: one number, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Cell = tuple[int, float]  # step, weight
+Judged = Mapping[str, Sequence[float]]
+Draws = dict[str, list[dict[str, list[float]]]]
+
+
+def cell_of(label: str) -> Cell:
+    """ "320@0.85" -> (320, 0.85)."""
+    step, weight = label.split("@")
+    return int(step), float(weight)
+
+
+def worth(draw: Judged, reference: Mapping[str, float], opinion: str = "similarity") -> float:
+    """Subject x obedience x what is kept, each 0 to about 1.
+
+    Subject: similarity to fresh scenes, 0 for the base's pictures of the class and 1 for fresh scenes among themselves;
+    by the second opinion ("probe") the probability that the picture shows the subject. Obedience: mean of the share of
+    asked backgrounds and of the asked style's probability over the base's. Kept: mean of the probabilities of class and
+    neighbours over the base's. What passes the base counts as 1.
+    """
+    mean = {name: float(np.mean(values)) for name, values in draw.items()}
+    if opinion == "similarity":
+        low = reference["base_similarity"]
+        subject = (mean["similarity"] - low) / max(reference["ceiling"] - low, 1e-3)
+    else:
+        subject = mean[opinion]
+    shares = {name: min(1.0, mean[name] / max(reference[f"base_{name}"], 1e-3)) for name in ("style", *KEPT)}
+    obedience = (mean["background"] + shares["style"]) / 2
+    return max(subject, 0.0) * obedience * (shares["class"] + shares["neighbours"]) / 2
+
+
+KEPT = ("class", "neighbours")
+
+
+def standing(
+    told: Mapping[str, Any], opinion: str = "similarity", draws: Sequence[int] | None = None
+) -> dict[Cell, float]:
+    """Worth of every cell, the mean over its draws, made comparable: draws differ in prompts and noise, so that each is
+    taken relative to the cells that have all of them. draws: only these, and only cells that have one of them.
+    """
+    found = {
+        cell_of(label): {
+            i: worth(d, told["reference"], opinion) for i, d in enumerate(parts) if draws is None or i in draws
+        }
+        for label, parts in told["draws"].items()
+    }
+    found = {cell: values for cell, values in found.items() if values}
+    most = max(len(values) for values in found.values())
+    full = [values for values in found.values() if len(values) == most]
+    level = {i: float(np.mean([values[i] for values in full])) for i in full[0]}
+    middle = float(np.mean(list(level.values())))
+    return {
+        cell: middle + float(np.mean([value - level[i] for i, value in values.items() if i in level]))
+        for cell, values in found.items()
+        if any(i in level for i in values)
+    }
+
+
+def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
+    """How far the chosen cell's worth lies below the best's, as a share of the best's."""
+    best = max(worths.values())
+    return 1.0 - worths[chosen] / best if best > 0 else 0.0
+
+
+def crossed_regret(told: Mapping[str, Any], chosen: Cell, opinion: str = "similarity") -> float | None:
+    """The regret where the best cell is found in one draw and compared with the chosen one in the other, so that luck
+    does not count as worth: the mean of both ways. None where fewer than two draws have both cells.
+    """
+    found = []
+    for one, other in ((0, 1), (1, 0)):
+        first, second = (standing(told, opinion, [i]) for i in (one, other))
+        both = [cell for cell in first if cell in second]
+        if not both or chosen not in second:
+            return None
+        best = max(both, key=lambda cell: first[cell])
+        if second[best] <= 0:
+            return None
+        found.append(1.0 - second[chosen] / second[best])
+    return float(np.mean(found))
