@@ -89,22 +89,18 @@ def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     room, juries = Room.open(), {}
     known = everything_else(room, work)
     (work / "truth").mkdir(exist_ok=True)
-    while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
-        run, number = todo[0], todo[0].told["subject"]
-        began = time.process_time()
+    while todo := [run for run in finished(work, len(people))[:most] if drawn(work, run) < 1 + len(truth.NEAR)]:
+        run = min(todo, key=lambda run: drawn(work, run))  # all once before any twice
+        began, number = time.process_time(), run.told["subject"]
         if number not in juries:
             juries[number] = truth.Jury(room, people[number], known)
         told = truth.judge_run(run, juries[number], work / "truth" / f"{run.name}.json")
-        drawn = sum(map(len, told["draws"].values()))
-        log(f"{run.name}: {drawn} draws, {time.process_time() - began:.0f} s of processor")
+        pictures = sum(map(len, told["draws"].values()))
+        log(f"{run.name}: draw {told['turns']}, {pictures} in all, {time.process_time() - began:.0f} s of processor")
 
 
-def judged(work: Path, run: Run) -> bool:
-    file = work / "truth" / f"{run.name}.json"
-    if not file.exists():
-        return False
-    told = json.loads(file.read_text())
-    return told["key"] == run.key and told.get("done", False)
+def drawn(work: Path, run: Run) -> int:
+    return truth.turns(run, work / "truth" / f"{run.name}.json") or 0
 
 
 def everything_else(room: Room, work: Path) -> Tensor:

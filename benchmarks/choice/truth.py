@@ -20,14 +20,14 @@ from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room, a_photo, with_article
 from benchmarks.choice.subjects import Subject
-from benchmarks.choice.utility import Cell, Draws, standing
+from benchmarks.choice.utility import Cell, standing
 from maquette.families.base import BaseModel
 from tools.pocket.scenes import COLOURS, STYLES
 
 SCENES = 12  # fresh scenes on each colour, to which pictures are compared
 DRAW_SEED = 70_000  # of the first draw; each draw has a hundred seeds of its own
 NEAR = (0.2, 0.1, 0.05)  # after each draw: how far below the best a cell may lie to be drawn again
-STYLED, CLASSED = 2, 2  # pictures in other styles and of the class
+STYLED, CLASSED = 4, 2  # pictures in other styles and of the class
 BASE_DRAWS = 6  # draws of the base itself, to which obedience and neighbours are compared
 
 
@@ -135,32 +135,40 @@ def probe(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda features: torch.sigmoid(logit(features)).detach()
 
 
-def judge_run(run: Run, jury: Jury, file: Path, cells: Iterable[Cell] | None = None) -> dict[str, Any]:
-    """Draw and judge all cells of a run, then again those near the best. Kept in `file` after every step."""
-    room, subject = jury.room, jury.subject
-    told: dict[str, Any] = {"name": run.name, "key": run.key, "reference": jury.told(), "draws": {}}
-    if file.exists() and (known := json.loads(file.read_text()))["key"] == run.key:
-        told["draws"] = known["draws"]
-    every = list(cells or ((step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS))
-    draws: Draws = told["draws"]
-    for turn in range(1 + len(NEAR)):
-        wanted = every if turn == 0 else near(told, every, NEAR[turn - 1])
-        for step in sorted({step for step, _ in wanted}):
-            missing = [w for s, w in wanted if s == step and len(draws.get(label(s, w), [])) <= turn]
-            for weight, base in run.opened(room, step, missing):
-                found = jury.judged(base, turn, subject.prompt)
-                draws.setdefault(label(step, weight), []).append(_rounded(found))
-            if missing:
-                _keep(file, told)
-        told["turns"] = turn + 1
-    told["done"] = True
+def judge_run(run: Run, jury: Jury, file: Path) -> dict[str, Any]:
+    """One more draw of a run: of all cells the first time, later of those near the best. Kept in `file` after every
+    step, so that a stopped draw goes on.
+    """
+    told: dict[str, Any] = {"name": run.name, "key": run.key, "reference": jury.told(), "turns": 0, "draws": {}}
+    if turns(run, file) is not None:
+        known = json.loads(file.read_text())
+        told |= {"turns": known["turns"], "draws": known["draws"]}
+    turn, draws = told["turns"], told["draws"]
+    every = [(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
+    wanted = every if turn == 0 else near(told, every, NEAR[turn - 1])
+    for step in sorted({step for step, _ in wanted}):
+        missing = [w for s, w in wanted if s == step and len(draws.get(label(s, w), [])) <= turn]
+        for weight, base in run.opened(jury.room, step, missing):
+            found = jury.judged(base, turn, jury.subject.prompt)
+            draws.setdefault(label(step, weight), []).append(_rounded(found))
+        if missing:
+            _keep(file, told)
+    told["turns"] = turn + 1
     _keep(file, told)
     return told
 
 
+def turns(run: Run, file: Path) -> int | None:
+    """How many draws of a run are whole; None where nothing has been drawn of it."""
+    if not file.exists():
+        return None
+    known = json.loads(file.read_text())
+    return int(known["turns"]) if known["key"] == run.key else None
+
+
 def near(told: dict[str, Any], cells: Iterable[Cell], share: float) -> list[Cell]:
     """The cells whose worth, by what has been drawn so far, is within that share of the best's."""
-    worth = standing(told)
+    worth = standing({**told, "draws": {k: parts[: told["turns"]] for k, parts in told["draws"].items()}})
     best = max(worth.values())
     return [cell for cell in cells if worth[cell] >= best * (1 - share)]
 

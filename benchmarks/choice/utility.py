@@ -72,16 +72,16 @@ def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
 
 def crossed_regret(told: Mapping[str, Any], chosen: Cell, opinion: str = "similarity") -> float | None:
     """The regret where the best cell is found in one draw and compared with the chosen one in the other, so that luck
-    does not count as worth: the mean of both ways. None where fewer than two draws have both cells.
+    does not count as worth: the mean of both ways where the chosen one has both draws. None before the second draw.
     """
     found = []
+    if not any(len(parts) > 1 for parts in told["draws"].values()):
+        return None
     for one, other in ((0, 1), (1, 0)):
         first, second = (standing(told, opinion, [i]) for i in (one, other))
         both = [cell for cell in first if cell in second]
-        if not both or chosen not in second:
-            return None
+        if chosen not in second or not both:
+            continue
         best = max(both, key=lambda cell: first[cell])
-        if second[best] <= 0:
-            return None
         found.append(1.0 - second[chosen] / second[best])
-    return float(np.mean(found))
+    return float(np.mean(found)) if found else None
