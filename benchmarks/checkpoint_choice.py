@@ -24,7 +24,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.choice import plan, subjects, training, truth
+from benchmarks.choice import measuring, plan, subjects, training, truth
 from benchmarks.choice.candidates import Run, finished
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
 from maquette.errors import MaquetteError
@@ -103,6 +103,19 @@ def drawn(work: Path, run: Run) -> int:
     return truth.turns(run, work / "truth" / f"{run.name}.json") or 0
 
 
+def measure(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """Measure what is trained, of each run every cell."""
+    room = Room.open()
+    (work / "measures").mkdir(exist_ok=True)
+    for run in finished(work, len(people))[:most]:
+        file = work / "measures" / f"{run.name}.json"
+        if file.exists() and (known := json.loads(file.read_text()))["key"] == run.key and known.get("done"):
+            continue
+        began = time.process_time()
+        measuring.measure_run(room, run, people[run.told["subject"]], "small", file)
+        log(f"{run.name}: {time.process_time() - began:.0f} s of processor")
+
+
 def everything_else(room: Room, work: Path) -> Tensor:
     """(N, 192) features of what the base draws for its own words, from which probes tell the subjects."""
     file = work / "known.safetensors"
@@ -115,7 +128,7 @@ def everything_else(room: Room, work: Path) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("train", "truth"))
+    parser.add_argument("phase", choices=("train", "truth", "measure"))
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
     parser.add_argument("--subjects", type=int, default=24)
@@ -125,7 +138,7 @@ def main() -> None:
     sprites = sprites_at(args.sprites)
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
-        {"train": train, "truth": judge}[args.phase](args.work, people, args.runs)
+        {"train": train, "truth": judge, "measure": measure}[args.phase](args.work, people, args.runs)
 
 
 if __name__ == "__main__":

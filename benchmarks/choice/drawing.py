@@ -13,7 +13,7 @@ from maquette.core.denoiser import Conditioning
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import Judge, judge
-from maquette.stages.sampling import sample
+from maquette.sampling.loop import sample
 from tools.pocket.scenes import STYLES, with_article
 
 CFG_SCALE = 4.0

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.choice.drawing import SHOWN, Room, with_article
-from maquette.stages.demo_drawing import Pose, robot
+from maquette.demo.drawing import Pose, robot
 from tools.pocket.scenes import COLOURS, OBJECTS, SIZE, STYLES, background, paste
 
 TRIGGER = "zkw"

@@ -1,0 +1,95 @@
+"""What `maquette evaluate` sees of the checkpoints: the photos, the base and the files, never the judge or fresh scenes.
+
+Beside it what a program with an encoder sees: pocket's image tower on the same drawn pictures, a rival of the rule.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.choice import plan
+from benchmarks.choice.candidates import Run
+from benchmarks.choice.drawing import Room
+from benchmarks.choice.subjects import Subject, to_pixels
+from benchmarks.choice.training import GROUNDS
+from benchmarks.choice.truth import label
+from maquette.evaluation.drawing import draw
+from maquette.evaluation.measures import of_answers, of_drawing
+from maquette.evaluation.panel import SMALL, STANDARD, Example, Panel, build_panel
+from maquette.evaluation.rows import answers_of
+
+SIZES = {"small": SMALL, "standard": STANDARD}
+HELD = {"captioned": 3, "uncaptioned": 3, "five": 2}  # photos beside those that were trained on
+PANEL_SEED = 3
+
+
+def photos_of(run: Run, subject: Subject) -> list[Example]:
+    """The photos that the run learned, and a few more of the same kind that it did not."""
+    folder, data = run.folder / "photos", run.told["data"]
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            pixels = to_pixels([image])[0] * 2 - 1
+        text = path.with_suffix(".txt")
+        caption = text.read_text().strip() if text.exists() else f"a photo of {subject.prompt}"
+        found.append(Example(pixels, caption, path.name))
+    rng = np.random.default_rng([18, *subject.name.encode(), *data.encode()])
+    for i in range(HELD[data]):
+        like = found[i % len(found)]  # the photo's background and words
+        colour = subject.seen[i % GROUNDS[data]]
+        pixels = to_pixels([subject.scene(rng, colour, len(found) + i)])[0] * 2 - 1
+        found.append(Example(pixels, like.caption, f"held-{i}", held=True))
+    return found
+
+
+def tower_likeness(room: Room, panel: Panel, drawn: Tensor) -> list[float]:
+    """Mean cosine of each drawn picture to the photos that were trained on, in the judge's image tower: what programs
+    that have an encoder go by. drawn: (B, 4, h, w) latents.
+    """
+    seen = torch.tensor([not held for held in panel.held])
+    photos = room.court.embed(room.base.decode(panel.photos[seen]).cpu().float().clamp(0, 1))
+    pictures = room.court.embed(room.base.decode(drawn).cpu().float().clamp(0, 1))
+    return (pictures @ photos.T).mean(1).tolist()
+
+
+@torch.no_grad()
+def measure_run(room: Room, run: Run, subject: Subject, size: str, file: Path) -> dict[str, Any]:
+    """Every measure of every cell, value by value; kept in `file` after every step, so that a stopped call goes on."""
+    told: dict[str, Any] = {"name": run.name, "key": run.key, "size": size, "cells": {}}
+    if file.exists():
+        known = json.loads(file.read_text())
+        if (known["key"], known["size"]) == (run.key, size):
+            told["cells"] = known["cells"]
+    panel = build_panel(room.base, photos_of(run, subject), subject.prompt, size=SIZES[size], seed=PANEL_SEED)
+    for step in plan.CHECKPOINTS:
+        missing = [weight for weight in plan.WEIGHTS if label(step, weight) not in told["cells"]]
+        for weight, base in run.opened(room, step, missing):
+            said = answers_of(base, panel.rows, panel.clip_skip)
+            drawn = draw(base, panel.plan, panel.plan.subject_prompts)
+            told["cells"][label(step, weight)] = {"said": said, "drawn": drawn}
+        for weight in missing:  # judged by the base as it was
+            made = told["cells"][label(step, weight)]
+            values = of_answers(panel, made["said"]) | of_drawing(room.base, panel, made["drawn"])
+            items = {name: [round(v, 4) for v in value.float().tolist()] for name, value in values.items()}
+            items["tower"] = [round(v, 4) for v in tower_likeness(room, panel, made["drawn"].subject)]
+            told["cells"][label(step, weight)] = items
+        keep(file, told)
+    told["done"] = True
+    keep(file, told)
+    return told
+
+
+def keep(file: Path, told: dict[str, Any]) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(told, separators=(",", ":")))
+    part.replace(file)
+
+
+__all__ = ["SIZES", "measure_run", "photos_of", "tower_likeness"]
