@@ -6,8 +6,8 @@ Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
   truth    judge every checkpoint at five weights on fresh scenes: few pictures first, more where it is close
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
-  fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals
-  report   tables and plots for docs/overtraining.md, and the rows for benchmarks/results/
+  fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
+  report   the same as tables and a plot in docs/overtraining.md, every row in benchmarks/results/
 FOLDER holds sprites: PNG files with transparency, or one folder of them for each style.
 """
 
@@ -24,13 +24,24 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.choice import measuring, plan, subjects, training, truth
+from benchmarks.choice import fitting, measuring, plan, results, subjects, telling, training, truth
 from benchmarks.choice.candidates import Run, finished
+from benchmarks.choice.cases import cases
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
+from benchmarks.choice.rivals import rivals
+from benchmarks.choice.utility import regret
 from maquette.errors import MaquetteError
+from maquette.evaluation.rule import RULE
 from maquette.formats import safetensors
 
 SEED = 2026
+ROOT = Path(__file__).parent.parent
+PAGE, PLOT = ROOT / "docs/overtraining.md", ROOT / "docs/images/checkpoint_choice.svg"
+ROWS = ROOT / "benchmarks/results/checkpoint_choice.jsonl.gz"
+PLOTTED = (
+    "the rule as shipped", "last step, weight 1", "least train loss, weight 1", "least held-out loss, weight 1",
+    "DVAR's stop, weight 1", "pocket's tower alone, weight 1",
+)  # fmt: skip
 
 
 def log(message: str) -> None:
@@ -116,6 +127,32 @@ def measure(work: Path, people: list[subjects.Subject], most: int | None) -> Non
         log(f"{run.name}: {time.process_time() - began:.0f} s of processor")
 
 
+def fit(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """Regret of the rule and of its rivals, from what is there."""
+    known = cases(work, len(people))[:most]
+    if not known:
+        raise SystemExit(f"No run of {work} is trained, judged and measured yet.")
+    told = results.results(known)
+    (work / "results.json").write_text(json.dumps(told, indent=1))
+    print(telling.tables(told))
+
+
+def report(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """The page, the plot and the rows, from what `fit` found."""
+    known = cases(work, len(people))[:most]
+    told = json.loads((work / "results.json").read_text())
+    if told["runs"] != len(known):
+        raise SystemExit(f"{work}/results.json knows {told['runs']} runs, {len(known)} are there: call fit first.")
+    worth = f"Mean worth by step and weight, each run's best being 1:\n\n{telling.worth_map(known)}"
+    text = f"{telling.tables(told)}\n\n{worth}"
+    PAGE.write_text(telling.put_between_marks(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+    ways = {"the rule as shipped": fitting.chooser(RULE), **rivals(known)}
+    curves = {name: [regret(case.worths, ways[name](case)) for case in known] for name in ways if name in PLOTTED}
+    PLOT.write_text(telling.regret_plot(curves), encoding="utf-8")
+    results.write_rows(known, ROWS)
+    log(f"{PAGE.relative_to(ROOT)}, {PLOT.relative_to(ROOT)} and {ROWS.relative_to(ROOT)} from {len(known)} runs")
+
+
 def everything_else(room: Room, work: Path) -> Tensor:
     """(N, 192) features of what the base draws for its own words, from which probes tell the subjects."""
     file = work / "known.safetensors"
@@ -126,9 +163,12 @@ def everything_else(room: Room, work: Path) -> Tensor:
     return safetensors.load(file)["features"]
 
 
+PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "report": report}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("train", "truth", "measure"))
+    parser.add_argument("phase", choices=PHASES)
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
     parser.add_argument("--subjects", type=int, default=24)
@@ -138,7 +178,7 @@ def main() -> None:
     sprites = sprites_at(args.sprites)
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
-        {"train": train, "truth": judge, "measure": measure}[args.phase](args.work, people, args.runs)
+        PHASES[args.phase](args.work, people, args.runs)
 
 
 if __name__ == "__main__":
