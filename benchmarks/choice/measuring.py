@@ -5,6 +5,7 @@ Beside it what a program with an encoder sees: pocket's image tower on the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from benchmarks.choice.drawing import Room
 from benchmarks.choice.subjects import Subject, to_pixels
 from benchmarks.choice.training import GROUNDS
 from benchmarks.choice.truth import label
-from maquette.evaluation.drawing import draw
-from maquette.evaluation.measures import of_answers, of_drawing
+from maquette import evaluation
+from maquette.evaluation.measures import examine
 from maquette.evaluation.panel import SMALL, STANDARD, Example, Panel, build_panel
-from maquette.evaluation.rows import answers_of
+from maquette.evaluation.tuned import tuned
 
 SIZES = {"small": SMALL, "standard": STANDARD}
 HELD = {"captioned": 3, "uncaptioned": 3, "five": 2}  # photos beside those that were trained on
@@ -66,27 +67,30 @@ def tower_likeness(room: Room, panel: Panel, drawn: Tensor) -> list[float]:
     return (pictures @ photos.T).mean(1).tolist()
 
 
+def code() -> str:
+    """What the measures depend on: a hash of the package's evaluation."""
+    files = sorted(Path(evaluation.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 @torch.no_grad()
 def measure_run(room: Room, run: Run, subject: Subject, size: str, file: Path) -> dict[str, Any]:
-    """Every measure of every cell, value by value; kept in `file` after every step, so that a stopped call goes on."""
-    told: dict[str, Any] = {"name": run.name, "key": run.key, "size": size, "cells": {}}
+    """Every measure of the cells, value by value; kept in `file` after every step, so that a stopped call goes on."""
+    told: dict[str, Any] = {"name": run.name, "key": run.key, "size": size, "code": code(), "cells": {}}
     if file.exists():
         known = json.loads(file.read_text())
-        if (known["key"], known["size"]) == (run.key, size):
+        if all(known.get(name) == told[name] for name in ("key", "size", "code")):
             told["cells"] = known["cells"]
     panel = build_panel(room.base, photos_of(run, subject), subject.prompt, size=SIZES[size], seed=PANEL_SEED)
     for step, weights in measured_cells():
         missing = [weight for weight in weights if label(step, weight) not in told["cells"]]
-        for weight, base in run.opened(room, step, missing):
-            said = answers_of(base, panel.rows, panel.clip_skip)
-            drawn = draw(base, panel.plan, panel.plan.subject_prompts)
-            told["cells"][label(step, weight)] = {"said": said, "drawn": drawn}
-        for weight in missing:  # judged by the base as it was
-            made = told["cells"][label(step, weight)]
-            values = of_answers(panel, made["said"]) | of_drawing(room.base, panel, made["drawn"])
-            items = {name: [round(v, 4) for v in value.float().tolist()] for name, value in values.items()}
-            items["tower"] = [round(v, 4) for v in tower_likeness(room, panel, made["drawn"].subject)]
-            told["cells"][label(step, weight)] = items
+        change = tuned(room.base, run.source(step), subject.prompt) if missing else None
+        for weight in missing:
+            assert change is not None
+            items, drawn = examine(room.base, change, weight, panel)
+            assert drawn is not None
+            items["tower"] = tower_likeness(room, panel, drawn.subject)
+            told["cells"][label(step, weight)] = {n: [round(v, 4) for v in values] for n, values in items.items()}
         keep(file, told)
     told["done"] = True
     keep(file, told)
