@@ -219,7 +219,7 @@ def test_kinds_that_diffusers_cannot_load_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=rf"cannot be written for diffusers: .*{name}, which is of the kind loha"):
         adapters.from_state_dict(tensors, {}, "f").save(tmp_path / "x.safetensors", dialect="diffusers")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(MaquetteError, match="dialect kohya, diffusers or peft, not 'onnx'"):
+    with pytest.raises(MaquetteError, match="comfyui, onetrainer or attn-procs, not 'onnx'"):
         adapters.from_state_dict(tensors, {}, "f").save(tmp_path / "x.safetensors", dialect="onnx")
 
 

@@ -14,6 +14,7 @@ from maquette import adapters, families
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.formats import keys, safetensors
+from maquette.methods.lokr import split
 from maquette.stages.convert import ConvertConfig
 from maquette.stages.convert import run as run_convert
 from maquette.stages.inspect import InspectConfig
@@ -76,6 +77,74 @@ def test_peft_loads_the_unets_folder(base: BaseModel, tmp_path: Path, dora: bool
     assert again.modules.keys() == ours.modules.keys()
 
 
+def lycoris(base: BaseModel, kind: str, tucker: bool = False) -> adapters.Adapter:
+    """LoHa or LoKr on attention and convolutions, with another rank and alpha in every module."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return 0.3 * torch.randn(*shape, generator=generator)
+
+    tensors = {}
+    for index, (name, (parent, attribute)) in enumerate(
+        families.targets(base, which=("attention", "conv"), text_encoder=True).items()
+    ):
+        weight = parent.get_submodule(attribute).weight
+        out, inner, *kernel = weight.shape
+        flat, rank = weight[0].numel(), 1 + index % 3
+        if kind == "loha":
+            made = {f"hada_w{i}_a": random(out, rank) for i in (1, 2)}
+            made |= {f"hada_w{i}_b": random(rank, flat) for i in (1, 2)}
+            if tucker and kernel and kernel != [1, 1]:
+                made = {f"hada_w{i}_{s}": random(rank, side) for i in (1, 2) for s, side in (("a", out), ("b", inner))}
+                made |= {f"hada_t{i}": random(rank, rank, *kernel) for i in (1, 2)}
+        else:
+            (a, c), (b, d) = split(out, 4), split(inner, 4)
+            made = {"lokr_w1": random(a, b)} if index % 2 else {"lokr_w1_a": random(a, 2), "lokr_w1_b": random(2, b)}
+            low = index % 3 and rank < max(c, d) / 2
+            tail = c, rank, rank, d * flat // inner
+            made |= {"lokr_w2_a": random(*tail[:2]), "lokr_w2_b": random(*tail[2:])} if low else {
+                "lokr_w2": random(c, d, *kernel)
+            }  # fmt: skip
+        tensors |= {f"{name}.{part}": tensor for part, tensor in made.items()}
+        tensors[f"{name}.alpha"] = torch.tensor(0.5 + index % 4)
+    return adapters.from_state_dict(tensors, {"ss_base_model_version": "maquette_pocket"}, "made here")
+
+
+@pytest.mark.parametrize(("kind", "tucker"), [("loha", False), ("loha", True), ("lokr", False)])
+def test_peft_loads_loha_and_lokr(base: BaseModel, tmp_path: Path, kind: str, tucker: bool) -> None:
+    ours = lycoris(base, kind, tucker)
+    ours.save(tmp_path / "out", "peft")
+    count = agree(ours, base.unet, tmp_path / "out" / "unet", "unet")
+    count += agree(ours, base.text_encoders[0], tmp_path / "out" / "text_encoder", "te")
+    assert count == len(ours.modules)
+    again = adapters.load(tmp_path / "out")
+    assert again.modules.keys() == ours.modules.keys()
+    for name in ours.modules:
+        assert torch.allclose(again.delta(name), ours.delta(name).reshape(again.delta(name).shape), atol=1e-5), name
+
+
+def test_factors_that_no_configuration_of_peft_gives_are_refused(tmp_path: Path) -> None:
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    lokr = {f"{name}.lokr_w1": torch.ones(3, 5), f"{name}.lokr_w2": torch.ones(10, 10)}
+    with pytest.raises(MaquetteError, match="one decompose_factor for all layers of a LoKr, and none gives the sides"):
+        adapters.from_state_dict(lokr, {}, "f").save(tmp_path / "x", "peft")
+    loha = {f"{name}.hada_w{i}_a": torch.ones(8, i) for i in (1, 2)}
+    loha |= {f"{name}.hada_w{i}_b": torch.ones(i, 8) for i in (1, 2)}
+    with pytest.raises(MaquetteError, match=r"one rank for both products of a LoHa, .*proj_in has 1 and 2"):
+        adapters.from_state_dict(loha, {}, "f").save(tmp_path / "x", "peft")
+    conv = "lora_unet_mid_block_resnets_0_conv"
+    both = {f"{conv}1.hada_w{i}_a": torch.ones(8, 2) for i in (1, 2)}
+    both |= {f"{conv}1.hada_w{i}_b": torch.ones(2, 72) for i in (1, 2)}
+    both |= {f"{conv}2.hada_w{i}_{s}": torch.ones(2, 8) for i in (1, 2) for s in "ab"}
+    both |= {f"{conv}2.hada_t{i}": torch.ones(2, 2, 3, 3) for i in (1, 2)}
+    with pytest.raises(MaquetteError, match="Tucker's form in all convolutions of a LoHa or in none"):
+        adapters.from_state_dict(both, {}, "f").save(tmp_path / "x", "peft")
+    mixed = loha | {f"{conv}1.lora_down.weight": torch.ones(1, 8), f"{conv}1.lora_up.weight": torch.ones(8, 1)}
+    with pytest.raises(MaquetteError, match=r"one kind of adapter in a folder; .*proj_in is loha, .*conv1 is lora"):
+        adapters.from_state_dict(mixed, {}, "f").save(tmp_path / "x", "peft")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_text_encoders_get_folders_of_their_own(base: BaseModel, tmp_path: Path) -> None:
     ours = adapter(base, text_encoder=True)
     safe = tmp_path / "k.safetensors"
@@ -108,9 +177,9 @@ def test_sdxls_encoders_keep_their_numbers(tmp_path: Path) -> None:
 
 def test_what_peft_has_no_form_for_is_refused(tmp_path: Path) -> None:
     name = "lora_unet_mid_block_attentions_0_proj_in"
-    loha = {f"{name}.hada_w{i}_{side}": torch.ones(2, 2) for i in (1, 2) for side in "ab"}
-    with pytest.raises(MaquetteError, match=r"f cannot be written for PEFT: .*of the kind loha"):
-        adapters.from_state_dict(loha, {}, "f").save(tmp_path / "x", "peft")
+    oft = {f"{name}.oft_blocks": torch.ones(2, 2, 2)}
+    with pytest.raises(MaquetteError, match=r"f cannot be written for PEFT: .*of the kind OFT"):
+        adapters.from_state_dict(oft, {}, "f").save(tmp_path / "x", "peft")
     mixed = {}
     for suffix in ("proj_in", "proj_out"):
         path = name.replace("proj_in", suffix)

@@ -49,6 +49,9 @@ def test_patterns_mean_what_they_mean_to_peft(pattern: dict[str, float]) -> None
 
 def test_a_rank_stabilised_scale_and_layers_without_a_rank() -> None:
     assert Strengths({"lora_alpha": 8, "use_rslora": True}).alpha("x", 4) == 16
+    patterns = {"alpha": 6, "r": 4, "rank_pattern": {"a.x": 3}, "alpha_pattern": {"y": 2}}
+    scales = [Strengths(patterns).scale_without_rank(path) for path in ("a.x", "b.x", "b.y")]
+    assert scales == [2.0, 1.5, 0.5]
     assert Strengths({"alpha": 6, "r": 4}).scale_without_rank("x") == 1.5 and Strengths({}).alpha("x", 4) is None
 
 

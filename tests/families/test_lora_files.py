@@ -275,9 +275,9 @@ def cells() -> list[Cell]:
     header: list[str] = []
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         columns = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
-        if columns and columns[0] in ("names in the file", "kind of adapter", "read by"):
+        if columns and columns[0] in ("names in the file", "kind of adapter", "read by", "written as"):
             header = columns
-        elif columns and header[0] != "read by" and not set(line) <= set("|-"):
+        elif columns and header[0] not in ("read by", "written as") and not set(line) <= set("|-"):
             for title, cell in zip(header[1:], columns[1:], strict=True):
                 if title != "written by":
                     found.append((header[0], columns[0], title.split()[0], cell))

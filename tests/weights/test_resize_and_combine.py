@@ -254,9 +254,9 @@ def test_layers_of_different_sizes_are_refused() -> None:
 
 def test_words_come_along_once() -> None:
     first, second = lora(2), lora(2, 1)
-    first.embeddings = [Embedding("zkw", "sd1", [torch.ones(2, 768)])]
+    first.embeddings = [Embedding("zkw", (torch.ones(2, 768),), "sd1")]
     assert [word.name for word in combine([Weighted(first), Weighted(second)]).adapter.embeddings] == ["zkw"]
-    second.embeddings = [Embedding("zkw", "sd1", [torch.ones(2, 768)])]
+    second.embeddings = [Embedding("zkw", (torch.ones(2, 768),), "sd1")]
     with pytest.raises(MaquetteError, match="two of these LoRAs bring the word 'zkw'"):
         combine([Weighted(first), Weighted(second)])
 

@@ -1,5 +1,5 @@
 """LoRA and its relatives as files: every dialect read, the weight change of each module, written back."""
 
-from .file import Adapter, from_state_dict, load
+from .file import PICKLED, Adapter, from_state_dict, load
 
-__all__ = ["Adapter", "from_state_dict", "load"]
+__all__ = ["PICKLED", "Adapter", "from_state_dict", "load"]

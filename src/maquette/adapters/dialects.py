@@ -1,7 +1,7 @@
 """Adapter files of other programs, as keys: which layer and which part of its change every key names.
 
-Understood are the names of Kohya and LyCORIS, PEFT, diffusers (new and old), ComfyUI and OneTrainer; `to_diffusers`
-writes those of diffusers.
+Understood are the names of Kohya and LyCORIS, PEFT, diffusers (new and old), ComfyUI and OneTrainer; `writing` writes
+them.
 """
 
 from __future__ import annotations
@@ -186,37 +186,3 @@ def kohya_name(family: str, module: Module) -> str:
     if part == "te" and family == "sdxl":
         part = "te1"
     return keys.kohya_module_name(family, part, layer.path)
-
-
-def to_diffusers(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Kohya modules -> diffusers keys that `load_lora_weights` applies exactly.
-
-    diffusers reads alphas of attention layers wrongly when they differ between layers, so alpha / rank is multiplied
-    into lora_A and no alpha is written. Raises ValueError for kinds that diffusers cannot load.
-    """
-    result: dict[str, Tensor] = {}
-    for name, factors in state.items():
-        kind = adapter_parts.kind(factors)
-        if "_embeddings_" in name and kind == "lora" and not factors["lora_up.weight"].any():
-            continue  # ComfyUI extracts the tables of words too, with a change of nothing
-        if "_embeddings_" in name:
-            raise ValueError(f"it cannot load {name}, a change of word embeddings")
-        if kind not in ("lora", "locon") or "lora_mid.weight" in factors:
-            raise ValueError(f"it cannot load {name}, which is of the kind {adapter_parts.DISPLAY.get(kind, kind)}")
-        beside = sorted(factors.keys() - {"lora_down.weight", "lora_up.weight", "alpha", "scale", "dora_scale"})
-        if beside:
-            raise ValueError(f"it has no place for {name}.{beside[0]}")
-        part, path = keys.kohya_module_path(name)
-        prefix = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}[part]
-        down, up = factors["lora_down.weight"], factors["lora_up.weight"]
-        result[f"{prefix}.{path}.lora_A.weight"] = (down.float() * adapter_parts.scale(factors)).to(down.dtype)
-        result[f"{prefix}.{path}.lora_B.weight"] = up
-        if "dora_scale" in factors:
-            magnitude = factors["dora_scale"]
-            if magnitude.shape[0] != up.shape[0] or magnitude.numel() != up.shape[0]:
-                raise ValueError(
-                    f"it has no DoRA with a magnitude per input, as {name} has; train with dora_axis = 'output' for it"
-                )
-            shape = (1, -1, 1, 1) if down.ndim == 4 else (-1,)
-            result[f"{prefix}.{path}.lora_magnitude_vector"] = magnitude.reshape(shape)
-    return result

@@ -17,17 +17,18 @@ from torch import Tensor
 
 from .. import limits
 from ..errors import MaquetteError
-from ..files import read_json
+from ..files import atomic_writer, read_json
 from ..formats import safetensors, tensor_files
-from . import dialects, peft_folder
 from . import maths as adapter_maths
 from . import parts as adapter_parts
+from . import peft_folder, writing
 from . import reading as adapter_reading
 from .embeddings import Embedding
 from .embeddings import save as save_embedding
 from .peft_settings import Settings
 
 _KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
+PICKLED = (".pt", ".bin", ".ckpt")
 _HASHES = ("sshs_model_hash", "sshs_legacy_hash")
 
 
@@ -109,28 +110,42 @@ class Adapter:
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> list[Path]:
-        """Write a .safetensors file, or PEFT's folder; `metadata` is added to the adapter's own. Same content, same
-        bytes. Words that came with it stay in Kohya's form; for diffusers and PEFT each becomes an embedding's file
-        beside the LoRA, as `load_textual_inversion` reads it. Returns the files of words.
+        """Write a file of `writing.TARGETS`, or PEFT's folder; `metadata` is added to the adapter's own. Same content,
+        same bytes. A name that ends in .pt, .bin or .ckpt becomes a pickle, which holds no metadata. Words that came
+        with it stay where Kohya's and OneTrainer's names are read; else each becomes an embedding's file beside the
+        LoRA, as `load_textual_inversion` reads it. Returns the files of words.
 
-        `sshs_model_hash` is computed anew, so that it is true for the file written.
+        `sshs_model_hash` is computed anew, so that it is true for the file written. Raises MaquetteError for what the
+        target cannot carry; nothing is written then.
         """
-        if dialect not in ("kohya", "diffusers", "peft"):
-            raise MaquetteError(f"adapters are written in the dialect kohya, diffusers or peft, not {dialect!r}.")
+        if dialect not in writing.TARGETS:
+            told = f"{', '.join(writing.TARGETS[:-1])} or {writing.TARGETS[-1]}"
+            raise MaquetteError(f"adapters are written in the dialect {told}, not {dialect!r}.")
+        path = Path(path)
         facts = {**self.metadata, **(metadata or {})}
-        words = {} if dialect == "kohya" else self._word_files(Path(path))
+        words = {} if dialect in ("kohya", "onetrainer") else self._word_files(path)
         if dialect == "peft":
             self._require_room(self.state_dict(), dtype)
-            self._save_for_peft(Path(path), dtype, facts)
+            self._save_for_peft(path, dtype, facts)
         else:
-            tensors = self.state_dict() if dialect == "kohya" else self._for_diffusers()
+            tensors = self.state_dict() if dialect == "kohya" else self._for(dialect)
             self._require_room(tensors, dtype)
-            facts.pop("sshs_legacy_hash", None)
-            facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
-            safetensors.save(tensors, path, facts, dtype)
+            self._write(tensors, path, facts, dtype)
         for file, word in words.items():
             save_embedding(word, file, "diffusers")
         return list(words)
+
+    def _write(
+        self, tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str], dtype: torch.dtype | None
+    ) -> None:
+        if path.suffix.lower() in PICKLED:
+            cast = {name: t.to(dtype) if dtype and t.is_floating_point() else t for name, t in tensors.items()}
+            with atomic_writer(path) as file:
+                torch.save({name: tensor.contiguous() for name, tensor in cast.items()}, file)
+            return
+        facts.pop("sshs_legacy_hash", None)
+        facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
+        safetensors.save(tensors, path, facts, dtype)
 
     def _require_room(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
         """What is written can be read again: no number becomes infinite in float16."""
@@ -141,16 +156,21 @@ class Adapter:
             if tensor.is_floating_point() and tensor.dtype != dtype and float(tensor.float().abs().max()) > most:
                 raise MaquetteError(f"{self.source}: {name} holds numbers beyond {most:g}, the most in fp16.")
 
-    def _for_diffusers(self) -> dict[str, Tensor]:
+    def _for(self, target: str) -> dict[str, Tensor]:
         try:
-            return dialects.to_diffusers({name: module.factors for name, module in self.modules.items()})
+            tensors = writing.keys_of(target, self._factors(), self.family)
         except ValueError as error:
-            raise MaquetteError(f"{self.source} cannot be written for diffusers: {error}.") from error
+            raise MaquetteError(f"{self.source} cannot be written for {writing.PROGRAMS[target]}: {error}.") from error
+        words = self.embeddings if target == "onetrainer" else []
+        return tensors | {key: t for embedding in words for key, t in _bundled(embedding).items()}
+
+    def _factors(self) -> dict[str, dict[str, Tensor]]:
+        return {name: module.factors for name, module in self.modules.items()}
 
     def _save_for_peft(self, folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
         told = {key: value for key, value in metadata.items() if key not in _HASHES}
         try:
-            peft_folder.write({name: module.factors for name, module in self.modules.items()}, folder, dtype, told)
+            peft_folder.write(self._factors(), folder, dtype, told, self.family)
         except ValueError as error:
             raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
 

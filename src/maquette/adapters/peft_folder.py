@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import MaquetteError
 from ..formats import safetensors
-from . import dialects
+from . import parts as adapter_parts
+from . import peft_lycoris, writing
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _OLD_WEIGHTS = "adapter_model.bin"
@@ -25,24 +26,23 @@ _KEY = re.compile(r"(unet|text_encoder_2|text_encoder)\.(.+)\.(lora_A\.weight|lo
 
 
 def write(
-    modules: Mapping[str, Mapping[str, Tensor]], folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
+    modules: Mapping[str, Mapping[str, Tensor]],
+    folder: Path,
+    dtype: torch.dtype | None,
+    metadata: Mapping[str, str],
+    family: str = "unknown",
 ) -> None:
     """Write Kohya modules as a folder for PEFT: the UNet's at its root, or a folder for each network where text
     encoders are adapted too. It appears complete or not at all.
 
-    alpha / rank is multiplied into lora_A, so that lora_alpha is the rank everywhere. Raises ValueError for kinds that
-    are not LoRA or DoRA, MaquetteError when the folder is taken.
+    The strength is multiplied into the factors, so that alpha is the rank everywhere. Raises ValueError for kinds other
+    than LoRA, DoRA, LoHa and LoKr and for two kinds at once, MaquetteError when the folder is taken.
     """
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in dialects.to_diffusers(modules).items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"PEFT has no name for {key}")
-        part, path, factor = match.groups()
-        if part == "text_encoder":  # transformers 5 has no such level there
-            path = path.removeprefix("text_model.")
-        found.setdefault(part, {})[f"base_model.model.{path}.{factor}"] = tensor
-    configs = {part: _config(tensors) for part, tensors in found.items()}
+    kinds = {adapter_parts.kind(factors).replace("locon", "lora"): name for name, factors in modules.items()}
+    if kinds.keys() & {"loha", "lokr"} and len(kinds) > 1:
+        (first, name), (second, other) = list(kinds.items())[:2]
+        raise ValueError(f"PEFT has one kind of adapter in a folder; {name} is {first}, {other} is {second}")
+    found, configs = (_lycoris if kinds.keys() & {"loha", "lokr"} else _lora)(modules, family)
     if folder.exists():
         raise MaquetteError(f"{folder} exists already; choose another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,42 @@ def write(
             safetensors.save(tensors, place / WEIGHTS, {**metadata, "format": "pt"}, dtype)
             (place / CONFIG).write_text(json.dumps(configs[part], indent=2, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(root, folder)
+
+
+def _lora(
+    modules: Mapping[str, Mapping[str, Tensor]], family: str
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in writing.keys_of("peft", modules, family).items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"PEFT has no name for {key}")
+        part, path, factor = match.groups()
+        found.setdefault(part, {})[f"base_model.model.{_own_path(part, path)}.{factor}"] = tensor
+    return found, {part: _config(tensors) for part, tensors in found.items()}
+
+
+def _own_path(part: str, path: str) -> str:
+    """transformers 5 has no `text_model.` level in the first text encoder."""
+    return path.removeprefix("text_model.") if part == "text_encoder" else path
+
+
+def _lycoris(
+    modules: Mapping[str, Mapping[str, Tensor]], family: str
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Any]]]:
+    networks: dict[str, dict[str, Mapping[str, Tensor]]] = {}
+    for name, factors in modules.items():
+        told = writing.refusal("peft", name, factors)
+        if told:
+            raise ValueError(told)
+        part, _, path = writing.network_path(name).partition(".")
+        networks.setdefault(part, {})[_own_path(part, path)] = factors
+    kind = adapter_parts.kind(next(iter(modules.values())))
+    found, configs = {}, {}
+    for part, layers in networks.items():
+        made, configs[part] = {"loha": peft_lycoris.loha, "lokr": peft_lycoris.lokr}[kind](layers)
+        found[part] = {f"base_model.model.{p}.{factor}": t for p, fs in made.items() for factor, t in fs.items()}
+    return found, configs
 
 
 def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

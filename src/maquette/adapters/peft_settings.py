@@ -74,7 +74,10 @@ class Strengths:
     def scale_without_rank(self, path: str) -> float:
         """The scaling of a layer whose factors show no rank (LoKr of two whole matrices): alpha / r."""
         told = self._of(path)
-        return 1.0 if told is None else told / _number("r", self._settings.get("r"), positive=True)
+        if told is None:
+            return 1.0
+        ranks = Strengths({"alpha": self._settings.get("r"), "alpha_pattern": self._settings.get("rank_pattern")})
+        return told / _number("r", ranks._of(path), positive=True)
 
     def _of(self, path: str) -> float | None:
         ends = [path, *(path[match.end() :] for match in islice(re.finditer(r"\.", path), 64))]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .common import Display, given, print_json
+from .terminal import Screen
 
 
 def command(
@@ -15,7 +16,9 @@ def command(
     to: Annotated[
         str,
         typer.Option(
-            help="single-file or diffusers-dir (models); kohya, diffusers or peft (LoRA).", show_default=False
+            help="single-file or diffusers-dir (models); kohya, diffusers, peft, comfyui, onetrainer or attn-procs "
+            "(LoRA).",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="File or folder to write.", show_default=False)],
@@ -29,6 +32,13 @@ def command(
     prediction_type: Annotated[
         str | None, typer.Option(help="epsilon or v_prediction, where the file's own statement is wrong.")
     ] = None,
+    lossy: Annotated[
+        bool | None, typer.Option("--lossy", help="Write what TO cannot carry as the LoRA nearest to it.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of these LoRAs.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model, where the LoRA's change follows from it (DoRA, OFT).")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write SOURCE in another layout with the same numbers and, for single files, the names it came with.
@@ -40,6 +50,8 @@ def command(
       maquette convert model.safetensors --to diffusers-dir --out model/
 
       maquette convert person.safetensors --to diffusers --out person-diffusers.safetensors
+
+      maquette convert loha.safetensors --to diffusers --lossy --rank 16 --out person-diffusers.safetensors
     """
     from ..stages.convert import ConvertConfig, run
 
@@ -53,8 +65,13 @@ def command(
         unet=unet,
         vae=vae,
         prediction_type=prediction_type,
+        lossy=lossy,
+        rank=rank,
+        base=base,
     )
     with Display() as display:
         result = run(ConvertConfig.parse(values, "convert"), display)
     if json_output:
         print_json(result)
+    elif result.modules:
+        Screen().line(f"{result.written}/{result.modules} modules, {len(result.dropped)} dropped")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from .. import adapters
-from ..config import StageConfig
+from ..config import Count, StageConfig
 from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
 from ..families import checkpoint, parts, save
 from ..families.pocket import POCKET, WEIGHTS
 from ..formats import ldm
+from ..weights import approximate, stream
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _MODEL_TARGETS = ("single-file", "diffusers-dir")
@@ -25,8 +26,9 @@ class ConvertConfig(StageConfig):
 
     source: Path
     """Model file, diffusers folder, adapter file, or "pocket"."""
-    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers", "peft"]
-    """single-file or diffusers-dir for models; kohya, diffusers or peft (a folder) for adapters."""
+    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers", "peft", "comfyui", "onetrainer", "attn-procs"]
+    """single-file or diffusers-dir for models; kohya, diffusers, peft (a folder), comfyui, onetrainer or attn-procs
+    (diffusers of 2023) for adapters."""
     out: Path
     """File or folder to write; it must not exist yet."""
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
@@ -41,6 +43,12 @@ class ConvertConfig(StageConfig):
     """A VAE-only file or folder, or another model, whose VAE takes the place of the source's."""
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
     """What the model predicts, where its own statement is wrong."""
+    lossy: bool = False
+    """Write what the target cannot carry as the LoRA nearest to it, and leave out what is no matrix."""
+    rank: Count | None = None
+    """Rank of these LoRAs."""
+    base: Path | None = None
+    """The model the adapter is for, where its change follows from the model's weights (DoRA, OFT …)."""
 
 
 @dataclass
@@ -56,6 +64,13 @@ class ConvertResult:
     """Files of words that came with an adapter and that the other program reads as embeddings."""
     warnings: list[str] = field(default_factory=list)
     """What had to be assumed."""
+    modules: int = 0
+    """Modules of an adapter, and how many of them are found again in what was written."""
+    written: int = 0
+    dropped: list[str] = field(default_factory=list)
+    """Modules and parts of modules that were left out, with lossy."""
+    approximated: list[dict[str, Any]] = field(default_factory=list)
+    """name, kind, rank and relative error of modules that were written as a LoRA, with lossy."""
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -110,9 +125,35 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
 
 def _convert_adapter(config: ConvertConfig) -> ConvertResult:
     adapter = adapters.load(config.source)
-    words = adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
-    count = sum(len(module.factors) for module in adapter.modules.values())
+    warnings = list(adapter.notes)
+    carried = approximate.Carried(adapter)
+    if config.lossy:
+        weight_of = stream.weights(stream.open_model(config.base)) if config.base else lambda name: None
+        carried = approximate.carried(adapter, config.to, config.rank, weight_of)
+    words = carried.adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
     written = [file for file in config.out.rglob("*") if file.is_file()] if config.out.is_dir() else [config.out]
-    size = sum(file.stat().st_size for file in written)
-    files = [str(word) for word in words]
-    return ConvertResult(str(config.out), "adapter", adapter.family, count, size, files, adapter.notes)
+    result = ConvertResult(
+        str(config.out),
+        "adapter",
+        adapter.family,
+        sum(len(module.factors) for module in carried.adapter.modules.values()),
+        sum(file.stat().st_size for file in written),
+        [str(word) for word in words],
+        warnings,
+        len(adapter.modules),
+        len(adapters.load(config.out, finite=False).modules),
+        carried.dropped,
+        [asdict(one) for one in carried.approximated],
+    )
+    if carried.approximated:
+        worst = max(carried.approximated, key=lambda one: one.error)
+        warnings.append(
+            f"{len(carried.approximated)} modules are written as LoRAs near to them; relative error "
+            f"{carried.error:.3g}, at most {worst.error:.3g} ({worst.name})."
+        )
+    if carried.dropped:
+        told = f"{len(carried.dropped)} modules or parts have no place there and are left out"
+        warnings.append(f"{told}, for example {carried.dropped[0]}.")
+    if config.out.suffix.lower() in adapters.PICKLED and adapter.metadata:
+        warnings.append(f"{config.out.name} is a pickle, which holds none of the LoRA's metadata.")
+    return result

@@ -167,7 +167,7 @@ def _factors(name: str, change: Tensor, after: Tensor, before: Tensor, plan: Pla
     if plan.method == "lokr":
         return _lokr(change, rule.rank, plan, generator)
     if plan.dora_axis is not None:
-        return _dora(after, before, rule, plan, generator)
+        return as_dora(after, before, rule, plan, generator)
     return _lora(change, rule, plan, generator)
 
 
@@ -186,7 +186,7 @@ def _most(rule: RankRule) -> int:
     return rule.rank or DYNAMIC_MOST
 
 
-def _dora(after: Tensor, before: Tensor, rule: RankRule, plan: Plan, generator: torch.Generator) -> dict[str, Tensor]:
+def as_dora(after: Tensor, before: Tensor, rule: RankRule, plan: Plan, generator: torch.Generator) -> dict[str, Tensor]:
     """DoRA (arXiv:2402.09353): W' = m (W + ΔW) / ||W + ΔW||, norms per output or input.
 
     Scaling a row of W + ΔW changes nothing, so ΔW may be the difference, or that to the tuned rows scaled to lie

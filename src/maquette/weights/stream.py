@@ -7,6 +7,7 @@ file holds none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -44,6 +45,17 @@ def layers(model: Checkpoint, every_name: bool = False) -> dict[str, Layer]:
     one, `path + ".bias"`. every_name: also the names of other families' adapters, see `kohya_layers`.
     """
     return kohya_layers(model.spec.name, model.parts, every_name)
+
+
+def weights(model: Checkpoint) -> Callable[[str], Tensor | None]:
+    """Kohya module name -> the layer's weight in float32, None for what is no layer of the model."""
+    known = layers(model, every_name=True)
+
+    def weight_of(name: str) -> Tensor | None:
+        part, path = known.get(name, ("", ""))
+        return exact(model, (part, f"{path}.weight")) if part else None
+
+    return weight_of
 
 
 def exact(model: Checkpoint, name: Name, dtype: torch.dtype = torch.float32) -> Tensor:

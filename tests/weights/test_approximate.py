@@ -1,0 +1,112 @@
+"""What a program cannot carry, as the nearest LoRA: the error that is said is the error that is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from maquette import adapters
+from maquette.adapters.file import Adapter
+from maquette.cli.main import main
+from maquette.errors import MaquetteError
+from maquette.weights.approximate import carried
+
+BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+QUERY, KEY, NORM = f"{BLOCK}_attn1_to_q", f"{BLOCK}_attn2_to_k", f"{BLOCK}_norm1"
+CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+
+
+def loha() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    state = {}
+    for name, (out, flat) in {QUERY: (24, 20), CONV: (12, 90)}.items():
+        state |= {
+            f"{name}.hada_w{i}_{s}": torch.randn(*n) for i in (1, 2) for s, n in (("a", (out, 2)), ("b", (2, flat)))
+        }
+    return state
+
+
+def read(state: dict[str, Tensor]) -> Adapter:
+    return adapters.from_state_dict(state, {"ss_base_model_version": "sd_v1"}, "it")
+
+
+@pytest.mark.parametrize("rank", [2, 4, 9])
+def test_a_loha_becomes_a_lora(rank: int) -> None:
+    """Two products of rank 2 are a change of rank 4: exact from there on, before that the best of its rank."""
+    one = read(loha())
+    made = carried(one, "diffusers", rank)
+    assert {module.kind for module in made.adapter.modules.values()} == {"lora", "locon"} and made.dropped == []
+    for told in made.approximated:
+        change = one.delta(told.name).flatten(1)
+        left = float((change - made.adapter.delta(told.name).flatten(1)).norm() / change.norm())
+        s = torch.linalg.svdvals(change.double())
+        best = float(s[rank:].norm() / s.norm())
+        assert (told.kind, told.rank) == ("loha", min(rank, 4))
+        assert told.error == pytest.approx(left, abs=1e-6) and left == pytest.approx(best, abs=1e-5)
+    assert made.adapter.modules[CONV].factors["lora_down.weight"].shape[2:] == (3, 3)
+
+
+def test_a_dora_per_input_becomes_one_per_output() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(24, 20)
+    low = {f"{QUERY}.lora_down.weight": 0.1 * torch.randn(2, 20), f"{QUERY}.lora_up.weight": torch.randn(24, 2)}
+    one = read(low | {f"{QUERY}.dora_scale": weight.norm(dim=0, keepdim=True) * (1 + 0.1 * torch.rand(1, 20))})
+    made = carried(one, "peft", 20, {QUERY: weight}.get)
+    assert made.adapter.modules[QUERY].factors["dora_scale"].shape == (24, 1)
+    assert torch.allclose(made.adapter.delta(QUERY, weight), one.delta(QUERY, weight), atol=1e-4)
+    few = carried(one, "peft", 4, {QUERY: weight}.get)
+    assert few.approximated[0].error == pytest.approx(few.error) and 0 < few.error < 0.9
+    with pytest.raises(MaquetteError, match=f"it: module {QUERY} is DoRA, whose change follows from the"):
+        carried(one, "peft", 4)
+
+
+def test_what_is_no_matrix_is_left_out_by_name() -> None:
+    state = loha() | {f"{NORM}.w_norm": torch.ones(20), f"{KEY}.diff": torch.randn(24, 20)}
+    made = carried(read(state | {f"{KEY}.diff_b": torch.ones(24)}), "diffusers", 30)
+    assert sorted(made.dropped) == sorted([NORM, f"{KEY}.diff_b"]) and KEY in made.adapter.modules
+    with pytest.raises(MaquetteError, match="it holds nothing that diffusers could carry"):
+        carried(read({f"{NORM}.w_norm": torch.ones(20)}), "diffusers", 4)
+    with pytest.raises(MaquetteError, match=r"it: say at which rank .* \(loha\) becomes a LoRA, for example --rank 16"):
+        carried(read(loha()), "diffusers", None)
+
+
+def test_a_folder_of_peft_has_one_kind() -> None:
+    low = {f"{KEY}.lora_down.weight": torch.randn(2, 20), f"{KEY}.lora_up.weight": torch.randn(24, 2)}
+    assert {m.kind for m in carried(read(loha()), "peft", None).adapter.modules.values()} == {"loha"}
+    made = carried(read(loha() | low), "peft", 4)
+    assert {m.kind for m in made.adapter.modules.values()} == {"lora", "locon"} and len(made.approximated) == 2
+
+
+def outcome(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def test_the_command_counts_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(loha() | {f"{NORM}.w_norm": torch.ones(20)}).save(tmp_path / "it.safetensors")
+    source, out = str(tmp_path / "it.safetensors"), str(tmp_path / "out.safetensors")
+    assert outcome("convert", source, "--to", "diffusers", "--out", out) == 1
+    assert "cannot be written for diffusers" in capsys.readouterr().err
+    assert outcome("convert", source, "--to", "comfyui", "--out", str(tmp_path / "comfy.safetensors")) == 0
+    assert capsys.readouterr().out == "3/3 modules, 0 dropped\n"
+    assert outcome("convert", source, "--to", "diffusers", "--out", out, "--lossy", "--rank", "2") == 0
+    told = capsys.readouterr()
+    assert told.out == "2/3 modules, 1 dropped\n"
+    text = " ".join(told.err.split())
+    assert "2 modules are written as LoRAs near to them; relative error" in text and NORM in text
+    arguments = ("--to", "peft", "--out", str(tmp_path / "p"), "--lossy", "--rank", "2", "--json")
+    assert outcome("convert", source, *arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["modules"], result["written"], result["dropped"]) == (3, 2, [NORM])
+    assert {one["kind"] for one in result["approximated"]} == {"loha"}
+
+
+def test_a_pickle_says_what_it_loses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(loha()).save(tmp_path / "it.safetensors")
+    assert outcome("convert", str(tmp_path / "it.safetensors"), "--to", "kohya", "--out", str(tmp_path / "it.pt")) == 0
+    assert "it.pt is a pickle, which holds none of the LoRA's metadata" in " ".join(capsys.readouterr().err.split())
