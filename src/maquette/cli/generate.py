@@ -27,6 +27,20 @@ def command(
     schedule_type: Annotated[
         str | None, typer.Option(help="Automatic, Uniform, Karras, Exponential, Beta, …", show_default=False)
     ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="Share of noise added again at steps; default: 1, DDIM 0.", show_default=False)
+    ] = None,
+    s_churn: Annotated[float | None, typer.Option(help="Noise before each step of Euler, Heun, DPM2.")] = None,
+    s_tmin: Annotated[float | None, typer.Option(help="Lowest level of that noise.")] = None,
+    s_tmax: Annotated[float | None, typer.Option(help="Highest level of that noise; 0: all.")] = None,
+    s_noise: Annotated[float | None, typer.Option(help="Factor of noise added at steps.")] = None,
+    discard_penultimate_sigma: Annotated[
+        bool | None, typer.Option(help="Leave out the level before the last.", show_default=False)
+    ] = None,
+    noise_source: Annotated[
+        str | None, typer.Option(help="CPU, NV (NVIDIA's numbers on any machine) or GPU.", show_default=False)
+    ] = None,
+    ensd: Annotated[int | None, typer.Option(help="A1111's eta noise seed delta.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; default: the base's native size.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 1,
@@ -71,6 +85,14 @@ def command(
         cfg_scale=cfg_scale,
         sampler=sampler,
         schedule_type=schedule_type,
+        eta=eta,
+        s_churn=s_churn,
+        s_tmin=s_tmin,
+        s_tmax=s_tmax,
+        s_noise=s_noise,
+        discard_penultimate_sigma=discard_penultimate_sigma,
+        noise_source=noise_source,
+        ensd=ensd,
         width=width,
         height=height,
         batch_size=batch_size,

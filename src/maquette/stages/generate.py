@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from .. import __version__, families
 from ..adapters.embeddings import Embedding
-from ..config import Count, DenoisingSteps, Fraction, StageConfig
+from ..config import Count, DenoisingSteps, Fraction
 from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
@@ -30,6 +30,7 @@ from ..sampling.loop import sample
 from ..sampling.lora_folder import lora_hash
 from ..sampling.samplers import find_sampler, kind_of, schedule_notice, schedule_of
 from ..sampling.schedules import AUTOMATIC
+from ..sampling.settings import SamplerSettings
 from ..sampling.words import Words
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ MAX_SEED = 2**32 - 2  # A1111's range of random seeds
 DEFAULT_CFG = {"pocket": 4.0}
 
 
-class GenerateConfig(StageConfig):
+class GenerateConfig(SamplerSettings):
     """What to draw, and how."""
 
     prompt: str
@@ -228,6 +229,7 @@ class _Drawing:
             height=self.height,
             init_latents=None if self.start is None else self.start.expand(len(seeds), -1, -1, -1),
             denoising_strength=self.config.denoising_strength,
+            options=self.config.sampling_options(),
             callback=progress,
         )
         decoded = self.base.decode(latents)
@@ -252,7 +254,7 @@ def cfg_scale(config: GenerateConfig, base: BaseModel) -> float:
 
 
 def _values(config: GenerateConfig, base: BaseModel, words: Words) -> dict[str, Any]:
-    """The last line of A1111's infotext, in its order. RNG: noise comes from the CPU, whatever the device."""
+    """The last line of A1111's infotext, in its order."""
     sampler, schedule = schedule_of(config.sampler)
     bracketed = any(c in words.plain + words.negative for c in "([")
     hashes = {name: lora_hash(file)[:12] for name, file in words.files.items()}
@@ -270,7 +272,8 @@ def _values(config: GenerateConfig, base: BaseModel, words: Words) -> dict[str, 
         "VAE": Path(base.vae_source).name or None,
         "Denoising strength": f"{config.denoising_strength:g}" if config.init_image else None,
         "Clip skip": config.clip_skip if config.clip_skip > 1 else None,
-        "RNG": "CPU",
+        **config.noise_values(sampler),
+        **config.sampler_values(sampler),
         "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
         "Emphasis": config.emphasis if bracketed and config.emphasis != "Original" else None,
         "Prompt editing": "exact" if config.prompt_editing == "exact" else None,

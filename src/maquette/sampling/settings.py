@@ -1,0 +1,66 @@
+"""A1111's settings of samplers and noise as keys of a configuration, and how infotext says them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ..config import StageConfig
+from .loop import SamplingOptions
+from .noise import NoiseOptions, NoiseSource
+from .samplers import kind_of
+
+
+class SamplerSettings(StageConfig):
+    """How the sampler goes, and where its noise comes from."""
+
+    eta: float | None = Field(default=None, ge=0, le=1)
+    """Share of the noise that a sampler adds again at each step; otherwise 1, with DDIM 0."""
+    s_churn: float = Field(default=0.0, ge=0, le=100)
+    """Noise added before each step of Euler, Heun and DPM2 (Karras et al. 2022)."""
+    s_tmin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """The lowest level at which s_churn adds noise."""
+    s_tmax: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """The highest level at which s_churn adds noise; 0 for all."""
+    s_noise: float = Field(default=1.0, ge=0, le=10)
+    """Factor of the noise that is added at steps."""
+    discard_penultimate_sigma: bool = False
+    """Leave out the level before the last, as DPM2 and DPM++ 3M SDE always do."""
+    noise_source: NoiseSource = "CPU"
+    """Whose random numbers: "CPU", "NV" (those of NVIDIA's cards, on any machine; A1111's default there) or "GPU"."""
+    ensd: int = Field(default=0, ge=-(2**62), le=2**62)
+    """A1111's eta noise seed delta: added to the seed for the noise of the steps of ancestral samplers."""
+
+    def sampling_options(self) -> SamplingOptions:
+        """As the drawing takes them."""
+        return SamplingOptions(
+            eta=self.eta,
+            s_churn=self.s_churn,
+            s_tmin=self.s_tmin,
+            s_tmax=self.s_tmax,
+            s_noise=self.s_noise,
+            discard=self.discard_penultimate_sigma,
+            noise=NoiseOptions(self.noise_source, self.ensd),
+        )
+
+    def noise_values(self, sampler: str) -> dict[str, Any]:
+        """ENSD and RNG of A1111's infotext, in its order; None is left out."""
+        eta = self.eta if self.eta is not None else 1.0
+        return {"ENSD": self.ensd or None if kind_of(sampler).ensd and eta else None, "RNG": self.noise_source}
+
+    def sampler_values(self, sampler: str) -> dict[str, Any]:
+        """What A1111's infotext says further on, of settings that are not the usual ones and change the picture."""
+        kind = kind_of(sampler)
+        eta_key, usual = ("Eta DDIM", 0.0) if kind.by_timesteps else ("Eta", 1.0)
+        churned = kind.takes("s_churn")
+        values = {
+            eta_key: self.eta if self.eta != usual and kind.takes("eta") else None,
+            "Sigma churn": self.s_churn or None if churned else None,
+            "Sigma tmin": self.s_tmin or None if churned else None,
+            "Sigma tmax": self.s_tmax or None if churned else None,
+            "Sigma noise": self.s_noise if self.s_noise != 1 and kind.takes("s_noise") else None,
+        }
+        shown = {key: None if value is None else f"{value:g}" for key, value in values.items()}
+        discards = self.discard_penultimate_sigma and not kind.discard
+        return {**shown, "Discard penultimate sigma": "True" if discards else None}
