@@ -105,7 +105,7 @@ def test_the_source_archive_builds_tests_and_documents_itself(built: dict[str, P
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py"} <= names
-    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= names
+    assert {str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")} <= names
     assert [name for name in names if name.endswith(".png")] == []
 
 
