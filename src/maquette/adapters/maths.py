@@ -9,6 +9,7 @@ arXiv:2402.09353, (IA)³ arXiv:2205.05638, OFT arXiv:2306.07280, BOFT arXiv:2311
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -173,7 +174,8 @@ def _rotations(f: Factors, outputs: int) -> Tensor:
     if bound > 0:
         skew = skew * (bound / (torch.linalg.vector_norm(skew) + 1e-8)).clamp(max=1.0)
     one = torch.eye(blocks.shape[-1], device=blocks.device)
-    return (one + skew) @ torch.linalg.inv(one - skew)
+    rotation: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
+    return rotation
 
 
 def _oft(f: Factors, base: Tensor) -> Tensor:
@@ -213,11 +215,11 @@ def _dora(change: Tensor, magnitude: Tensor, base: Tensor) -> Tensor:
     shape = [1] * base.ndim
     shape[axis] = base.shape[axis]
     others = [i for i in range(base.ndim) if i != axis]
-    norm = torch.linalg.vector_norm(direction, dim=others, keepdim=True).clamp(min=1e-12)
+    norm: Tensor = torch.linalg.vector_norm(direction, dim=others, keepdim=True).clamp(min=1e-12)
     return direction * (magnitude.reshape(shape) / norm) - base
 
 
-_RULES = {
+_RULES: dict[str, Callable[[Factors], Tensor]] = {
     "lora": _lora,
     "locon": _lora,
     "loha": _loha,
@@ -225,4 +227,4 @@ _RULES = {
     "full": lambda f: f["diff"],
     "norm": lambda f: f["w_norm"],
 }
-_OF_WEIGHT = {"glora": _glora, "oft": _oft, "boft": _boft, "ia3": _ia3}
+_OF_WEIGHT: dict[str, Callable[[Factors, Tensor], Tensor]] = {"glora": _glora, "oft": _oft, "boft": _boft, "ia3": _ia3}

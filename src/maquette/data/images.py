@@ -240,7 +240,7 @@ def _eight_bits(picture: Image) -> Image:
 
     extrema = picture.getextrema()
     scale = 1 / 257 if picture.mode != "I" or float(extrema[1]) > 255 else 1.0  # type: ignore[arg-type]
-    whole = pictures.pillow().new("L", picture.size)
+    whole: Image = pictures.pillow().new("L", picture.size)
     rows = max(1, _BAND // picture.width)
     for top in range(0, picture.height, rows):
         band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
@@ -289,7 +289,7 @@ def _srgb() -> Any:
 
 
 def _on_white(colour: Image, alpha: Image) -> Image:
-    white = pictures.pillow().new("RGB", colour.size, (255, 255, 255))
+    white: Image = pictures.pillow().new("RGB", colour.size, (255, 255, 255))
     white.paste(_in_mode(colour, "RGB"), mask=alpha)
     return white
 

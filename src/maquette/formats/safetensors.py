@@ -320,7 +320,8 @@ def _view(storage: Any, offset: int, info: TensorInfo) -> Tensor:
     if info.numel == 0:
         return torch.empty(info.shape, dtype=info.dtype)
     if offset % info.dtype.itemsize:  # a foreign writer packed an odd number of bytes before it: copy to align
-        raw = torch.empty(0, dtype=torch.uint8).set_(storage, offset, (info.end - info.start,))  # type: ignore[call-overload]
+        raw: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage, offset, (info.end - info.start,))  # type: ignore[call-overload]
         return raw.clone().view(info.dtype).reshape(info.shape)
-    tensor = torch.empty(0, dtype=info.dtype)
-    return tensor.set_(storage, offset // info.dtype.itemsize, info.shape)  # type: ignore[call-overload]
+    tensor: Tensor = torch.empty(0, dtype=info.dtype)
+    tensor.set_(storage, offset // info.dtype.itemsize, info.shape)  # type: ignore[call-overload]
+    return tensor

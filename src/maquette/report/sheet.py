@@ -118,7 +118,8 @@ def _spacing(size: int) -> int:
 
 
 def _length(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(text))
+    width: float = _font(size).getlength(text)
+    return math.ceil(width)
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:

@@ -84,7 +84,8 @@ def _image_to_text(source: str, local: bool) -> Captioner:
             "Captions by an image-to-text model need the package transformers: pip install 'maquette-lora[blip]'."
         ) from error
     try:
-        processor: Any = AutoProcessor.from_pretrained(source, local_files_only=local)
+        reader: Any = AutoProcessor
+        processor: Any = reader.from_pretrained(source, local_files_only=local)
         model: Any = AutoModelForImageTextToText.from_pretrained(source, local_files_only=local, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

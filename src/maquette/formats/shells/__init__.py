@@ -46,4 +46,5 @@ def read_script(text: str, name: str) -> Script:
     dialect = dialects.get(suffix)
     if dialect is None:
         dialect = cmd if re.search(r"\^$", text, re.M) else powershell if re.search(r"`$", text, re.M) else posix
-    return dialect.read(text, name)
+    script: Script = dialect.read(text, name)
+    return script
