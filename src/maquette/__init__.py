@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
     from .stages.convert import ConvertResult
+    from .stages.evaluate import EvaluateResult
     from .stages.extract import ExtractResult
     from .stages.generate import GenerateResult
     from .stages.inspect import InspectResult
@@ -41,6 +42,7 @@ __all__ = [
     "caption",
     "check",
     "convert",
+    "evaluate",
     "extract",
     "generate",
     "inspect",
@@ -50,7 +52,7 @@ __all__ = [
     "train",
 ]
 
-_SUBPACKAGES = {"core", "data", "families", "formats", "methods", "prompts", "stages", "weights"}
+_SUBPACKAGES = {"core", "data", "evaluation", "families", "formats", "methods", "prompts", "stages", "weights"}
 
 wait_asleep()  # whoever begins with this package, a program of ours or a child of one
 
@@ -114,6 +116,18 @@ def resume(
     from .stages.train import resume as go_on
 
     return go_on(fspath(run), changes, on_event or ignore, cancel)
+
+
+def evaluate(run: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> EvaluateResult:
+    """Choose a run's checkpoint and its weight, say why, and write the page. options: keys of EvaluateConfig.
+
+    run: a run folder, or any folder of LoRA files, with `photos`, `subject` and `base` named.
+    """
+    from .events import ignore
+    from .stages.evaluate import EvaluateConfig
+    from .stages.evaluate import run as evaluated
+
+    return evaluated(EvaluateConfig.parse({"run": run, **options}, "evaluate"), on_event or ignore)
 
 
 def generate(

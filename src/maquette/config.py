@@ -313,7 +313,7 @@ class TrainConfig(StageConfig):
     """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""
     choose: bool = True
     """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
-    where that takes no more than about a quarter of the training; else, and with false, the last one is taken."""
+    where that takes no more than about a third of the training; else, and with false, the last one is taken."""
     trackers: list[Literal["tensorboard", "wandb"]] = []
     """Also log to these: tensorboard writes into the run folder, wandb as its own settings say."""
     timestamps: bool = False

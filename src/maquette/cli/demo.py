@@ -53,6 +53,8 @@ def say(result: DemoResult) -> None:
         print("Stopped; everything is saved. Go on with:")
     else:
         print(f"Trained in {result.training_seconds:.0f} s, {result.seconds:.0f} s in all.")
+        for sentence in result.reasons:
+            print(sentence)
         print(f"Photos:       {result.photos}")
         print(f"LoRA:         {result.file}")
         print(f"Before/after: {result.before_after}")

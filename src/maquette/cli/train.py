@@ -142,6 +142,8 @@ def _say(result: TrainResult) -> None:
         made = f"{result.steps} step{'' if result.steps == 1 else 's'}"
     if result.start < result.steps:  # else the run had only its last files to write
         print(f"{made} in {speed}.")
+    for sentence in result.reasons:
+        print(sentence)
     kind = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}[result.product]
     print(f"{kind:7} {result.file}")
     print(f"Report: {result.report}")

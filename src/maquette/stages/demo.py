@@ -71,6 +71,7 @@ class DemoResult:
     seconds: float
     training_seconds: float
     figures: list[str] = field(default_factory=list)  # what `maquette check` says of the photos
+    reasons: list[str] = field(default_factory=list)  # why this checkpoint
     commands: list[str] = field(default_factory=list)  # to go on with
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def run(config: DemoConfig, on_event: Listener = ignore, cancel: Cancel | None =
     if trained.status == "finished":
         picture = path / "before_after.png"
         on_event(Event("progress", {"what": "drawing before and after", "done": 0, "of": 1}))
-        write_png(before_after(folder), picture)
+        write_png(before_after(folder, trained.weight or 1.0), picture)
         on_event(Event("progress", {"what": "drawing before and after", "done": 1, "of": 1}))
         resolved = resolved.model_copy(update={"sample_prompts": prompts()[:1]})
     result = DemoResult(
@@ -111,6 +112,7 @@ def run(config: DemoConfig, on_event: Listener = ignore, cancel: Cancel | None =
         seconds=time.perf_counter() - began,
         training_seconds=trained.seconds,
         figures=checked.figures(),
+        reasons=trained.reasons,
         commands=report.commands(folder, resolved).splitlines(),
     )
     on_event(Event("done", result.to_json()))
@@ -156,18 +158,18 @@ def prompts() -> list[str]:
     ]
 
 
-def before_after(folder: RunFolder) -> Image:
-    """The same prompts and seeds drawn by the base alone, and below by the base with the run's LoRA."""
+def before_after(folder: RunFolder, weight: float = 1.0) -> Image:
+    """The same prompts and seeds drawn by the base alone, and below by the base with the run's LoRA at its weight."""
     config = TrainConfig.read(folder.config)
     base, asked = load(config.base), prompts()
     without = draw(base, asked, config)
-    with apply_loras(base, [(adapters.load(folder.final), 1.0, 1.0)]):
+    with apply_loras(base, [(adapters.load(folder.final), weight, weight)]):
         trained = draw(base, asked, config)
     return sheet(
         without + trained,
         columns=len(asked),
         labels_top=[prompt.removeprefix("a photo of ") for prompt in asked],
-        labels_left=["the base alone", f"with {folder.final.name}"],
+        labels_left=["the base alone", f"with {folder.final.name} at {weight:g}"],
         title=f"Before and after learning “{SUBJECT}”: prompts that no photo showed, the same seeds in both rows",
         zoom=ZOOM,
     )

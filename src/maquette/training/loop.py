@@ -17,6 +17,7 @@ from .. import methods
 from ..data import findings
 from ..errors import MaquetteError
 from ..evaluation import page_values
+from ..evaluation.verdict import Verdict
 from ..events import Event, Listener
 from ..report import run_page as report
 from ..run_folder import RunFolder
@@ -50,6 +51,9 @@ class TrainResult:
     images_per_second: float
     checkpoints: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    chosen: int | None = None  # step of the checkpoint that `file` is
+    weight: float | None = None  # at which it is best, where that was measured
+    reasons: list[str] = field(default_factory=list)  # of the choice
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,7 +85,9 @@ class Training:
         self.late = late(job, processes.size) if defer is None else defer
         self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
         self.start = 0
-        self.verdict: dict[str, Any] | None = None  # what the page shows of it
+        self.chosen = self.steps  # the step whose checkpoint is the run's own file
+        self.verdict: Verdict | None = None
+        self.page: dict[str, Any] | None = None  # what the report shows of the verdict
 
     def go(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
@@ -259,13 +265,13 @@ class Training:
         self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
         self.author.save(weights, self.folder.final, self.steps)
         self.author.sidecar(self.folder.final)
-        chosen = self._choose()
-        self.sampler.preview(chosen, self.folder.final.with_suffix(".png"))
-        self.on_event(Event("saved", {"path": str(self.folder.final), "step": chosen}))
+        self._choose()
+        self.sampler.preview(self.chosen, self.folder.final.with_suffix(".png"))
+        self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.chosen}))
         return self._result(self.steps, "finished")
 
-    def _choose(self) -> int:
-        """The step whose checkpoint is the run's own file now: the verdict's, or the last where there is none."""
+    def _choose(self) -> None:
+        """Put the verdict's checkpoint in the last one's place, where there is a verdict."""
 
         def told(what: str, done: int, of: int) -> None:
             if self.cancel.is_set():
@@ -276,17 +282,16 @@ class Training:
         try:
             found = verdicts.at_the_end(self.job, self.author, self.folder, told)
         except verdicts.Cancelled:
-            return self.steps
+            return
         except MaquetteError as error:
             self._warn(f"The checkpoints were not compared ({error}); the last one was taken.")
-            return self.steps
-        if found is None:
-            return self.steps
-        verdict, photos = found
-        promote(self.author, self.folder, verdict.choice)
-        verdicts.record(self.folder.path, verdict, fold=False)
-        self.verdict = page_values.values(verdict, photos)
-        return verdict.choice.step
+            return
+        if found is not None:
+            self.verdict, photos = found
+            self.chosen = self.verdict.choice.step
+            promote(self.author, self.folder, self.verdict.choice)
+            verdicts.record(self.folder.path, self.verdict, fold=False)
+            self.page = page_values.values(self.verdict, photos)
 
     def _result(self, step: int, status: str) -> TrainResult:
         last = [line["loss"] for line in self.folder.read_metrics()][-20:]
@@ -304,10 +309,13 @@ class Training:
             images_per_second=self.seen / max(self.training_seconds, 1e-9),
             checkpoints=[str(path) for path in self.folder.checkpoints().values()],
             left_out=[problem.message for problem in self.job.dataset.left_out],
+            chosen=self.chosen if status == "finished" else None,
+            weight=self.verdict.choice.weight if self.verdict else None,
+            reasons=list(self.verdict.reasons) if self.verdict else [],
         )
         if self.processes.is_main:
             self.sampler.sheet()
-            report.write(self.folder, self.verdict)
+            report.write(self.folder, self.page)
             if status == "finished":
                 drop_state(self.folder, self.job, step)
         self.on_event(Event("done", result.to_json()))

@@ -12,7 +12,7 @@ from ..data.dataset import Dataset, pixels, plan
 from ..data.layouts import require_trainable
 from ..errors import MaquetteError
 from ..evaluation.candidates import Candidate
-from ..evaluation.panel import SMALL, STANDARD, Example, Size
+from ..evaluation.panel import QUICK, SMALL, STANDARD, Example, Size
 from ..evaluation.search import WEIGHTS
 from ..evaluation.verdict import Verdict, forwards, judge
 from ..families.base import BaseModel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 AROUND = 8  # cells beside those of every step at weight 1
-SHARE = 0.25  # of a training's own passes, for what its end measures
+SHARE = 1 / 3  # of a training's own passes, for what its end measures
 PANEL = 1.5  # cells that the panel itself costs
 
 
@@ -55,9 +55,9 @@ def affordable(config: TrainConfig, photos: int, checkpoints: int) -> tuple[Size
     elif config.reg is not None:
         passes += 3 * config.prior_share
     budget = SHARE * passes * (config.steps or 0) * (config.batch_size or 1)
-    for size in (STANDARD, SMALL):
+    for size in (STANDARD, SMALL, QUICK):
         cells = int(budget / forwards(size, photos) - PANEL)
-        if cells >= (checkpoints + AROUND if size is STANDARD else 2):
+        if cells >= (2 if size is QUICK else checkpoints + AROUND):
             return size, min(cells, checkpoints + AROUND)
     return None
 
