@@ -57,6 +57,8 @@ def test_a_copy_is_found_mirrored_and_cut_and_a_new_picture_is_not() -> None:
     drawn = torch.cat([photos[:1], photos[1:2].flip(-1), cut, new])
     assert M.copying(drawn, photos).tolist() == [1.0, 1.0, 1.0, 0.0]
     assert M.copying(drawn, photos[:1]).tolist() == [0.0] * 4  # of a single photo nothing can be said
+    ten_times = torch.cat([photos[:1]] * 10 + [photos[1:]])
+    assert M.copying(drawn[:1], ten_times).tolist() == [1.0]  # the second nearest is another picture, not another copy
 
 
 def test_vendi_counts_different_pictures() -> None:

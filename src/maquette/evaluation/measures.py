@@ -141,14 +141,29 @@ def identity(to_photos: Tensor, to_class: Tensor) -> Tensor:
 
 
 def copying(drawn: Tensor, photos: Tensor) -> Tensor:
-    """(B,) 1 for a copy: nearer to one photo than half its distance to the second nearest (the ratio test of Carlini
-    et al., arXiv 2301.13188, appendix).
+    """(B,) 1 for a copy: nearer to one photo than half its distance to the second nearest that is another picture (the
+    ratio test of Carlini et al., arXiv 2301.13188, appendix).
     """
     distances = distances_to(drawn, photos)
-    if distances.shape[1] < 2:
+    groups = _alike(distances_to(photos, photos))
+    distances = torch.stack([distances[:, group].amin(1) for group in groups], dim=1)
+    if len(groups) < 2:
         return torch.zeros(len(drawn), device=drawn.device)
     first, second = distances.topk(2, dim=1, largest=False).values.T
     return (first < 0.5 * second).float()
+
+
+def _alike(among: Tensor) -> list[list[int]]:
+    """Photos that are the same picture, together: nearer than a tenth of the mean distance. among: (n, n)."""
+    near = (among < 0.1 * among.mean()).tolist()
+    groups: list[list[int]] = []
+    for photo, row in enumerate(near):
+        home = next((group for group in groups if row[group[0]]), None)
+        if home is None:
+            groups.append([photo])
+        else:
+            home.append(photo)
+    return groups
 
 
 def distances_to(drawn: Tensor, photos: Tensor, grid: int = 4) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
-from .measures import distances_to, examine, relative_loss
+from .measures import copying, distances_to, examine, relative_loss
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
 from .rule import Prefer
@@ -157,13 +157,8 @@ def losses_over_base(panel: Panel, items: Sequence[Mapping[str, Sequence[float]]
 
 
 def _shown(base: BaseModel, panel: Panel, latents: Tensor) -> list[Shown]:
-    distances = distances_to(latents, panel.every)
-    nearest = distances.argmin(1).tolist()
-    if distances.shape[1] > 1:
-        first, second = distances.topk(2, dim=1, largest=False).values.T
-        copies = (first < 0.5 * second).tolist()
-    else:
-        copies = [False] * len(latents)
+    nearest = distances_to(latents, panel.every).argmin(1).tolist()
+    copies = copying(latents, panel.every).bool().tolist()
     with torch.no_grad():
         pixels = torch.cat([base.decode(latent[None]).float().cpu() for latent in latents])
     return [
