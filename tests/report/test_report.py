@@ -101,6 +101,7 @@ def hostile_verdict() -> dict[str, Any]:
         "unit": SCRIPT,
         "step": SCRIPT,
         "weight": SCRIPT,
+        "summary": SCRIPT,
         "reasons": [SCRIPT],
         "prefer": SCRIPT,
         "map": {"weights": [SCRIPT], "lines": [{"step": SCRIPT, "cells": [cell, None]}]},
@@ -109,7 +110,7 @@ def hostile_verdict() -> dict[str, Any]:
             | {"window": (SCRIPT, SCRIPT), "ticks": [(SCRIPT, SCRIPT)], "dots": [(SCRIPT, SCRIPT)]}
             | {"width": 320, "height": 150}
         ],
-        "pairs": [{"prompt": SCRIPT, "drawn": "AAAA", "photo": "AAAA", "name": SCRIPT, "copy": True}],
+        "pairs": [{"prompt": SCRIPT, "drawn": "AAAA", "photo": "AAAA", "name": SCRIPT, "copied": True}],
         "held": [SCRIPT],
         "hard": [{"name": SCRIPT, "caption": SCRIPT, "picture": "AAAA", "times": SCRIPT}],
         "figures": [(SCRIPT, [SCRIPT])],

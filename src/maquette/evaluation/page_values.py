@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .choice import Row, faults
 from .panel import Example
-from .reasons import phrase
+from .reasons import phrase, summary
 from .rule import RULE, Rule
 from .verdict import Verdict
 
@@ -34,7 +34,8 @@ def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
         "unit": verdict.unit,
         "step": choice.step,
         "weight": f"{choice.weight:g}",
-        "reasons": list(verdict.reasons),
+        "summary": summary(choice.row),
+        "reasons": list(verdict.reasons[1:]),  # the first says what the heading does
         "prefer": choice.prefer,
         "map": _map(verdict),
         "curves": [_curve(verdict, name, title) for name, title in CURVES.items() if name in choice.row.values],
@@ -44,7 +45,7 @@ def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
                 "drawn": png(shown.pixels),
                 "photo": png(photos[shown.photo].pixels / 2 + 0.5),
                 "name": photos[shown.photo].name,
-                "copy": shown.copy,
+                "copied": shown.copy,
             }
             for shown in verdict.shown
         ],

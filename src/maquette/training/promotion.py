@@ -28,7 +28,7 @@ def promote(author: Author, folder: RunFolder, choice: Choice, fold: bool = Fals
 
     fold: a LoRA's weight is folded in, and the side-car says 1. Raises MaquetteError where it cannot be.
     """
-    source = folder.checkpoint(choice.step)
+    source = folder.checkpoints()[choice.step]  # by what lies there: the folder may have been renamed
     if METHODS[author.config.method].product == "model":
         _copy(source, folder.final)
     else:
