@@ -1,0 +1,220 @@
+"""maquette evaluate: what it refuses, what it leaves, how a training's end uses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maquette
+from maquette.cli.main import main
+from maquette.config import TrainConfig
+from maquette.errors import MaquetteError
+from maquette.evaluation.choice import Row, choose
+from maquette.evaluation.panel import QUICK, SMALL, STANDARD
+from maquette.evaluation.verdict import Shown, Verdict
+from maquette.formats import safetensors
+from maquette.stages import evaluate, train
+from maquette.training import verdicts
+from maquette.training.verdicts import affordable, weights_for
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(3):
+        pixels = np.full((64, 64, 3), (200, 40 * i, 30), np.uint8)
+        pixels[20:44, 10 + 8 * i : 34 + 8 * i] = (240, 220, 60)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("a photo of zkw disc on a red background")
+    return folder
+
+
+SMALLEST = {"subject": "zkw disc", "sample_prompts": [], "batch_size": 1, "rank": 2, "dtype": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two checkpoints, too short to be judged at its end."""
+    out = tmp_path_factory.mktemp("run") / "disc"
+    values = {"photos": photos, "out": out, "steps": 2, "save_every_steps": 1, **SMALLEST}
+    result = train.run(TrainConfig.parse(values))
+    assert (result.chosen, result.weight, result.reasons) == (2, None, [])
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "disc"))
+
+
+def verdict_of(step: int, weight: float) -> Verdict:
+    rows = [
+        Row(s, w, {"likeness": 0.9 if (s, w) == (step, weight) else 0.3, "edit_retention": 0.3 if s == 2 else 0.9})
+        for s in (1, 2)
+        for w in (0.7, 1.0)
+    ]
+    shown = Shown("a photo of zkw disc", torch.full((3, 64, 64), 0.5), 0, True)
+    told = ("Take step 1 at weight 0.7: likeness 0.90.", "Step 2 is overtrained.")
+    return Verdict(choose(rows), tuple(rows), told, "step", ("2.png",), (), (shown,))
+
+
+def test_the_chosen_step_becomes_the_runs_file_with_its_weight(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def judged(base: Any, candidates: Any, photos: Any, subject: str, **options: Any) -> Verdict:
+        given.update(options, subject=subject, steps=[c.step for c in candidates], photos=len(photos))
+        return verdict_of(1, 0.7)
+
+    monkeypatch.setattr(evaluate, "judge", judged)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["evaluate", str(run), "--prefer", "likeness", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["step"], told["weight"], told["file"]) == (1, 0.7, str(run / "disc.safetensors"))
+    assert (given["subject"], given["steps"], given["photos"]) == ("zkw disc", [1, 2], 3)
+    assert given["prefer"] == "likeness" and given["size"] == STANDARD and given["cells"] == 10
+    first = run / "checkpoints/disc-000001.safetensors"
+    assert safetensors.body_sha256(run / "disc.safetensors") == safetensors.body_sha256(first)
+    assert safetensors.read_metadata(run / "disc.safetensors")["ss_output_name"] == "disc"
+    assert json.loads((run / "disc.json").read_text())["preferred weight"] == 0.7
+    assert [row["step"] for row in json.loads((run / "evaluation.json").read_text())["rows"]] == [1, 1, 2, 2]
+    page = (run / "report.html").read_text()
+    for part in (
+        "Take step 1 at weight 0.7", "Step 2 is overtrained.", "Held out from training", "2.png",
+        "prompts no longer steer the picture (edit retention 0.30)", "&lt;lora:disc:0.7&gt;", "copies 0.png",
+    ):  # fmt: skip
+        assert part in page, part
+    assert [path.name for path in run.glob("*.safetensors")] == ["disc.safetensors"]
+    longer = train.resume(run, {"steps": 3})  # from the last checkpoint, not from the chosen one
+    assert (longer.start, longer.chosen) == (2, 3)
+    assert not (run / "evaluation.json").exists()  # it was of the shorter run
+
+
+def test_a_folded_weight_is_one_in_the_side_car(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
+    result = maquette.evaluate(run, fold_weight=True)
+    assert json.loads((run / "disc.json").read_text())["preferred weight"] == 1.0
+    before = maquette.adapters.load(run / "checkpoints/disc-000001.safetensors")
+    after = maquette.adapters.load(result.file)
+    name = max(before.modules, key=lambda n: float(before.delta(n).abs().max()))
+    torch.testing.assert_close(after.delta(name), 0.7 * before.delta(name), rtol=2e-3, atol=1e-6)
+    assert "&lt;lora:disc:1&gt;" in Path(result.report).read_text()
+
+
+def test_a_folder_of_another_trainer_stays_as_it_is(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kohya = tmp_path / "kohya"
+    kohya.mkdir()
+    for step, path in zip((1, 2), sorted((run / "checkpoints").iterdir()), strict=True):
+        safetensors.save(safetensors.load(path), kohya / f"man-{step:06d}.safetensors", {})
+    before = {path.name: path.read_bytes() for path in kohya.iterdir()}
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 1.0))
+    monkeypatch.chdir(tmp_path)
+    result = maquette.evaluate(kohya, photos=photos, subject="zkw disc")
+    assert result.run == "runs/kohya-evaluation"
+    assert Path(result.file).read_bytes() == before["man-000001.safetensors"]
+    assert {path.name: path.read_bytes() for path in kohya.iterdir()} == before
+    assert "&lt;lora:kohya-evaluation:1&gt;" in Path(result.report).read_text()
+    with pytest.raises(MaquetteError, match=r"is not empty; choose another --out"):
+        maquette.evaluate(kohya, photos=photos, subject="zkw disc", out=result.run)
+
+
+def test_one_checkpoint_is_no_choice(run: Path) -> None:
+    (run / "checkpoints/disc-000001.safetensors").unlink()
+    with pytest.raises(MaquetteError, match=r"has one checkpoint: nothing to choose between.*save_every_steps"):
+        maquette.evaluate(run)
+
+
+def test_a_run_whose_photos_are_gone_is_told_so(run: Path, tmp_path: Path) -> None:
+    text = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(text.replace(str(TrainConfig.read(run / "run.toml").photos), str(tmp_path / "gone")))
+    with pytest.raises(MaquetteError, match=r"There is no folder .*gone"):
+        maquette.evaluate(run)
+
+
+def test_a_foreign_folder_needs_photos_and_subject(run: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"is no run folder of maquette, so name what was trained on.*--photos"):
+        maquette.evaluate(run / "checkpoints")
+    with pytest.raises(MaquetteError, match=r"There is no folder .*nothing"):
+        maquette.evaluate(run / "nothing")
+
+
+def test_a_lora_of_another_base_is_one_sentence(photos: Path, tmp_path: Path) -> None:
+    for step in (1, 2):
+        name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+        down, up = torch.ones(2, 320), torch.ones(320, 2)
+        tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        safetensors.save(tensors, tmp_path / "l" / f"x-{step:06d}.safetensors", {"ss_base_model_version": "sd_v1"})
+    from maquette.families import load
+
+    with pytest.raises(MaquetteError, match="LoRA for Stable Diffusion 1"):
+        from maquette.evaluation.tuned import tuned
+
+        with tuned(load("pocket"), tmp_path / "l/x-000001.safetensors", "zkw disc")(1.0):
+            pass
+
+
+def test_an_unknown_preference_names_the_known(run: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"prefer.*likeness.*balanced.*flexible"):
+        maquette.evaluate(run, prefer="best")
+
+
+def settings(**changes: Any) -> TrainConfig:
+    return TrainConfig.parse({"photos": "x", "batch_size": 8, **changes})
+
+
+def test_the_end_of_a_training_measures_no_more_than_a_third_of_its_own_passes() -> None:
+    assert affordable(settings(steps=2), 14, 2) is None
+    size, cells = affordable(settings(steps=130, prior_preservation=True), 14, 4) or (None, 0)
+    assert size == QUICK and 4 <= cells <= 12
+    assert (affordable(settings(steps=2000), 14, 4) or (None, 0)) == (STANDARD, 12)
+    middle = affordable(settings(steps=450), 14, 4)
+    assert middle is not None and middle[0] in (SMALL, QUICK)
+
+
+def test_words_and_whole_models_have_no_weight() -> None:
+    assert weights_for("lora", [0.5, 1.0]) == [0.5, 1.0]
+    for method in ("dreambooth", "textual-inversion", "pivotal"):
+        assert weights_for(method, [0.5, 1.0]) == [1.0]
+
+
+def test_a_training_ends_with_its_verdict(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "judge", lambda *a, **k: verdict_of(1, 0.7))
+    monkeypatch.setattr(verdicts, "affordable", lambda *a: (QUICK, 4))
+    values = {"photos": photos, "out": tmp_path / "disc", "steps": 2, "save_every_steps": 1, **SMALLEST}
+    result = train.run(TrainConfig.parse(values))
+    assert (result.chosen, result.weight, result.step) == (1, 0.7, 2)
+    assert result.reasons[0].startswith("Take step 1 at weight 0.7")
+    chosen, first = tmp_path / "disc/disc.safetensors", tmp_path / "disc/checkpoints/disc-000001.safetensors"
+    assert safetensors.body_sha256(chosen) == safetensors.body_sha256(first)
+    assert json.loads(chosen.with_suffix(".json").read_text())["preferred weight"] == 0.7
+    assert "Take step 1 at weight 0.7" in (tmp_path / "disc/report.html").read_text()
+
+
+def test_what_cannot_be_compared_is_told_and_the_last_is_taken(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*a: Any, **k: Any) -> Verdict:
+        raise MaquetteError("the memory does not suffice")
+
+    monkeypatch.setattr(verdicts, "judge", fails)
+    monkeypatch.setattr(verdicts, "affordable", lambda *a: (QUICK, 4))
+    values = {"photos": photos, "out": tmp_path / "disc", "steps": 2, "save_every_steps": 1, **SMALLEST}
+    told: list[str] = []
+    result = train.run(
+        TrainConfig.parse(values),
+        lambda event: told.append(event.data.get("message", "")) if event.kind == "warning" else None,
+    )
+    assert result.status == "finished" and result.chosen == 2
+    assert "The checkpoints were not compared (the memory does not suffice); the last one was taken." in told
+    without = train.run(TrainConfig.parse({**values, "out": tmp_path / "other", "choose": False}))
+    assert without.chosen == 2
