@@ -311,6 +311,9 @@ class TrainConfig(StageConfig):
     """Denoising steps of the sample pictures."""
     sample_cfg_scale: float | None = Field(default=None, ge=1)
     """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""
+    held_out: int = Field(default=0, ge=0)
+    """So many photos, drawn by the seed, are not trained on, so that the verdict can tell what is understood from what
+    is learned by heart; the report names them. 0, which trains on all, is right for few photos."""
     choose: bool = True
     """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
     where that takes no more than about a third of the training; else, and with false, the last one is taken."""

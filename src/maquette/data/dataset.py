@@ -16,7 +16,7 @@ from .images import read_photo
 if TYPE_CHECKING:
     from torch import Tensor
 
-Role = Literal["instance", "class"]
+Role = Literal["instance", "class", "held"]  # held: a photo of the subject that is not trained on
 RANDOM_CROPS = 8  # places at which a photo is cut when it is not always cut in the middle; each is encoded once
 MAX_ENLARGEMENT = 4.0  # beyond this a photo teaches blur; it is left out and named
 
@@ -107,6 +107,21 @@ class Dataset:
     def samples(self, role: Role = "instance") -> int:
         """Images x repeats: how many samples one epoch shows."""
         return sum(photo.repeats for photo in self.of(role))
+
+
+def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """The same photos, of which `count` of the subject, drawn by the seed, are held out from training.
+
+    Raises MaquetteError where too few would be left.
+    """
+    places = [i for i, photo in enumerate(dataset.photos) if photo.role == "instance"]
+    if count >= len(places):
+        raise MaquetteError(
+            f"held_out = {count} leaves nothing to train on: {dataset.folder} holds {len(places)} photos."
+        )
+    chosen = set(random.Random(seed).sample(places, count))
+    photos = [replace(photo, role="held") if i in chosen else photo for i, photo in enumerate(dataset.photos)]
+    return replace(dataset, photos=photos)
 
 
 def plan(

@@ -114,13 +114,13 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
 
 
 def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[str, str]]:
-    photos = [photo for photo in data["photos"] if photo["role"] == "instance"]
+    photos, held = ([photo for photo in data["photos"] if photo["role"] == role] for role in ("instance", "held"))
     rows = {
         "Subject": config.subject or "from the captions",
         "Base": Path(config.base).name + (f". {TOY}" if config.base == "pocket" else ""),
         "Method": config.method
         + ("" if METHODS[config.method].product != "adapter" else f", rank {config.rank}, alpha {config.alpha:g}"),
-        "Photos": f"{len(photos)} used, {len(data['left_out'])} left out",
+        "Photos": f"{len(photos)} used, {len(data['left_out'])} left out" + (f", {len(held)} held out" if held else ""),
         "Training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, "
         f"{config.scheduler}, seed {config.seed}",
         "State": state,

@@ -16,7 +16,7 @@ from ..core.denoiser import Conditioning
 from ..data import findings
 from ..data.cache import LatentCache
 from ..data.caption_options import CaptionOptions
-from ..data.dataset import Dataset, Problem, plan
+from ..data.dataset import Dataset, Problem, hold_out, plan
 from ..data.doctor import Look, examine_captions, look_at
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder, require_trainable
@@ -287,6 +287,8 @@ def read_photos(
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
+    if config.held_out:
+        dataset = hold_out(dataset, config.held_out, config.seed)
     _refuse_idle_images(config, dataset)
     return dataset, looks
 

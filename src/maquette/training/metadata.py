@@ -110,7 +110,7 @@ class Facts:
         rules = dataset.rules
         return {
             "batch_size_per_device": -(-(config.batch_size or 1) // config.gradient_accumulation),
-            "num_validation_images": 0,
+            "num_validation_images": len(dataset.of("held")),
             "gradient_checkpointing": config.gradient_checkpointing,
             "full_fp16": False,
             "fp8_base": False,
@@ -178,7 +178,7 @@ class Facts:
         return f"{width},{height}"
 
     def _bucket_info(self) -> dict[str, object]:
-        counts = bucket_counts(self.dataset.photos)
+        counts = bucket_counts([photo for photo in self.dataset.photos if photo.role != "held"])
         buckets = {str(i): {"resolution": list(size), "count": n} for i, (size, n) in enumerate(counts.items())}
         return {"buckets": buckets}
 

@@ -37,7 +37,7 @@ def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
     squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
     require_trainable(squares)
     photos = [photo for photo in squares.photos if photo.role != "class"]
-    return [Example(pixels(p), p.caption_at(0), p.name, p.role == "held") for p in photos]  # type: ignore[comparison-overlap]
+    return [Example(pixels(p), p.caption_at(0), p.name, p.role == "held") for p in photos]
 
 
 def weights_for(method: str, weights: Sequence[float]) -> list[float]:
