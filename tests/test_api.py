@@ -22,7 +22,7 @@ def test_check(fault_folder: Path) -> None:
 
 
 def test_every_name_offered_is_a_function_with_its_own_options() -> None:
-    for name in set(maquette.__all__) - {"MaquetteError", "convert", "extract", "resize", "resume"}:
+    for name in set(maquette.__all__) - {"MaquetteError", "convert", "extract", "prune", "resize", "resume"}:
         with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
             getattr(maquette, name)("x", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
@@ -31,6 +31,8 @@ def test_every_name_offered_is_a_function_with_its_own_options() -> None:
         maquette.resize("x", "y", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
         maquette.extract("x", "y", "z", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.prune("x", "y", "z", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="nowhere is not a run folder"):
         maquette.resume("nowhere")
 

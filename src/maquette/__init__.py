@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .stages.extract import ExtractResult
     from .stages.generate import GenerateResult
     from .stages.inspect import InspectResult
+    from .stages.prune import PruneResult
     from .stages.regularize import RegularizeResult
     from .stages.resize import ResizeResult
     from .stages.train import TrainResult
@@ -46,6 +47,7 @@ __all__ = [
     "extract",
     "generate",
     "inspect",
+    "prune",
     "regularize",
     "resize",
     "resume",
@@ -182,6 +184,23 @@ def extract(
 
     values = {"tuned": tuned, "base": base, "out": out, **options}
     return run(ExtractConfig.parse(values, "extract"), on_event or ignore)
+
+
+def prune(
+    lora: str | PathLike[str],
+    base: str | PathLike[str],
+    out: str | PathLike[str],
+    on_event: Listener | None = None,
+    **options: Any,
+) -> PruneResult:
+    """Write a LoRA without the blocks that do not matter. options: keys of stages.prune.PruneConfig."""
+    from os import fspath
+
+    from .events import ignore
+    from .stages.prune import PruneConfig, run
+
+    values = {"lora": lora, "base": fspath(base), "out": out, **options}
+    return run(PruneConfig.parse(values, "prune"), on_event or ignore)
 
 
 def resize(

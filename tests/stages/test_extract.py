@@ -77,7 +77,7 @@ def test_json_has_every_layer(tuned: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_a_rank_too_small_is_said(tuned: Path, tmp_path: Path) -> None:
     result = run(ExtractConfig(tuned=tuned, base=Path("pocket"), out=tmp_path / "x.safetensors", rank=1))
-    assert result.kept < 0.5 and "A larger --rank keeps more." in result.warnings[-1]
+    assert result.kept < 0.5 and "a larger --rank keeps more." in result.warnings[-1]
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,12 @@ def test_dynamic_ranks(rule: RankRule, holds: Callable[[Tensor, int], bool]) -> 
 def test_a_size_is_kept_and_used(tmp_path: Path) -> None:
     adapter = lora(16)
     adapter.save(tmp_path / "whole.safetensors")
-    for dtype in (torch.float32, torch.float16):
-        for target in (24_000, 40_000):
-            made = resize(adapter, RankRule(), target_bytes=target, dtype=dtype)
-            file = tmp_path / f"{target}{dtype}.safetensors"
-            made.adapter.save(file, dtype=dtype)
-            assert target - 4000 < file.stat().st_size <= target < (tmp_path / "whole.safetensors").stat().st_size
-            assert min(module.after for module in made.modules) >= 1
+    for dtype, target in ((torch.float32, 24_000), (torch.float32, 40_000), (torch.float16, 24_000)):
+        made = resize(adapter, RankRule(), target_bytes=target, dtype=dtype)
+        file = tmp_path / f"{target}{dtype}.safetensors"
+        made.adapter.save(file, dtype=dtype)
+        assert target - 2000 < file.stat().st_size <= target < (tmp_path / "whole.safetensors").stat().st_size
+        assert min(module.after for module in made.modules) >= 1
     fixed = max(k for k in range(1, 17) if _size(resize(adapter, RankRule(rank=k)).adapter, tmp_path) <= 40_000)
     assert resize(adapter, RankRule(), target_bytes=40_000).kept >= resize(adapter, RankRule(rank=fixed)).kept
     with pytest.raises(MaquetteError, match=r"lora0: the smallest file of its 3 modules, at rank 1, has 0\.0"):

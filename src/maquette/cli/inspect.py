@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import print_json
+from .common import Display, given, print_json
 from .terminal import Screen
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ def command(
     ],
     hashes: Annotated[bool, typer.Option(help="Compute hashes and look for damaged numbers (reads the file).")] = True,
     metadata: Annotated[bool, typer.Option(help="Print the file's metadata in full.")] = False,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another model or LoRA: what differs, block by block.", show_default=False)
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG file for the comparison as bars.", show_default=False)
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What PATH is: family, parts, precision, size, hashes; of a LoRA also method, rank and trigger words.
@@ -31,10 +37,14 @@ def command(
       maquette inspect downloaded.safetensors
 
       maquette inspect old-model.ckpt --json
+
+      maquette inspect mine.safetensors --compare base.safetensors --picture difference.png
     """
     from ..stages.inspect import InspectConfig, run
 
-    result = run(InspectConfig.parse({"path": path, "hashes": hashes}, "inspect"))
+    values = given(path=path, hashes=hashes, compare=compare, picture=picture)
+    with Display() as display:
+        result = run(InspectConfig.parse(values, "inspect"), display)
     if json_output:
         print_json(result)
     else:
@@ -50,6 +60,8 @@ def show(result: InspectResult, metadata: bool) -> None:
             print(text)
         return
     screen.table(_facts(result))
+    if result.comparison:
+        show_comparison(result.comparison, screen)
     for problem in result.problems:
         screen.line(f"problem: {problem}", style="yellow")
     if metadata:
@@ -57,6 +69,21 @@ def show(result: InspectResult, metadata: bool) -> None:
             screen.line(f"{key} = {value}")
     elif result.metadata:
         screen.line(f"{len(result.metadata)} metadata entries (--metadata prints them)")
+
+
+def show_comparison(comparison: dict[str, Any], screen: Screen) -> None:
+    """A line for each block: norms, the difference against the first one's, and the cosine between the two."""
+    screen.line()
+    screen.line(f"against {comparison['other']}")
+    rows = []
+    for block in [*comparison["blocks"], comparison["whole"]]:
+        cosine = "" if block["cosine"] is None else f"{block['cosine']:.4f}"
+        norms = (f"{block['norm']:.4g}", f"{block['norm_of_other']:.4g}", f"{100 * block['relative']:.3g} %")
+        rows.append((block["block"], str(block["tensors"]), *norms, cosine))
+    screen.table(rows, ("block", "tensors", "norm", "other's norm", "difference", "cosine"))
+    for key, told in (("only_here", "only here"), ("only_in_other", "only in the other")):
+        if comparison[key]:
+            screen.line(f"{len(comparison[key])} {told}, for example {comparison[key][0]}")
 
 
 def _facts(result: InspectResult) -> list[tuple[str, str]]:

@@ -113,8 +113,9 @@ def _warnings(made: algebra.Extraction, result: ExtractResult, config: ExtractCo
         share = f"{100 * outside:.0f} % of the difference"
         found.append(f"{share} lies where a {config.method} has no place, most of it in {most}{remedy}.")
     if made.kept < 0.5:
+        remedy = "--method lora keeps more" if config.method == "lokr" else "a larger --rank keeps more"
         found.append(
             f"only {100 * made.kept:.0f} % of the difference is kept: the models differ in more than so small a file "
-            "holds. A larger --rank keeps more."
+            f"holds; {remedy}."
         )
     return found

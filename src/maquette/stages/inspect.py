@@ -25,7 +25,7 @@ from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
 from ..files import open_regular
 from ..formats import hashes, ldm, pictures, png, safetensors, tensor_files
-from . import inspect_lora
+from . import inspect_compare, inspect_lora
 from .inspect_lora import LoraFacts, trigger_words
 
 _PART_OF_PREFIX = {
@@ -56,6 +56,10 @@ class InspectConfig(StageConfig):
     """File or diffusers folder."""
     hashes: bool = True
     """Compute hashes and look for damaged numbers, which reads the whole file."""
+    compare: Path | None = None
+    """Another model or LoRA: what differs, block by block."""
+    picture: Path | None = None
+    """PNG file for the comparison as bars; it must not exist yet."""
 
 
 @dataclass
@@ -80,6 +84,7 @@ class InspectResult:
     embedding: dict[str, int] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    comparison: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -98,6 +103,10 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
         files = _files_of(path) if path.is_dir() else [("", path)]
         picture = "" if path.is_dir() else _picture(path)
         result = _inspect_picture(path, picture) if picture else _inspect_files(path, files, config.hashes)
+    if config.compare is not None:
+        result.comparison = inspect_compare.compare(config.path, result.kind, config.compare, config.picture, on_event)
+    elif config.picture is not None:
+        raise MaquetteError("--picture shows a comparison; name the other model or LoRA with --compare.")
     on_event(Event("done", {"path": str(path)}))
     return result
 

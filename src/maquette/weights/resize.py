@@ -67,7 +67,7 @@ def resize(
     if target_bytes is not None:
         ranks = _fitting(adapter, svds, ranks, target_bytes, dtype)
     made = ResizedAdapter(replace(adapter, modules=dict(adapter.modules)), untouched=untouched)
-    same = len(set(ranks.values())) == 1
+    same = len(set(ranks.values())) == 1 and target_bytes is None  # a size has no room for alphas that say nothing
     for name, svd in svds.items():
         before, rank = adapter.modules[name], ranks[name]
         made.adapter.modules[name] = AdapterModule(_factors(before.factors, svd, rank, same, dtype))
@@ -179,7 +179,6 @@ def _shapes_of(before: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     return kept | {
         "lora_down.weight": torch.empty(rank, *shape[1:], dtype=dtype, device="meta"),
         "lora_up.weight": torch.empty(shape[0], rank, *ones, dtype=dtype, device="meta"),
-        "alpha": torch.empty((), dtype=dtype, device="meta"),
     }
 
 

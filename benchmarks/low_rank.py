@@ -1,0 +1,194 @@
+"""Extract a LoRA from a full-size Stable Diffusion 1.5 and resize one of rank 128, against full SVDs of each layer.
+
+    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--keep]
+
+Two models of random float16 weights are written (4.3 GB): the tuned one differs by a change of rank 16 and noise. Other
+tools decompose every layer's difference by torch.linalg.svd; each distinct shape is decomposed once here (thin, which
+is kinder than their default of square U and V) and counted as often as the model has it. "error" is what is left of the
+difference, both ways, on the same layers. Memory is what the process itself holds at most (anonymous pages), not the
+page cache of the files. Wall time on a busy machine means little: processor time is given beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette.adapters.file import Adapter, AdapterModule
+from maquette.core.lowrank import RankRule
+from maquette.families import checkpoint, configs, full_size, save
+from maquette.families.checkpoint import Checkpoint
+from maquette.families.sd.spec import SD1
+from maquette.fast import memory
+from maquette.weights import stream
+from maquette.weights.extract import Extracted, Extraction, Plan, extract
+from maquette.weights.resize import resize
+
+PARTS = {"unet": "unet", "vae": "vae", "te": "text_encoder"}
+RANK, BEFORE, AFTER = 32, 128, 32
+
+
+@dataclass
+class Cost:
+    """wall and processor seconds; peak: bytes of anonymous memory beyond those at the start."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+    peak: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.wall:7.1f} s wall  {self.processor:7.1f} s processor  {self.peak / 1e6:6.0f} MB"
+
+
+def anonymous() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    cost, stop, before = Cost(), threading.Event(), anonymous()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            cost.peak = max(cost.peak, anonymous() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    wall, processor = time.perf_counter(), time.process_time()
+    try:
+        yield cost
+    finally:
+        cost.wall, cost.processor = time.perf_counter() - wall, time.process_time() - processor
+        stop.set()
+        watcher.join()
+
+
+def write_models(folder: Path) -> tuple[Path, Path]:
+    """base.safetensors and tuned.safetensors, unless they are there."""
+    paths = folder / "base.safetensors", folder / "tuned.safetensors"
+    if all(path.is_file() for path in paths):
+        return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    parts = {
+        PARTS[part]: {n: (0.02 * torch.randn(t.shape, generator=generator)).half() for n, t in net.state_dict().items()}
+        for part, net in full_size.networks("sd1").items()
+    }
+    model = Checkpoint(
+        SD1, parts, checkpoint.derive_configs(parts, "sd1", "it"), configs.scheduler_config("sd1", "epsilon", False),
+        "it", [],
+    )  # fmt: skip
+    save.write_single_file(model, paths[0], torch.float16)
+    for part in ("unet", "text_encoder"):
+        for name, weight in parts[part].items():
+            change = 0.001 * torch.randn(weight.shape, generator=generator)
+            if weight.ndim >= 2:
+                rows, columns = weight.flatten(1).shape
+                down = torch.randn(min(16, rows), columns, generator=generator)
+                change += (4e-4 * torch.randn(rows, len(down), generator=generator) @ down).reshape(weight.shape)
+            parts[part][name] = (weight.float() + change).half()
+    save.write_single_file(model, paths[1], torch.float16)
+    return paths
+
+
+def full_svds(shapes: Counter[Any], change_of: Callable[[Any], Tensor], rank: int) -> tuple[float, dict[Any, float]]:
+    """Processor seconds for all layers by torch.linalg.svd, and the relative error at the rank by shape."""
+    seconds, errors = 0.0, {}
+    for shape, count in shapes.items():
+        change = change_of(shape).flatten(1)
+        start = time.process_time()
+        _, s, _ = torch.linalg.svd(change, full_matrices=False)
+        seconds += count * (time.process_time() - start)
+        errors[shape] = float(s[rank:].norm() / s.norm())
+    return seconds, errors
+
+
+def extraction(folder: Path) -> None:
+    base, tuned = (stream.open_model(path) for path in write_models(folder))
+    memory.keep()
+    for method in ("lora", "locon"):
+        with measured() as cost:
+            made = extract(tuned, base, Plan(RankRule(rank=RANK), method=method, dtype=torch.float16))
+        print(f"extract {method:5s} rank {RANK}, {len(made.layers)} layers: {cost}", flush=True)
+        if method == "lora":
+            against_full_svds(made, tuned, base, cost)
+
+
+def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cost: Cost) -> None:
+    places = {name: (part, f"{path}.weight") for name, (part, path) in stream.layers(base).items()}
+
+    def shape_of(layer: Extracted) -> tuple[int, ...]:
+        part, name = places[layer.name]
+        return tuple(base.parts[part][name].shape)
+
+    example = {shape_of(layer): layer for layer in made.layers}
+
+    def change_of(shape: tuple[int, ...]) -> Tensor:
+        place = places[example[shape].name]
+        return stream.exact(tuned, place) - stream.exact(base, place)
+
+    seconds, errors = full_svds(Counter(map(shape_of, made.layers)), change_of, RANK)
+    worst = max(example[shape].error / error for shape, error in errors.items())
+    print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
+    print(f"error against the best possible: at most {worst:.4f} times")
+
+
+def random_lora(rank: int) -> Adapter:
+    """On every layer of SD1.5's transformers and text encoder, with falling singular values."""
+    from maquette.families import kohya_names
+
+    generator, modules = torch.Generator().manual_seed(0), {}
+    names = kohya_names("sd1", rank=rank)
+    fall = torch.arange(1, rank + 1) ** -0.7
+    for key, shape in names.items():
+        name, _, part = key.partition(".")
+        if part == "lora_down.weight":
+            out = names[f"{name}.lora_up.weight"]
+            down = torch.randn(shape, generator=generator) * fall.reshape(-1, *[1] * (len(shape) - 1))
+            up = torch.randn(out, generator=generator)
+            modules[name] = AdapterModule({"lora_down.weight": down, "lora_up.weight": up})
+    return Adapter("sd1", "lora", modules)
+
+
+def resizing() -> None:
+    lora = random_lora(BEFORE)
+    with measured() as cost:
+        made = resize(lora, RankRule(rank=AFTER))
+    print(f"resize rank {BEFORE} to {AFTER}, {len(made.modules)} modules: {cost}")
+    example = {tuple(lora.delta(module.name).shape): module for module in made.modules}
+    shapes = Counter(tuple(lora.delta(module.name).shape) for module in made.modules)
+    seconds, errors = full_svds(shapes, lambda shape: lora.delta(example[shape].name), AFTER)
+    worst = max(math.sqrt(max(0.0, 1 - example[shape].kept)) / error for shape, error in errors.items())
+    print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
+    print(f"error against the best possible: at most {worst:.4f} times")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("out/low_rank"))
+    parser.add_argument("--only", choices=("extract", "resize"))
+    parser.add_argument("--keep", action="store_true", help="keep the models")
+    arguments = parser.parse_args()
+    if arguments.only != "extract":
+        resizing()
+    if arguments.only != "resize":
+        extraction(arguments.folder)
+        if not arguments.keep:
+            for path in write_models(arguments.folder):
+                path.unlink()
+
+
+if __name__ == "__main__":
+    main()
