@@ -73,6 +73,18 @@ def test_the_svd_of_a_product_is_that_of_the_matrix(m: int, r: int, n: int) -> N
     assert found.first(3).error(3) == pytest.approx(float(dense[3:].square().sum().sqrt()), rel=1e-4)
 
 
+def test_products_with_dependent_columns() -> None:
+    """A column twice, one of nothing, and columns of very different sizes: no digit is lost."""
+    torch.manual_seed(0)
+    up, down = torch.randn(300, 8), torch.randn(8, 200)
+    up[:, 1], up[:, 2], down[3] = up[:, 0], 0.0, 1e-6 * down[3]
+    for left, right in ((up, down), (down.mT, up.mT), (torch.zeros(30, 3), torch.zeros(3, 20))):
+        found = lowrank.product_svd(left, right)
+        assert torch.allclose((found.u * found.s) @ found.vh, left @ right, atol=1e-5)
+        assert torch.allclose(found.u.mT @ found.u, torch.eye(found.rank), atol=1e-5)
+        assert lowrank.product_energy(left, right) == pytest.approx(found.energy, abs=1e-9)
+
+
 def test_the_svd_of_a_kronecker_product() -> None:
     torch.manual_seed(0)
     b, c = torch.randn(4, 3), torch.randn(10, 12)

@@ -16,6 +16,7 @@ from torch import Tensor
 OVERSAMPLING = 8
 ITERATIONS = 2
 _EXACT_SHARE = 0.5  # of the smaller side: beyond it the range finder costs more than all singular values
+_INDEPENDENT = 1e-4  # smallest over largest diagonal of a root that is inverted: the square of it times 1e-16 is lost
 _SMALL = 64  # a matrix with a side of at most this is decomposed exactly
 
 
@@ -95,17 +96,39 @@ def exact_svd(a: Tensor) -> SVD:
 
 
 def product_svd(up: Tensor, down: Tensor) -> SVD:
-    """Exact SVD of up @ down, (m, r) and (r, n), which is not formed where r is small: QR of both and the SVD of an
-    r × r matrix. Float64 inside, float32 out.
+    """Exact SVD of up @ down, (m, r) and (r, n), which is not formed where r is small. Float64 inside, float32 out.
+
+    With up = Q₁R₁ and downᵀ = Q₂R₂ it is that of the r × r matrix R₁R₂ᵀ. R is the Cholesky root of the Gram matrix, and
+    Q = up R⁻¹ is never formed (Cholesky QR, Golub & Van Loan 5.2); columns near to dependent get Householder's QR.
     """
     up, down = up.double(), down.double()
     if up.shape[1] > min(up.shape[0], down.shape[1]):
         found = exact_svd(up @ down)
         return SVD(found.u.float(), found.s.float(), found.vh.float(), found.energy, True)
-    left, inner = torch.linalg.qr(up)
-    right, outer = torch.linalg.qr(down.mT)
-    u, s, vh = torch.linalg.svd(inner @ outer.mT)
-    return SVD((left @ u).float(), s.float(), (vh @ right.mT).float(), float(s.square().sum()), True)
+    inner, outer = _root(up.mT @ up), _root(down @ down.mT)
+    if inner is None or outer is None:
+        left, inner = torch.linalg.qr(up)
+        right, outer = torch.linalg.qr(down.mT)
+        u, s, vh = torch.linalg.svd(inner @ outer.mT)
+        u, vh = left @ u, vh @ right.mT
+    else:
+        u, s, vh = torch.linalg.svd(inner @ outer.mT)
+        u = up @ torch.linalg.solve_triangular(inner, u, upper=True)
+        vh = torch.linalg.solve_triangular(outer, vh.mT, upper=True).mT @ down
+    return SVD(u.float(), s.float(), vh.float(), float(s.square().sum()), True)
+
+
+def _root(gram: Tensor) -> Tensor | None:
+    """Upper R with RᵀR = gram, or None where its columns are so near to dependent that digits would be lost."""
+    root, fault = torch.linalg.cholesky_ex(gram, upper=True)
+    diagonal = root.diagonal()
+    return root if not fault and diagonal.min() > _INDEPENDENT * diagonal.max() else None
+
+
+def product_energy(up: Tensor, down: Tensor) -> float:
+    """||up @ down||²_F from the Gram matrices, in float64."""
+    up, down = up.double(), down.double()
+    return float(((up.mT @ up) * (down @ down.mT)).sum().clamp(min=0))
 
 
 def kronecker_svd(left: SVD, right: SVD, rank: int) -> SVD:

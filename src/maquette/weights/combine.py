@@ -117,7 +117,7 @@ def _combined(
         down = torch.cat([p.down for p in products if p])
         exact = Product(up, down, shape)
         if rule is None:
-            energy = lowrank.product_svd(up, down).energy
+            energy = lowrank.product_energy(up, down)
             return factors | exact.factors(dtype), Combined(name, exact.rank, 0.0, energy)
         svd = lowrank.product_svd(up, down)
     else:
