@@ -3,10 +3,11 @@
     python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--keep]
 
 Two models of random float16 weights are written (4.3 GB): the tuned one differs by a change of rank 16 and noise. Other
-tools decompose every layer's difference by torch.linalg.svd; each distinct shape is decomposed once here (thin, which
-is kinder than their default of square U and V) and counted as often as the model has it. "error" is what is left of the
-difference, both ways, on the same layers. Memory is what the process itself holds at most (anonymous pages), not the
-page cache of the files. Wall time on a busy machine means little: processor time is given beside it.
+tools decompose every layer's difference by torch.linalg.svd with its default of square U and V; each distinct shape is
+decomposed so once here, sides beyond 5120 with thin ones, which is kinder, and counted as often as the model has it.
+"error" is what is left of the difference, both ways, on the same layers. Memory is what the process itself holds at
+most (anonymous pages), not the page cache of the files. Wall time on a busy machine means little: processor time is
+given beside it, and OMP_NUM_THREADS=1 keeps waiting threads out of it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from maquette.weights.resize import resize
 
 PARTS = {"unet": "unet", "vae": "vae", "te": "text_encoder"}
 RANK, BEFORE, AFTER = 32, 128, 32
+SQUARE = 5120  # sides up to which U and V are square
 
 
 @dataclass
@@ -109,7 +111,7 @@ def full_svds(shapes: Counter[Any], change_of: Callable[[Any], Tensor], rank: in
     for shape, count in shapes.items():
         change = change_of(shape).flatten(1)
         start = time.process_time()
-        _, s, _ = torch.linalg.svd(change, full_matrices=False)
+        _, s, _ = torch.linalg.svd(change, full_matrices=max(change.shape) <= SQUARE)
         seconds += count * (time.process_time() - start)
         errors[shape] = float(s[rank:].norm() / s.norm())
     return seconds, errors

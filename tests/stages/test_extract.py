@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from maquette import adapters
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import load, save
+from maquette.families.pocket import WEIGHTS
+from maquette.formats import keys
 from maquette.sampling.apply_loras import apply_loras
 from maquette.stages.extract import ExtractConfig, run
 from maquette.weights import stream
@@ -63,6 +67,23 @@ def test_the_base_with_the_lora_predicts_as_the_tuned_model(tuned: Path, tmp_pat
         with apply_loras(base, [(adapters.load(tmp_path / "mine.safetensors"), 1.0, 1.0)]):
             found = base.predict(x, t, base.encode_text(["a robot"]))
     assert float((found - wanted).abs().max()) < 1e-3 < 0.05 < float((without - wanted).abs().max())
+
+
+def test_diffusers_opens_what_was_extracted(tuned: Path, tmp_path: Path) -> None:
+    """And changes every layer as the tuned model does, so its pictures are the tuned model's."""
+    run(ExtractConfig(tuned=tuned, base=Path("pocket"), out=tmp_path / "mine.safetensors", energy=0.999))
+    made = adapters.load(tmp_path / "mine.safetensors")
+    pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, safety_checker=None, torch_dtype=torch.float32)
+    pipeline.load_lora_weights(tmp_path / "mine.safetensors")
+    seen = 0
+    for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
+        for path, layer in model.named_modules():
+            if isinstance(layer, peft.tuners.lora.LoraLayer):
+                name = keys.kohya_module_name("sd1", part, path)
+                theirs = layer.get_delta_weight(layer.active_adapters[0])
+                assert torch.allclose(made.delta(name).reshape(theirs.shape), theirs, atol=1e-5), path
+                seen += 1
+    assert seen == len(made.modules)
 
 
 def test_json_has_every_layer(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

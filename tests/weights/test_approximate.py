@@ -74,6 +74,15 @@ def test_what_is_no_matrix_is_left_out_by_name() -> None:
         carried(read(loha()), "diffusers", None)
 
 
+@pytest.mark.parametrize("target", ["diffusers", "peft", "comfyui", "onetrainer", "attn-procs"])
+def test_names_of_no_layer_are_left_out_by_name(target: str) -> None:
+    strange = "lora_unet_strange_thing"
+    state = {f"{name}.lora_down.weight": torch.ones(2, 20) for name in (QUERY, strange)}
+    state |= {f"{name}.lora_up.weight": torch.ones(24, 2) for name in (QUERY, strange)}
+    made = carried(read(state), target, 4)
+    assert (made.dropped, list(made.adapter.modules)) == ([strange], [QUERY])
+
+
 def test_a_folder_of_peft_has_one_kind() -> None:
     low = {f"{KEY}.lora_down.weight": torch.randn(2, 20), f"{KEY}.lora_up.weight": torch.randn(24, 2)}
     assert {m.kind for m in carried(read(loha()), "peft", None).adapter.modules.values()} == {"loha"}

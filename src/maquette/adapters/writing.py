@@ -43,6 +43,10 @@ def refusal(target: str, name: str, factors: Mapping[str, Tensor]) -> str | None
     called = adapter_parts.DISPLAY.get(kind, kind)
     if target == "kohya":
         return None
+    try:
+        keys.kohya_module_path(name)
+    except ValueError as error:
+        return str(error)
     if target in ("comfyui", "onetrainer"):
         kinds = {"comfyui": ("lora", "locon", "loha", "lokr", "glora", "oft", "boft", "full", "norm"),
                  "onetrainer": ("lora", "locon", "loha")}[target]  # fmt: skip

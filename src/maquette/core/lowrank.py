@@ -8,6 +8,7 @@ energy is ||A||²_F = Σ σⱼ².
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -95,8 +96,10 @@ def exact_svd(a: Tensor) -> SVD:
     return SVD(u, s, vh, squares(a), True)
 
 
-def product_svd(up: Tensor, down: Tensor) -> SVD:
+def product_svd(up: Tensor, down: Tensor, keep: Callable[[Tensor, float], int] | None = None) -> SVD:
     """Exact SVD of up @ down, (m, r) and (r, n), which is not formed where r is small. Float64 inside, float32 out.
+
+    keep: how many of the largest triples are wanted, from all singular values and the energy; the others cost nothing.
 
     With up = Q₁R₁ and downᵀ = Q₂R₂ it is that of the r × r matrix R₁R₂ᵀ. R is the Cholesky root of the Gram matrix, and
     Q = up R⁻¹ is never formed (Cholesky QR, Golub & Van Loan 5.2); columns near to dependent get Householder's QR.
@@ -104,18 +107,22 @@ def product_svd(up: Tensor, down: Tensor) -> SVD:
     up, down = up.double(), down.double()
     if up.shape[1] > min(up.shape[0], down.shape[1]):
         found = exact_svd(up @ down)
-        return SVD(found.u.float(), found.s.float(), found.vh.float(), found.energy, True)
+        found = found.first(keep(found.s, found.energy) if keep else found.rank)
+        return SVD(found.u.float(), found.s.float(), found.vh.float(), found.energy, found.exact)
     inner, outer = _root(up.mT @ up), _root(down @ down.mT)
-    if inner is None or outer is None:
+    by_roots = inner is not None and outer is not None
+    left, right = up, down.mT
+    if not by_roots:
         left, inner = torch.linalg.qr(up)
         right, outer = torch.linalg.qr(down.mT)
-        u, s, vh = torch.linalg.svd(inner @ outer.mT)
-        u, vh = left @ u, vh @ right.mT
-    else:
-        u, s, vh = torch.linalg.svd(inner @ outer.mT)
-        u = up @ torch.linalg.solve_triangular(inner, u, upper=True)
-        vh = torch.linalg.solve_triangular(outer, vh.mT, upper=True).mT @ down
-    return SVD(u.float(), s.float(), vh.float(), float(s.square().sum()), True)
+    assert inner is not None and outer is not None
+    u, s, vh = torch.linalg.svd(inner @ outer.mT)
+    energy = float(s.square().sum())
+    k = keep(s, energy) if keep else len(s)
+    u, v = u[:, :k], vh[:k].mT
+    if by_roots:
+        u, v = (torch.linalg.solve_triangular(root, x, upper=True) for root, x in ((inner, u), (outer, v)))
+    return SVD((left @ u).float(), s[:k].float(), (right @ v).mT.float(), energy, k == len(s))
 
 
 def _root(gram: Tensor) -> Tensor | None:

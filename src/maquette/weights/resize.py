@@ -62,8 +62,8 @@ def resize(
     else scales the change; where ranks differ it is left out, which means the same to every reader and is what
     diffusers does not misread. Raises MaquetteError for an adapter without such modules.
     """
-    svds, untouched = _decomposed(adapter, on_module)
-    ranks = {name: _rule(adapter, name, rule, conv_rule).choose(svd.s, svd.energy) for name, svd in svds.items()}
+    svds, untouched = _decomposed(adapter, rule, conv_rule, on_module)
+    ranks = {name: svd.rank for name, svd in svds.items()}
     if target_bytes is not None:
         ranks = _fitting(adapter, svds, ranks, target_bytes, dtype)
     made = ResizedAdapter(replace(adapter, modules=dict(adapter.modules)), untouched=untouched)
@@ -78,12 +78,14 @@ def resize(
     return made
 
 
-def _decomposed(adapter: Adapter, on_module: Callable[[int, int], None]) -> tuple[dict[str, lowrank.SVD], list[str]]:
+def _decomposed(
+    adapter: Adapter, rule: RankRule, conv_rule: RankRule | None, on_module: Callable[[int, int], None]
+) -> tuple[dict[str, lowrank.SVD], list[str]]:
     svds: dict[str, lowrank.SVD] = {}
     untouched = []
     for index, (name, module) in enumerate(adapter.modules.items()):
         if module.kind in ("lora", "locon"):
-            svds[name] = _svd(module.factors)
+            svds[name] = _svd(module.factors, conv_rule if conv_rule and module.kind == "locon" else rule)
         else:
             untouched.append(name)
         on_module(index + 1, len(adapter.modules))
@@ -96,16 +98,12 @@ def _decomposed(adapter: Adapter, on_module: Callable[[int, int], None]) -> tupl
     return svds, untouched
 
 
-def _svd(factors: Mapping[str, Tensor]) -> lowrank.SVD:
+def _svd(factors: Mapping[str, Tensor], rule: RankRule) -> lowrank.SVD:
     """Of the product alone; what stands beside it (a magnitude, additions) has no rank."""
     up, down = factors["lora_up.weight"].flatten(1), factors["lora_down.weight"]
     if "lora_mid.weight" in factors:
         down = torch.einsum("rshw,si->rihw", factors["lora_mid.weight"].double(), down.double().flatten(1))
-    return lowrank.product_svd(up.double() * adapter_parts.scale(factors), down.flatten(1))
-
-
-def _rule(adapter: Adapter, name: str, rule: RankRule, conv_rule: RankRule | None) -> RankRule:
-    return conv_rule if conv_rule is not None and adapter.modules[name].kind == "locon" else rule
+    return lowrank.product_svd(up.double() * adapter_parts.scale(factors), down.flatten(1), rule.choose)
 
 
 def _factors(
