@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -160,4 +161,4 @@ def _without(adapter: Adapter, names: Iterable[str]) -> Adapter:
 
 
 def _norm(x: Sequence[Tensor], y: Sequence[Tensor]) -> float:
-    return float(sum(float((a - b).double().square().sum()) for a, b in zip(x, y, strict=True))) ** 0.5
+    return math.sqrt(sum(float((a - b).double().square().sum()) for a, b in zip(x, y, strict=True)))
