@@ -1,6 +1,6 @@
 """Which checkpoint is right? How often the rule that chooses one is wrong, on subjects the pocket base never saw.
 
-python -m benchmarks.checkpoint_choice PHASE --sprites FOLDER [--work out/choice] [--subjects 24] [--runs N]
+python -m benchmarks.checkpoint_choice PHASE --sprites FOLDER [--work out/choice] [--subjects N] [--runs N]
 
 Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("phase", choices=PHASES)
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
-    parser.add_argument("--subjects", type=int, default=24)
+    parser.add_argument("--subjects", type=int, default=plan.SUBJECTS)
     parser.add_argument("--runs", type=int, help="the first so many of the runs only")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

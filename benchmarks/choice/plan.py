@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+SUBJECTS = 24
 BATCH = 4
 STEPS = 320
 SAVED = 20  # steps between saved files

@@ -19,7 +19,7 @@ from benchmarks.choice.utility import Cell, cell_of, crossed_regret, regret, sta
 from maquette.evaluation.rule import RULE, Rule
 
 Chooser = Callable[[Case], Cell]
-MEANINGFUL = 0.05  # a run whose best cell is worth less has nothing to choose
+FEWEST = 12  # runs in each half, below which nothing is fitted: a rule has more numbers than that
 
 
 def halves(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
@@ -43,8 +43,8 @@ def summary(cases: Sequence[Case], chosen: Mapping[str, Cell]) -> dict[str, floa
     return {name: round(float(value), 4) for name, value in result.items()}
 
 
-def results(cases: Sequence[Case], folds: bool = True) -> dict[str, Any]:
-    """Everything that the report tells, as JSON. Without cases in both halves nothing is fitted."""
+def results(cases: Sequence[Case]) -> dict[str, Any]:
+    """Everything that the report tells, as JSON. With fewer than FEWEST cases in a half nothing is fitted."""
     fitted, reported = halves(cases)
     told: dict[str, Any] = {
         "runs": len(cases),
@@ -57,7 +57,7 @@ def results(cases: Sequence[Case], folds: bool = True) -> dict[str, Any]:
         "weights": weight_alone(cases, RULE),
         "single_measures": {name: single(cases, name) for name in sorted(cases[0].rows[0].values)},
     }
-    if fitted and reported:
+    if min(len(fitted), len(reported)) >= FEWEST:
         rule = fitting.fit(fitted)
         choosers = {
             "the rule, fitted": fitting.chooser(rule),

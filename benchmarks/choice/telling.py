@@ -26,16 +26,17 @@ def put_between_marks(page: str, text: str) -> str:
 
 def tables(told: Mapping[str, Any]) -> str:
     """Everything in Markdown. told: what `results.results` returns."""
-    planned = 4 * 24
+    done, planned = told["runs"], len(list(plan.settings(plan.SUBJECTS)))
+    runs, subjects = counted(done, "run"), counted(told["subjects"], "subject")
+    rest = f"; {planned - done} of the {planned} that are planned are still to be trained, judged or measured"
     parts = [
-        f"**{told['runs']} runs of {told['subjects']} subjects** ({planned} are planned: the rest is still to be "
-        "trained, judged and measured)."
-        if told["runs"] < planned
-        else f"{told['runs']} runs of {told['subjects']} subjects.",
+        f"**These figures rest on {runs} of {subjects}{rest if done < planned else ''}.**",
         levels_line(told["levels"]),
         noise_line(told["noise"]),
     ]
-    if "fitted" in told:
+    if "fitted" not in told:
+        parts.append("These are too few to fit the rule: what follows is the rule as shipped, unfitted.")
+    else:
         parts += [
             f"Fitted on {told['fitted_on']} runs (every second subject), reported on the other {told['reported_on']}:",
             regret_table(told["fitted"]),
@@ -44,7 +45,7 @@ def tables(told: Mapping[str, Any]) -> str:
             + listed({name: pair(found) for name, found in told["ablation"].items()}),
         ]
     parts += [
-        "The rule as shipped, from which nothing here was fitted, on all of these runs:",
+        "The rule as shipped on all of these runs, and its rivals:",
         regret_table(told["provisional"]),
         "One measure alone, without limits: "
         + listed({name: pair(found) for name, found in told["single_measures"].items() if found}),
@@ -55,6 +56,10 @@ def tables(told: Mapping[str, Any]) -> str:
         level_table(told["by_level"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def levels_line(levels: Mapping[str, Mapping[str, int]]) -> str:

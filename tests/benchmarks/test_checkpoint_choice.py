@@ -202,7 +202,8 @@ def test_table_chooses_as_the_product_does(known: list[cases.Case]) -> None:
         assert fitting.Table(known).regrets(rule).tolist() == pytest.approx(expected)
 
 
-def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case]) -> None:
+def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FEWEST", 3)
     told = results.results(known)
     assert (told["runs"], told["subjects"], told["fitted_on"], told["reported_on"]) == (6, 6, 3, 3)
     assert told["fitted"]["last step, weight 1"]["median"] > told["fitted"]["the rule, fitted"]["median"]
@@ -210,13 +211,16 @@ def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case]) -> Non
     assert told["spearman"]["identity"] == 1.0
     assert told["levels"]["rate"] == {"0": 3, "1": 3}
     page = telling.tables(told)
-    assert page.startswith("**6 runs of 6 subjects** (96 are planned")
+    assert page.startswith(
+        "**These figures rest on 6 runs of 6 subjects; 90 of the 96 that are planned are still to be"
+    )
     assert "| last step, weight 1 |" in page and "lower rate" in page
 
 
-def test_one_half_alone_fits_nothing(known: list[cases.Case]) -> None:
+def test_few_runs_fit_nothing(known: list[cases.Case]) -> None:
     told = results.results(known[:1])
-    assert "fitted" not in told and "as shipped" in telling.tables(told)
+    page = telling.tables(told)
+    assert "fitted" not in told and "rest on 1 run of 1 subject;" in page and "too few to fit the rule" in page
 
 
 def test_rows_come_back_as_they_were_written(known: list[cases.Case], tmp_path: Path) -> None:
