@@ -118,13 +118,20 @@ def measure(work: Path, people: list[subjects.Subject], most: int | None) -> Non
     """Measure what is trained, of each run every cell."""
     room = Room.open()
     (work / "measures").mkdir(exist_ok=True)
-    for run in finished(work, len(people))[:most]:
+    while todo := [run for run in finished(work, len(people))[:most] if not measured(work, run)]:
+        run, began = todo[0], time.process_time()
         file = work / "measures" / f"{run.name}.json"
-        if file.exists() and (known := json.loads(file.read_text()))["key"] == run.key and known.get("done"):
-            continue
-        began = time.process_time()
         measuring.measure_run(room, run, people[run.told["subject"]], "small", file)
         log(f"{run.name}: {time.process_time() - began:.0f} s of processor")
+
+
+def measured(work: Path, run: Run) -> bool:
+    """Whether all is measured, with the measures as they are now."""
+    file = work / "measures" / f"{run.name}.json"
+    if not file.exists():
+        return False
+    told = json.loads(file.read_text())
+    return told.get("done", False) and (told["key"], told["code"]) == (run.key, measuring.code())
 
 
 def fit(work: Path, people: list[subjects.Subject], most: int | None) -> None:

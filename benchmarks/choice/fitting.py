@@ -80,7 +80,7 @@ def _goodness(values: np.ndarray, term: Term) -> np.ndarray:
     return np.clip(values, LEAST, 1.5)
 
 
-def fit(cases: Sequence[Case], start: Rule = RULE, restarts: int = 6, seed: int = 0) -> Rule:
+def fit(cases: Sequence[Case], start: Rule = RULE, restarts: int = 20, seed: int = 0) -> Rule:
     """The rule of the least cost: coordinate descent over powers, scales and limits, from `start` and from so many
     rules drawn by the seed.
     """
