@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ def test_table_chooses_as_the_product_does(known: list[cases.Case]) -> None:
 
 def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FEWEST", 3)
+    monkeypatch.setattr(fitting, "fit", partial(fitting.fit, restarts=1))
     told = results.results(known)
     assert (told["runs"], told["subjects"], told["fitted_on"], told["reported_on"]) == (6, 6, 3, 3)
     assert told["fitted"]["last step, weight 1"]["median"] > told["fitted"]["the rule, fitted"]["median"]
