@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import finished
-from benchmarks.choice.utility import Cell, cell_of, standing
+from benchmarks.choice.utility import Cell, cell_of, standing, two_draws
 from maquette.evaluation.choice import Row
 
 
@@ -46,6 +46,11 @@ class Case:
     def second(self) -> dict[Cell, float]:
         """The same by the subject's own probe."""
         return with_usual_weight(standing(self.truth, "probe"))
+
+    @cached_property
+    def apart(self) -> tuple[dict[Cell, float], dict[Cell, float]] | None:
+        """Worths by each of two draws."""
+        return two_draws(self.truth)
 
     @cached_property
     def steps(self) -> list[int]:

@@ -15,7 +15,7 @@ from benchmarks.choice import fitting, plan
 from benchmarks.choice.cases import Case, train_losses
 from benchmarks.choice.rivals import rivals
 from benchmarks.choice.truth import label
-from benchmarks.choice.utility import Cell, cell_of, crossed_regret, regret, standing
+from benchmarks.choice.utility import Cell, cell_of, crossed_regret, regret
 from maquette.evaluation.rule import RULE, Rule
 
 Chooser = Callable[[Case], Cell]
@@ -33,7 +33,8 @@ def summary(cases: Sequence[Case], chosen: Mapping[str, Cell]) -> dict[str, floa
     """
     found = np.array([regret(case.worths, chosen[case.name]) for case in cases])
     second = np.array([regret(case.second, chosen[case.name]) for case in cases])
-    crossed = [r for case in cases if (r := crossed_regret(case.truth, chosen[case.name])) is not None]
+    apart = [(case.apart, chosen[case.name]) for case in cases if case.apart is not None]
+    crossed = [r for draws, cell in apart if (r := crossed_regret(draws, cell)) is not None]
     result = {
         "median": np.median(found), "p90": np.percentile(found, 90), "mean": found.mean(), "worst": found.max(),
         "second_median": np.median(second), "second_p90": np.percentile(second, 90),
@@ -159,7 +160,7 @@ def noise(cases: Sequence[Case]) -> dict[str, float]:
     the cell that is best in one draw, by the other: what a perfect rule would be charged by one draw alone."""
     agree, charged = [], []
     for case in cases:
-        one, two = (standing(case.truth, draws=[i]) if _drawn(case) > i else {} for i in (0, 1))
+        one, two = case.apart or ({}, {})
         both = [cell for cell in one if cell in two]
         if len(both) < 5:
             continue
@@ -176,10 +177,6 @@ def noise(cases: Sequence[Case]) -> dict[str, float]:
         "spearman_of_two_draws": round(float(np.median(agree)), 3),
         "regret_of_one_draw_by_another": round(float(np.median(charged)), 4),
     }
-
-
-def _drawn(case: Case) -> int:
-    return max(len(parts) for parts in case.truth["draws"].values())
 
 
 FACTORS = ("method", "rate", "prior", "data")

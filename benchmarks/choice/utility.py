@@ -70,15 +70,21 @@ def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
     return 1.0 - worths[chosen] / best if best > 0 else 0.0
 
 
-def crossed_regret(told: Mapping[str, Any], chosen: Cell, opinion: str = "similarity") -> float | None:
-    """The regret where the best cell is found in one draw and compared with the chosen one in the other, so that luck
-    does not count as worth: the mean of both ways where the chosen one has both draws. None before the second draw.
-    """
-    found = []
+def two_draws(
+    told: Mapping[str, Any], opinion: str = "similarity"
+) -> tuple[dict[Cell, float], dict[Cell, float]] | None:
+    """Worths by the first draw alone and by the second alone; None before there is a second."""
     if not any(len(parts) > 1 for parts in told["draws"].values()):
         return None
-    for one, other in ((0, 1), (1, 0)):
-        first, second = (standing(told, opinion, [i]) for i in (one, other))
+    return standing(told, opinion, [0]), standing(told, opinion, [1])
+
+
+def crossed_regret(draws: tuple[Mapping[Cell, float], Mapping[Cell, float]], chosen: Cell) -> float | None:
+    """The regret where the best cell is found in one draw and compared with the chosen one in the other, so that luck
+    does not count as worth: the mean of both ways where the chosen one has both draws. None where it has neither.
+    """
+    found = []
+    for first, second in (draws, draws[::-1]):
         both = [cell for cell in first if cell in second]
         if chosen not in second or not both:
             continue

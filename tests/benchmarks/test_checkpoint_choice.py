@@ -138,8 +138,11 @@ def test_crossed_regret_does_not_pay_for_luck() -> None:
     lucky, usual = draw(0.9), draw(0.7)
     draws = {"20@1": [lucky, usual], "40@1": [usual, lucky], "60@1": [usual, usual]}
     told = {"reference": REFERENCE, "draws": draws}
-    assert utility.crossed_regret(told, (60, 1.0)) == pytest.approx(0.0)
-    assert utility.crossed_regret({**told, "draws": {"20@1": [usual]}}, (20, 1.0)) is None
+    apart = utility.two_draws(told)
+    assert apart is not None
+    assert utility.crossed_regret(apart, (60, 1.0)) == pytest.approx(0.0)
+    assert utility.crossed_regret(apart, (80, 1.0)) is None
+    assert utility.two_draws({**told, "draws": {"20@1": [usual]}}) is None
 
 
 def test_usual_weight_lies_between_its_neighbours() -> None:
