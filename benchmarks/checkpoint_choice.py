@@ -151,7 +151,8 @@ def report(work: Path, people: list[subjects.Subject], most: int | None) -> None
     if told["runs"] != len(known):
         raise SystemExit(f"{work}/results.json knows {told['runs']} runs, {len(known)} are there: call fit first.")
     worth = f"Mean worth by step and weight, each run's best being 1:\n\n{telling.worth_map(known)}"
-    text = f"{telling.tables(told)}\n\n{worth}"
+    picture = f"![Share of the runs by regret, a line for each way to choose]({PLOT.relative_to(PAGE.parent)})"
+    text = f"{telling.tables(told)}\n\n{picture}\n\n{worth}"
     PAGE.write_text(telling.put_between_marks(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
     ways = {"the rule as shipped": fitting.chooser(RULE), **rivals(known)}
     curves = {name: [regret(case.worths, ways[name](case)) for case in known] for name in ways if name in PLOTTED}
