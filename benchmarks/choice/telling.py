@@ -45,8 +45,8 @@ def tables(told: Mapping[str, Any]) -> str:
             + listed({name: pair(found) for name, found in told["ablation"].items()}),
         ]
     parts += [
-        "The rule as shipped on all of these runs, and its rivals (the fixed number of steps is the best for these very "
-        "runs):",
+        "The rule as shipped on all of these runs, and its rivals (the fixed number of steps is the best for these "
+        "very runs):",
         regret_table(told["provisional"]),
         "One measure alone, without limits: "
         + listed({name: pair(found) for name, found in told["single_measures"].items() if found}),
