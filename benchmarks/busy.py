@@ -37,7 +37,7 @@ def work(folder: Path) -> None:
 
     from maquette.config import TrainConfig
     from maquette.training import job as training
-    from maquette.training import learning
+    from maquette.training import optim
 
     photos = folder / "photos"
     photos.mkdir()
@@ -49,7 +49,7 @@ def work(folder: Path) -> None:
     def step(number: int) -> None:
         job.optimizer.zero_grad(set_to_none=True)
         job.gradients(number)
-        learning.update(job.optimizer, job.parameters, learning.gradient_norm(job.parameters), 1.0)
+        optim.optimizer_step(job.optimizer, job.parameters, optim.gradient_norm(job.parameters), 1.0)
 
     for number in range(WARM_UP):
         step(number)

@@ -79,7 +79,7 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any
 
     from maquette.config import TrainConfig
     from maquette.training import job as training
-    from maquette.training import learning
+    from maquette.training import optim
 
     photos = folder / f"photos-{options.px}-{options.batch}"
     photos.mkdir(exist_ok=True)
@@ -104,8 +104,8 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any
         nonlocal count
         job.optimizer.zero_grad(set_to_none=True)
         loss, _ = job.gradients(count)
-        norm = learning.gradient_norm(job.parameters)
-        learning.update(job.optimizer, job.parameters, norm, 1.0)
+        norm = optim.gradient_norm(job.parameters)
+        optim.optimizer_step(job.optimizer, job.parameters, norm, 1.0)
         count += 1
         return loss
 

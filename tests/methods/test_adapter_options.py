@@ -14,7 +14,7 @@ from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.methods import attach
 from maquette.methods.base import MethodSpec
-from maquette.training import learning
+from maquette.training import optim
 from maquette.training.attaching import ranked, start_from
 
 NAMES = ("lora_unet_down_blocks_1_a", "lora_unet_mid_block_a", "lora_unet_mid_block_conv")
@@ -160,7 +160,7 @@ def _folded(wrapped: Any, delta: torch.Tensor) -> nn.Module:
 
 def test_lora_plus_teaches_the_up_matrices_faster() -> None:
     _, made = attached()
-    optimizer = learning.make_optimizer(config(learning_rate=1e-3, lora_plus_ratio=8.0), made.parameter_groups())
+    optimizer = optim.make_optimizer(config(learning_rate=1e-3, lora_plus_ratio=8.0), made.parameter_groups())
     rates = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
     assert rates == {"unet": (1e-3, 3), "unet_up": (8e-3, 3)}
 
@@ -168,4 +168,4 @@ def test_lora_plus_teaches_the_up_matrices_faster() -> None:
 def test_eight_bit_adam_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MaquetteError, match=r"pip install 'maquette-lora\[eight-bit\]'"):
-        learning.make_optimizer(config(optimizer="adamw8bit"), {"unet": [nn.Parameter(torch.zeros(2))]})
+        optim.make_optimizer(config(optimizer="adamw8bit"), {"unet": [nn.Parameter(torch.zeros(2))]})

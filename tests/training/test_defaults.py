@@ -10,7 +10,7 @@ import torch
 from maquette.config import TrainConfig
 from maquette.families.pocket.spec import POCKET
 from maquette.families.sd.spec import SD1
-from maquette.training import defaults, learning
+from maquette.training import defaults, optim
 
 
 class Photos:
@@ -59,7 +59,7 @@ def test_prodigy_finds_the_rate_of_everything_itself(method: str, chosen: dict[s
     assert rates == {chosen.get("learning_rate", 1.0)}
     pytest.importorskip("pytorch_optimizer")
     groups = {name: [torch.nn.Parameter(torch.zeros(2))] for name in ("embedding", "unet", "unet_up", "text_encoder")}
-    assert {group["lr"] for group in learning.make_optimizer(found, groups).param_groups} == rates
+    assert {group["lr"] for group in optim.make_optimizer(found, groups).param_groups} == rates
 
 
 def test_shares_of_the_steps_become_numbers_and_schedule_free_has_none() -> None:

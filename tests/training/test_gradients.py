@@ -60,7 +60,7 @@ def step(reg: bool = False, scale: bool = False, **settings: Any) -> tuple[float
     w = nn.Parameter(torch.tensor(3.0))
     job = Job(
         config=config, base=SimpleNamespace(device=torch.device("cpu")), computing=None, dataset=None,  # type: ignore[arg-type]
-        attached=None, optimizer=None, average=None, objective=Objective(w), texts=Texts(),  # type: ignore[arg-type]
+        attached=None, optimizer=None, ema=None, objective=Objective(w), texts=Texts(),  # type: ignore[arg-type]
         instance=pictures(PHOTOS, "instance"), regularization=pictures(REG, "class") if reg else None,
         prior=Prior.of(config, "zkw disc", [CAPTION]), scaler=GradScaler(scale),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maquette.config import OPTIMIZER_ARGS, TrainConfig
 from maquette.errors import MaquetteError
-from maquette.training import learning
+from maquette.training import optim
 
 STEPS = 20
 
@@ -32,14 +32,14 @@ def gradients() -> list[list[Tensor]]:
 def ours(asked: TrainConfig) -> list[Tensor]:
     """Weights after STEPS steps as the loop makes them, in evaluation mode."""
     weights = [nn.Parameter(p) for p in begin()]
-    optimizer = learning.make_optimizer(asked, {"unet": weights})
-    learning.evaluate_mode(optimizer, False)
+    optimizer = optim.make_optimizer(asked, {"unet": weights})
+    optim.schedule_free_eval(optimizer, False)
     for step, given in enumerate(gradients()):
-        learning.set_rates(optimizer, learning.rate_factor(asked, step, STEPS))
+        optim.set_lr(optimizer, optim.lr_multiplier(asked, step, STEPS))
         for p, gradient in zip(weights, given, strict=True):
             p.grad = gradient.clone()
         optimizer.step()
-    learning.evaluate_mode(optimizer, True)
+    optim.schedule_free_eval(optimizer, True)
     return [p.detach() for p in weights]
 
 
@@ -241,7 +241,7 @@ def test_every_default_is_the_librarys_own_but_those_that_are_chosen() -> None:
         "adamw": torch.optim.AdamW,
         "sgd": torch.optim.SGD,
         "adafactor": Adafactor,
-        "lion": learning.Lion,
+        "lion": optim.Lion,
         "prodigy": library.Prodigy,
         "schedule-free-adamw": library.ScheduleFreeAdamW,
         "schedule-free-radam": library.ScheduleFreeRAdam,

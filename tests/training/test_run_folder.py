@@ -332,7 +332,7 @@ def test_a_forged_state_that_is_whole_is_refused_before_anything_is_changed(faul
     folder = forge(run, name, change)
     before = {key: tensor.clone() for key, tensor in job.attached.state().items()}
     with pytest.raises(MaquetteError, match=rf"{folder}/.* (does not fit this run|cannot|is )"):
-        state.load(folder, job.attached, job.optimizer, job.average, job.scaler)
+        state.load(folder, job.attached, job.optimizer, job.ema, job.scaler)
     assert all(torch.equal(before[key], tensor) for key, tensor in job.attached.state().items())
     assert not job.optimizer.state
 
@@ -342,11 +342,11 @@ def test_a_forged_loss_scale_and_count_are_refused(run: Path, job: Job) -> None:
     told = read_object(folder / "manifest.json")
     (folder / "manifest.json").write_text(json.dumps(told | {"loss_scale": {"scale": "big", "good": 0}}))
     with pytest.raises(MaquetteError, match=r"manifest\.json does not fit this run"):
-        state.load(folder, job.attached, job.optimizer, job.average, job.scaler)
+        state.load(folder, job.attached, job.optimizer, job.ema, job.scaler)
     safetensors.save(safetensors.load(folder / "average.safetensors"), folder / "copy.safetensors", {"count": "9e9"})
     os.replace(folder / "copy.safetensors", folder / "average.safetensors")
     with pytest.raises(MaquetteError, match=r"average\.safetensors does not fit this run"):
-        state.load(folder, job.attached, job.optimizer, job.average, job.scaler)
+        state.load(folder, job.attached, job.optimizer, job.ema, job.scaler)
 
 
 def contents_notes(run: Path, job: Job) -> list[str]:

@@ -81,7 +81,7 @@ def resume(
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
         notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
         if start.state is not None:
-            state.load(start.state, job.attached, job.optimizer, job.average, job.scaler)
+            state.load(start.state, job.attached, job.optimizer, job.ema, job.scaler)
         processes.barrier()  # until all have read the state
         if processes.is_main:
             notes += _put_in_order(folder, job, start.step)

@@ -15,7 +15,7 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel, FamilySpec
 from ..fast import processor
 from ..methods import METHODS
-from .learning import schedules, steps_of
+from .optim import schedules, steps_of
 
 
 @dataclass(frozen=True)

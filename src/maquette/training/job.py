@@ -27,9 +27,10 @@ from ..fast import attention, compiled, memory, packed
 from ..fast.graphs import Graphs
 from ..methods.base import AdaptedLayer, Attached
 from ..sampling.apply_embeddings import with_names
-from . import defaults, inpainting, learning
+from . import defaults, inpainting, optim
 from .attaching import attach, lively, start_from, word_of
 from .batches import Batch, PhotoSet, encode_photos, generator, views_of
+from .ema import EMA
 from .grad_scaler import GradScaler
 from .objective import Objective, Question
 from .prior import Prior
@@ -50,7 +51,7 @@ class Job:
     dataset: Dataset
     attached: Attached
     optimizer: torch.optim.Optimizer
-    average: learning.Average | None
+    ema: EMA | None
     objective: Objective
     texts: Texts
     instance: PhotoSet
@@ -135,12 +136,12 @@ class Job:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
-        with learning.evaluating(self.optimizer):
-            if self.average is not None:
-                self.average.swap()
+        with optim.evaluation_weights(self.optimizer):
+            if self.ema is not None:
+                self.ema.swap()
             state = {key: value.clone() for key, value in self.attached.state().items()}
-            if self.average is not None:
-                self.average.swap()
+            if self.ema is not None:
+                self.ema.swap()
         return state
 
 
@@ -213,15 +214,15 @@ def prepare(
     computing.tokenizers = tokenizers
     if config.from_lora is not None:
         start_from(config.from_lora, attached)
-    optimizer = learning.make_optimizer(config, attached.parameter_groups())
+    optimizer = optim.make_optimizer(config, attached.parameter_groups())
     if config.max_norm:
         optimizer.register_step_post_hook(lambda *_: attached.limit_norms(config.max_norm))
-    learning.evaluate_mode(optimizer, False)
+    optim.schedule_free_eval(optimizer, False)
     parameters = [p for group in attached.parameter_groups().values() for p in group]
-    average = learning.Average(parameters, config.ema_decay) if config.ema_decay else None
+    ema = EMA(parameters, config.ema_decay) if config.ema_decay else None
     objective = Objective(config, computing)
     job = Job(
-        config, base, computing, dataset, attached, optimizer, average, objective, texts, sets["instance"],
+        config, base, computing, dataset, attached, optimizer, ema, objective, texts, sets["instance"],
         sets.get("class"), prior, GradScaler(config.dtype == "fp16"),
     )  # fmt: skip
     job.findings = _findings(job, looks)

@@ -22,7 +22,7 @@ from ..events import Event, Listener
 from ..report import run_page as report
 from ..run_folder import RunFolder
 from ..sampling.finite import damage
-from . import identity, learning, memory, state, verdicts
+from . import identity, memory, optim, state, verdicts
 from .checkpoint import DTYPES, author
 from .distributed import ProcessGroup
 from .job import Job, photo_names
@@ -131,17 +131,17 @@ class Training:
     def _step(self, step: int) -> None:
         """One optimizer step, guarded against numbers that are not finite."""
         began, job = time.perf_counter(), self.job
-        factor = learning.rate_factor(self.config, step, self.steps)
-        learning.set_rates(job.optimizer, factor)
+        factor = optim.lr_multiplier(self.config, step, self.steps)
+        optim.set_lr(job.optimizer, factor)
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
         loss, self.stop = self.processes.all_reduce(job.parameters, loss, self.cancel.is_set())
         job.scaler.unscale_(job.parameters)
-        norm = learning.gradient_norm(job.parameters)
+        norm = optim.gradient_norm(job.parameters)
         outcome = Outcome(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
         if self.late:
             assert isinstance(job.optimizer, AdamW)
-            learning.update_where_finite(job.optimizer, job.parameters, loss, norm, self.config.max_grad_norm)
+            optim.optimizer_step_if_finite(job.optimizer, job.parameters, loss, norm, self.config.max_grad_norm)
             self.waiting, outcome = outcome, self.waiting
         else:
             self._update(outcome, norm)
@@ -157,7 +157,7 @@ class Training:
             outcome.excused = job.scaler.backoff(outcome.loss)  # float16 overflows now and then, until the scale fits
             return
         try:
-            learning.update(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
+            optim.optimizer_step(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
         except (RuntimeError, KeyError) as error:
             if memory.exhausted(error) or not 0 < outcome.step == self.start:
                 raise
@@ -165,8 +165,8 @@ class Training:
                 f"The first step from {self.folder.state(self.start)} failed ({error}): that state does not fit this "
                 "run. Put it back, or remove it to go on from the one before."
             ) from error
-        if job.average is not None:
-            job.average.update()
+        if job.ema is not None:
+            job.ema.update()
         job.scaler.update()
 
     def _settle(self, step: int) -> None:
@@ -254,7 +254,7 @@ class Training:
         if self.processes.is_main:
             job = self.job
             told = identity.of_run(job.config, job.dataset, job.base)
-            state.save(self.folder, step, job.attached, job.optimizer, job.average, job.scaler, told)
+            state.save(self.folder, step, job.attached, job.optimizer, job.ema, job.scaler, told)
 
     def _finish(self) -> TrainResult:
         """The chosen checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""

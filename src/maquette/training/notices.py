@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..config import TrainConfig
 from ..families.base import BaseModel
-from .learning import schedules
+from .optim import schedules
 
 # Which programs read what is trained (docs/lora-files.md).
 _DORA = {

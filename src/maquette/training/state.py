@@ -22,8 +22,8 @@ from ..files import read_object, write_json
 from ..formats import safetensors
 from ..methods.base import Attached
 from ..run_folder import RunFolder
+from .ema import EMA
 from .grad_scaler import GradScaler
-from .learning import Average
 
 KEPT = 2  # states kept: the last, and the one before until the last is proven
 VERSION = 1
@@ -38,7 +38,7 @@ def save(
     step: int,
     attached: Attached,
     optimizer: torch.optim.Optimizer,
-    average: Average | None,
+    ema: EMA | None,
     scaler: GradScaler,
     identity: Mapping[str, Any],
 ) -> Path:
@@ -48,10 +48,10 @@ def save(
     tensors, values = _flatten(optimizer.state_dict())
     safetensors.save(tensors, folder / "optimizer.safetensors")
     write_json(folder / "optimizer.json", values)
-    if average is not None:
-        kept = {f"{i:05d}": value for i, value in enumerate(average.values)}
-        safetensors.save(kept, folder / AVERAGE, {"count": str(average.count)})
-    written = [*NEEDED, *([] if average is None else [AVERAGE])]
+    if ema is not None:
+        kept = {f"{i:05d}": value for i, value in enumerate(ema.values)}
+        safetensors.save(kept, folder / AVERAGE, {"count": str(ema.count)})
+    written = [*NEEDED, *([] if ema is None else [AVERAGE])]
     files = {name: safetensors.file_sha256(folder / name) for name in sorted(written)}
     told = {"version": VERSION, "step": step, "files": files, "loss_scale": scaler.state(), "run": dict(identity)}
     write_json(folder / MANIFEST, told)
@@ -127,7 +127,7 @@ def _fault(folder: Path, step: int) -> str | None:
 
 
 def load(
-    folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, average: Average | None, scaler: GradScaler
+    folder: Path, attached: Attached, optimizer: torch.optim.Optimizer, ema: EMA | None, scaler: GradScaler
 ) -> None:
     """Put a whole state back into freshly made parts of the same kind.
 
@@ -141,8 +141,8 @@ def load(
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _strange(folder / "optimizer.json") from error
     count = 0
-    if average is not None:
-        kept = _like(folder / AVERAGE, {f"{i:05d}": value for i, value in enumerate(average.values)})
+    if ema is not None:
+        kept = _like(folder / AVERAGE, {f"{i:05d}": value for i, value in enumerate(ema.values)})
         count = _count(folder / AVERAGE)
     scaled = _manifest(folder).get("loss_scale", {})
     if scaled and not all(_is_number(scaled.get(key)) and scaled[key] >= 0 for key in ("scale", "good")):
@@ -150,9 +150,9 @@ def load(
     scaler.load_state(scaled)
     attached.load_state(found)
     optimizer.load_state_dict(restored)
-    if average is not None:
-        average.count = count
-        for value, stored in zip(average.values, kept.values(), strict=True):
+    if ema is not None:
+        ema.count = count
+        for value, stored in zip(ema.values, kept.values(), strict=True):
             value.copy_(stored)
 
 

@@ -1,4 +1,4 @@
-"""How the learning rate moves, what an optimizer's step is given, and the average of the weights."""
+"""Learning-rate schedules, gradient clipping and the optimizer's step."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def steps_of(value: float, steps: int) -> int:
     return int(value * steps) if value < 1 else int(value)
 
 
-def rate_factor(config: TrainConfig, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with at a step (counted from 0).
+def lr_multiplier(config: TrainConfig, step: int, steps: int) -> float:
+    """Return the factor of the learning rates at a step (counted from 0): warm-up and lr_scheduler.
 
     All as the functions of the same names in transformers.optimization, which sd-scripts calls: a warm-up of W steps
     begins at 0 and reaches 1 at step W.
@@ -64,86 +64,67 @@ def _cosine(done: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's learning rate becomes its base rate times the factor."""
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each parameter group's learning rate to its base rate times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
 
 
-def evaluate_mode(optimizer: torch.optim.Optimizer, evaluating: bool) -> None:
-    """Schedule-free optimizers keep two sets of weights: the one to step from and the average to use."""
+def schedule_free_eval(optimizer: torch.optim.Optimizer, evaluating: bool) -> None:
+    """Switch a schedule-free optimizer's parameters to the averaged weights (evaluation) or back to those it trains."""
     switch = getattr(optimizer, "eval" if evaluating else "train", None)
     if switch is not None:
         switch()
 
 
 @contextmanager
-def evaluating(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within the block the weights to use. Afterwards those to step from, to the same bits: computing them back would
-    leave others, so that a run would depend on when it was saved.
+def evaluation_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the block a schedule-free optimizer's parameters are the averaged weights. Afterwards the trained ones are
+    restored bit for bit: computed back they would differ, and a run would depend on when it was saved.
     """
     if not hasattr(optimizer, "eval"):
         yield
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     kept = [p.detach().clone() for p in parameters]
-    evaluate_mode(optimizer, True)
+    schedule_free_eval(optimizer, True)
     try:
         yield
     finally:
-        evaluate_mode(optimizer, False)
+        schedule_free_eval(optimizer, False)
         with torch.no_grad():
             torch._foreach_copy_(parameters, kept)
 
 
-class Average:
-    """Exponential moving average of parameters: a <- d a + (1 - d) p, where d rises as (1 + n) / (10 + n) at first."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
-        self._parameters = list(parameters)
-        self._decay = decay
-        self.count = 0
-        self.values = [p.detach().clone() for p in self._parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        decay = min(self._decay, (1 + self.count) / (10 + self.count))
-        self.count += 1
-        torch._foreach_lerp_(self.values, [p.detach() for p in self._parameters], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the average and the parameters; twice is as if never."""
-        for p, value in zip(self._parameters, self.values, strict=True):
-            kept = p.detach().clone()
-            p.copy_(value)
-            value.copy_(kept)
-
-
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Length of all gradients as one vector; not finite when any of them is not."""
+    """Return the norm () of all gradients as one vector; not finite when any gradient is not."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients)
     return torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
 
 
 @torch.no_grad()
-def shorten(parameters: Iterable[nn.Parameter], norm: Tensor, longest: float) -> None:
-    """Scale all gradients so that their norm is at most `longest`, without asking the device for the number."""
+def clip_grad_norm_(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:
+    """Clip all gradients to `max_norm`, in place, as torch's function of this name, but without waiting for the device.
+
+    norm: what `gradient_norm` returned.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    torch._foreach_mul_(gradients, (longest / (norm + 1e-6)).clamp(max=1.0))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
-def update(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], norm: Tensor, longest: float) -> None:
-    """The optimizer's step, its gradients shortened to `longest` unless that is 0."""
-    if longest:
-        shorten(parameters, norm, longest)
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float
+) -> None:
+    """Clip the gradients to `max_norm` (0: not at all) and step."""
+    if max_norm:
+        clip_grad_norm_(parameters, norm, max_norm)
     optimizer.step()
 
 
-def update_where_finite(
-    optimizer: torch.optim.AdamW, parameters: Iterable[nn.Parameter], loss: Tensor, norm: Tensor, longest: float
+def optimizer_step_if_finite(
+    optimizer: torch.optim.AdamW, parameters: Iterable[nn.Parameter], loss: Tensor, norm: Tensor, max_norm: float
 ) -> None:
-    """The same, left out by the device itself when the loss or the norm is not finite; fused AdamW can do that."""
+    """Clip and step, unless the loss or the norm is not finite: the device itself decides that, in fused AdamW."""
     optimizer.found_inf = (~torch.isfinite(loss + norm)).float()  # type: ignore[attr-defined]
-    update(optimizer, parameters, norm, longest)
+    optimizer_step(optimizer, parameters, norm, max_norm)

@@ -8,7 +8,8 @@ from torch import nn
 
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
-from maquette.training import learning
+from maquette.training import optim
+from maquette.training.ema import EMA
 
 
 def config(**values: Any) -> TrainConfig:
@@ -29,11 +30,11 @@ def config(**values: Any) -> TrainConfig:
     ],
 )
 def test_rates_by_hand(scheduler: str, step: int, expected: float) -> None:
-    assert learning.rate_factor(config(scheduler=scheduler, scheduler_cycles=2), step, 100) == pytest.approx(expected)
+    assert optim.lr_multiplier(config(scheduler=scheduler, scheduler_cycles=2), step, 100) == pytest.approx(expected)
 
 
 def test_warm_up_rises_to_one_and_the_rest_follows() -> None:
-    rates = [learning.rate_factor(config(scheduler="linear", warmup_steps=4), step, 12) for step in range(12)]
+    rates = [optim.lr_multiplier(config(scheduler="linear", warmup_steps=4), step, 12) for step in range(12)]
     assert rates[:5] == [0.0, 0.25, 0.5, 0.75, 1.0] and rates[8] == 0.5
 
 
@@ -73,7 +74,7 @@ def test_every_scheduler_is_the_one_that_sd_scripts_calls(
         expected.append(theirs.get_last_lr()[0])
         optimizer.step()
         theirs.step()
-    mine = [0.1 * learning.rate_factor(config(warmup_steps=warm_up, **values), step, 40) for step in range(40)]
+    mine = [0.1 * optim.lr_multiplier(config(warmup_steps=warm_up, **values), step, 40) for step in range(40)]
     assert mine == pytest.approx(expected, abs=1e-12)
 
 
@@ -82,9 +83,9 @@ def test_every_scheduler_is_the_one_that_sd_scripts_calls(
     [(0.1, 1000, 100), (0.05, 1234, 61), (0.25, 1600, 400), (0.033, 300, 9), (0, 100, 0), (1, 100, 1), (7.0, 100, 7)],
 )
 def test_a_warm_up_below_one_is_a_share_of_the_steps(value: float, steps: int, expected: int) -> None:
-    assert learning.steps_of(value, steps) == expected
+    assert optim.steps_of(value, steps) == expected
     rates = [
-        learning.rate_factor(config(scheduler="constant", warmup_steps=value), step, steps) for step in (0, expected)
+        optim.lr_multiplier(config(scheduler="constant", warmup_steps=value), step, steps) for step in (0, expected)
     ]
     assert rates == [0.0 if expected else 1.0, 1.0]
 
@@ -96,14 +97,14 @@ def test_a_warm_up_of_one_step_and_a_half_is_refused() -> None:
 
 def test_groups_get_their_rates() -> None:
     groups = {name: [nn.Parameter(torch.ones(1))] for name in ("unet", "unet_up", "text_encoder", "text_encoder_up")}
-    optimizer = learning.make_optimizer(config(lora_plus_ratio=4.0), groups)
-    learning.set_rates(optimizer, 0.5)
+    optimizer = optim.make_optimizer(config(lora_plus_ratio=4.0), groups)
+    optim.set_lr(optimizer, 0.5)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.05, 0.2, 0.005, 0.02])
 
 
 def test_lion_by_hand() -> None:
     p = nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = learning.Lion([p], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
+    optimizer = optim.Lion([p], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
     p.grad = torch.tensor([3.0, -0.01])
     optimizer.step()
     assert p.tolist() == pytest.approx([1.0 * 0.95 - 0.1, -2.0 * 0.95 + 0.1])
@@ -115,7 +116,7 @@ def test_lion_by_hand() -> None:
 def test_lion_is_that_of_pytorch_optimizer() -> None:
     theirs = pytest.importorskip("pytorch_optimizer").Lion
     mine, other = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    pair = [(mine, learning.Lion([mine], lr=0.1, weight_decay=0.1)), (other, theirs([other], lr=0.1, weight_decay=0.1))]
+    pair = [(mine, optim.Lion([mine], lr=0.1, weight_decay=0.1)), (other, theirs([other], lr=0.1, weight_decay=0.1))]
     for step in range(5):
         for p, optimizer in pair:
             p.grad = torch.tensor([math.sin(step), math.cos(step), step - 2.5])
@@ -130,41 +131,41 @@ def test_every_optimizer_goes_downhill(name: str) -> None:
     if name == "prodigy" or name.startswith("schedule-free"):
         pytest.importorskip("pytorch_optimizer")
     p = nn.Parameter(torch.full((4, 4), 2.0))
-    optimizer = learning.make_optimizer(
+    optimizer = optim.make_optimizer(
         config(optimizer=name, learning_rate=1.0 if name == "prodigy" else 0.05), {"unet": [p]}
     )
-    learning.evaluate_mode(optimizer, False)
+    optim.schedule_free_eval(optimizer, False)
     for _ in range(200 if name == "prodigy" else 30):  # prodigy begins with tiny steps and finds its rate
         optimizer.zero_grad()
         p.square().sum().backward()
         optimizer.step()
-    learning.evaluate_mode(optimizer, True)
+    optim.schedule_free_eval(optimizer, True)
     assert p.abs().max() < 1.99
 
 
 def test_average_by_hand_and_swap() -> None:
     p = nn.Parameter(torch.tensor([0.0]))
-    average = learning.Average([p], 0.9)
+    ema = EMA([p], 0.9)
     p.data += 1
-    average.update()  # decay (1 + 0) / (10 + 0) = 0.1 -> 0.9
-    assert average.values[0].item() == pytest.approx(0.9)
+    ema.update()  # decay (1 + 0) / (10 + 0) = 0.1 -> 0.9
+    assert ema.values[0].item() == pytest.approx(0.9)
     p.data += 1
-    average.update()  # decay 2 / 11 -> 2 / 11 * 0.9 + 9 / 11 * 2
+    ema.update()  # decay 2 / 11 -> 2 / 11 * 0.9 + 9 / 11 * 2
     expected = 2 / 11 * 0.9 + 9 / 11 * 2
-    average.swap()
+    ema.swap()
     assert p.item() == pytest.approx(expected)
-    average.swap()
-    assert p.item() == 2 and average.values[0].item() == pytest.approx(expected)
+    ema.swap()
+    assert p.item() == 2 and ema.values[0].item() == pytest.approx(expected)
 
 
 def test_gradient_norm_and_shortening_by_hand() -> None:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])
-    norm = learning.gradient_norm([a, b])
+    norm = optim.gradient_norm([a, b])
     assert norm.item() == 5
-    learning.shorten([a, b], norm, 10.0)
+    optim.clip_grad_norm_([a, b], norm, 10.0)
     assert a.grad.item() == 3
-    learning.shorten([a, b], norm, 1.0)
+    optim.clip_grad_norm_([a, b], norm, 1.0)
     assert [a.grad.item(), b.grad.item()] == pytest.approx([0.6, 0.8], rel=1e-5)
     b.grad[0] = float("inf")
-    assert not learning.gradient_norm([a, b]).isfinite()
+    assert not optim.gradient_norm([a, b]).isfinite()
