@@ -12,7 +12,7 @@ from PIL import Image
 import maquette
 from maquette import families
 from maquette.formats import safetensors
-from maquette.training.texts import Texts
+from maquette.training.prompt_cache import PromptCache
 
 LONG = "zkw robot " + ", ".join(f"tag {i} red" for i in range(40))
 
@@ -20,7 +20,7 @@ LONG = "zkw robot " + ", ".join(f"tag {i} red" for i in range(40))
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_windows_of_every_family(tmp_path: Path, family: str) -> None:
     base = families.load(tiny.write_folder(tmp_path / family, family, 4))
-    texts = Texts(base, [LONG, "a robot"], 1, None)
+    texts = PromptCache(base, [LONG, "a robot"], 1, None)
     told = texts([LONG])
     windows = []
     for tokenizer in base.tokenizers:

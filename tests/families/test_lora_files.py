@@ -26,7 +26,7 @@ from maquette.stages.convert import ConvertConfig
 from maquette.stages.convert import run as convert
 from maquette.stages.inspect import InspectConfig
 from maquette.stages.inspect import run as inspect
-from maquette.training.attaching import start_from
+from maquette.training.attaching import load_initial_lora
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "lora-files.md"
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -245,7 +245,7 @@ def check_generate(base: BaseModel, file: Path, expected: Delta, **_: object) ->
 
 
 def check_train(base: BaseModel, file: Path, expected: Delta, kind: str = "") -> None:
-    """start_from is what `from_lora` does to freshly attached layers."""
+    """load_initial_lora does what `from_lora` asks for, to freshly attached layers."""
     alphas = {module.alpha for module in adapters.load(file).modules.values()}
     holder, slots = nn.Module(), {}
     for name, weight in weights(base).items():
@@ -260,7 +260,7 @@ def check_train(base: BaseModel, file: Path, expected: Delta, kind: str = "") ->
     rank, alpha = (10_000, 10_000) if kind == "LoKr" else (RANK, alpha)
     spec = MethodSpec(rank=rank, alpha=alpha, factor=2, magnitude_axis=0 if kind == "DoRA per output" else 1)
     attached = attach(METHODS.get(kind, "lora"), slots, spec)
-    start_from(file, attached)
+    load_initial_lora(file, attached)
     for name, change in expected.items():
         assert torch.allclose(attached.delta(name).reshape(change.shape), change, atol=1e-5), name
 
@@ -301,5 +301,5 @@ def test_every_cell(base: BaseModel, tmp_path: Path, cell: Cell) -> None:
         CHECKS[command](base, file, expected, kind=kind)
         return
     assert told == "refused"
-    with pytest.raises(MaquetteError, match="cannot be gone on with"):
+    with pytest.raises(MaquetteError, match=r"cannot begin this run: it (lacks|has)"):
         CHECKS[command](base, file, expected, kind=kind)

@@ -13,7 +13,7 @@ from maquette.data.dataset import Photo, View, plan, views
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 from maquette.families import load
-from maquette.training.batches import Latent, PhotoSet, encode_photos, generator, size_numbers, views_of
+from maquette.training.batches import EncodedPhoto, LatentDataset, encode_photos, generator, time_ids_of, views_of
 
 
 def photo(name: str, repeats: int = 1) -> Photo:
@@ -21,14 +21,14 @@ def photo(name: str, repeats: int = 1) -> Photo:
     return replace(plain, crop=crop_box((64, 64), (64, 64)))
 
 
-def latent(value: float, width: int = 2) -> Latent:
-    return Latent(torch.full((4, 2, width), value), torch.zeros(4, 2, width))
+def latent(value: float, width: int = 2) -> EncodedPhoto:
+    return EncodedPhoto(torch.full((4, 2, width), value), torch.zeros(4, 2, width))
 
 
-def photo_set(repeats: list[int], widths: list[int] | None = None, seed: int = 0) -> PhotoSet:
+def photo_set(repeats: list[int], widths: list[int] | None = None, seed: int = 0) -> LatentDataset:
     widths = widths or [2] * len(repeats)
     photos = [photo(f"{i}.png", n) for i, n in enumerate(repeats)]
-    return PhotoSet(photos, [[latent(float(i), w)] for i, w in enumerate(widths)], seed, "instance")
+    return LatentDataset(photos, [[latent(float(i), w)] for i, w in enumerate(widths)], seed, "instance")
 
 
 def test_every_epoch_shows_each_photo_as_often_as_it_repeats() -> None:
@@ -75,8 +75,8 @@ def test_accumulation_cuts_a_step_in_parts() -> None:
 
 
 def test_latents_are_drawn_from_mean_and_deviation() -> None:
-    spread = Latent(torch.full((1, 50, 50), 3.0), torch.full((1, 50, 50), 0.5))
-    photos = PhotoSet([photo("a")], [[spread]], 0, "instance")
+    spread = EncodedPhoto(torch.full((1, 50, 50), 3.0), torch.full((1, 50, 50), 0.5))
+    photos = LatentDataset([photo("a")], [[spread]], 0, "instance")
     first, second = (photos.batches(step, 1, 1, generator(0, step))[0].x0 for step in (0, 1))
     assert not torch.equal(first, second)
     assert abs(first.mean() - 3.0) < 0.05 and abs(first.std() - 0.5) < 0.05
@@ -85,9 +85,9 @@ def test_latents_are_drawn_from_mean_and_deviation() -> None:
 def test_size_numbers_by_hand() -> None:
     # 200 x 100 scaled to 128 x 64, cut at (50, 0): mirrored, 128 - 64 - 50 = 14 pixels are missing on the left
     wide = replace(photo("w"), crop=Crop((64, 64), (128, 64), 50, 0, (200, 100)))
-    assert size_numbers(wide) == [100, 200, 0, 50, 64, 64]
+    assert time_ids_of(wide) == [100, 200, 0, 50, 64, 64]
     assert wide.crop is not None
-    assert size_numbers(wide, View(wide.crop, flip=True)) == [100, 200, 0, 14, 64, 64]
+    assert time_ids_of(wide, View(wide.crop, flip=True)) == [100, 200, 0, 14, 64, 64]
 
 
 def test_each_cut_brings_its_own_size_numbers() -> None:
@@ -95,24 +95,24 @@ def test_each_cut_brings_its_own_size_numbers() -> None:
     shown = views(tall, random_crop=True)
     assert [view.crop.top for view in shown] == [0, 9, 18, 27, 36, 45, 54, 64]
     rows = [replace(latent(float(i)), view=view) for i, view in enumerate(shown)]
-    photos = PhotoSet([tall], [rows], 0, "instance")
+    photos = LatentDataset([tall], [rows], 0, "instance")
     seen = {}
     for step in range(100):
         batch = photos.batches(step, 1, 1, generator(0, step))[0]
-        seen[int(batch.x0[0, 0, 0, 0])] = batch.sizes[0].tolist()
+        seen[int(batch.x0[0, 0, 0, 0])] = batch.time_ids[0].tolist()
     assert seen == {i: [200, 100, view.crop.top, 0, 64, 64] for i, view in enumerate(shown)}
 
 
 def test_both_mirror_images_are_seen() -> None:
-    photos = PhotoSet([photo("a")], [[latent(1.0), latent(-1.0)]], 0, "instance")
+    photos = LatentDataset([photo("a")], [[latent(1.0), latent(-1.0)]], 0, "instance")
     seen = {photos.batches(step, 1, 1, generator(0, step))[0].x0[0, 0, 0, 0].item() for step in range(20)}
     assert seen == {1.0, -1.0}
 
 
 def test_masks_travel_with_their_photos_and_others_count_everywhere() -> None:
     half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
-    masked = Latent(torch.ones(4, 2, 2), torch.zeros(4, 2, 2), half)
-    photos = PhotoSet([photo("a"), photo("b")], [[masked], [latent(0.0)]], 0, "instance")
+    masked = EncodedPhoto(torch.ones(4, 2, 2), torch.zeros(4, 2, 2), half)
+    photos = LatentDataset([photo("a"), photo("b")], [[masked], [latent(0.0)]], 0, "instance")
     (batch,) = photos.batches(0, 2, 1, generator(0, "x"))
     assert batch.mask is not None and batch.mask.shape == (2, 1, 2, 2)
     for index, mask in zip(batch.photos, batch.mask, strict=True):
@@ -122,7 +122,7 @@ def test_masks_travel_with_their_photos_and_others_count_everywhere() -> None:
 
 def test_captions_vary_and_drop_out() -> None:
     tags = replace(photo("a"), caption="zkw, red, big", options=CaptionOptions(shuffle=True, keep_tokens=1))
-    photos = PhotoSet([tags], [[latent(0.0)]], 0, "instance", caption_dropout=0.3)
+    photos = LatentDataset([tags], [[latent(0.0)]], 0, "instance", caption_dropout=0.3)
     drawn = Counter(photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(300))
     assert set(drawn) == {"zkw, red, big", "zkw, big, red", ""}
     assert 60 <= drawn[""] <= 120
@@ -133,19 +133,19 @@ def test_what_is_drawn_for_one_photo_says_nothing_of_another() -> None:
     photos = [replace(photo(name), caption="x, y", options=CaptionOptions(shuffle=True)) for name in "ab"]
     photos = [replace(each, sha256=each.name * 64) for each in photos]
     spread = torch.ones(4, 2, 2)
-    rows = [[Latent(spread * sign, spread * 0.01) for sign in (1, -1)] for _ in photos]
+    rows = [[EncodedPhoto(spread * sign, spread * 0.01) for sign in (1, -1)] for _ in photos]
     drawn: Counter[tuple[object, ...]] = Counter()
     noises = []
     for step in range(800):
-        (batch,) = PhotoSet(photos, rows, 0, "instance").batches(step, 2, 1, generator(0, "step", step))
+        (batch,) = LatentDataset(photos, rows, 0, "instance").batches(step, 2, 1, generator(0, "step", step))
         order = [batch.photos.index(i) for i in (0, 1)]
         drawn[tuple((batch.x0[i, 0, 0, 0].item() > 0, batch.captions[i] == "x, y") for i in order)] += 1
         noises.append([batch.x0[i, 0, 0, 0].item() - round(batch.x0[i, 0, 0, 0].item()) for i in order])
     assert len(drawn) == 16 and all(20 <= count <= 90 for count in drawn.values())  # 50 each, more or less
     correlation = torch.corrcoef(torch.tensor(noises).T)[0, 1]
     assert abs(correlation) < 0.15
-    other = [PhotoSet(photos, rows, 1, "instance").indices(step, 2) for step in range(40)]
-    assert other != [PhotoSet(photos, rows, 0, "instance").indices(step, 2) for step in range(40)]
+    other = [LatentDataset(photos, rows, 1, "instance").indices(step, 2) for step in range(40)]
+    assert other != [LatentDataset(photos, rows, 0, "instance").indices(step, 2) for step in range(40)]
 
 
 def test_a_photo_that_the_vae_cannot_encode_is_named(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from maquette.config import TrainConfig
 from maquette.core.denoiser import Conditioning
 from maquette.data.buckets import crop_box
 from maquette.data.dataset import Photo
-from maquette.training.batches import Batch, Latent, PhotoSet
+from maquette.training.batches import Batch, EncodedPhoto, LatentDataset
 from maquette.training.distributed import RankRows
 from maquette.training.grad_scaler import GradScaler
 from maquette.training.job import Job
-from maquette.training.objective import Question
+from maquette.training.objective import LossTerm
 from maquette.training.prior import Prior
 
 CAPTION = "a photo of zkw disc"
@@ -29,14 +29,14 @@ class Objective:
     def __init__(self, w: nn.Parameter) -> None:
         self.w, self.rank_rows = w, RankRows()
 
-    def denoising(self, batch: Batch, *_: Any) -> Question:
-        return Question("photos", lambda x0: self.w * x0.mean((1, 2, 3)), (batch.x0,))
+    def denoising(self, batch: Batch, *_: Any) -> LossTerm:
+        return LossTerm("photos", lambda x0: self.w * x0.mean((1, 2, 3)), (batch.x0,))
 
-    def drift(self, batch: Batch, *_: Any) -> Question:
-        return Question("drift", lambda x0: self.w * 100.0 * torch.ones(len(x0)), (batch.x0,))
+    def prior_loss(self, batch: Batch, *_: Any) -> LossTerm:
+        return LossTerm("drift", lambda x0: self.w * 100.0 * torch.ones(len(x0)), (batch.x0,))
 
 
-class Texts:
+class PromptCache:
     def __call__(self, prompts: list[str]) -> Conditioning:
         return Conditioning(torch.zeros(len(prompts), 77, 1))
 
@@ -46,12 +46,14 @@ class Texts:
         return [list(range(len(prompts)))]
 
 
-def pictures(values: list[float], stream: str) -> PhotoSet:
+def pictures(values: list[float], stream: str) -> LatentDataset:
     photos = [
         Photo(Path(f"{i}"), f"{i}", "0" * 64, (64, 64), CAPTION, "subject", crop=crop_box((64, 64), (64, 64)))
         for i in range(len(values))
     ]
-    return PhotoSet(photos, [[Latent(torch.full((4, 2, 2), v), torch.zeros(4, 2, 2))] for v in values], 0, stream)
+    return LatentDataset(
+        photos, [[EncodedPhoto(torch.full((4, 2, 2), v), torch.zeros(4, 2, 2))] for v in values], 0, stream
+    )
 
 
 def step(reg: bool = False, scale: bool = False, **settings: Any) -> tuple[float, float]:
@@ -60,7 +62,7 @@ def step(reg: bool = False, scale: bool = False, **settings: Any) -> tuple[float
     w = nn.Parameter(torch.tensor(3.0))
     job = Job(
         config=config, base=SimpleNamespace(device=torch.device("cpu")), computing=None, dataset=None,  # type: ignore[arg-type]
-        attached=None, optimizer=None, ema=None, objective=Objective(w), texts=Texts(),  # type: ignore[arg-type]
+        attached=None, optimizer=None, ema=None, objective=Objective(w), texts=PromptCache(),  # type: ignore[arg-type]
         instance=pictures(PHOTOS, "instance"), regularization=pictures(REG, "class") if reg else None,
         prior=Prior.of(config, "zkw disc", [CAPTION]), scaler=GradScaler(scale),
     )  # fmt: skip

@@ -170,7 +170,7 @@ def test_drift_is_the_distance_from_the_bases_own_answer() -> None:
 
     base, told = Base(0.5), Conditioning(torch.zeros(2, 77, 1))
     objective = Objective(settings(), base)  # type: ignore[arg-type]
-    drift = objective.drift(batch(), told, told, Attached(base), torch.Generator().manual_seed(4)).losses()  # type: ignore[arg-type]
+    drift = objective.prior_loss(batch(), told, told, Attached(base), torch.Generator().manual_seed(4)).losses()  # type: ignore[arg-type]
     x_t = base.seen[0][0]
     torch.testing.assert_close(drift, (0.3 * x_t).square().mean((1, 2, 3)))
     assert base.scale == 0.5

@@ -59,7 +59,7 @@ def test_a_share_of_the_batch_keeps_rows_together() -> None:
         assert len(held) == len(prompts) == 2  # half of three, rounded up
         for row, photo in enumerate(held.photos):
             k = photo - 5
-            assert held.captions[row] == CAPTIONS[k] and held.x0[row].eq(k).all() and held.sizes[row, 0] == 6 * k
+            assert held.captions[row] == CAPTIONS[k] and held.x0[row].eq(k).all() and held.time_ids[row, 0] == 6 * k
             assert held.mask is not None and held.mask[row].eq(k).all()
 
 

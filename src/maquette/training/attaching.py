@@ -1,4 +1,4 @@
-"""Where a run's method takes hold of the base, with which ranks, and what it begins from."""
+"""Attach a run's method to the layers of the base, with their ranks, and load an initial LoRA."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from ..sampling.apply_embeddings import initial_tokens
 from . import defaults
 
 
-def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:
-    """The words that the learned vectors stand for. Raises MaquetteError when no caption has them."""
+def placeholder_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> str:
+    """Return the placeholder: the words that the learned vectors stand for.
+
+    Raises MaquetteError when no caption has them.
+    """
     subject = defaults.subject_of(config, dataset)
     if subject is None:
         raise MaquetteError(f"{config.method} needs the word to learn: name the subject (--subject 'ohwx man').")
@@ -32,8 +35,8 @@ def word_of(config: TrainConfig, dataset: Dataset, captions: Sequence[str]) -> s
     return subject
 
 
-def lively(config: TrainConfig, computing: BaseModel) -> Callable[[str], bool] | None:
-    """Which prompts must be encoded at every step."""
+def must_reencode(config: TrainConfig, computing: BaseModel) -> Callable[[str], bool] | None:
+    """Return which prompts must be encoded again at every step; None: no prompt."""
     if config.text_encoder:
         return lambda prompt: True
     if methods.METHODS[config.method].embedding:
@@ -49,7 +52,7 @@ def attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
 
 
 def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
-    """The places where the method takes hold: layers, or whole networks."""
+    """Return what the method is attached to: layers, or whole networks."""
     method = methods.METHODS[config.method]
     words = (
         {
@@ -74,16 +77,14 @@ def unet_slots(config: TrainConfig, base: BaseModel, text_encoder: bool = False)
     return ranked(config, targets(base, layers, text_encoder)) if layers else {}
 
 
-def start_from(file: Path, attached: Attached) -> None:
+def load_initial_lora(file: Path, attached: Attached) -> None:
     """Load a LoRA's factors into freshly attached ones. Raises MaquetteError saying what does not fit."""
     found, mine = adapters.load(file).state_dict(), attached.state()
     for key in sorted(found.keys() ^ mine.keys()):
         if key.endswith(".alpha") and key in mine:
             continue  # a file without alphas means alpha = rank
-        where = "has, and the run does not train it" if key in found else "lacks, and the run trains it"
-        raise MaquetteError(
-            f"{file} cannot be gone on with: {key} is what it {where}. Choose the same method, layers and text_encoder."
-        )
+        why = f"has {key}, which the run does not train" if key in found else f"lacks {key}, which the run trains"
+        raise MaquetteError(f"{file} cannot begin this run: it {why}. Choose the same method, layers and text_encoder.")
     for key, tensor in found.items():
         if key.endswith(".alpha") and float(tensor) != float(mine[key]):
             raise MaquetteError(f"{file} has alpha {float(tensor):g}, the run {float(mine[key]):g}; set alpha to that.")

@@ -33,10 +33,10 @@ def generator(seed: int, *stream: object) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Latent:
+class EncodedPhoto:
     """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts.
 
-    view: how the photo was cut for it, where not as planned.
+    view: the crop that was encoded; None: the planned one.
     """
 
     mean: Tensor
@@ -53,15 +53,15 @@ class Latent:
 class Batch:
     """Photos of one shape. x0: (B, C, h, w) float32, a fresh draw from each posterior. `photos`: their indices.
 
-    captions: one draw for each. sizes: (B, 6) what SDXL is told of each: original height and width, crop top and left,
-    height and width. mask: (B, 1, h, w) weights of the loss, or None. concat: (B, 5, h, w) what inpainting
+    captions: one draw for each. time_ids: (B, 6) SDXL's size conditioning: original height and width, crop top
+    and left, height and width. mask: (B, 1, h, w) weights of the loss, or None. concat: (B, 5, h, w) what inpainting
     bases are shown besides, or None.
     """
 
     x0: Tensor
     photos: list[int]
     captions: list[str]
-    sizes: Tensor
+    time_ids: Tensor
     mask: Tensor | None
     concat: Tensor | None = None
 
@@ -75,19 +75,19 @@ class Batch:
             self.x0[index],
             [self.photos[i] for i in rows],
             [self.captions[i] for i in rows],
-            self.sizes[index],
+            self.time_ids[index],
             None if self.mask is None else self.mask[index],
             None if self.concat is None else self.concat[index],
         )
 
 
-class PhotoSet:
+class LatentDataset:
     """All photos of one role."""
 
     def __init__(
         self,
         photos: Sequence[Photo],
-        latents: Sequence[Sequence[Latent]],
+        latents: Sequence[Sequence[EncodedPhoto]],
         seed: int,
         stream: str,
         caption_dropout: float = 0.0,
@@ -122,15 +122,15 @@ class PhotoSet:
             groups.setdefault(self.latents[index][0].shape, []).append(index)
         largest = -(-batch_size // parts)
         pieces = [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]
-        return [self._draw(piece, random) for piece in pieces]
+        return [self._collate(piece, random) for piece in pieces]
 
-    def _draw(self, indices: list[int], random: torch.Generator) -> Batch:
-        chosen, sizes, captions, extra = [], [], [], []
+    def _collate(self, indices: list[int], random: torch.Generator) -> Batch:
+        chosen, time_ids, captions, extra = [], [], [], []
         for index in indices:
             variants = self.latents[index]
             which = _one_of(len(variants), random)
             chosen.append(variants[which])
-            sizes.append(size_numbers(self.photos[index], variants[which].view))
+            time_ids.append(time_ids_of(self.photos[index], variants[which].view))
             captions.append(self._caption(self.photos[index], random))
             if self.extra is not None:
                 masks = self.extra[index][which]
@@ -141,8 +141,8 @@ class PhotoSet:
         if any(c.mask is not None for c in chosen):
             everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
             mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
-        told = upload(torch.tensor(sizes, dtype=torch.float32), mean)
-        return Batch(x0, indices, captions, told, mask, torch.stack(extra) if extra else None)
+        ids = upload(torch.tensor(time_ids, dtype=torch.float32), mean)
+        return Batch(x0, indices, captions, ids, mask, torch.stack(extra) if extra else None)
 
     def _caption(self, photo: Photo, random: torch.Generator) -> str:
         """The photo's caption, drawn anew where it varies, or nothing where dropout strikes."""
@@ -155,8 +155,10 @@ def _one_of(count: int, random: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=random)) if count > 1 else 0
 
 
-def size_numbers(photo: Photo, view: View | None = None) -> list[float]:
-    """Original height and width, crop top and left (in pixels of the scaled photo), height and width of the bucket."""
+def time_ids_of(photo: Photo, view: View | None = None) -> list[float]:
+    """Return SDXL's time ids: original height and width, crop top and left (in pixels of the scaled photo), height and
+    width of the bucket.
+    """
     view = view or views(photo)[0]
     crop = view.crop
     (width, height), (bucket_width, bucket_height) = crop.original, crop.bucket
@@ -165,7 +167,7 @@ def size_numbers(photo: Photo, view: View | None = None) -> list[float]:
 
 
 def views_of(base: BaseModel, photos: Sequence[Photo], flip: bool, random_crop: bool) -> list[list[View]]:
-    """How training sees each photo. A cut of which the photo's mask covers nothing is left out."""
+    """Return the crops of each photo that are trained on, without those of which the mask covers nothing."""
     factor = base.spec.latent_factor
     return [masked_views(photo, factor, views(photo, flip, random_crop)) for photo in photos]
 
@@ -177,7 +179,7 @@ def encode_photos(
     shown: Sequence[Sequence[View]],
     cache: LatentCache | None,
     on_progress: Callable[[int, int], None],
-) -> list[list[Latent]]:
+) -> list[list[EncodedPhoto]]:
     """Latents of every photo, one for each of its views, on the base's device, out of the cache where known.
 
     Raises MaquetteError naming the photo when its latent is not finite.
@@ -199,7 +201,7 @@ def encode_photos(
     factor, device = base.spec.latent_factor, base.device
     return [
         [
-            Latent(
+            EncodedPhoto(
                 mean.to(device), std.to(device), _to(mask_weights(photo, factor, view.flip, view.crop), device), view
             )
             for view, (mean, std) in zip(ways, row, strict=True)

@@ -28,13 +28,13 @@ from ..fast.graphs import Graphs
 from ..methods.base import AdaptedLayer, Attached
 from ..sampling.apply_embeddings import with_names
 from . import defaults, inpainting, optim
-from .attaching import attach, lively, start_from, word_of
-from .batches import Batch, PhotoSet, encode_photos, generator, views_of
+from .attaching import attach, load_initial_lora, must_reencode, placeholder_of
+from .batches import Batch, LatentDataset, encode_photos, generator, views_of
 from .ema import EMA
 from .grad_scaler import GradScaler
-from .objective import Objective, Question
+from .objective import LossTerm, Objective
 from .prior import Prior
-from .texts import Texts
+from .prompt_cache import PromptCache
 
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
 
@@ -53,9 +53,9 @@ class Job:
     optimizer: torch.optim.Optimizer
     ema: EMA | None
     objective: Objective
-    texts: Texts
-    instance: PhotoSet
-    regularization: PhotoSet | None
+    texts: PromptCache
+    instance: LatentDataset
+    regularization: LatentDataset | None
     prior: Prior | None
     scaler: GradScaler
     graphs: Graphs | None = None  # passes recorded on a graphics card
@@ -96,7 +96,7 @@ class Job:
                 factor = len(batch) / len(held) / size * config.prior_loss_weight
                 for part, prompts in self._alike(held, asked):
                     now, original = _sized(self.texts(prompts), part), _sized(self.texts.original(prompts), part)
-                    total += self._learn(self.objective.drift(part, now, original, self.attached, random), factor)
+                    total += self._learn(self.objective.prior_loss(part, now, original, self.attached, random), factor)
         if self.regularization is not None:
             share = config.prior_share
             for batch in self.regularization.batches(step, size, parts, random, share):
@@ -112,7 +112,7 @@ class Job:
             return [(batch, prompts)]
         return [(batch.rows(group), [prompts[i] for i in group]) for group in groups]
 
-    def _learn(self, question: Question, factor: float) -> Tensor:
+    def _learn(self, question: LossTerm, factor: float) -> Tensor:
         """Add the gradients of factor x the question's losses. Returns that sum, ()."""
         if self.graphs is not None and not question.empty:
             return self.graphs.learn(question.name, question.compute, question.inputs, factor)
@@ -122,7 +122,7 @@ class Job:
         return loss.detach()
 
     @torch.no_grad()
-    def rehearse(self) -> None:
+    def warm_up(self) -> None:
         """One pass forward over the first batch of step 0, so that whatever a layer decides at its first use does not
         depend on the step at which a run goes on.
         """
@@ -131,7 +131,7 @@ class Job:
         batch = self.instance.batches(0, config.batch_size or 1, config.gradient_accumulation, random)[0]
         self.attached.set_multiplier(0.0)
         part, captions = self._alike(batch, batch.captions)[0]
-        self.objective.rehearse(part, _sized(self.texts(captions), part))
+        self.objective.warm_up(part, _sized(self.texts(captions), part))
         self.attached.set_multiplier(1.0)
 
     def state(self) -> dict[str, Tensor]:
@@ -147,7 +147,7 @@ class Job:
 
 def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
     """SDXL, the family with a pooled vector, is also told how each photo was cut; inpainting bases, what is masked."""
-    sizes = None if conditioning.pooled is None else batch.sizes
+    sizes = None if conditioning.pooled is None else batch.time_ids
     return replace(conditioning, time_ids=sizes, concat=batch.concat)
 
 
@@ -184,13 +184,13 @@ def prepare(
         extra = inpainting.masks_of(
             base, dataset.photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
         )
-    sets: dict[str, PhotoSet] = {}
+    sets: dict[str, LatentDataset] = {}
     for role in ("instance", "class"):
         chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
         if chosen:
             photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
             masks = None if extra is None else [extra[i] for i in chosen]
-            sets[role] = PhotoSet(photos, kept, config.seed, role, config.caption_dropout, masks)
+            sets[role] = LatentDataset(photos, kept, config.seed, role, config.caption_dropout, masks)
     own_words = methods.METHODS[config.method].embedding
     if dtype != torch.float32 and device.type == "cpu" and not whole and not config.compile:
         attention.install(base.unet)
@@ -199,9 +199,9 @@ def prepare(
     fixed = [photo.caption_at(0) for photo in dataset.photos if not photo.options.varies]
     prior = Prior.of(config, defaults.subject_of(config, dataset), fixed)
     prompts = [*fixed, *(prior.prompts if prior else [])]
-    word = word_of(config, dataset, captions) if own_words else ""
-    live = lively(config, computing)
-    texts = Texts(  # before adapters are attached
+    word = placeholder_of(config, dataset, captions) if own_words else ""
+    live = must_reencode(config, computing)
+    texts = PromptCache(  # before adapters are attached
         computing, prompts, config.clip_skip, live, config.weighted_captions, config.max_token_length,
         vary=any(photo.options.varies for photo in dataset.photos),
     )  # fmt: skip
@@ -213,7 +213,7 @@ def prepare(
         computing.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     computing.tokenizers = tokenizers
     if config.from_lora is not None:
-        start_from(config.from_lora, attached)
+        load_initial_lora(config.from_lora, attached)
     optimizer = optim.make_optimizer(config, attached.parameter_groups())
     if config.max_norm:
         optimizer.register_step_post_hook(lambda *_: attached.limit_norms(config.max_norm))
@@ -329,7 +329,7 @@ def _only_for_training(job: Job) -> None:
         adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
         readable = {module.layer for module in adapted if module.adapter.reads_weight}
         if packed.install(base.unet, readable):
-            job.rehearse()
+            job.warm_up()
     memory.keep()
 
 

@@ -1,4 +1,4 @@
-"""The loop of a run: steps, checkpoints, pictures, and what is told of them."""
+"""The training loop: steps, checkpoints, sample pictures, events."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from . import identity, memory, optim, state, verdicts
 from .checkpoint import DTYPES, author
 from .distributed import ProcessGroup
 from .job import Job, photo_names
-from .outcomes import Outcome, late
 from .promotion import promote
 from .resuming import drop_state, unreadable
 from .samples import Sampler
+from .step_result import StepResult, may_defer
 
 Cancel = threading.Event
 
@@ -81,9 +81,9 @@ class Training:
         self.training_seconds = 0.0
         self.seen = 0
         self.stop = False  # some process was told to stop
-        self.refused = False  # the step before was not finite and was skipped
-        self.late = late(job, processes.size) if defer is None else defer
-        self.waiting: Outcome | None = None  # of a step that is done, but of which nothing is known yet
+        self.refused = False  # whether the step before was skipped as not finite
+        self.deferred = may_defer(job, processes.size) if defer is None else defer
+        self.pending: StepResult | None = None  # the last step, computed but not checked yet
         self.start = 0
         self.chosen = self.steps  # the step whose checkpoint is the run's own file
         self.verdict: Verdict | None = None
@@ -109,7 +109,7 @@ class Training:
             step += 1
             self.stop |= self.processes.size == 1 and self.cancel.is_set()  # told while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
-                self._settle(step)
+                self._flush(step)
                 self._save(step)
             if self.stop and step < self.steps:
                 return self._result(step, "stopped")
@@ -129,7 +129,7 @@ class Training:
             self.sampler.checkpoint(start, file)
 
     def _step(self, step: int) -> None:
-        """One optimizer step, guarded against numbers that are not finite."""
+        """Do one training step: zero_grad, backward, all_reduce, unscale, clip and optimizer step."""
         began, job = time.perf_counter(), self.job
         factor = optim.lr_multiplier(self.config, step, self.steps)
         optim.set_lr(job.optimizer, factor)
@@ -138,28 +138,28 @@ class Training:
         loss, self.stop = self.processes.all_reduce(job.parameters, loss, self.cancel.is_set())
         job.scaler.unscale_(job.parameters)
         norm = optim.gradient_norm(job.parameters)
-        outcome = Outcome(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
-        if self.late:
+        result = StepResult(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
+        if self.deferred:
             assert isinstance(job.optimizer, AdamW)
             optim.optimizer_step_if_finite(job.optimizer, job.parameters, loss, norm, self.config.max_grad_norm)
-            self.waiting, outcome = outcome, self.waiting
+            self.pending, result = result, self.pending
         else:
-            self._update(outcome, norm)
+            self._update(result, norm)
         self.training_seconds += time.perf_counter() - began
         self.seen += self.config.batch_size or 1
-        if outcome is not None:
-            self._judge(outcome, step + 1 if self.late else step)
+        if result is not None:
+            self._check_finite(result, step + 1 if self.deferred else step)
 
-    def _update(self, outcome: Outcome, norm: Tensor) -> None:
-        """The optimizer's part of a step whose numbers are known now, if they are finite."""
+    def _update(self, result: StepResult, norm: Tensor) -> None:
+        """Step the optimizer, EMA and loss scale, if the loss and the gradient norm are finite."""
         job = self.job
-        if not outcome.finite:
-            outcome.excused = job.scaler.backoff(outcome.loss)  # float16 overflows now and then, until the scale fits
+        if not result.finite:
+            result.overflowed = job.scaler.backoff(result.loss)  # float16 overflows now and then, until the scale fits
             return
         try:
             optim.optimizer_step(job.optimizer, job.parameters, norm, self.config.max_grad_norm)
         except (RuntimeError, KeyError) as error:
-            if memory.exhausted(error) or not 0 < outcome.step == self.start:
+            if memory.exhausted(error) or not 0 < result.step == self.start:
                 raise
             raise MaquetteError(
                 f"The first step from {self.folder.state(self.start)} failed ({error}): that state does not fit this "
@@ -169,24 +169,22 @@ class Training:
             job.ema.update()
         job.scaler.update()
 
-    def _settle(self, step: int) -> None:
-        """Wait for what is not known yet after so many steps."""
-        outcome, self.waiting = self.waiting, None
-        if outcome is not None:
-            self._judge(outcome, step)
+    def _flush(self, step: int) -> None:
+        """Check the pending step, after `step` steps."""
+        result, self.pending = self.pending, None
+        if result is not None:
+            self._check_finite(result, step)
 
-    def _judge(self, outcome: Outcome, done: int) -> None:
-        """Report a step; one whose loss or gradient is not finite is passed over once, twice in a row end the run, as
-        if `done` steps had been made.
-        """
-        if outcome.finite:
+    def _check_finite(self, result: StepResult, done: int) -> None:
+        """Log a step. One that is not finite is skipped; two in a row end the run, after `done` steps."""
+        if result.finite:
             self.refused = False
-        elif not outcome.excused:
-            self._refuse(outcome, done)
-        self._tell(outcome.step + 1, float(outcome.loss), float(outcome.norm), outcome.rate)
+        elif not result.overflowed:
+            self._skip_step(result, done)
+        self._log(result.step + 1, float(result.loss), float(result.norm), result.rate)
 
-    def _refuse(self, outcome: Outcome, done: int) -> None:
-        names, step = ", ".join(photo_names(self.job, outcome.batches)), outcome.step
+    def _skip_step(self, result: StepResult, done: int) -> None:
+        names, step = ", ".join(photo_names(self.job, result.batches)), result.step
         if step == self.start:  # then nothing has been learned that could be at fault: perhaps the base is
             with self.author.untouched() as base:
                 if found := damage(base):
@@ -202,7 +200,7 @@ class Training:
         message = f"Step {step + 1} was skipped: its loss or gradient is not finite (photos {names})."
         self._warn(message)
 
-    def _tell(self, step: int, loss: float, norm: float, rate: float) -> None:
+    def _log(self, step: int, loss: float, norm: float, rate: float) -> None:
         speed = self.seen / max(self.training_seconds, 1e-9)
         values = {
             "step": step,

@@ -1,4 +1,4 @@
-"""What a step minimises: the denoising loss of photos, and what keeps the class as it was."""
+"""Losses of a training step: the denoising loss of photos, and prior preservation without pictures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .distributed import RankRows
 
 
 @dataclass(frozen=True)
-class Question:
-    """A pass that is still to be made: compute(*inputs) gives the loss of each photo. `name` says which kind."""
+class LossTerm:
+    """A loss to be computed: compute(*inputs) returns the loss of each photo, (B,). name: which kind it is."""
 
     name: str
     compute: Callable[..., Tensor]
@@ -32,7 +32,7 @@ class Question:
         return self.inputs[0] is None or not len(self.inputs[0])
 
     def losses(self) -> Tensor:
-        """(B,), with gradients."""
+        """Compute the losses (B,), with gradients."""
         if self.empty:
             return torch.zeros(0)
         return self.compute(*self.inputs)
@@ -50,32 +50,32 @@ class Objective:
         self._highest = min(config.max_timestep, len(self.schedule))
         self.rank_rows = RankRows()
 
-    def denoising(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> Question:
-        """Weighted losses of the photos of this process's share."""
+    def denoising(self, batch: Batch, conditioning: Conditioning, random: torch.Generator) -> LossTerm:
+        """Return the weighted denoising losses of the rows that this rank computes."""
         noise, x_t, t = self._noised(batch.x0, random)
         x0, mask = batch.x0, batch.mask
         if (rows := self.rank_rows.rows(len(batch))) is not None:
             noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
             conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
         target = self.schedule.target(x0, noise, t)
-        return Question("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
+        return LossTerm("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
 
     def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *told: Tensor) -> Tensor:
-        return self._compare(self._predict(x_t, t, Conditioning(*told)), target, t, mask)
+        return self._loss(self._predict(x_t, t, Conditioning(*told)), target, t, mask)
 
-    def rehearse(self, batch: Batch, conditioning: Conditioning) -> None:
-        """A prediction that nothing is learned from."""
+    def warm_up(self, batch: Batch, conditioning: Conditioning) -> None:
+        """Run the denoiser once without a loss, so that layers decide what they decide at their first use."""
         self._predict(batch.x0, torch.zeros(len(batch), dtype=torch.int64, device=batch.x0.device), conditioning)
 
-    def drift(
+    def prior_loss(
         self,
         batch: Batch,
         conditioning: Conditioning,
         original: Conditioning,
         attached: Attached,
         random: torch.Generator,
-    ) -> Question:
-        """Distance of each class prediction from the unadapted base's own: prior preservation without pictures.
+    ) -> LossTerm:
+        """Return how far each class prediction is from the untrained base's own: prior preservation without pictures.
 
         conditioning: the class prompt through the text encoder as it is now; original: as it was before training.
         """
@@ -89,9 +89,9 @@ class Objective:
             with torch.no_grad():
                 target = self._predict(x_t, t, Conditioning(*told[half:]))
             attached.set_multiplier(1.0)
-            return self._compare(self._predict(x_t, t, Conditioning(*told[:half])), target, t, None)
+            return self._loss(self._predict(x_t, t, Conditioning(*told[:half])), target, t, None)
 
-        return Question("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
+        return LossTerm("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
 
     def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
@@ -120,7 +120,7 @@ class Objective:
             seen = noise + upload(strength * torch.randn(x0.shape, generator=random), x0)
         return noise, self.schedule.add_noise(x0, seen, t), t
 
-    def _compare(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
+    def _loss(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
         config = self.config
         delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
         loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)

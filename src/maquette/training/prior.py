@@ -1,4 +1,4 @@
-"""What prior preservation without pictures holds to the untrained base: which prompts, for which photos of a batch."""
+"""Prompts of prior preservation without pictures: those for which predictions are held to the untrained base's."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from maquette.families.base import BaseModel
 from maquette.formats import safetensors
 from maquette.prompts.captions import caption_chunks
 from maquette.prompts.encode import encode
-from maquette.training.batches import Latent, PhotoSet, generator
+from maquette.training.batches import EncodedPhoto, LatentDataset, generator
 from maquette.training.loop import TrainResult
-from maquette.training.texts import Texts
+from maquette.training.prompt_cache import PromptCache
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +32,19 @@ def pocket() -> BaseModel:
 
 def test_weights_in_captions_are_those_of_prompts(pocket: BaseModel) -> None:
     captions = ["a (red:1.5) robot", "a red robot", "robot, " * 60]
-    texts = Texts(pocket, captions, 1, None, weighted=True, most_tokens=75)
+    texts = PromptCache(pocket, captions, 1, None, weighted=True, most_tokens=75)
     expected = encode(pocket, captions[0])
     assert torch.equal(texts(captions[:1]).tokens, expected.tokens)
     assert torch.allclose(texts(captions[1:]).tokens, pocket.encode_text(captions[1:]).tokens, atol=1e-5)
     assert texts(captions).tokens.shape[1] == 77  # a long caption ends after 75 tokens, as it does without weights
-    plain = Texts(pocket, captions, 1, None)
+    plain = PromptCache(pocket, captions, 1, None)
     assert torch.equal(plain(captions[:1]).tokens, pocket.encode_text(captions[:1]).tokens)  # brackets are text
 
 
 def test_weights_have_gradients_where_the_encoder_learns(pocket: BaseModel) -> None:
     encoder: Any = pocket.text_encoders[0]
     table = encoder.embeddings.token_embedding.weight.requires_grad_(True)
-    texts = Texts(pocket, ["a (red:1.5) robot"], 1, lambda prompt: True, weighted=True)
+    texts = PromptCache(pocket, ["a (red:1.5) robot"], 1, lambda prompt: True, weighted=True)
     told = texts(["a (red:1.5) robot"])
     (gradient,) = torch.autograd.grad(told.tokens.square().sum(), [table])
     table.requires_grad_(False)
@@ -119,17 +119,17 @@ def test_forty_alternatives_all_come_up() -> None:
         Path("a"), "a", "0" * 64, (64, 64), text, "a.txt", options=CaptionOptions(wildcards=True),
         crop=crop_box((64, 64), (64, 64)),
     )  # fmt: skip
-    photos = PhotoSet([shown], [[Latent(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2))]], 0, "instance")
+    photos = LatentDataset([shown], [[EncodedPhoto(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2))]], 0, "instance")
     drawn = [photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(1600)]
     assert len(set(drawn)) == 40
     assert drawn[:9] == [photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(9)]
 
 
 def test_captions_that_come_are_kept_up_to_a_bound(pocket: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = Texts(pocket, ["a robot"], 1, None, vary=True)
+    texts = PromptCache(pocket, ["a robot"], 1, None, vary=True)
     one = texts(["a red robot"])
     assert torch.equal(one.tokens, pocket.encode_text(["a red robot"]).tokens) and texts.encoder_needed
-    monkeypatch.setattr("maquette.training.texts.MOST_BYTES", 3 * one.tokens.numel() * 4)
+    monkeypatch.setattr("maquette.training.prompt_cache.MOST_BYTES", 3 * one.tokens.numel() * 4)
     counted = Counted(monkeypatch)
     for prompt in ["a red robot", *"abcd", "a red robot", "d", "a robot"]:
         texts([prompt])
@@ -143,7 +143,7 @@ LONG = "zkw robot " + ", ".join(f"tag {i} red" for i in range(40))  # 161 tokens
 def test_long_captions_are_read_whole_up_to_the_limit(pocket: BaseModel, most: int) -> None:
     ids = pocket.tokenizers[0].encode(LONG)
     assert 150 < len(ids) < 225
-    texts = Texts(pocket, [LONG, "a robot"], 1, None, most_tokens=most)
+    texts = PromptCache(pocket, [LONG, "a robot"], 1, None, most_tokens=most)
     windows = [ids[i : i + 75] for i in range(0, min(most, len(ids)), 75)]
     told = texts([LONG]).tokens
     assert told.shape[1] == 77 * len(windows) == 77 * texts.windows(LONG)

@@ -1,4 +1,4 @@
-"""What a step came to: its loss and the length of its gradient, which a graphics card tells when it gets there."""
+"""Loss and gradient norm of a step, copied to the CPU without waiting for the device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .batches import Batch
 from .job import Job
 
 
-class Outcome:
-    """A step's loss and gradient norm on their way to the CPU; `loss`, `norm` and `finite` wait for them."""
+class StepResult:
+    """Loss and gradient norm of a step. Reading `loss`, `norm` or `finite` waits until the device has them."""
 
     def __init__(self, step: int, batches: list[Batch], rate: float, loss: Tensor, norm: Tensor) -> None:
         self.step, self.batches, self.rate = step, batches, rate
-        self.excused = False  # not finite for a known reason, which has been mended
+        self.overflowed = False  # not finite because the loss scale was too large; it has been lowered
         numbers = torch.stack([loss, norm.to(loss)]).detach()
         self._arrived: Any = None
         if numbers.is_cuda:
@@ -46,8 +46,8 @@ class Outcome:
         return math.isfinite(self.loss + self.norm)
 
 
-def late(job: Job, processes: int) -> bool:
-    """Whether steps are judged while the next is at work, so that the device never waits for the CPU.
+def may_defer(job: Job, processes: int) -> bool:
+    """Whether a step may be checked while the next is computed, so that the device never waits for the CPU.
 
     Not where a step that is not finite must change more than the optimizer can leave out by itself, nor in
     deterministic mode, where a run that is stopped by such steps ends exactly after them.

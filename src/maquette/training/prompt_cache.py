@@ -1,4 +1,4 @@
-"""Captions as conditioning: encoded once and kept, or as they come where they vary, or text encoder or word learn.
+"""Conditioning of every caption and prompt: encoded once and kept, or at each step where it changes.
 
 A caption that comes while training is encoded by itself, so that its numbers do not depend on which others are kept:
 a resumed run computes what an uninterrupted one does.
@@ -22,11 +22,11 @@ MOST_BYTES = 256_000_000  # of captions kept that came while training: 1,000 of 
 _TOGETHER = 32  # captions encoded at a time before training
 
 
-class Texts:
+class PromptCache:
     """Every prompt of a run.
 
-    prompts: those known before. vary: others may be asked for. live: whether a prompt's encoding changes, for the text
-    encoder or a word of it learns. weighted: brackets weigh words, as in A1111's prompts. most_tokens: 75, 150 or 225;
+    prompts: those known before. vary: others may be asked for. trainable: whether training changes a prompt's
+    encoding; None: no prompt's. weighted: brackets weigh words, as in A1111's prompts. most_tokens: 75, 150 or 225;
     what a caption has more is cut off.
     """
 
@@ -35,12 +35,12 @@ class Texts:
         base: BaseModel,
         prompts: Sequence[str],
         clip_skip: int,
-        live: Callable[[str], bool] | None,
+        trainable: Callable[[str], bool] | None,
         weighted: bool = False,
         most_tokens: int = 225,
         vary: bool = False,
     ) -> None:
-        self._base, self._clip_skip, self._live, self._weighted = base, clip_skip, live, weighted
+        self._base, self._clip_skip, self._trainable, self._weighted = base, clip_skip, trainable, weighted
         self._most_tokens, self._vary = most_tokens, vary
         self._before = copy.copy(base)  # the same networks; its tokenizers will not learn the run's words
         self.untrained: Callable[[], AbstractContextManager[None]] = nullcontext  # the networks as they were, meanwhile
@@ -77,16 +77,16 @@ class Texts:
     def _encode(self, base: BaseModel, prompts: list[str]) -> Conditioning:
         if not self._weighted and self._count(base, prompts[0]) == 1:
             return base.encode_text(prompts, self._clip_skip)
-        told = [
+        parts = [
             encode_caption(base, prompt, self._clip_skip, self._most_tokens, self._weighted)  # type: ignore[arg-type]
             for prompt in prompts
         ]
-        return Conditioning.cat(told)
+        return Conditioning.cat(parts)
 
     @property
     def encoder_needed(self) -> bool:
         """Whether texts are still to be encoded."""
-        return self._live is not None or self._vary
+        return self._trainable is not None or self._vary
 
     def original(self, prompts: Sequence[str]) -> Conditioning:
         """As the untrained text encoder says it. The prompts are alike."""
@@ -110,16 +110,16 @@ class Texts:
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """As the text encoder says it now, with gradients where it learns. The prompts are alike."""
-        if self._live is None:
+        if self._trainable is None:
             return self.original(prompts)
         distinct = list(dict.fromkeys(prompts))
-        changing = [prompt for prompt in distinct if self._live(prompt)] or distinct  # some gradient, be it zero
+        changing = [prompt for prompt in distinct if self._trainable(prompt)] or distinct  # some gradient, be it zero
         constant = [prompt for prompt in distinct if prompt not in changing]
         parts = [self._encode(self._base, changing), *([self.original(constant)] if constant else [])]
         order = [*changing, *constant]
         return Conditioning.cat(parts)[[order.index(prompt) for prompt in prompts]]
 
 
-def _size(told: Conditioning) -> int:
+def _size(parts: Conditioning) -> int:
     """Bytes."""
-    return sum(x.numel() * x.element_size() for x in told.fields() if x is not None)
+    return sum(x.numel() * x.element_size() for x in parts.fields() if x is not None)
