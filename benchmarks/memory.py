@@ -26,7 +26,7 @@ from maquette.families.sdxl.spec import SDXL
 from maquette.methods import METHODS, attach
 from maquette.methods.base import MethodSpec
 from maquette.training.attaching import unet_slots
-from maquette.training.memory import PER_NUMBER, Peak, pass_bytes
+from maquette.training.memory import PER_NUMBER, PeakMemory, pass_bytes
 
 CARDS = (6, 8, 12, 16, 24)  # GB
 ROOM = 0.9  # share of a card that a process can use
@@ -60,7 +60,7 @@ def figures(family: str, method: str, pixels: int, photos: int, again: bool) -> 
     config = TrainConfig.parse({"photos": Path("."), "method": method, "dtype": "bf16"})
     weights = sum(p.numel() for p in base.unet.parameters())
     others = 4 * sum(p.numel() for part in (base.vae, *base.text_encoders) for p in part.parameters())
-    with torch.no_grad(), Peak() as peak:
+    with torch.no_grad(), PeakMemory() as peak:
         base.encode_images(torch.empty(1, 3, pixels, pixels, device="meta"))
     if METHODS[method].product == "model":
         frozen, learning = 4 * weights, weights  # the base's own weights stay aside, in float32

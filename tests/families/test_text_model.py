@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maquette.core.vocabulary import ExtendedTable
+from maquette.core.vocabulary import ExtendedEmbedding
 from maquette.errors import MaquetteError
 from maquette.families import full_size, modules
 from maquette.families.clip.text_model import CLIPTextModel, CLIPTextModelWithProjection
@@ -112,7 +112,7 @@ def test_a_token_never_sees_those_behind_it() -> None:
 def test_the_end_token_of_old_configurations_is_found_behind_words_of_ones_own() -> None:
     """Those words have numbers above the vocabulary; transformers takes the highest number of all for the end."""
     ours, _ = pair("old end token", False, torch.float64)
-    table = ExtendedTable(ours.embeddings.token_embedding, nn.Parameter(torch.randn(2, 32)))
+    table = ExtendedEmbedding(ours.embeddings.token_embedding, nn.Parameter(torch.randn(2, 32)))
     ours.embeddings.token_embedding = table
     ids = windows()
     ids[:, 3:5] = torch.tensor([WORDS, WORDS + 1])

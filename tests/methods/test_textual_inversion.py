@@ -13,7 +13,7 @@ from torch import nn
 from maquette import adapters, families, methods
 from maquette.adapters import embeddings
 from maquette.config import TrainConfig
-from maquette.core.vocabulary import ExtendedTable, ExtendedTokenizer
+from maquette.core.vocabulary import ExtendedEmbedding, ExtendedTokenizer
 from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 from maquette.methods.base import MethodSpec
@@ -61,7 +61,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
     ids = torch.tensor([[1, 5, 6, 5]])
 
     def f(v: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(ExtendedTable(table, vectors), {"vectors": v}, (ids,)).sin()
+        return torch.func.functional_call(ExtendedEmbedding(table, vectors), {"vectors": v}, (ids,)).sin()
 
     assert torch.autograd.gradcheck(f, vectors)
 
@@ -73,7 +73,7 @@ def test_detach_and_suspension_put_the_very_table_back() -> None:
     made = methods.attach("textual-inversion", {"emb_params": (holder, "token_embedding")}, spec)
     with made.suspended():
         assert holder.token_embedding is before
-    assert isinstance(holder.token_embedding, ExtendedTable)
+    assert isinstance(holder.token_embedding, ExtendedEmbedding)
     made.detach()
     assert holder.token_embedding is before and torch.equal(before.weight, weight)
 
@@ -97,7 +97,7 @@ def test_names_are_found_by_their_tokens_the_longest_first() -> None:
     assert tokenizer.encode("a ZKW Robot cat") == [a, size + 1, size + 2, size + 3, cat]
     assert tokenizer.encode("zkw cat") == [size, cat]
     assert [tokenizer.span(t) for t in (size + 1, size, a)] == [3, 1, 1]
-    assert tokenizer.calls("a zkw robot") and not tokenizer.calls("a robot")
+    assert tokenizer.mentions_placeholder("a zkw robot") and not tokenizer.mentions_placeholder("a robot")
     assert len(tokenizer.window("zkw robot " * 40)) == 77
 
 

@@ -12,7 +12,7 @@ from maquette.files import write_json, write_text
 from maquette.run_folder import RunFolder
 from maquette.training.distributed import ProcessGroup
 from maquette.training.job import Job, prepare
-from maquette.training.loop import Cancel, Training, TrainResult
+from maquette.training.trainer import Cancel, Trainer, TrainResult
 
 
 def run(
@@ -28,4 +28,4 @@ def run(
     change(job)
     write_json(folder.dataset, manifest(job.dataset))
     write_text(folder.config, job.config.to_toml())
-    return Training(folder, job, on_event, Cancel(), ProcessGroup(), defer).go(0)
+    return Trainer(folder, job, on_event, Cancel(), ProcessGroup(), defer).train(0)

@@ -32,7 +32,7 @@ def config(photos: Path, out: Path, **changes: Any) -> TrainConfig:
 
 
 def test_the_counter_sees_the_most_at_once() -> None:
-    with memory.Peak() as peak:
+    with memory.PeakMemory() as peak:
         a = torch.ones(1000)
         b = a * 2
         view = b[:10]
@@ -53,11 +53,11 @@ def test_the_estimate_is_what_a_step_makes(
 ) -> None:
     monkeypatch.setattr(processor, "packs", lambda dtype: False)
     job = jobs.prepare(config(photos, tmp_path / "run", **changes), tmp_path / "cache", lambda *_: None)
-    told = memory.need(job, 3, job.config.gradient_checkpointing)
-    with memory.Peak() as peak:
+    told = memory.estimate(job, 3, job.config.gradient_checkpointing)
+    with memory.PeakMemory() as peak:
         job.gradients(0)
     assert told.step == pytest.approx(peak.most, rel=0.08)
-    assert memory.need(job, 1, False).step < told.step or changes.get("gradient_checkpointing")
+    assert memory.estimate(job, 1, False).step < told.step or changes.get("gradient_checkpointing")
     assert told.networks == _plain_bytes(job) and told.learning == 12 * sum(p.numel() for p in job.parameters)
 
 
@@ -74,7 +74,7 @@ def test_checkpointing_takes_half_and_changes_no_number(photos: Path, tmp_path: 
         files.append(safetensors.load(result.file))
     assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
     job = jobs.prepare(config(photos, tmp_path / "run"), tmp_path / "cache", lambda *_: None)
-    assert memory.need(job, 3, True).step < 0.6 * memory.need(job, 3, False).step
+    assert memory.estimate(job, 3, True).step < 0.6 * memory.estimate(job, 3, False).step
 
 
 def on_the_device(*_: Any) -> torch.Tensor:

@@ -21,8 +21,8 @@ from maquette.formats import safetensors
 from maquette.prompts.captions import caption_chunks
 from maquette.prompts.encode import encode
 from maquette.training.batches import EncodedPhoto, LatentDataset, generator
-from maquette.training.loop import TrainResult
 from maquette.training.prompt_cache import PromptCache
+from maquette.training.trainer import TrainResult
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from maquette.report.run_page import drawn
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import resuming, state
-from maquette.training.determinism import began_on
+from maquette.training.environment import began_on
 from maquette.training.job import Job, prepare
 from tests.training.interrupted import SETTINGS, make_photos
 

@@ -13,7 +13,7 @@ import torch
 from maquette.config import TrainConfig
 from maquette.events import Event
 from maquette.stages import train
-from maquette.training.determinism import differences, threads_of
+from maquette.training.environment import differences, pinned_threads
 from tests.training.interrupted import SETTINGS, make_photos
 
 
@@ -80,7 +80,7 @@ def test_a_run_of_older_versions_goes_on_without_a_word(tmp_path: Path) -> None:
 
 def test_more_processes_keep_their_own_threads() -> None:
     torch.set_num_threads(1)
-    with threads_of({"threads": 2, "processes": 1}, processes=2):
+    with pinned_threads({"threads": 2, "processes": 1}, processes=2):
         assert torch.get_num_threads() == 1
     began = {"threads": 2, "processes": 1}
     assert differences(began, {"threads": 1, "processes": 2}) == ["threads 2, now 1", "processes 1, now 2"]

@@ -12,7 +12,7 @@ from torch import nn
 from maquette import families
 from maquette.config import TrainConfig
 from maquette.training import job as jobs
-from maquette.training.checkpoint import Author, author
+from maquette.training.checkpoint_writer import CheckpointWriter, checkpoint_writer
 from tests.training.interrupted import make_photos
 
 
@@ -30,7 +30,7 @@ def test_on_a_cpu_encoders_leave_memory_unless_they_learn(tmp_path: Path) -> Non
     assert places(job.computing.vae) == places(job.computing.text_encoders[0]) == {"meta"}
     learning = prepared(tmp_path / "b", text_encoder=True)
     assert places(learning.computing.vae) == {"meta"} and places(learning.computing.text_encoders[0]) == {"cpu"}
-    with author(job.config, job.base, job.dataset).opened(None) as base:
+    with checkpoint_writer(job.config, job.base, job.dataset).preview_model(None) as base:
         assert base.device.type == "cpu" and places(base.vae) == places(base.unet) == {"cpu"}
         pictures = base.decode(torch.zeros(1, 4, 16, 16))
     assert torch.equal(pictures, families.load("pocket").decode(torch.zeros(1, 4, 16, 16)))
@@ -53,6 +53,6 @@ def test_elsewhere_they_come_back_while_pictures_are_drawn(tmp_path: Path) -> No
     job = prepared(tmp_path)
     waiting, there = Carried(True), Carried(False)
     base = replace(job.base, unet=nn.Linear(1, 1, device="meta"), vae=waiting, text_encoders=[there])
-    with Author(job.config, base, job.dataset).untouched() as found:
+    with CheckpointWriter(job.config, base, job.dataset).base_model() as found:
         assert found is base and waiting.told == ["meta"]
     assert waiting.told == ["meta", "cpu"] and there.told == []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from .transfer import upload
+from .transfer import to_device_of
 
 PredictionType = Literal["epsilon", "v_prediction"]
 TimestepSampling = Literal["uniform", "logit-normal"]
@@ -170,10 +170,10 @@ def offset_noise(
     n + s * randn(B, C, 1, 1). s is `strength`, times a uniform number per sample with `random_strength`, plus, but not
     below 0, `adaptive` times the size of each channel's mean in the clean latent x0: more for dark and bright pictures.
     """
-    shift = upload(torch.randn(*noise.shape[:2], 1, 1, generator=generator), noise)
+    shift = to_device_of(torch.randn(*noise.shape[:2], 1, 1, generator=generator), noise)
     factor = torch.full_like(shift, strength)
     if random_strength:
-        factor = factor * upload(torch.rand(noise.shape[0], 1, 1, 1, generator=generator), noise)
+        factor = factor * to_device_of(torch.rand(noise.shape[0], 1, 1, 1, generator=generator), noise)
     if adaptive and x0 is not None:
         factor = (factor + adaptive * x0.mean(dim=(2, 3), keepdim=True).abs()).clamp(min=0.0)
     return noise + factor * shift
@@ -190,7 +190,7 @@ def pyramid_noise(noise: Tensor, levels: int, discount: float, generator: torch.
     for level in range(levels):
         coarser = (2.0 + 2.0 * torch.rand(1, generator=generator).item()) ** level
         h, w = max(1, int(height / coarser)), max(1, int(width / coarser))
-        coarse = upload(torch.randn(batch, channels, h, w, generator=generator), noise)
+        coarse = to_device_of(torch.randn(batch, channels, h, w, generator=generator), noise)
         coarse = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         total = total + coarse * discount**level
         if h == 1 or w == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def upload(made: Tensor, like: Tensor) -> Tensor:
+def to_device_of(made: Tensor, like: Tensor) -> Tensor:
     """On the device and, if it has floating point numbers, of the type of `like`, without waiting for the device: by
     way of page-locked memory where that is CUDA's.
     """

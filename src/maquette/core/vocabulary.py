@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class ExtendedTable(nn.Module):
+class ExtendedEmbedding(nn.Module):
     """Stands where a token embedding stood: ids below its size look there, id size + i gives row i of `vectors`.
 
     table: the frozen embedding, whose attributes can be read through this module. vectors: (n, D), float32.
@@ -82,7 +82,7 @@ class ExtendedTokenizer:
         """How many tokens from this one on must stay together: all vectors of a name, else 1."""
         return self._spans.get(token, 1)
 
-    def calls(self, text: str) -> bool:
+    def mentions_placeholder(self, text: str) -> bool:
         """Whether the text has one of the names."""
         return any(token in self._spans for token in self.encode(text))
 
@@ -103,7 +103,7 @@ def repeated(rows: Tensor, count: int) -> Tensor:
     return rows[torch.arange(count) % len(rows)].clone()
 
 
-def table_slot(encoder: nn.Module) -> tuple[nn.Module, str]:
+def token_embedding_slot(encoder: nn.Module) -> tuple[nn.Module, str]:
     """(parent module, attribute name) of a CLIP text encoder's token embedding. Raises ValueError without one."""
     for module in encoder.modules():
         if isinstance(getattr(module, "token_embedding", None), nn.Module):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..core.vocabulary import ExtendedTable, repeated
+from ..core.vocabulary import ExtendedEmbedding, repeated
 from ..errors import MaquetteError
 from .base import Attached, MethodSpec, Slots
 
@@ -26,17 +26,17 @@ class Vectors:
     def __init__(self, slots: Slots, spec: MethodSpec) -> None:
         self._slots = dict(slots)
         self._tables: dict[str, nn.Embedding] = {}
-        self._wrapped: dict[str, ExtendedTable] = {}
+        self._wrapped: dict[str, ExtendedEmbedding] = {}
         self._begin: dict[str, Tensor] = {}
         for name, (parent, attribute) in self._slots.items():
             table = getattr(parent, attribute)
-            if isinstance(table, ExtendedTable):
+            if isinstance(table, ExtendedEmbedding):
                 raise MaquetteError(
                     "The text encoder already carries an embedding; detach it before attaching another."
                 )
             start = repeated(table.weight[list(spec.initial_tokens[name])].detach().float(), spec.tokens)
             self._tables[name], self._begin[name] = table, start
-            self._wrapped[name] = ExtendedTable(table, nn.Parameter(start.clone()))
+            self._wrapped[name] = ExtendedEmbedding(table, nn.Parameter(start.clone()))
         self._put(self._wrapped)
 
     def _put(self, tables: Mapping[str, nn.Module]) -> None:

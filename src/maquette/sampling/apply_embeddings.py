@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
-from ..core.vocabulary import ExtendedTable, ExtendedTokenizer, table_slot
+from ..core.vocabulary import ExtendedEmbedding, ExtendedTokenizer, token_embedding_slot
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 
@@ -30,14 +30,14 @@ def apply_embeddings(base: BaseModel, found: Sequence[Embedding]) -> Iterator[No
         return
     for embedding in found:
         _require_fit(base, embedding)
-    slots = [table_slot(encoder) for encoder in base.text_encoders]
+    slots = [token_embedding_slot(encoder) for encoder in base.text_encoders]
     tables: list[nn.Embedding] = [getattr(parent, attribute) for parent, attribute in slots]
     tokenizers = base.tokenizers
     try:
         base.tokenizers = with_names(base, {embedding.name: len(embedding) for embedding in found})
         for i, ((parent, attribute), table) in enumerate(zip(slots, tables, strict=True)):
             vectors = torch.cat([embedding.vectors[i].float() for embedding in found]).to(table.weight.device)
-            setattr(parent, attribute, ExtendedTable(table, nn.Parameter(vectors, requires_grad=False)))
+            setattr(parent, attribute, ExtendedEmbedding(table, nn.Parameter(vectors, requires_grad=False)))
         yield
     finally:
         base.tokenizers = tokenizers
@@ -55,7 +55,7 @@ def with_names(base: BaseModel, names: dict[str, int]) -> list[ExtendedTokenizer
 
 
 def _size(encoder: nn.Module) -> int:
-    parent, attribute = table_slot(encoder)
+    parent, attribute = token_embedding_slot(encoder)
     return int(getattr(parent, attribute).num_embeddings)
 
 

@@ -25,7 +25,7 @@ from ..families.base import BaseModel
 from ..families.load import load
 from ..report import run_page
 from ..run_folder import RunFolder
-from ..training.checkpoint import author
+from ..training.checkpoint_writer import checkpoint_writer
 from ..training.defaults import pick_device, pick_dtype, subject_of
 from ..training.job import read_photos
 from ..training.promotion import promote, promote_file
@@ -123,7 +123,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             cfg_scale=training.sample_cfg_scale,
             on_progress=_told(on_event),
         )
-        file = promote(author(training, base, dataset), folder, verdict.choice, config.fold_weight)
+        file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
         record(folder.path, verdict, config.fold_weight)
         page = run_page.write(folder, page_values.values(verdict, photos))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))

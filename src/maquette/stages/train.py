@@ -17,13 +17,13 @@ from ..fast import processor
 from ..files import write_json, write_text
 from ..run_folder import RunFolder
 from ..training import defaults, identity, memory, resuming, state
-from ..training.determinism import began_on, computer, differences, same_bits, threads_of
+from ..training.disk import explain_full_disk
 from ..training.distributed import ProcessGroup, process_group, require_enough
+from ..training.environment import began_on, deterministic_kernels, differences, environment, pinned_threads
 from ..training.job import Job, prepare
-from ..training.loop import Cancel, Training, TrainResult
 from ..training.notices import notices
-from ..training.room import intact
 from ..training.trackers import following
+from ..training.trainer import Cancel, Trainer, TrainResult
 
 __all__ = ["Cancel", "TrainResult", "resume", "run"]
 
@@ -34,7 +34,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     Raises MaquetteError for everything that is the user's to mend.
     """
     with process_group(config.device) as processes, ExitStack() as held:
-        held.enter_context(same_bits(config.deterministic))
+        held.enter_context(deterministic_kernels(config.deterministic))
         on_event = on_event if processes.is_main else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(processes.broadcast(str(named)))
@@ -45,15 +45,15 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
         if processes.is_main:
             RunFolder.create(folder.path)
             held.enter_context(folder.locked())
-            held.enter_context(intact(folder))
+            held.enter_context(explain_full_disk(folder))
             RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
             write_json(folder.dataset, manifest(job.dataset))
-            write_json(folder.computer, computer(job.base.device, processes.size))
+            write_json(folder.computer, environment(job.base.device, processes.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
         for message in [*_other_type(config, job), *notices(config, job.base)]:
             on_event(Event("warning", {"message": message}))
-        return Training(folder, job, on_event, cancel or Cancel(), processes).go(0)
+        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(0)
 
 
 def resume(
@@ -67,14 +67,14 @@ def resume(
     config = resuming.read_config(folder)
     changed = _changed(config, changes or {})
     with process_group(config.device) as processes, ExitStack() as held:
-        held.enter_context(same_bits(changed.deterministic))
+        held.enter_context(deterministic_kernels(changed.deterministic))
         on_event = on_event if processes.is_main else ignore
         if processes.is_main:
             held.enter_context(folder.locked())
-            held.enter_context(intact(folder))
+            held.enter_context(explain_full_disk(folder))
         start = resuming.find_start(folder, config, changed.steps or 0)
         began, notes = began_on(folder.computer)
-        held.enter_context(threads_of(began, processes.size))
+        held.enter_context(pinned_threads(began, processes.size))
         # where there is a state, the file that the run began from is needed no more
         beginning = start.file if start.step else changed.from_lora
         job = _prepared(processes, changed.model_copy(update={"from_lora": beginning}), folder, on_event)
@@ -89,10 +89,10 @@ def resume(
                 write_text(folder.config, job.config.to_toml())
             on_event = held.enter_context(following(job.config, folder, on_event))
         notes += _other_type(config, job)
-        notes += _unlike(config, job, start.step, differences(began, computer(job.base.device, processes.size)))
+        notes += _unlike(config, job, start.step, differences(began, environment(job.base.device, processes.size)))
         for message in notes:
             on_event(Event("warning", {"message": message}))
-        return Training(folder, job, on_event, cancel or Cancel(), processes).go(start.step)
+        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(start.step)
 
 
 def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:

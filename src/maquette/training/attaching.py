@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import adapters, methods
 from ..config import TrainConfig
-from ..core.vocabulary import part_names, table_slot
+from ..core.vocabulary import part_names, token_embedding_slot
 from ..data.captions import class_of
 from ..data.dataset import Dataset
 from ..errors import MaquetteError
@@ -40,7 +40,7 @@ def must_reencode(config: TrainConfig, computing: BaseModel) -> Callable[[str], 
     if config.text_encoder:
         return lambda prompt: True
     if methods.METHODS[config.method].embedding:
-        return lambda prompt: computing.tokenizers[0].calls(prompt)
+        return lambda prompt: computing.tokenizers[0].mentions_placeholder(prompt)
     return None
 
 
@@ -56,7 +56,7 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
     method = methods.METHODS[config.method]
     words = (
         {
-            part: table_slot(encoder)
+            part: token_embedding_slot(encoder)
             for part, encoder in zip(part_names(computing.text_encoders), computing.text_encoders, strict=True)
         }
         if method.embedding

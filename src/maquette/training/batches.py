@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..core.transfer import upload
+from ..core.transfer import to_device_of
 from ..data.cache import LatentCache, latents_of
 from ..data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ..errors import MaquetteError
@@ -70,7 +70,7 @@ class Batch:
 
     def rows(self, rows: Sequence[int]) -> Batch:
         """Only these photos, in this order."""
-        index = upload(torch.tensor(rows), self.x0)
+        index = to_device_of(torch.tensor(rows), self.x0)
         return Batch(
             self.x0[index],
             [self.photos[i] for i in rows],
@@ -136,12 +136,12 @@ class LatentDataset:
                 masks = self.extra[index][which]
                 extra.append(masks[_one_of(len(masks), random)])
         mean, std = torch.stack([c.mean for c in chosen]), torch.stack([c.std for c in chosen])
-        x0 = mean + std * upload(torch.randn(mean.shape, generator=random), mean)
+        x0 = mean + std * to_device_of(torch.randn(mean.shape, generator=random), mean)
         mask = None
         if any(c.mask is not None for c in chosen):
             everywhere = torch.ones(1, *mean.shape[2:], device=mean.device)
             mask = torch.stack([everywhere if c.mask is None else c.mask for c in chosen])
-        ids = upload(torch.tensor(time_ids, dtype=torch.float32), mean)
+        ids = to_device_of(torch.tensor(time_ids, dtype=torch.float32), mean)
         return Batch(x0, indices, captions, ids, mask, torch.stack(extra) if extra else None)
 
     def _caption(self, photo: Photo, random: torch.Generator) -> str:

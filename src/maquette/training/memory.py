@@ -1,4 +1,4 @@
-"""How much memory a training step takes, found by walking through it with tensors that have shapes but no contents."""
+"""Estimate the memory of a training step by running it on fake tensors, which have shapes but no contents."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def exhausted(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-class Peak(TorchDispatchMode):
-    """Counts the bytes of tensors that come into being within the block: `now` those still alive, `most` at once."""
+class PeakMemory(TorchDispatchMode):
+    """Counts bytes of tensors made within the block. now: those alive; most: the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Peak(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes: of the networks, of what learns with its optimizer, and of one pass forward and back."""
 
     networks: int
@@ -76,10 +76,11 @@ class Need:
         return self.networks + self.learning + self.step
 
 
-def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Need:
-    """For `photos` of the largest shape of the run at once, their sides times `shrink`. A text encoder that learns is
-    counted among the networks, but not its pass. A pass over layouts of frozen weights (`fast.packed`) takes less than
-    told, because the layers' inputs are not kept.
+def estimate(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> MemoryEstimate:
+    """Estimate a step of `photos` photos of the run's largest shape, their sides times `shrink`.
+
+    A text encoder that learns is counted among the networks, but not its pass. A pass over layouts of frozen weights
+    (`fast.packed`) takes less than estimated, because the layers' inputs are not kept.
     """
     height, width = max((row[0].shape[1:] for row in job.instance.latents), key=lambda shape: shape[0] * shape[1])
     multiple = 8  # a UNet halves its latents three times
@@ -90,7 +91,7 @@ def need(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) -> Nee
     frozen = _bytes(tensor for tensor in there if not tensor.requires_grad)
     frozen += packed.size(job.computing.unet)
     step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
-    return Need(frozen, learning * PER_NUMBER, step)
+    return MemoryEstimate(frozen, learning * PER_NUMBER, step)
 
 
 def pass_bytes(
@@ -106,7 +107,7 @@ def pass_bytes(
     photos, height, width = size
     half = DTYPES[config.dtype]
     with FakeTensorMode():
-        base = _pretended(base, config, checkpointing)
+        base = _fake_model(base, config, checkpointing)
         inpainting = base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
         x = torch.empty(photos, LATENT_CHANNELS, height, width)
         conditioning = Conditioning(
@@ -116,14 +117,14 @@ def pass_bytes(
             torch.empty(photos, EXTRA, height, width) if inpainting else None,
         )
         casts = half != torch.float32 and next(base.unet.parameters()).dtype == torch.float32
-        with Peak() as peak:
+        with PeakMemory() as peak:
             with torch.autocast("cpu", half if casts else torch.bfloat16, enabled=casts):
                 output = base.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
             output.float().square().mean().backward()
     return peak.most
 
 
-def _pretended(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
+def _fake_model(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
     """The base with a UNet of the same kind and the configuration's adapters, none of which has contents."""
     from .attaching import unet_slots
 
@@ -164,19 +165,19 @@ def advice(job: Job, share: int = 1) -> str:
     config = job.config
     each = -(-(config.batch_size or 1) // share)
     at_once = -(-each // config.gradient_accumulation)
-    now = need(job, at_once, config.gradient_checkpointing)
+    now = estimate(job, at_once, config.gradient_checkpointing)
     side = config.resolution or job.base.spec.native_size
     options = []
     if at_once > 1:
         parts = min(each, 2 * config.gradient_accumulation)
-        smaller = need(job, -(-each // parts), config.gradient_checkpointing)
+        smaller = estimate(job, -(-each // parts), config.gradient_checkpointing)
         options.append(f"gradient_accumulation={parts} ({_size(smaller)}, the same result)")
         less = max(1, (config.batch_size or 1) // 2)
         options.append(f"batch_size={less} ({_size(smaller)})")
     if not config.gradient_checkpointing:
-        options.append(f"gradient_checkpointing=true ({_size(need(job, at_once, True))}, the same result, slower)")
+        options.append(f"gradient_checkpointing=true ({_size(estimate(job, at_once, True))}, the same result, slower)")
     lower = side * 3 // 4 // 64 * 64 or side // 2
-    options.append(f"resolution={lower} ({_size(need(job, at_once, config.gradient_checkpointing, lower / side))})")
+    options.append(f"resolution={lower} ({_size(estimate(job, at_once, config.gradient_checkpointing, lower / side))})")
     if config.dtype == "fp32" and job.base.device.type == "cuda":
         options.append("dtype=bf16")
     return (
@@ -185,5 +186,5 @@ def advice(job: Job, share: int = 1) -> str:
     )
 
 
-def _size(need: Need) -> str:
+def _size(need: MemoryEstimate) -> str:
     return f"about {need.total / GIGA:.2g} GB"

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..core import noise as N
 from ..core.denoiser import Conditioning
-from ..core.transfer import upload
+from ..core.transfer import to_device_of
 from ..families.base import BaseModel
 from ..methods.base import Attached
 from .batches import Batch
@@ -104,8 +104,8 @@ class Objective:
         """noise, x_t and t: (B, C, h, w) twice and (B,)."""
         config = self.config
         low, high = min(config.min_timestep, self._highest - 1), self._highest
-        t = upload(N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling), x0)
-        noise = upload(torch.randn(x0.shape, generator=random), x0)
+        t = to_device_of(N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling), x0)
+        noise = to_device_of(torch.randn(x0.shape, generator=random), x0)
         if config.noise_offset or config.noise_offset_adaptive:
             noise = N.offset_noise(
                 noise, config.noise_offset, random, config.noise_offset_random, config.noise_offset_adaptive, x0
@@ -117,7 +117,7 @@ class Objective:
             strength = torch.full((len(x0), 1, 1, 1), config.input_perturbation)
             if config.input_perturbation_random:
                 strength = strength * torch.rand(strength.shape, generator=random)
-            seen = noise + upload(strength * torch.randn(x0.shape, generator=random), x0)
+            seen = noise + to_device_of(strength * torch.randn(x0.shape, generator=random), x0)
         return noise, self.schedule.add_noise(x0, seen, t), t
 
     def _loss(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,27 +13,27 @@ from ..files import atomic_writer, open_regular
 from ..formats import safetensors
 from ..methods import METHODS
 from ..run_folder import RunFolder
-from .checkpoint import write_sidecar
+from .checkpoint_writer import write_sidecar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.choice import Choice
     from ..families.base import BaseModel
-    from .checkpoint import Author
+    from .checkpoint_writer import CheckpointWriter
 
 
-def promote(author: Author, folder: RunFolder, choice: Choice, fold: bool = False) -> Path:
+def promote(writer: CheckpointWriter, folder: RunFolder, choice: Choice, fold: bool = False) -> Path:
     """Write the run's own file from its chosen checkpoint, and the side-car with the chosen weight.
 
     fold: a LoRA's weight is folded in, and the side-car says 1. Raises MaquetteError where it cannot be.
     """
     source = folder.checkpoints()[choice.step]  # by what lies there: the folder may have been renamed
-    if METHODS[author.config.method].product == "model":
+    if METHODS[writer.config.method].product == "model":
         _copy(source, folder.final)
     else:
-        author.save(_state(author, source, choice.weight if fold else 1.0), folder.final, choice.step)
-    author.sidecar(folder.final, 1.0 if fold else choice.weight)
+        writer.save(_state(writer, source, choice.weight if fold else 1.0), folder.final, choice.step)
+    writer.sidecar(folder.final, 1.0 if fold else choice.weight)
     return folder.final
 
 
@@ -51,10 +51,10 @@ def promote_file(
     return target
 
 
-def _state(author: Author, source: Path, weight: float) -> dict[str, Tensor]:
-    """What the run's author writes again under another name."""
-    if METHODS[author.config.method].product == "embedding":
-        vectors = embeddings.load(source, name=author.subject).vectors
+def _state(writer: CheckpointWriter, source: Path, weight: float) -> dict[str, Tensor]:
+    """What the run's writer writes again under another name."""
+    if METHODS[writer.config.method].product == "embedding":
+        vectors = embeddings.load(source, name=writer.subject).vectors
         names = ("emb_params",) if len(vectors) == 1 else ("clip_l", "clip_g")
         return dict(zip(names, vectors, strict=True))
     if weight == 1.0:

@@ -24,7 +24,7 @@ from .defaults import subject_of
 
 if TYPE_CHECKING:
     from ..run_folder import RunFolder
-    from .checkpoint import Author
+    from .checkpoint_writer import CheckpointWriter
     from .job import Job
 
 AROUND = 8  # cells beside those of every step at weight 1
@@ -73,7 +73,7 @@ class Cancelled(Exception):
 
 
 def at_the_end(
-    job: Job, author: Author, folder: RunFolder, told: Callable[[str, int, int], None]
+    job: Job, writer: CheckpointWriter, folder: RunFolder, told: Callable[[str, int, int], None]
 ) -> tuple[Verdict, list[Example]] | None:
     """The verdict on a finished training, and its photos; None where the training was too short to be judged within
     SHARE of its own work, where there is one checkpoint, and where no subject is named. told: as `judge` has it.
@@ -90,7 +90,7 @@ def at_the_end(
         stack.enter_context(job.attached.suspended())
         if config.compile:
             stack.enter_context(compiled.off())
-        base = stack.enter_context(author.untouched())
+        base = stack.enter_context(writer.base_model())
         photos = examples(job.dataset, base)
         try:
             verdict = judge(

@@ -23,12 +23,12 @@ from ..report import run_page as report
 from ..run_folder import RunFolder
 from ..sampling.finite import damage
 from . import identity, memory, optim, state, verdicts
-from .checkpoint import DTYPES, author
+from .checkpoint_writer import DTYPES, checkpoint_writer
 from .distributed import ProcessGroup
 from .job import Job, photo_names
+from .previews import PreviewWriter
 from .promotion import promote
 from .resuming import drop_state, unreadable
-from .samples import Sampler
 from .step_result import StepResult, may_defer
 
 Cancel = threading.Event
@@ -59,7 +59,7 @@ class TrainResult:
         return asdict(self)
 
 
-class Training:
+class Trainer:
     """The loop and what happens around it."""
 
     def __init__(
@@ -75,8 +75,8 @@ class Training:
         self.folder, self.job, self.on_event, self.cancel, self.processes = folder, job, on_event, cancel, processes
         self.config = job.config
         self.steps = job.config.steps or 0
-        self.author = author(job.config, job.base, job.dataset)
-        self.sampler = Sampler(job, self.author, folder, on_event)
+        self.writer = checkpoint_writer(job.config, job.base, job.dataset)
+        self.previews = PreviewWriter(job, self.writer, folder, on_event)
         self.began = time.perf_counter()
         self.training_seconds = 0.0
         self.seen = 0
@@ -89,7 +89,7 @@ class Training:
         self.verdict: Verdict | None = None
         self.page: dict[str, Any] | None = None  # what the report shows of the verdict
 
-    def go(self, start: int) -> TrainResult:
+    def train(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until told to stop."""
         self.start = start
         findings.tell(self.job.findings, self.on_event)
@@ -125,8 +125,8 @@ class Training:
             return
         if not file.exists() or unreadable(file):
             self._write_checkpoint(start)
-        if not self.sampler.has(start):
-            self.sampler.checkpoint(start, file)
+        if not self.previews.has(start):
+            self.previews.checkpoint(start, file)
 
     def _step(self, step: int) -> None:
         """Do one training step: zero_grad, backward, all_reduce, unscale, clip and optimizer step."""
@@ -186,7 +186,7 @@ class Training:
     def _skip_step(self, result: StepResult, done: int) -> None:
         names, step = ", ".join(photo_names(self.job, result.batches)), result.step
         if step == self.start:  # then nothing has been learned that could be at fault: perhaps the base is
-            with self.author.untouched() as base:
+            with self.writer.base_model() as base:
                 if found := damage(base):
                     raise MaquetteError(found)
         if self.refused:
@@ -223,12 +223,12 @@ class Training:
         self._save_state(step)
         if self.processes.is_main:
             path = self._write_checkpoint(step)
-            self.sampler.checkpoint(step, path)
+            self.previews.checkpoint(step, path)
 
     def _write_checkpoint(self, step: int) -> Path:
         path, weights = self.folder.checkpoint(step), self.job.state()
         self._require_fitting(weights, step)
-        self.author.save(weights, path, step)
+        self.writer.save(weights, path, step)
         self.on_event(Event("saved", {"path": str(path), "step": step}))
         if self.config.keep_last:
             for at, old in list(self.folder.checkpoints().items())[: -self.config.keep_last]:
@@ -261,10 +261,10 @@ class Training:
         weights = self.job.state()
         self._require_fitting(weights, self.steps)
         self._need_room(sum(value.numel() * 4 for value in weights.values()) * 2)
-        self.author.save(weights, self.folder.final, self.steps)
-        self.author.sidecar(self.folder.final)
+        self.writer.save(weights, self.folder.final, self.steps)
+        self.writer.sidecar(self.folder.final)
         self._choose()
-        self.sampler.preview(self.chosen, self.folder.final.with_suffix(".png"))
+        self.previews.preview(self.chosen, self.folder.final.with_suffix(".png"))
         self.on_event(Event("saved", {"path": str(self.folder.final), "step": self.chosen}))
         return self._result(self.steps, "finished")
 
@@ -278,7 +278,7 @@ class Training:
 
         self.folder.evaluation.unlink(missing_ok=True)  # of a shorter training
         try:
-            found = verdicts.at_the_end(self.job, self.author, self.folder, told)
+            found = verdicts.at_the_end(self.job, self.writer, self.folder, told)
         except verdicts.Cancelled:
             return
         except MaquetteError as error:
@@ -287,7 +287,7 @@ class Training:
         if found is not None:
             self.verdict, photos = found
             self.chosen = self.verdict.choice.step
-            promote(self.author, self.folder, self.verdict.choice)
+            promote(self.writer, self.folder, self.verdict.choice)
             verdicts.record(self.folder.path, self.verdict, fold=False)
             self.page = page_values.values(self.verdict, photos)
 
@@ -312,7 +312,7 @@ class Training:
             reasons=list(self.verdict.reasons) if self.verdict else [],
         )
         if self.processes.is_main:
-            self.sampler.sheet()
+            self.previews.sheet()
             report.write(self.folder, self.page)
             if status == "finished":
                 drop_state(self.folder, self.job, step)

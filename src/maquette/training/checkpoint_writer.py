@@ -33,9 +33,9 @@ from .metadata import Facts
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def author(config: TrainConfig, base: BaseModel, dataset: Dataset) -> Author:
-    """The author of what the run's method makes."""
-    kinds = {"adapter": Author, "model": ModelAuthor, "embedding": EmbeddingAuthor}
+def checkpoint_writer(config: TrainConfig, base: BaseModel, dataset: Dataset) -> CheckpointWriter:
+    """Return the writer of the files that the run's method makes."""
+    kinds = {"adapter": CheckpointWriter, "model": ModelWriter, "embedding": EmbeddingWriter}
     return kinds[methods.METHODS[config.method].product](config, base, dataset)
 
 
@@ -45,7 +45,7 @@ def waits(network: torch.nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class Author(Facts):
+class CheckpointWriter(Facts):
     """Writes the files of a run. Same state, same step: the same bytes, unless time stamps are asked for."""
 
     def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
@@ -54,16 +54,16 @@ class Author(Facts):
         adapter.save(path, "kohya", DTYPES[self.config.save_dtype], self.metadata(path.stem, step))
 
     @contextmanager
-    def opened(self, file: Path | None) -> Iterator[BaseModel]:
-        """The base as a saved file changes it, or as it is; within the block only."""
+    def preview_model(self, file: Path | None) -> Iterator[BaseModel]:
+        """Open the base with a saved file applied; None: the base alone. Within the block only."""
         loras = [] if file is None else [(load_adapter(file), 1.0, 1.0)]
-        with self.untouched() as base, apply_loras(base, loras):
+        with self.base_model() as base, apply_loras(base, loras):
             yield base
 
     @contextmanager
-    def untouched(self) -> Iterator[BaseModel]:
-        """The base as the file has it. On a CPU opened anew: the one that is trained on is laid out for that alone. On
-        other devices what waits in the computer's memory comes back for as long.
+    def base_model(self) -> Iterator[BaseModel]:
+        """Give the untrained base. On a CPU it is opened again, since the one in training has weights laid out for
+        training alone; on other devices networks that wait in main memory come back for as long.
         """
         if self.base.device.type == "cpu":
             yield load(self.config.base, vae=self.config.vae)
@@ -103,7 +103,7 @@ def write_sidecar(path: Path, base: BaseModel, description: str, subject: str, w
     )
 
 
-class EmbeddingAuthor(Author):
+class EmbeddingWriter(CheckpointWriter):
     """Writes words: a few vectors, called in prompts by the name of their file."""
 
     def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
@@ -113,17 +113,17 @@ class EmbeddingAuthor(Author):
         embeddings.save(word, path, self.config.embedding_format, metadata)
 
     @contextmanager
-    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+    def preview_model(self, file: Path | None) -> Iterator[BaseModel]:
         """Within the block the subject's own words call the vectors, as in training."""
         words = [] if file is None else [embeddings.load(file, name=self.subject)]
-        with self.untouched() as base, apply_embeddings(base, words):
+        with self.base_model() as base, apply_embeddings(base, words):
             yield base
 
     def prompt(self, prompt: str, file: Path | None) -> str:
         return prompt if file is None else re.sub(re.escape(self.subject), file.stem, prompt, flags=re.IGNORECASE)
 
 
-class ModelAuthor(Author):
+class ModelWriter(CheckpointWriter):
     """Writes whole models: the base's single file with what was learned in place of its own."""
 
     def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
@@ -140,11 +140,11 @@ class ModelAuthor(Author):
         write_single_file(model, path, DTYPES[self.config.save_dtype])
 
     @contextmanager
-    def opened(self, file: Path | None) -> Iterator[BaseModel]:
+    def preview_model(self, file: Path | None) -> Iterator[BaseModel]:
         if file is not None:
             yield load(file, device=self.base.device)
         else:
-            with self.untouched() as base:
+            with self.base_model() as base:
                 yield base
 
     def prompt(self, prompt: str, file: Path | None) -> str:

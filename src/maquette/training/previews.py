@@ -26,17 +26,17 @@ from ..sampling.prompt_pictures import draw_prompts
 from ..sampling.schedules import AUTOMATIC
 
 if TYPE_CHECKING:
-    from .checkpoint import Author
+    from .checkpoint_writer import CheckpointWriter
     from .job import Job
 
 SAMPLER = "DDIM"
 
 
-class Sampler:
-    """The same prompts and seeds at every checkpoint, so that only the training differs."""
+class PreviewWriter:
+    """Draws sample pictures: the same prompts and seeds at every checkpoint, so that only the training differs."""
 
-    def __init__(self, job: Job, author: Author, folder: RunFolder, on_event: Listener) -> None:
-        self.job, self.author, self.folder, self.on_event = job, author, folder, on_event
+    def __init__(self, job: Job, writer: CheckpointWriter, folder: RunFolder, on_event: Listener) -> None:
+        self.job, self.writer, self.folder, self.on_event = job, writer, folder, on_event
         self.prompts = job.config.sample_prompts or []
         self.seeds = [job.config.sample_seed + i for i in range(len(self.prompts))]
         self.size = job.base.spec.native_size
@@ -108,7 +108,7 @@ class Sampler:
             stack.enter_context(self.job.attached.suspended())
             if config.compile:
                 stack.enter_context(compiled.off())
-            base = stack.enter_context(self.author.opened(file))
+            base = stack.enter_context(self.writer.preview_model(file))
             drawn = draw_prompts(
                 base,
                 self.prompts,
@@ -139,4 +139,4 @@ class Sampler:
             "Clip skip": config.clip_skip if config.clip_skip > 1 else None,
             "RNG": "CPU",
         }
-        return format_infotext(self.author.prompt(self.prompts[index], file), "", values)
+        return format_infotext(self.writer.prompt(self.prompts[index], file), "", values)

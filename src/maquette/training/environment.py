@@ -1,5 +1,5 @@
-"""The same bits each time: on CUDA by operations that give them, where it would choose faster ones, and on a CPU, whose
-operations always do, by as many threads as before, since sums are divided among them.
+"""What decides the last bits of a run besides its settings: deterministic kernels on CUDA, the number of threads on a
+CPU (sums are divided among them), the device and the versions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS may add in another or
 
 
 @contextmanager
-def same_bits(wanted: bool) -> Iterator[None]:
-    """Within the block, if `wanted`: deterministic kernels only; an operation that has none raises RuntimeError."""
+def deterministic_kernels(wanted: bool) -> Iterator[None]:
+    """Use deterministic kernels only within the block, if `wanted`; operations without one raise RuntimeError."""
     if not wanted:
         yield
         return
@@ -43,8 +43,8 @@ def same_bits(wanted: bool) -> Iterator[None]:
             del os.environ[WORKSPACE]
 
 
-def computer(device: torch.device, processes: int) -> dict[str, Any]:
-    """Everything besides a run's settings on which the last bits of its numbers depend."""
+def environment(device: torch.device, processes: int) -> dict[str, Any]:
+    """Describe what the last bits of a run depend on besides its settings: versions, device, processes, threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {
         "maquette": __version__,
@@ -56,18 +56,18 @@ def computer(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def began_on(file: Path) -> tuple[dict[str, Any], list[str]]:
-    """What computer.json tells of the computer on which a run began, and a sentence when it is damaged.
+    """Read the environment in which a run began from computer.json; also a sentence when it is damaged.
 
     Runs of older versions have none: {}.
     """
     if not file.exists():
         return {}, []
     try:
-        told = read_object(file, LARGEST)
+        written = read_object(file, LARGEST)
     except MaquetteError as error:
         return {}, [_unknown(str(error))]
     kinds = {"maquette": str, "torch": str, "device": str, "processes": int, "threads": int}
-    known = {key: told[key] for key, kind in kinds.items() if type(told.get(key)) is kind}
+    known = {key: written[key] for key, kind in kinds.items() if type(written.get(key)) is kind}
     return known, [] if known.keys() == kinds.keys() else [_unknown(f"{file} is damaged: not all of it can be read.")]
 
 
@@ -76,10 +76,10 @@ def _unknown(fault: str) -> str:
 
 
 @contextmanager
-def threads_of(began: Mapping[str, Any], processes: int) -> Iterator[None]:
-    """Within the block: as many threads as a run began with, unless more processes share it or there are fewer cores.
+def pinned_threads(began: Mapping[str, Any], processes: int) -> Iterator[None]:
+    """Use as many threads within the block as a run began with, unless more processes share it or cores lack.
 
-    began: what `computer` said then; {} where nobody wrote it down.
+    began: what `environment` returned then; {} where it is not known.
     """
     threads, wanted = torch.get_num_threads(), began.get("threads", 0)
     if processes == began.get("processes") and 0 < wanted <= max(threads, os.cpu_count() or 1):
@@ -91,14 +91,14 @@ def threads_of(began: Mapping[str, Any], processes: int) -> Iterator[None]:
 
 
 def differences(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was: "torch 2.13.0, now 2.14.0"."""
+    """List what has differences: "torch 2.13.0, now 2.14.0"."""
     return [f"{key} {value}, now {now[key]}" for key, value in began.items() if value != now.get(key, value)]
 
 
 def _cpu() -> str:
     try:
-        told = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:  # only Linux has it
-        told = None
-    name = told[1] if told else platform.processor() or platform.machine()
+        found = None
+    name = found[1] if found else platform.processor() or platform.machine()
     return f"{name} with {torch.backends.cpu.get_cpu_capability()}"

@@ -1,4 +1,4 @@
-"""A disk that fills up while a run writes: nothing that was complete is lost, and the message says how to go on."""
+"""Disk full while a run writes: nothing complete is lost, and the message says how to continue."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def intact(folder: RunFolder) -> Iterator[None]:
-    """Turn a full disk, quota or file size limit into a MaquetteError that says what is kept and how to go on."""
+def explain_full_disk(folder: RunFolder) -> Iterator[None]:
+    """Turn a full disk, quota or file size limit into a MaquetteError that says what is kept and how to continue."""
     try:
         yield
     except (OSError, MaquetteError) as error:
