@@ -41,7 +41,7 @@ coverage: lint
 	$(PYTEST) -m "not heavy" --cov --cov-report=term:skip-covered
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --no-isolation --outdir dist .

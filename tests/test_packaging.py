@@ -104,9 +104,9 @@ def test_the_wheel_holds_the_pocket_base_and_nothing_else_that_is_big(built: dic
 def test_the_source_archive_builds_tests_and_documents_itself(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py"} <= names
-    assert {str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")} <= names
-    assert [name for name in names if name.endswith(".png")] == []
+    assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt", "mkdocs.yml"} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.is_file()} <= names
+    assert {name.partition("/")[0] for name in names if "/" in name} == {"src", "tests", "benchmarks", "tools", "docs"}
 
 
 @pytest.mark.heavy
