@@ -66,7 +66,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--only", nargs="*", default=[], help="commands, otherwise all")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder, photos = Path(name), Path(name) / "photos"
@@ -74,6 +76,7 @@ def main() -> None:
         for number in range(PHOTOS):
             Image.fromarray(random.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(photos / f"{number}.png")
         runs = programs(photos, folder)
+        runs = {name: run for name, run in runs.items() if name in ("import torch", *(arguments.only or runs))}
         turns = [{name: run(number) for name, run in runs.items()} for number in range(repeats + 1)]
     print("| command | median | least to most | times import torch |\n|---|---|---|---|")
     unit = statistics.median(turn["import torch"] for turn in turns[1:])

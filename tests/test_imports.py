@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -54,4 +55,19 @@ def test_a_command_loads_no_library_of_other_networks(command: str, folder: Path
     }  # fmt: skip
     found = loaded(command, *words[command])
     assert sorted(name for name in NEVER if name in found) == []
+    if command != "train":  # PyTorch's optimizers load its compiler
+        assert {"torch._dynamo", "sympy"} & found == set()
     assert any(name.startswith("maquette.stages") for name in found)
+
+
+def test_no_file_imports_what_only_tests_need() -> None:
+    """Captions by BLIP alone are written by transformers, where it is installed."""
+    source = Path(__file__).parent.parent / "src" / "maquette"
+    found = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            found |= {(path.name, name) for name in names if name.partition(".")[0] in NEVER}
+    assert found == {("captioners.py", "transformers")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import MaquetteError
 from .clip.text_model import CLIPTextModel, CLIPTextModelWithProjection
@@ -14,27 +16,46 @@ from .unet import ControlNetModel, UNet2DConditionModel
 from .vae import AutoencoderKL
 
 
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out torch.nn.init: of meta tensors it draws nothing, but loads PyTorch's compiler, a second or more."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
+@contextmanager
+def _unfilled() -> Iterator[None]:
+    """Modules that are made within have meta tensors, which nobody fills."""
+    with torch.device("meta"), _NoInitialization():
+        yield
+
+
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
     """A UNet on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
-    with torch.device("meta"):
+    with _unfilled():
         return UNet2DConditionModel(config)
 
 
 def build_vae(config: Mapping[str, Any]) -> nn.Module:
     """An autoencoder on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
-    with torch.device("meta"):
+    with _unfilled():
         return AutoencoderKL(config)
 
 
 def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
     """A ControlNet on the meta device. Raises MaquetteError for a configuration that none of Stable Diffusion has."""
-    with torch.device("meta"):
+    with _unfilled():
         return ControlNetModel(config)
 
 
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
     """CLIP's text encoder on the meta device. Raises MaquetteError for a configuration that no CLIP has."""
-    with torch.device("meta"):
+    with _unfilled():
         return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
