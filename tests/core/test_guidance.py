@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from maquette.core.denoiser import Conditioning
-from maquette.core.guidance import guided
+from maquette.core.guidance import guided, guided_and_negative, rescaled
 
 
 class Linear:
@@ -85,3 +85,22 @@ def test_parts_of_one_prompt_are_padded_with_their_last_vector() -> None:
     padded = (sum(range(77)) + 77 * 76) / 154
     assert torch.allclose(out, torch.tensor(38 + (76.5 - 38) + (padded - 38)))
     assert model.lengths == [154, 77]
+
+
+def test_rescaling_as_diffusers() -> None:
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    positive, negative = (torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    strong = negative + 7 * (positive - negative)
+    assert torch.allclose(rescaled(strong, positive, 0.7), rescale_noise_cfg(strong, positive, 0.7), atol=1e-5)
+    assert torch.allclose(rescaled(strong, positive, 1.0).std(dim=(1, 2, 3)), positive.std(dim=(1, 2, 3)))
+
+
+def test_a_rescaled_guidance_keeps_the_negative_prompts_own_answer() -> None:
+    plain, negative = guided_and_negative(Linear(), X, T, [(told(2.0, 4.0), 1.0)], told(1.0, 1.0), 3.0)
+    out, same = guided_and_negative(Linear(), X, T, [(told(2.0, 4.0), 1.0)], told(1.0, 1.0), 3.0, rescale=0.5)
+    assert negative is not None and same is not None and torch.equal(negative, same)
+    assert shift(same) == [1.5, 1.5]
+    assert torch.allclose(out, rescaled(plain, X + torch.tensor([2.5, 4.5])[:, None, None, None], 0.5), atol=1e-5)
+    alone, none = guided_and_negative(Linear(), X, T, [(told(2.0, 4.0), 1.0)], told(1.0, 1.0), 1.0, rescale=0.5)
+    assert none is None and shift(alone) == [2.5, 4.5]

@@ -25,6 +25,7 @@ from maquette.sampling.settings import SamplerSettings
         ("Euler a", {"eta": 0.0, "ensd": 31337}, {"RNG": "CPU", "Eta": "0"}),
         ("Euler", {"eta": 0.5, "ensd": 31337, "noise_source": "NV"}, {"RNG": "NV"}),
         ("DDIM", {"eta": 0.0}, {"RNG": "CPU"}),
+        ("DDIM", {"cfg_rescale": 0.7}, {"RNG": "CPU", "CFG Rescale": "0.7"}),
         ("DDIM", {"eta": 0.5}, {"RNG": "CPU", "Eta DDIM": "0.5"}),
         (
             "Heun Karras",
@@ -72,7 +73,8 @@ def test_settings_reach_the_picture(base: BaseModel, tmp_path: Path) -> None:
     assert (said["ENSD"], said["Eta"], said["RNG"]) == ("7", "0.5", "NV")
     kept, said = drawn(discard_penultimate_sigma=True)
     assert said["Discard penultimate sigma"] == "True"
-    for changed in (other, drawn(ensd=7)[0], drawn(eta=0.5)[0], drawn(noise_source="NV")[0], kept):
+    each: list[dict[str, Any]] = [{"ensd": 7}, {"eta": 0.5}, {"noise_source": "NV"}, {"cfg_rescale": 1.0}]
+    for changed in (other, kept, *(drawn(**options)[0] for options in each)):
         assert np.abs(changed - plain).max() > 5
     with pytest.raises(MaquetteError, match=r'"NV" gives the same numbers on any machine'):
         drawn(noise_source="GPU")

@@ -23,6 +23,9 @@ def command(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance; default: 4 on pocket, 7 elsewhere.")] = None,
+    cfg_rescale: Annotated[
+        float | None, typer.Option(help="Guidance without overexposure: 0 to 1, usually 0.7.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="DDIM, Euler a, Euler, DPM++ 2M, UniPC, …")] = "DDIM",
     schedule_type: Annotated[
         str | None, typer.Option(help="Automatic, Uniform, Karras, Exponential, Beta, …", show_default=False)
@@ -83,6 +86,7 @@ def command(
         seed=seed,
         steps=steps,
         cfg_scale=cfg_scale,
+        cfg_rescale=cfg_rescale,
         sampler=sampler,
         schedule_type=schedule_type,
         eta=eta,

@@ -34,8 +34,12 @@ def guided_and_negative(
     negative: Conditioning | None,
     scale: float,
     need_negative: bool = False,
+    rescale: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """(the guided prediction, the negative prompt's own, None where it was not needed); see `guided`."""
+    """(the guided prediction, the negative prompt's own, None where it was not needed); see `guided`.
+
+    rescale: share phi of the guided prediction that gets the deviation of the unguided one back (`rescaled`).
+    """
     alone = len(positives) == 1 and positives[0][1] == 1
     if negative is None or (alone and scale == 1 and not need_negative):
         return denoiser.predict(x_t, t, positives[0][0]), None
@@ -46,7 +50,18 @@ def guided_and_negative(
         outputs = [*_predict(denoiser, x_t, t, joined), *_predict(denoiser, x_t, t, negative)]
     base = outputs[-1]
     change = sum((weight * (out - base) for (_, weight), out in zip(positives, outputs[:-1], strict=True)), 0 * base)
-    return base + scale * change, base
+    guided = base + scale * change
+    return rescaled(guided, base + change, rescale) if rescale else guided, base
+
+
+def rescaled(guided: Tensor, positive: Tensor, phi: float) -> Tensor:
+    """Guidance without overexposure: Lin et al. 2305.08891, equations 15 and 16.
+
+    guided: (B, C, h, w), with and without guidance; each row's deviation is that of all its elements.
+    """
+    dims = tuple(range(1, guided.ndim))
+    factor = positive.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+    return guided * (phi * factor + (1.0 - phi))
 
 
 def _predict(denoiser: Denoiser, x_t: Tensor, t: Tensor, joined: Conditioning) -> list[Tensor]:

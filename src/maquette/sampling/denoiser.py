@@ -22,9 +22,9 @@ class GuidedDenoiser:
     """Scales x to what the network knows, asks it, guides (CFG) and turns its epsilon, v or flow into x0, once for all.
 
     model: a base, or what answers `predict` in its place (ControlNet). cond, uncond: B rows each; without uncond, or at
-    scale 1, the prompt alone is computed. on_denoised(x0, sigma) -> x0 may change each answer (inpainting puts the kept
-    picture back). calls: answers given so far, on_call told of each. step: the schedule's step at work, counted from 1,
-    kept by the caller.
+    scale 1, the prompt alone is computed. rescale: see `core.guidance`. on_denoised(x0, sigma) -> x0 may change each
+    answer (inpainting puts the kept picture back). calls: answers given so far, on_call told of each. step: the
+    schedule's step at work, counted from 1, kept by the caller.
     """
 
     def __init__(
@@ -35,9 +35,10 @@ class GuidedDenoiser:
         uncond: Conditioning | Prompt | None,
         scale: float,
         on_denoised: OnDenoised | None = None,
+        rescale: float = 0.0,
     ) -> None:
         self.model, self.levels = model, levels
-        self.cond, self.uncond, self.scale = cond, uncond, scale
+        self.cond, self.uncond, self.scale, self.rescale = cond, uncond, scale, rescale
         self.on_denoised = on_denoised
         self.on_call: Callable[[int], None] = lambda calls: None
         self.calls = 0
@@ -57,7 +58,14 @@ class GuidedDenoiser:
         t = torch.full((len(x),), levels.time(sigma), device=x.device)
         negative = None if self.uncond is None else self._at(self.uncond)[0][0]
         output, other = guided_and_negative(
-            self.model, x * levels.scale(sigma), t, self._at(self.cond), negative, self.scale, need_negative
+            self.model,
+            x * levels.scale(sigma),
+            t,
+            self._at(self.cond),
+            negative,
+            self.scale,
+            need_negative,
+            self.rescale,
         )
         self.calls += 1
         self.on_call(self.calls)

@@ -33,7 +33,7 @@ class SamplingOptions:
 
     eta: share of the noise that is added again, None: 1, for DDIM 0. s_churn, s_tmin, s_tmax (0: no limit), s_noise:
     of Karras et al. 2206.00364, algorithm 2. discard: always leave out the level before the last. exact_steps: image to
-    image does as many steps as asked for.
+    image does as many steps as asked for. cfg_rescale: phi of Lin et al. 2305.08891, section 3.4.
     """
 
     eta: float | None = None
@@ -43,6 +43,7 @@ class SamplingOptions:
     s_noise: float = 1.0
     discard: bool = False
     exact_steps: bool = False
+    cfg_rescale: float = 0.0
     noise: NoiseOptions = field(default_factory=NoiseOptions)
 
     def of(self, kind: SamplerKind) -> dict[str, Any]:
@@ -103,7 +104,9 @@ def sample(
     x = _begun(kind, levels, way, noise.first(), init_latents)
     chosen = options.of(kind)
     total = count_calls(kind, way.sigmas, chosen)
-    denoiser = GuidedDenoiser(model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised)
+    denoiser = GuidedDenoiser(
+        model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised, options.cfg_rescale
+    )
     denoiser.step = way.done_before + 1
     if callback is not None:
         denoiser.on_call = lambda calls: callback(calls, total)

@@ -15,6 +15,8 @@ from .samplers import kind_of
 class SamplerSettings(StageConfig):
     """How the sampler goes, and where its noise comes from."""
 
+    cfg_rescale: float = Field(default=0.0, ge=0, le=1)
+    """Share of the guided prediction that gets its deviation without guidance back: 0.7 for zero terminal SNR."""
     eta: float | None = Field(default=None, ge=0, le=1)
     """Share of the noise that a sampler adds again at each step; otherwise 1, with DDIM 0."""
     s_churn: float = Field(default=0.0, ge=0, le=100)
@@ -41,6 +43,7 @@ class SamplerSettings(StageConfig):
             s_tmax=self.s_tmax,
             s_noise=self.s_noise,
             discard=self.discard_penultimate_sigma,
+            cfg_rescale=self.cfg_rescale,
             noise=NoiseOptions(self.noise_source, self.ensd),
         )
 
@@ -55,6 +58,7 @@ class SamplerSettings(StageConfig):
         eta_key, usual = ("Eta DDIM", 0.0) if kind.by_timesteps else ("Eta", 1.0)
         churned = kind.takes("s_churn")
         values = {
+            "CFG Rescale": self.cfg_rescale or None,
             eta_key: self.eta if self.eta != usual and kind.takes("eta") else None,
             "Sigma churn": self.s_churn or None if churned else None,
             "Sigma tmin": self.s_tmin or None if churned else None,
