@@ -18,19 +18,26 @@ VARIANTS = 1024  # of a block: widths, buckets, with and without gradients or ad
 
 
 def install(network: nn.Module) -> int:
-    """Have every block compiled when it first computes; returns how many there are.
-
-    So many variants are allowed that none ever falls back to running uncompiled: whether it did would depend on what
-    the run saw before, and a resumed run would end in other bytes.
-    """
-    import torch._dynamo.config as settings
-
-    settings.recompile_limit = max(settings.recompile_limit, VARIANTS)
-    settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, 16 * VARIANTS)
+    """Have every block compiled when it first computes; returns how many there are. Train within `many_variants`."""
     blocks = [module for module in network.modules() if type(module).__name__ in REGIONS]
     for block in blocks:
         block.compile(dynamic=False)
     return len(blocks)
+
+
+@contextmanager
+def many_variants() -> Iterator[None]:
+    """Allow so many variants of a block within the block that none ever falls back to running uncompiled: whether it
+    did would depend on what the run saw before, and a resumed run would end in other bytes.
+    """
+    import torch._dynamo.config as settings
+
+    limits = {
+        "recompile_limit": max(settings.recompile_limit, VARIANTS),
+        "accumulated_recompile_limit": max(settings.accumulated_recompile_limit, 16 * VARIANTS),
+    }
+    with settings.patch(limits):  # type: ignore[attr-defined]
+        yield
 
 
 def lacking(device: torch.device) -> str | None:

@@ -11,6 +11,7 @@ import platform
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them, from <malloc.h>
 LARGEST = 2**31 - 1
+USUAL_MMAP, USUAL_TRIM = 2**25, 2**26  # what glibc's own thresholds grow to while large tensors come and go
 
 
 def keep() -> bool:
@@ -21,6 +22,13 @@ def keep() -> bool:
     """
     library = _glibc()
     return library is not None and all(library.mallopt(what, LARGEST) for what in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+
+
+def keep_no_longer() -> bool:
+    """Undo `keep`: thresholds as glibc sets them for a process of large tensors, and what is free goes back once."""
+    library = _glibc()
+    usual = ((MMAP_THRESHOLD, USUAL_MMAP), (TRIM_THRESHOLD, USUAL_TRIM))
+    return library is not None and all(library.mallopt(what, size) for what, size in usual) and release()
 
 
 def release() -> bool:

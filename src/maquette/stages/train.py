@@ -19,9 +19,10 @@ from ..run_folder import RunFolder
 from ..training import defaults, identity, memory, resuming, state
 from ..training.disk import explain_full_disk
 from ..training.distributed import ProcessGroup, process_group, require_enough
-from ..training.environment import began_on, deterministic_kernels, differences, environment, pinned_threads
+from ..training.environment import began_on, differences, environment, pinned_threads
 from ..training.job import Job, prepare
 from ..training.notices import notices
+from ..training.process_settings import process_settings
 from ..training.trackers import following
 from ..training.trainer import Cancel, Trainer, TrainResult
 
@@ -34,7 +35,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     Raises MaquetteError for everything that is the user's to mend.
     """
     with process_group(config.device) as processes, ExitStack() as held:
-        held.enter_context(deterministic_kernels(config.deterministic))
+        held.enter_context(process_settings(config))
         on_event = on_event if processes.is_main else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(processes.broadcast(str(named)))
@@ -67,7 +68,7 @@ def resume(
     config = resuming.read_config(folder)
     changed = _changed(config, changes or {})
     with process_group(config.device) as processes, ExitStack() as held:
-        held.enter_context(deterministic_kernels(changed.deterministic))
+        held.enter_context(process_settings(changed))
         on_event = on_event if processes.is_main else ignore
         if processes.is_main:
             held.enter_context(folder.locked())

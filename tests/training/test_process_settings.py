@@ -1,0 +1,45 @@
+"""A call of the library leaves its process as it was."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from maquette.config import TrainConfig
+from maquette.fast import memory
+from maquette.stages import train
+from maquette.training.process_settings import process_settings
+from tests.training.interrupted import make_photos
+
+
+def settings(folder: Path, **changes: object) -> TrainConfig:
+    values = {"photos": folder, "subject": "zkw disc", "device": "cpu", "sample_prompts": [], "dtype": "fp32"}
+    return TrainConfig.parse(values | changes)
+
+
+def test_training_draws_nothing_from_the_global_generator_of_its_caller(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    result = train.run(settings(photos, out=tmp_path / "disc", steps=1, batch_size=1, rank=2, dropout=0.5))
+    assert result.status == "finished" and torch.equal(torch.rand(3), expected)
+
+
+def test_limits_of_the_compiler_and_kernels_are_put_back(tmp_path: Path) -> None:
+    import torch._dynamo.config as limits
+
+    before = limits.recompile_limit, limits.accumulated_recompile_limit
+    with process_settings(settings(tmp_path, compile=True, deterministic=True)):
+        assert limits.recompile_limit >= 1024 and limits.accumulated_recompile_limit >= 16 * 1024
+        assert torch.are_deterministic_algorithms_enabled()
+    assert (limits.recompile_limit, limits.accumulated_recompile_limit) == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_is_kept_no_longer() -> None:
+    assert memory.keep() and memory.keep_no_longer()
