@@ -80,7 +80,7 @@ def test_rates_of_optimizers_that_choose_their_own(values: dict[str, Any], sente
         ("v_prediction", {"v_pred_like_loss": 0.5}, "v_pred_like_loss has no effect: the base predicts v already."),
         ("epsilon", {"noise_offset_random": True}, "noise_offset_random has no effect without noise_offset."),
         ("epsilon", {"input_perturbation_random": True}, "has no effect without input_perturbation."),
-        ("epsilon", {"zero_terminal_snr": True}, "in pure noise there is nothing for it to tell."),
+        ("epsilon", {"zero_terminal_snr": True}, "it learns nothing; use it with bases that predict v."),
     ],
 )
 def test_what_fits_the_base_or_another_setting_only(prediction: str, values: dict[str, Any], sentence: str) -> None:

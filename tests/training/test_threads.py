@@ -1,4 +1,4 @@
-"""A run is gone on with by as many threads as it began with, since sums are divided among them."""
+"""A run is resumed with as many threads as it began with, since sums are divided among them."""
 
 import json
 import os

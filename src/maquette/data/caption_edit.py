@@ -1,4 +1,4 @@
-"""Changing many captions at once: tags added, removed, replaced; text in front and behind. Twice is as once."""
+"""Change many captions at once: tags added, removed, replaced; text before and after. A second time changes nothing."""
 
 from __future__ import annotations
 

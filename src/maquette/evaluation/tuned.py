@@ -91,7 +91,7 @@ def _with_word(base: BaseModel, word: Embedding) -> Iterator[BaseModel]:
 
 @contextmanager
 def _with_weights(base: BaseModel, state: Mapping[str, Tensor], weight: float) -> Iterator[BaseModel]:
-    """W + weight (W' - W) for every weight of the state; in the end the very tensors of before."""
+    """W + weight (W' - W) for every weight of the state; the tensors from before are put back at the end."""
     networks: dict[str, nn.Module] = {"unet": base.unet, **dict(zip(_te_names(base), base.text_encoders, strict=True))}
     originals: list[tuple[nn.Parameter, Tensor]] = []
     try:

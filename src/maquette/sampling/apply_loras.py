@@ -42,7 +42,7 @@ class Applied:
 
 @contextmanager
 def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) -> Iterator[list[Applied]]:
-    """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards they are the very tensors of before. Words that came
+    """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards the tensors from before are back. Words that came
     with an adapter (`bundle_emb`) are known within the block.
 
     loras: (adapter, multiplier for the text encoders, multiplier for the UNet), applied in order; the sum is formed in

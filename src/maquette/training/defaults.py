@@ -118,7 +118,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
             "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),
-            "photos": config.photos.expanduser().resolve(),  # so that the run can be gone on with from any folder
+            "photos": config.photos.expanduser().resolve(),  # so that the run can be resumed from any folder
             "reg": config.reg and config.reg.expanduser().resolve(),
             "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
         }

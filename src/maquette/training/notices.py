@@ -39,7 +39,10 @@ def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
     if asked.input_perturbation_random and not asked.input_perturbation:
         yield "input_perturbation_random has no effect without input_perturbation."
     if asked.zero_terminal_snr and not v:
-        yield "zero_terminal_snr with a base that predicts noise: in pure noise there is nothing for it to tell."
+        yield (
+            "zero_terminal_snr with a base that predicts noise: at the last timestep, pure noise, it learns nothing; "
+            "use it with bases that predict v."
+        )
 
 
 OWN_WARM_UP = {

@@ -42,7 +42,7 @@ def read_config(folder: RunFolder) -> TrainConfig:
     try:
         config = TrainConfig.read(folder.config)
     except MaquetteError as error:
-        raise MaquetteError(f"The run cannot be gone on with, its run.toml is damaged: {error}") from error
+        raise MaquetteError(f"The run cannot be resumed, its run.toml is damaged: {error}") from error
     if LAST_KEY not in config.model_fields_set or not config.steps or not config.batch_size or not config.learning_rate:
         raise MaquetteError(
             f"{folder.config} has been cut short: it lacks keys that every run writes. Nothing was changed; put it "
