@@ -1,10 +1,10 @@
 """Extract a LoRA from a full-size Stable Diffusion 1.5 and resize one of rank 128, against full SVDs of each layer.
 
-    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--keep]
+    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--square 5120] [--keep]
 
 Two models of random float16 weights are written (4.3 GB): the tuned one differs by a change of rank 16 and noise. Other
 tools decompose every layer's difference by torch.linalg.svd with its default of square U and V; each distinct shape is
-decomposed so once here, sides beyond 5120 with thin ones, which is kinder, and counted as often as the model has it.
+decomposed so once here, sides beyond --square with thin ones, which is kinder, and counted as often as there are such.
 "error" is what is left of the difference, both ways, on the same layers. Memory is what the process itself holds at
 most (anonymous pages), not the page cache of the files. Wall time on a busy machine means little: processor time is
 given beside it, and OMP_NUM_THREADS=1 keeps waiting threads out of it.
@@ -38,7 +38,6 @@ from maquette.weights.resize import resize
 
 PARTS = {"unet": "unet", "vae": "vae", "te": "text_encoder"}
 RANK, BEFORE, AFTER = 32, 128, 32
-SQUARE = 5120  # sides up to which U and V are square
 
 
 @dataclass
@@ -105,19 +104,24 @@ def write_models(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def full_svds(shapes: Counter[Any], change_of: Callable[[Any], Tensor], rank: int) -> tuple[float, dict[Any, float]]:
-    """Processor seconds for all layers by torch.linalg.svd, and the relative error at the rank by shape."""
+def full_svds(
+    shapes: Counter[Any], change_of: Callable[[Any], Tensor], rank: int, square: int
+) -> tuple[float, dict[Any, float]]:
+    """Processor seconds for all layers by torch.linalg.svd, and the relative error at the rank by shape.
+
+    square: sides up to which U and V are square.
+    """
     seconds, errors = 0.0, {}
     for shape, count in shapes.items():
         change = change_of(shape).flatten(1)
         start = time.process_time()
-        _, s, _ = torch.linalg.svd(change, full_matrices=max(change.shape) <= SQUARE)
+        _, s, _ = torch.linalg.svd(change, full_matrices=max(change.shape) <= square)
         seconds += count * (time.process_time() - start)
         errors[shape] = float(s[rank:].norm() / s.norm())
     return seconds, errors
 
 
-def extraction(folder: Path) -> None:
+def extraction(folder: Path, square: int) -> None:
     base, tuned = (stream.open_model(path) for path in write_models(folder))
     memory.keep()
     for method in ("lora", "locon"):
@@ -125,10 +129,10 @@ def extraction(folder: Path) -> None:
             made = extract(tuned, base, Plan(RankRule(rank=RANK), method=method, dtype=torch.float16))
         print(f"extract {method:5s} rank {RANK}, {len(made.layers)} layers: {cost}", flush=True)
         if method == "lora":
-            against_full_svds(made, tuned, base, cost)
+            against_full_svds(made, tuned, base, cost, square)
 
 
-def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cost: Cost) -> None:
+def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cost: Cost, square: int) -> None:
     places = {name: (part, f"{path}.weight") for name, (part, path) in stream.layers(base).items()}
 
     def shape_of(layer: Extracted) -> tuple[int, ...]:
@@ -141,7 +145,7 @@ def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cos
         place = places[example[shape].name]
         return stream.exact(tuned, place) - stream.exact(base, place)
 
-    seconds, errors = full_svds(Counter(map(shape_of, made.layers)), change_of, RANK)
+    seconds, errors = full_svds(Counter(map(shape_of, made.layers)), change_of, RANK, square)
     worst = max(example[shape].error / error for shape, error in errors.items())
     print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
     print(f"error against the best possible: at most {worst:.4f} times")
@@ -164,14 +168,14 @@ def random_lora(rank: int) -> Adapter:
     return Adapter("sd1", "lora", modules)
 
 
-def resizing() -> None:
+def resizing(square: int) -> None:
     lora = random_lora(BEFORE)
     with measured() as cost:
         made = resize(lora, RankRule(rank=AFTER))
     print(f"resize rank {BEFORE} to {AFTER}, {len(made.modules)} modules: {cost}")
     example = {tuple(lora.delta(module.name).shape): module for module in made.modules}
     shapes = Counter(tuple(lora.delta(module.name).shape) for module in made.modules)
-    seconds, errors = full_svds(shapes, lambda shape: lora.delta(example[shape].name), AFTER)
+    seconds, errors = full_svds(shapes, lambda shape: lora.delta(example[shape].name), AFTER, square)
     worst = max(math.sqrt(max(0.0, 1 - example[shape].kept)) / error for shape, error in errors.items())
     print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
     print(f"error against the best possible: at most {worst:.4f} times")
@@ -181,12 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/low_rank"))
     parser.add_argument("--only", choices=("extract", "resize"))
+    parser.add_argument("--square", type=int, default=5120, help="sides up to which full SVDs have square U and V")
     parser.add_argument("--keep", action="store_true", help="keep the models")
     arguments = parser.parse_args()
     if arguments.only != "extract":
-        resizing()
+        resizing(arguments.square)
     if arguments.only != "resize":
-        extraction(arguments.folder)
+        extraction(arguments.folder, arguments.square)
         if not arguments.keep:
             for path in write_models(arguments.folder):
                 path.unlink()

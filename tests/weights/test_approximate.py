@@ -79,8 +79,13 @@ def test_names_of_no_layer_are_left_out_by_name(target: str) -> None:
     strange = "lora_unet_strange_thing"
     state = {f"{name}.lora_down.weight": torch.ones(2, 20) for name in (QUERY, strange)}
     state |= {f"{name}.lora_up.weight": torch.ones(24, 2) for name in (QUERY, strange)}
-    made = carried(read(state), target, 4)
-    assert (made.dropped, list(made.adapter.modules)) == ([strange], [QUERY])
+    made = carried(read(state), target, None)
+    assert (made.dropped, list(made.adapter.modules), made.approximated) == ([strange], [QUERY], [])
+
+
+def test_layers_beside_attention_have_no_processor() -> None:
+    made = carried(read(loha()), "attn-procs", 4)
+    assert made.dropped == [CONV] and [one.name for one in made.approximated] == [QUERY]
 
 
 def test_a_folder_of_peft_has_one_kind() -> None:

@@ -18,6 +18,7 @@ from ..errors import MaquetteError
 from .extract import Plan, as_dora
 from .products import needs_weight, product_from, relative_error, svd_of
 
+_ANY_LORA = {"lora_down.weight": torch.ones(1, 1), "lora_up.weight": torch.ones(1, 1)}
 WeightOf = Callable[[str], Tensor | None]
 
 
@@ -62,8 +63,10 @@ def carried(adapter: Adapter, target: str, rank: int | None, weight_of: WeightOf
         if fits and writing.refusal(target, name, module.factors) is None:
             result.adapter.modules[name] = module
             continue
-        made = _nearest(adapter, target, name, rank, weight_of, result)
-        if made is None or writing.refusal(target, name, made) is not None:
+        made = None
+        if writing.refusal(target, name, _ANY_LORA) is None:  # the layer has a place there
+            made = _nearest(adapter, target, name, rank, weight_of, result)
+        if made is None:
             result.dropped.append(name)
         else:
             result.adapter.modules[name] = AdapterModule(made)
