@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .events import Event
     from .families.base import BaseModel
+    from .sampling.pipeline import Pipeline
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
     from .stages.convert import ConvertResult
@@ -40,6 +41,7 @@ __version__ = "0.1.0"  # the only place that says it: the package's metadata, fi
 
 __all__ = [
     "MaquetteError",
+    "Pipeline",
     "caption",
     "check",
     "convert",
@@ -133,24 +135,29 @@ def evaluate(run: str | PathLike[str], on_event: Listener | None = None, **optio
 
 
 def generate(
-    prompt: str, on_event: Listener | None = None, base: str | PathLike[str] | BaseModel = "pocket", **options: Any
+    prompt: str,
+    on_event: Listener | None = None,
+    base: str | PathLike[str] | BaseModel | Pipeline = "pocket",
+    cancel: threading.Event | None = None,
+    **options: Any,
 ) -> GenerateResult:
-    """Draw pictures and write them as PNG files. options: keys of stages.generate.GenerateConfig.
+    """Draw pictures and write them. options: keys of sampling.draw_settings.GenerateConfig.
 
     The result is a sequence of Pillow images, with `paths`, `seeds` and `infotexts` beside it.
-    base: "pocket", a path, or a base that `maquette.families.load` has opened, which saves loading it again.
+    base: "pocket", a path, a base that `maquette.families.load` has opened, or a Pipeline, which saves loading it and
+    its LoRAs again. Setting `cancel`, from any thread, ends after the batch at work.
     """
     from os import fspath
 
     from .events import ignore
     from .families.base import BaseModel
+    from .sampling.pipeline import Pipeline
     from .stages.generate import GenerateConfig, run
 
-    opened = base if isinstance(base, BaseModel) else None
-    source = opened.source if opened else fspath(base)  # type: ignore[arg-type]
-    return run(
-        GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate"), on_event or ignore, opened
-    )
+    opened = base if isinstance(base, BaseModel | Pipeline) else None
+    source = base.base.source if isinstance(base, Pipeline) else base.source if opened else fspath(base)  # type: ignore
+    config = GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate")
+    return run(config, on_event or ignore, opened, cancel)
 
 
 def inspect(path: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> InspectResult:
@@ -214,6 +221,10 @@ def resize(
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Pipeline":
+        from .sampling.pipeline import Pipeline
+
+        return Pipeline
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

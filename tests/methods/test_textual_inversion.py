@@ -18,7 +18,7 @@ from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 from maquette.methods.base import MethodSpec
 from maquette.prompts.encode import split_chunks
-from maquette.sampling.apply_embeddings import apply_embeddings, find_embeddings
+from maquette.sampling.apply_embeddings import apply_embeddings, embedding_files
 from maquette.sampling.apply_loras import apply_loras
 from maquette.stages import train
 from maquette.stages.generate import GenerateConfig
@@ -140,7 +140,7 @@ def test_a_run_writes_an_embedding_that_generate_calls_by_file_name(photos: Path
     assert np.abs(np.asarray(named.images[0], int) - np.asarray(sample, int)).max() <= 1
     unnamed = generate(GenerateConfig(prompt="a photo of my-disc", embedding_dir=photos, **how))
     assert np.abs(np.asarray(unnamed.images[0], int) - np.asarray(sample, int)).max() > 1
-    assert find_embeddings(base, ["a photo of a disc"], tmp_path / "my-disc") == []
+    assert embedding_files(base, ["a photo of a disc"], tmp_path / "my-disc") == {}
 
 
 def test_the_base_is_untouched_and_other_prompts_are_the_bases_own(photos: Path, tmp_path: Path) -> None:

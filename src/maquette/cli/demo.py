@@ -33,7 +33,8 @@ def command(
     """
     from ..stages.demo import DemoConfig, run
     from .common import Display, given, print_json
-    from .train import STOPPED, interruptible
+    from .interrupt import interruptible
+    from .train import STOPPED
 
     cancel = threading.Event()
     with interruptible(cancel), Display() as display:

@@ -22,7 +22,7 @@ from .start import INTERRUPTED
 from .terminal import harmless
 
 PACKAGE = __package__ or "maquette.cli"
-NO_COMMANDS = {"main", "common", "start", "terminal"}
+NO_COMMANDS = {"main", "common", "interrupt", "options", "start", "terminal"}
 # New objects after which Python looks for cycles among them; at its usual 700 that is a tenth of the time of imports.
 RARELY = 100_000
 # The road from photos to pictures first; the others follow by name.

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +13,7 @@ from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
 from ..files import read_toml
 from .common import Display, given, print_json
+from .interrupt import interruptible
 
 if TYPE_CHECKING:
     from ..stages.train import TrainResult
@@ -109,25 +106,6 @@ def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> 
             raise MaquetteError('Which photos? maquette train PHOTOS --subject "ohwx man"')
         source = str(config) if config else "the command line"
         return train.run(TrainConfig.parse(values, source), display, cancel)
-
-
-@contextmanager
-def interruptible(cancel: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `cancel`; a second one ends the program at once (the states on disk stay whole)."""
-
-    def handle(number: int, frame: Any) -> None:
-        if cancel.is_set():
-            print("\nEnded at once; what was saved is whole.", file=sys.stderr)
-            raise KeyboardInterrupt
-        cancel.set()
-        print("\nStopping after this step, and saving …", file=sys.stderr)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(result: TrainResult) -> None:

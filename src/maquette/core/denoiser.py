@@ -21,19 +21,21 @@ class Conditioning:
     pooled: (B, P) pooled text vector (SDXL), or None.
     time_ids: (B, 6) SDXL size and crop numbers, in pixels: original h, w, crop top, left, target h, w; or None.
     concat: (B, C, h, w) channels joined to the latent (inpainting: mask and masked-image latent), or None.
+    control: (B,) how much of what ControlNets add each row gets, or None: all of it.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
     concat: Tensor | None = None
+    control: Tensor | None = None
 
     def _map(self, f) -> Conditioning:  # type: ignore[no-untyped-def]
         return Conditioning(*(None if x is None else f(x) for x in self.fields()))  # type: ignore[arg-type]
 
     def fields(self) -> tuple[Tensor | None, ...]:
         """In the order in which the class takes them."""
-        return self.tokens, self.pooled, self.time_ids, self.concat
+        return self.tokens, self.pooled, self.time_ids, self.concat, self.control
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -62,6 +64,7 @@ class Conditioning:
             join([p.pooled for p in parts]),
             join([p.time_ids for p in parts]),
             join([p.concat for p in parts]),
+            join([p.control for p in parts]),
         )
 
 

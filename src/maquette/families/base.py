@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from ..core.denoiser import Conditioning
 
+Control = tuple[Sequence[Tensor], Tensor]
+"""What a ControlNet adds to each of a UNet's skips, (B, Ci, h/2^i, w/2^i), and to its middle."""
+
 
 @dataclass(frozen=True)
 class FamilySpec:
@@ -59,11 +62,20 @@ class BaseModel:
         return next(self.unet.parameters()).device
 
     def predict(
-        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, features: dict[str, Tensor] | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        features: dict[str, Tensor] | None = None,
+        control: Control | None = None,
     ) -> Tensor:
         """Raw UNet output (B, 4, h, w); see `core.denoiser.Denoiser`. features: where given, it gets what every block
-        made, by the block's name.
+        made, by the block's name. control: what a ControlNet adds.
         """
+        raise NotImplementedError
+
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        """What UNet and ControlNet take behind x and t, in the UNet's dtype: tokens; SDXL: pooled and sizes too."""
         raise NotImplementedError
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:

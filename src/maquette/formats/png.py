@@ -126,6 +126,12 @@ def read_infotext(path: str | Path) -> str:
     return text if isinstance(text, str) else ""
 
 
+def number_text(value: float) -> str:
+    """A number as A1111 writes it, without a needless point; as many digits as it takes to read the same one again."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def _quoted(value: Any) -> str:
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[,:\n]|^"', text) else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import MaquetteError
 from .limits import require_bounded
@@ -13,6 +13,9 @@ RAISE = 1.1  # one pair of round brackets
 LOWER = 1 / 1.1  # one pair of square brackets
 BREAK = "BREAK"  # in upper case, alone: the rest begins a new chunk of 75 tokens
 BREAK_WEIGHT = -1.0
+
+Emphasis = Literal["Original", "No norm", "Ignore", "None"]
+"""What the weights do to a prompt's features: A1111's option of that name."""
 
 _TOKEN = re.compile(
     r"""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..core.denoiser import Conditioning
 from ..errors import MaquetteError
-from .attention import parse_attention
+from .attention import Emphasis, parse_attention
 from .chunks import CHUNK, Chunk, split_chunks
 from .composable import parse_composable
 from .limits import require_bounded
-from .schedule import held, parse_schedule
-
-Emphasis = Literal["Original", "No norm", "Ignore", "None"]
-Counting = Literal["A1111", "exact"]
+from .schedule import Counting, held, parse_schedule
 
 
 class TextModel(Protocol):
@@ -133,6 +131,10 @@ def emphasised(z: Tensor, weights: Tensor, widths: Sequence[int], restore_mean: 
     return torch.cat(parts, dim=-1).to(z.dtype)
 
 
+def _scheduled(text: str, length: int, first_pass: int | None) -> list[list[int | str]]:
+    return parse_schedule(text, length) if first_pass is None else parse_schedule(text, first_pass, length)
+
+
 class Prompt:
     """A prompt with schedule and AND, encoded for a number of steps; `at` and `at_call` say what to guide toward."""
 
@@ -148,20 +150,35 @@ class Prompt:
         batch: int = 1,
         counting: Counting = "A1111",
         calls_per_step: int = 1,
+        first_pass: int | None = None,
     ) -> None:
         """composable: split at AND (A1111 does so in the positive prompt only). batch: copies of each conditioning.
 
         counting: "A1111" reads the schedule by calls of the denoiser, of which there are calls_per_step; "exact" by
-        steps. Both are the same only for prompts without schedule.
+        steps. Both are the same only for prompts without schedule. first_pass: steps of a drawing that these steps go
+        on with at a larger size (hires fix), times its calls where those are counted.
         """
         self.counting = counting
         length = steps * calls_per_step if counting == "A1111" else steps
         self.parts: list[tuple[list[tuple[int, Conditioning]], float]] = []
         for text, weight in parse_composable(prompt) if composable else [(prompt, 1.0)]:
-            schedule = [(int(end), str(plain)) for end, plain in parse_schedule(text, length)]
+            schedule = [(int(end), str(plain)) for end, plain in _scheduled(text, length, first_pass)]
             told = encode_together(base, Counter(plain for _, plain in schedule), clip_skip, emphasis)
             copies = {plain: each[[0] * batch] for plain, each in told.items()}
             self.parts.append(([(end, copies[plain]) for end, plain in schedule], weight))
+
+    def mapped(self, change: Callable[[Conditioning], Conditioning]) -> Prompt:
+        """The same prompt with every conditioning changed: told of a mask, for example. Each is changed once."""
+        made = copy(self)
+        changed: dict[int, Conditioning] = {}
+
+        def told(each: Conditioning) -> Conditioning:
+            if id(each) not in changed:
+                changed[id(each)] = change(each)
+            return changed[id(each)]
+
+        made.parts = [([(end, told(each)) for end, each in schedule], weight) for schedule, weight in self.parts]
+        return made
 
     def at(self, place: int) -> list[tuple[Conditioning, float]]:
         """Conditionings of batch `batch` and their weights at a place of the schedule: a step, counted from 1."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ..errors import MaquetteError
 from .limits import MAX_CHARACTERS, require_bounded
 
 MAX_OUTPUT = 200 * MAX_CHARACTERS  # characters of all texts of a schedule together
+
+Counting = Literal["A1111", "exact"]
+"""What a schedule counts: the denoiser's calls as A1111 does, or steps."""
 
 T = TypeVar("T")
 

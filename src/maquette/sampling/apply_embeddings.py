@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
 from ..core.vocabulary import ExtendedEmbedding, ExtendedTokenizer, token_embedding_slot
 from ..errors import MaquetteError
@@ -69,15 +68,15 @@ def _require_fit(base: BaseModel, embedding: Embedding) -> None:
         )
 
 
-def find_embeddings(base: BaseModel, prompts: Sequence[str], folder: Path | None) -> list[Embedding]:
-    """The embeddings that the prompts call by file name, out of a folder with its subfolders, or one file.
+def embedding_files(base: BaseModel, prompts: Sequence[str], folder: Path | None) -> dict[str, Path]:
+    """Name -> file of the embeddings that the prompts call, out of a folder with its subfolders, or one file.
 
     folder None: `embeddings`, where that exists. Raises MaquetteError when a folder that was named does not exist.
     """
     place = DEFAULT_FOLDER if folder is None else folder
     if not place.exists():
         if folder is None:
-            return []
+            return {}
         raise MaquetteError(
             f"The folder of embeddings {place} does not exist; give the right one with --embedding-dir."
         )
@@ -86,7 +85,7 @@ def find_embeddings(base: BaseModel, prompts: Sequence[str], folder: Path | None
     texts = [tokenizer.encode(prompt) for prompt in prompts]
     called = [file for file in files if any(_within(tokenizer.encode(file.stem), text) for text in texts)]
     found = {file.stem: file for file in reversed(called)}
-    return [embeddings.load(file, name=stem) for stem, file in sorted(found.items())]
+    return dict(sorted(found.items()))
 
 
 def _within(part: list[int], whole: list[int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from ..families.detect import FAMILY_NAMES
 from ..formats.keys import kohya_module_name
 from .apply_embeddings import apply_embeddings
 
-INPAINTING_CHANNELS = 9
+LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 @dataclass
@@ -49,11 +49,11 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
     float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError for an adapter of which
     no module, or one of another shape, belongs to this base.
     """
-    layers = _layers(base)
+    layers = layers_of(base)
     originals: dict[nn.Parameter, Tensor] = {}
     try:
         with ExitStack() as stack:
-            applied = [_apply(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
+            applied = [add_lora(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
             stack.enter_context(apply_embeddings(base, [e for adapter, *_ in loras for e in adapter.embeddings]))
             yield applied
     finally:
@@ -61,7 +61,7 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
             parameter.data = original
 
 
-def _layers(base: BaseModel) -> dict[str, nn.Module]:
+def layers_of(base: BaseModel) -> dict[str, nn.Module]:
     """Kohya name -> module, for everything that has a weight; the UNet under LDM and under diffusers names, for what an
     adapter was made for does not always show.
     """
@@ -80,14 +80,20 @@ def _layers(base: BaseModel) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def _apply(
+def add_lora(
     base: BaseModel,
     layers: dict[str, nn.Module],
     adapter: Adapter,
     te: float,
     unet: float,
     originals: dict[nn.Parameter, Tensor],
+    share: Callable[[str], float] = lambda module: 1.0,
 ) -> Applied:
+    """Add one adapter to the weights; parameters that change for the first time leave their tensor in `originals`.
+
+    layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a
+    module's block. Raises as `apply_loras`.
+    """
     report = Applied(adapter.source, notes=adapter.notes)
     for name in adapter.modules:
         module = layers.get(name)
@@ -95,7 +101,7 @@ def _apply(
             report.unmatched.append(name)
             continue
         report.matched += 1
-        multiplier = te if name.startswith("lora_te") else unet
+        multiplier = (te if name.startswith("lora_te") else unet) * share(name)
         if multiplier == 0:
             continue
         weight: nn.Parameter = module.weight  # type: ignore[assignment]
@@ -135,21 +141,30 @@ def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
 
 
 def _change(adapter: Adapter, name: str, weight: Tensor) -> Tensor:
-    """The module's change in the weight's shape: 1 × 1 kernels and matrices are the same, inpainting's extra inputs are
-    left alone. Shapes are compared before anything is computed.
+    """The module's change in the weight's shape: 1 × 1 kernels and matrices are the same. Of a first convolution with
+    other inputs than the base's, an inpainting model's or an ordinary one's, the latent's channels alone are changed.
+    Shapes are compared before anything is computed.
     """
     shape = change_shape(adapter.modules[name].factors)
     seen = weight.float()
-    if shape is not None and weight.ndim == 4 and weight.shape[1] == INPAINTING_CHANNELS and len(shape) > 1:
-        seen = seen[:, :4] if shape[1] == 4 else seen
+    if shape is not None and weight.ndim == 4 and len(shape) > 1:
+        seen = _with_inputs(seen, shape[1])
     if shape is not None and (shape[0] != seen.shape[0] or math.prod(shape) != seen.numel()):
         raise MaquetteError(
             f"{adapter.source} does not fit this base: module {name} changes a weight of {tuple(shape)}, "
             f"here it is {tuple(weight.shape)}. The LoRA was trained on another kind of base."
         )
     change = adapter.delta(name, seen)
-    if change.shape == weight.shape:
-        return change
-    padded = change.new_zeros(weight.shape)
-    padded[:, : change.shape[1]] = change
+    return change if change.shape == weight.shape else _with_inputs(change, weight.shape[1])
+
+
+def _with_inputs(kernel: Tensor, inputs: int) -> Tensor:
+    """(out, 4 or 9, kh, kw) with 4 or 9 inputs, where one is asked for and the other is there; new ones are 0."""
+    there = kernel.shape[1] if kernel.ndim == 4 else inputs
+    if {there, inputs} != {LATENT_CHANNELS, INPAINTING_CHANNELS}:
+        return kernel
+    if inputs < there:
+        return kernel[:, :inputs]
+    padded = kernel.new_zeros(kernel.shape[0], inputs, *kernel.shape[2:])
+    padded[:, :there] = kernel
     return padded

@@ -3,65 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..adapters import peft_folder
 from ..errors import MaquetteError
 from ..files import open_regular
 from ..formats import safetensors
-from ..prompts import Network, malformed_tag
 
 DEFAULT_FOLDER = Path("runs")
 SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")  # in small or capital letters
-MAX_MULTIPLIER = 100.0  # LoRAs are used between -2 and 2; beyond this a tag has a slip of the pen
-_KINDS = ("lora", "lyco")
-
-
-@dataclass(frozen=True)
-class LoraTag:
-    """`<lora:NAME:TE:UNET>`; one multiplier stands for both, none for 1."""
-
-    name: str
-    te: float = 1.0
-    unet: float = 1.0
-
-
-def tags_of(networks: Sequence[Network], rest: str = "") -> list[LoraTag]:
-    """The LoRAs that a prompt asks for. rest: the prompt without its tags.
-
-    Raises MaquetteError for what would otherwise be silently without effect, such as a tag that is not closed.
-    """
-    if tag := malformed_tag(rest):
-        raise MaquetteError(f"The prompt's {tag} is no tag and would be read as words; write <lora:NAME:0.8>.")
-    return [_tag(network) for network in networks]
-
-
-def _tag(network: Network) -> LoraTag:
-    written = ":".join([network.kind, *network.positional, *(f"{k}={v}" for k, v in network.named.items())])
-    if network.kind not in _KINDS:
-        raise MaquetteError(f"The prompt's <{written}> is of the unknown kind {network.kind!r}; write <lora:NAME:0.8>.")
-    unknown = [key for key in network.named if key not in ("te", "unet")]
-    if unknown or len(network.positional) > 3:
-        what = f"argument {unknown[0]!r}" if unknown else "third number"
-        raise MaquetteError(f"The prompt's <{written}> has the unknown {what}; write <lora:NAME:TE:UNET>.")
-    if not network.positional or not network.positional[0]:
-        raise MaquetteError(f"The prompt's <{written}> names no LoRA; write <lora:NAME:0.8>.")
-    name, *numbers = network.positional
-    try:
-        values = [float(number) for number in numbers]
-        te = float(network.named["te"]) if "te" in network.named else (values[0] if values else 1.0)
-        unet = float(network.named["unet"]) if "unet" in network.named else (values[1] if len(values) > 1 else te)
-    except ValueError as error:
-        raise MaquetteError(f"The prompt's <{written}> has a multiplier that is no number.") from error
-    if not max(abs(te), abs(unet)) <= MAX_MULTIPLIER or math.isnan(unet):
-        raise MaquetteError(
-            f"The prompt's <{written}> has a multiplier that is not between -{MAX_MULTIPLIER:g} and {MAX_MULTIPLIER:g}."
-        )
-    return LoraTag(name, te, unet)
 
 
 def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
 from .philox import Philox
+from .sources import NoiseSource
 
-NoiseSource = Literal["CPU", "NV", "GPU"]
 Generator = Callable[[tuple[int, ...]], Tensor]
 """shape -> float32 normal numbers, other ones at each call."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from ..config import StageConfig
-from .loop import SamplingOptions
-from .noise import NoiseOptions, NoiseSource
-from .samplers import kind_of
+from ..formats.png import number_text
+from .sources import NoiseSource
+
+if TYPE_CHECKING:
+    from .loop import SamplingOptions
 
 
 class SamplerSettings(StageConfig):
@@ -36,6 +38,9 @@ class SamplerSettings(StageConfig):
 
     def sampling_options(self) -> SamplingOptions:
         """As the drawing takes them."""
+        from .loop import SamplingOptions
+        from .noise import NoiseOptions
+
         return SamplingOptions(
             eta=self.eta,
             s_churn=self.s_churn,
@@ -49,11 +54,15 @@ class SamplerSettings(StageConfig):
 
     def noise_values(self, sampler: str) -> dict[str, Any]:
         """ENSD and RNG of A1111's infotext, in its order; None is left out."""
+        from .samplers import kind_of
+
         eta = self.eta if self.eta is not None else 1.0
         return {"ENSD": self.ensd or None if kind_of(sampler).ensd and eta else None, "RNG": self.noise_source}
 
     def sampler_values(self, sampler: str) -> dict[str, Any]:
         """What A1111's infotext says further on, of settings that are not the usual ones and change the picture."""
+        from .samplers import kind_of
+
         kind = kind_of(sampler)
         eta_key, usual = ("Eta DDIM", 0.0) if kind.by_timesteps else ("Eta", 1.0)
         churned = kind.takes("s_churn")
@@ -65,6 +74,6 @@ class SamplerSettings(StageConfig):
             "Sigma tmax": self.s_tmax or None if churned else None,
             "Sigma noise": self.s_noise if self.s_noise != 1 and kind.takes("s_noise") else None,
         }
-        shown = {key: None if value is None else f"{value:g}" for key, value in values.items()}
+        shown = {key: None if value is None else number_text(value) for key, value in values.items()}
         discards = self.discard_penultimate_sigma and not kind.discard
         return {**shown, "Discard penultimate sigma": "True" if discards else None}

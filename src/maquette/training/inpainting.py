@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.dataset import Photo, View, pixels
 from ..families.base import BaseModel
+from ..sampling.inpainting import extra_channels
 from .batches import generator
 
 MASKS = 8  # per photo and mirror image
@@ -31,18 +32,6 @@ def random_mask(height: int, width: int, random: torch.Generator) -> Tensor:
     x = (torch.arange(width) + 0.5)[None, :] / width - middle[1]
     inside = (x / half_x) ** 2 + (y / half_y) ** 2 < 1 if kind == 1 else (x.abs() < half_x) & (y.abs() < half_y)
     return inside.float()[None]
-
-
-@torch.no_grad()
-def extra_channels(base: BaseModel, picture: Tensor, mask: Tensor) -> Tensor:
-    """Mask and masked picture as the UNet takes them behind the latent: (1 + 4, h, w).
-
-    picture: (3, H, W) in [-1, 1]; what is masked becomes grey (0). mask: (1, H, W); the nearest pixel stands for each
-    latent cell. The masked picture is the mean of its posterior, unit-scaled.
-    """
-    mean, _ = base.encode_images((picture * (mask < 0.5))[None])
-    small = torch.nn.functional.interpolate(mask[None], size=mean.shape[-2:], mode="nearest")[0]
-    return torch.cat([small.to(mean), mean[0]])
 
 
 def masks_of(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.denoiser import Conditioning
-from ..base import BaseModel
+from ..base import BaseModel, Control
 from . import latent
 from .text import encode_windows
 
@@ -41,12 +41,20 @@ class StableDiffusion(BaseModel):
         self._hash = value
 
     def predict(
-        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, features: dict[str, Tensor] | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        features: dict[str, Tensor] | None = None,
+        control: Control | None = None,
     ) -> Tensor:
-        x = self._with_concat(x_t, conditioning)
-        dtype = next(self.unet.parameters()).dtype
-        output: Tensor = self.unet(x.to(dtype), t, conditioning.tokens.to(dtype), features=features)
+        told = self.context(x_t, conditioning)
+        x = self._with_concat(x_t, conditioning).to(told[0])
+        output: Tensor = self.unet(x, t, *told, control=control, features=features)
         return output
+
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        return (conditioning.tokens.to(next(self.unet.parameters()).dtype),)
 
     def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:
         """The latent with the channels told; an inpainting model that is told none repaints the whole picture."""

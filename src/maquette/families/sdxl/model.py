@@ -17,17 +17,12 @@ LAYER = 2  # of both text encoders, counted from the end
 class StableDiffusionXL(StableDiffusion):
     """UNet with size conditioning, VAE, CLIP-L and OpenCLIP bigG."""
 
-    def predict(
-        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, features: dict[str, Tensor] | None = None
-    ) -> Tensor:
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled text vector in its conditioning")
         dtype = next(self.unet.parameters()).dtype
-        x = self._with_concat(x_t, conditioning)
         sizes = conditioning.time_ids if conditioning.time_ids is not None else self._full_picture(x_t)
-        told = (conditioning.tokens.to(dtype), conditioning.pooled.to(dtype), sizes.to(dtype))
-        output: Tensor = self.unet(x.to(dtype), t, *told, features=features)
-        return output
+        return conditioning.tokens.to(dtype), conditioning.pooled.to(dtype), sizes.to(dtype)
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
         """Token windows for both encoders -> tokens (B, 77, D1 + D2) of the layer before the last, pooled (B, P).

@@ -1,0 +1,187 @@
+"""Settings on a base, ready to draw: prompts encoded, pictures read, batch after batch of latents and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..events import Event, Listener
+from ..families.base import BaseModel
+from ..families.controlnet import ControlNet
+from ..prompts.encode import Prompt
+from .beginning import Canvas, guides_of
+from .control import Controlled, Guide, marked
+from .draw_settings import DrawSettings
+from .enlarging import Enlargement, enlarged
+from .finite import require_finite_picture
+from .infotext import cfg_scale
+from .loop import SamplingOptions, sample
+from .samplers import kind_of
+from .steps import encoded_steps
+from .words import Words
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way from noise, or from a picture, to latents."""
+
+    sampler: str
+    steps: int
+    cfg_scale: float
+    cond: Prompt
+    uncond: Prompt
+    width: int
+    height: int
+    guides: list[Guide]
+
+    def done_from(self, strength: float, exact: bool) -> int:
+        """Steps that are done from a picture at a denoising strength."""
+        t_enc = encoded_steps(self.steps, strength, exact)[1]
+        return max(1, t_enc if kind_of(self.sampler).by_timesteps else t_enc + 1)
+
+    def drawn(
+        self,
+        base: BaseModel,
+        seeds: Sequence[int],
+        options: SamplingOptions,
+        begin: Tensor | None,
+        strength: float,
+        keep: Callable[[Tensor, float], Tensor] | None,
+        on_call: Callable[[int, int], None],
+        on_step: Callable[[int, Tensor], None],
+    ) -> Tensor:
+        """Latents (B, 4, h, w), one for each seed. begin: (B, 4, h, w) or None for noise; keep: after each answer."""
+        steps = self.steps if begin is None else self.done_from(strength, options.exact_steps)
+        model = Controlled(base, self.guides, steps) if self.guides else None
+
+        def after(i: int, x0: Tensor) -> None:
+            if model is not None:
+                model.step = i + 1
+            on_step(i, x0)
+
+        return sample(
+            base,
+            self.cond,
+            self.uncond,
+            sampler=self.sampler,
+            steps=self.steps,
+            cfg_scale=self.cfg_scale,
+            seeds=seeds,
+            width=self.width,
+            height=self.height,
+            init_latents=begin,
+            denoising_strength=strength,
+            options=options,
+            model=model,
+            on_denoised=keep,
+            on_step=after,
+            callback=on_call,
+        )
+
+
+class Drawing:
+    """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        settings: DrawSettings,
+        canvas: Canvas,
+        words: Words,
+        load: Callable[[str], ControlNet],
+    ) -> None:
+        self.base, self.settings, self.canvas = base, settings, canvas
+        self.load = load
+        self.begin = canvas.beginning(base, settings)
+        scale = cfg_scale(settings, base)
+        cond, uncond = self._prompts(words.plain, words.negative, settings.sampler, settings.steps)
+        guides = guides_of(settings, base, canvas, load)
+        self.first = Pass(settings.sampler, settings.steps, scale, cond, uncond, canvas.width, canvas.height, guides)
+        self.second: Pass | None = None
+        self.enlargement: Enlargement | None = None
+
+    def steps(self) -> int:
+        """Steps that the first drawing does, which from a picture are fewer."""
+        if self.begin is None:
+            return self.settings.steps
+        return self.first.done_from(self.settings.strength, self.settings.exact_steps)
+
+    def add_hires(self, words: Words) -> None:
+        """Prepare the second drawing; its LoRAs are in the base."""
+        settings, base = self.settings, self.base
+        factor = max(base.spec.latent_factor, 8)
+        self.enlargement = size = Enlargement.of(settings, self.canvas.width, self.canvas.height, factor)
+        sampler, steps = settings.hires_sampler or settings.sampler, settings.hires_steps or settings.steps
+        told = self._prompts(words.plain, words.negative, sampler, steps, first=settings)
+        guides = guides_of(settings, base, self.canvas, self.load, size)
+        scale = settings.hires_cfg_scale or self.first.cfg_scale
+        self.second = Pass(sampler, steps, scale, *told, size.kept_width, size.kept_height, guides)
+
+    def _prompts(
+        self, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None = None
+    ) -> tuple[Prompt, Prompt]:
+        settings, calls = self.settings, kind_of(sampler).calls
+        told: dict[str, Any] = {
+            "clip_skip": settings.clip_skip,
+            "emphasis": settings.emphasis,
+            "batch": settings.batch_size,
+            "counting": settings.prompt_editing,
+            "calls_per_step": calls,
+        }
+        if first is not None:
+            counted = kind_of(first.sampler).calls if settings.prompt_editing == "A1111" else 1
+            told["first_pass"] = first.steps * counted
+        cond = Prompt(self.base, plain, steps, **told)  # type: ignore[arg-type]
+        uncond = Prompt(self.base, negative, steps, composable=False, **told)  # type: ignore[arg-type]
+        if first is None and self.begin is not None:
+            cond, uncond = cond.mapped(self.begin.told), uncond.mapped(self.begin.told)
+        if settings.controls:
+            cond, uncond = cond.mapped(lambda c: marked(c, 1.0)), uncond.mapped(lambda c: marked(c, 0.0))
+        return cond, uncond
+
+    @torch.no_grad()
+    def latents(
+        self,
+        seeds: Sequence[int],
+        variation_seed: int,
+        on_call: Callable[[int, int], None],
+        on_step: Callable[[int, Tensor], None],
+    ) -> Tensor:
+        """Of the first drawing: (B, 4, h, w)."""
+        settings = self.settings
+        options = settings.batch_options(self.base.spec.latent_factor, variation_seed)
+        start = None if self.begin is None else self.begin.for_seeds(list(seeds), options.noise)
+        keep = None if self.begin is None else self.begin.keeping()
+        strength = settings.strength if self.begin is not None else 1.0
+        x = self.first.drawn(self.base, seeds, options, start, strength, keep, on_call, on_step)
+        return x if keep is None else keep(x, 0.0)
+
+    @torch.no_grad()
+    def hires_latents(
+        self,
+        latents: Tensor,
+        seeds: Sequence[int],
+        variation_seed: int,
+        on_call: Callable[[int, int], None],
+        on_step: Callable[[int, Tensor], None],
+    ) -> Tensor:
+        """Of the second drawing, which begins from the first's latents."""
+        assert self.second is not None and self.enlargement is not None
+        require_finite_picture(latents, self.base)
+        start = enlarged(self.base, latents, self.enlargement, self.settings.hires_upscaler)
+        options = self.settings.batch_options(self.base.spec.latent_factor, variation_seed, exact_steps=True)
+        strength = self.settings.strength
+        return self.second.drawn(self.base, seeds, options, start, strength, None, on_call, on_step)
+
+
+def reporter(on_event: Listener, done: int, share: int, of: int) -> Callable[[int, int], None]:
+    """on_call of a pass that is `share` steps of `of`, of which `done` are behind it."""
+
+    def report(call: int, calls: int) -> None:
+        on_event(Event("progress", {"what": "drawing", "done": done + call * share // calls, "of": of}))
+
+    return report

@@ -1,0 +1,147 @@
+"""The text that makes a picture again: A1111's keys in A1111's order ("infotext")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..families.base import BaseModel
+from ..formats import safetensors
+from ..formats.png import number_text
+from .control_unit import MODES, RESIZE_MODES, ControlUnit
+from .draw_settings import DrawSettings
+from .lora_folder import lora_hash
+from .pictures.preprocessors import PREPROCESSORS
+from .samplers import schedule_of
+from .words import Words
+
+DEFAULT_CFG = {"pocket": 4.0}
+_SHORT = 10
+
+
+def cfg_scale(settings: DrawSettings, base: BaseModel) -> float:
+    """The scale asked for, or what suits the base."""
+    return settings.cfg_scale if settings.cfg_scale is not None else DEFAULT_CFG.get(base.spec.name, 7.0)
+
+
+def values_of(
+    settings: DrawSettings,
+    base: BaseModel,
+    words: Words,
+    size: tuple[int, int],
+    init_hash: str | None = None,
+    embeddings: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """The last line of the text; "Seed" and "Variation seed" are each picture's own. size: (width, height).
+    embeddings: the files of textual inversions that the prompts call, by name.
+    """
+    sampler, schedule = schedule_of(settings.sampler)
+    varied = settings.variation_strength > 0
+    beginning = settings.init_image is not None
+    bracketed = any(c in words.plain + words.negative for c in "([")
+    words_called = {name: safetensors.file_sha256(file)[:12] for name, file in (embeddings or {}).items()}
+    hashes = {name: lora_hash(file)[:12] for name, file in words.files.items()}
+    return {
+        "Steps": settings.steps,
+        "Sampler": sampler,
+        "Schedule type": schedule,
+        "CFG scale": number_text(cfg_scale(settings, base)),
+        "Seed": None,
+        "Size": f"{size[0]}x{size[1]}",
+        "Model hash": base.content_hash[:_SHORT],
+        "Model": Path(base.source).stem if base.source != "pocket" else "pocket",
+        "VAE hash": base.vae_hash[:_SHORT] or None,
+        "VAE": Path(base.vae_source).name or None,
+        "Variation seed": settings.variation_seed if varied else None,
+        "Variation seed strength": number_text(settings.variation_strength) if varied else None,
+        "Seed resize from": settings.seed_resize_from,
+        "Denoising strength": number_text(settings.strength) if beginning or settings.hires else None,
+        "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
+        "Init image hash": init_hash,
+        **settings.noise_values(sampler),
+        **_hires(settings),
+        **_image(settings),
+        **{f"ControlNet {i}": unit_text(unit) for i, unit in enumerate(settings.controls)},
+        **settings.sampler_values(sampler),
+        "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
+        "TI hashes": ", ".join(f"{name}: {short}" for name, short in words_called.items()) or None,
+        "Emphasis": settings.emphasis if bracketed and settings.emphasis != "Original" else None,
+        "Prompt editing": "exact" if settings.prompt_editing == "exact" else None,
+        "Version": f"maquette-{__version__}",
+    }
+
+
+def _hires(settings: DrawSettings) -> dict[str, Any]:
+    if not settings.hires:
+        return {}
+    sampler, schedule = schedule_of(settings.hires_sampler) if settings.hires_sampler else (None, None)
+    by_size = f"{settings.hires_width or 0}x{settings.hires_height or 0}"
+    return {
+        "Hires upscale": _set(settings.hires_scale),
+        "Hires resize": None if settings.hires_scale else by_size,
+        "Hires steps": settings.hires_steps,
+        "Hires upscaler": settings.hires_upscaler,
+        "Hires sampler": sampler,
+        "Hires schedule type": schedule,
+        "Hires CFG Scale": _set(settings.hires_cfg_scale),
+        "Hires prompt": settings.hires_prompt or None,
+        "Hires negative prompt": settings.hires_negative_prompt or None,
+    }
+
+
+def _image(settings: DrawSettings) -> dict[str, Any]:
+    """Keys of image to image. Those of the second group are ours: A1111 does not write them."""
+    if settings.init_image is None:
+        return {}
+    masked = bool(settings.mask or settings.extend)
+    only = masked and settings.only_masked
+    own = {
+        "Mask": "transparency" if settings.mask == "transparency" else None,
+        "Extend": ", ".join(settings.extend) or None,
+        "Resize mode": settings.resize_mode if settings.resize_mode != "crop" else None,
+        "Exact steps": "True" if settings.exact_steps else None,
+    }
+    if not masked:
+        return own
+    return {
+        "Mask blur": number_text(settings.mask_blur),
+        "Mask mode": "Inpaint not masked" if settings.mask_invert else None,
+        "Inpaint area": "Only masked" if only else None,
+        "Masked area padding": settings.mask_padding if only else None,
+        "Masked content": settings.masked_content if settings.masked_content != "original" else None,
+        **own,
+    }
+
+
+def unit_text(unit: ControlUnit) -> str:
+    """A ControlNet's settings as A1111's extension writes them."""
+    known = PREPROCESSORS[unit.preprocessor]
+    file = Path(unit.model)
+    short = f" [{safetensors.file_sha256(file)[:8]}]" if file.is_file() else ""
+    values = {
+        "Module": unit.preprocessor,
+        "Model": f"{file.stem}{short}",
+        "Weight": number_text(unit.weight),
+        "Resize Mode": RESIZE_MODES[unit.resize],
+        "Threshold A": number_text(known.a if unit.a is None else unit.a),
+        "Threshold B": number_text(known.b if unit.b is None else unit.b),
+        "Guidance Start": number_text(unit.start),
+        "Guidance End": number_text(unit.end),
+        "Pixel Perfect": "True",
+        "Control Mode": MODES[unit.mode],
+    }
+    return ", ".join(f"{key}: {value}" for key, value in values.items())
+
+
+def for_picture(values: Mapping[str, Any], seed: int, variation_seed: int) -> dict[str, Any]:
+    """The values with one picture's own seeds."""
+    own: dict[str, Any] = {"Seed": seed}
+    if values.get("Variation seed") is not None:
+        own["Variation seed"] = variation_seed
+    return {**values, **own}
+
+
+def _set(value: float | None) -> str | None:
+    return None if value is None else number_text(value)

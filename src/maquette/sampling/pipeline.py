@@ -1,0 +1,285 @@
+"""A base that is opened once and draws many times: LoRAs change without loading anything again."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+
+from .. import families
+from ..adapters import embeddings
+from ..adapters.embeddings import Embedding
+from ..errors import MaquetteError
+from ..events import Event, Listener, ignore
+from ..families import controlnet
+from ..families.base import BaseModel
+from ..families.controlnet import ControlNet
+from ..fast import processor
+from ..formats.png import format_infotext
+from .apply_embeddings import apply_embeddings, embedding_files
+from .beginning import Canvas, canvas_of
+from .decoding import decoded
+from .draw_settings import DrawSettings
+from .drawing import Drawing, reporter
+from .finite import NotFiniteError, fault
+from .hot_loras import AdapterShelf, HotLoras
+from .images import to_image
+from .infotext import for_picture, values_of
+from .jobs import MAX_SEED, drawings_of
+from .preview import Previews
+from .samplers import schedule_notice
+from .tiled_vae import tiled
+from .words import Reading, Words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, the seed of its noise, and the text that makes it again, also as prompts and values."""
+
+    image: Image
+    seed: int
+    infotext: str
+    prompt: str
+    negative_prompt: str
+    values: dict[str, Any]
+
+
+class Pipeline:
+    """Opens a base and draws with it as often as asked, from any thread, one drawing at a time.
+
+        pipeline = maquette.Pipeline("sd15.safetensors")
+        picture = pipeline.generate("a photo of zkw robot <lora:zkw-robot:0.8>", steps=25)[0].image
+
+    LoRAs stay in the weights until a prompt names others; `close` (or leaving a `with` block) takes them out, and the
+    base is as it was, to the bit.
+    """
+
+    def __init__(
+        self,
+        base: str | PathLike[str] | BaseModel = "pocket",
+        *,
+        vae: str | None = None,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+    ) -> None:
+        """base: "pocket", a file or a folder, or a base that `families.load` has opened. Raises MaquetteError."""
+        self.notices: list[str] = []
+        if isinstance(base, BaseModel):
+            self.base = base
+        else:
+            kind, place = _place(dtype, device)
+            self.base = families.load(fspath(base), kind, place, vae=vae)
+            self.notices = [*processor.notices(dtype, kind), *self.base.notices]
+        self._lock = threading.RLock()
+        self._loras = HotLoras(self.base)
+        self._shelf = AdapterShelf()
+        self._controls: dict[str, ControlNet] = {}
+        self._told: set[str] = set()  # warnings of the drawing at work
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take LoRAs out of the weights and forget what was loaded besides the base."""
+        with self._lock:
+            self._loras.clear()
+            self._shelf = AdapterShelf()
+            self._controls.clear()
+
+    def generate(self, prompt: str, on_event: Listener | None = None, **options: Any) -> list[Drawn]:
+        """Draw without writing files. options: keys of `sampling.draw_settings.DrawSettings`."""
+        found: list[Drawn] = []
+        self.draw(DrawSettings.parse({"prompt": prompt, **options}, "generate"), found.append, on_event or ignore)
+        return found
+
+    @torch.no_grad()
+    def draw(
+        self,
+        settings: DrawSettings,
+        on_picture: Callable[[Drawn], None],
+        on_event: Listener = ignore,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """Draw batch_size x batch_count pictures; each is handed over as soon as it is there.
+
+        Setting `cancel` ends the drawing after the batch at work. Raises MaquetteError for an unknown LoRA, one that
+        does not fit, a picture that cannot be read.
+        """
+        with self._lock:
+            ends = cancel or threading.Event()
+            for drawing in drawings_of(settings):
+                if not ends.is_set():
+                    self._draw(drawing, on_picture, on_event, ends)
+
+    def _draw(
+        self,
+        settings: DrawSettings,
+        on_picture: Callable[[Drawn], None],
+        on_event: Listener,
+        cancel: threading.Event,
+    ) -> None:
+        base = self.base
+        words, second = self._words(settings)
+        notices = [*words.warnings, base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
+        for notice in filter(None, notices):
+            on_event(Event("warning", {"message": notice}))
+        for hint in words.hints:
+            on_event(Event("finding", {"message": hint}))
+        self._told = set()
+        canvas = canvas_of(settings, base.spec.native_size)
+        found: list[Embedding] = []
+        try:
+            self._fold(words, on_event)
+            texts = [text for each in (words, second) for text in (each.plain, each.negative)]
+            files = embedding_files(base, texts, settings.embedding_dir)
+            found += [embeddings.load(file, name=name) for name, file in files.items()]
+            with ExitStack() as stack:
+                bundled = [word for adapter in words.adapters for word in adapter.embeddings]
+                stack.enter_context(apply_embeddings(base, bundled))
+                stack.enter_context(apply_embeddings(base, found))
+                if settings.tiled_vae:
+                    stack.enter_context(tiled(base))
+                self._draw_batches(settings, canvas, words, second, files, on_picture, on_event, cancel)
+        except NotFiniteError as error:  # the base is as it was, so that its numbers and the LoRAs' can be told apart
+            self._loras.clear()
+            raise NotFiniteError(fault(base, [*words.adapters, *second.adapters], found)) from error
+
+    def _draw_batches(
+        self,
+        settings: DrawSettings,
+        canvas: Canvas,
+        words: Words,
+        second: Words,
+        files: dict[str, Path],
+        on_picture: Callable[[Drawn], None],
+        on_event: Listener,
+        cancel: threading.Event,
+    ) -> None:
+        drawing = Drawing(self.base, settings, canvas, words, self._control)
+        self._keep_controls(settings)
+        if settings.hires:
+            self._fold(second, on_event)
+            drawing.add_hires(second)
+        size = canvas.width, canvas.height
+        infotext_values = values_of(settings, self.base, words, size, canvas.init_hash, files)
+        first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
+        varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
+        for batch in range(settings.batch_count):
+            if cancel.is_set():
+                return
+            places = [batch * settings.batch_size + i for i in range(settings.batch_size)]
+            # As in A1111, pictures of one seed differ by their variation seed where there is one.
+            seeds = [first if settings.variation_strength else first + place for place in places]
+            self._fold(words, on_event)
+            pixels = self._batch(drawing, settings, words, second, seeds, varied + places[0], batch, on_event)
+            for place, seed, each in zip(places, seeds, pixels, strict=True):
+                values = for_picture(infotext_values, seed, varied + place)
+                text = format_infotext(words.prompt, words.negative, values)
+                image = canvas.pasted(to_image(each))
+                on_picture(Drawn(image, seed, text, words.prompt, words.negative, values))
+
+    def _batch(
+        self,
+        drawing: Drawing,
+        settings: DrawSettings,
+        words: Words,
+        second: Words,
+        seeds: Sequence[int],
+        varied: int,
+        batch: int,
+        on_event: Listener,
+    ) -> torch.Tensor:
+        """Pixels (B, 3, H, W) in [0, 1] of one batch."""
+        later = (settings.hires_steps or settings.steps) if settings.hires else 0
+        each = settings.steps + later
+        before, total = batch * each, settings.batch_count * each
+        previews = Previews(self.base, settings.preview_every, on_event)
+        report = reporter(on_event, before, settings.steps, total)
+        after = self._followed(words, drawing.steps(), previews)
+        latents = drawing.latents(seeds, varied, report, after)
+        if settings.hires:
+            self._fold(second, on_event)
+            report = reporter(on_event, before + settings.steps, later, total)
+            after = self._followed(second, later, previews)
+            latents = drawing.hires_latents(latents, seeds, varied, report, after)
+        return decoded(self.base, latents, on_event)
+
+    def _words(self, settings: DrawSettings) -> tuple[Words, Words]:
+        """Of the first drawing, and of the second (the same where it has no prompt of its own)."""
+        how = Reading(
+            self.base.spec.name,
+            settings.prompt_comments,
+            settings.lora_dir,
+            settings.block_weights,
+            settings.lenient,
+            settings.activation,
+        )
+        words = Words.read(settings.prompt, settings.negative_prompt, how, self._shelf.load)
+        if not settings.hires_prompt and not settings.hires_negative_prompt:
+            return words, words
+        prompt = settings.hires_prompt or settings.prompt
+        negative = settings.hires_negative_prompt or settings.negative_prompt
+        return words, Words.read(prompt, negative, how, self._shelf.load)
+
+    def _fold(self, words: Words, on_event: Listener) -> None:
+        """Have the LoRAs of these words in the weights, with a warning for what does not exist in the base."""
+        for application in self._loras.set(words.loras):
+            if application.warning and application.warning not in self._told:
+                self._told.add(application.warning)
+                on_event(Event("warning", {"message": application.warning}))
+
+    def _followed(self, words: Words, steps: int, previews: Previews) -> Callable[[int, torch.Tensor], None]:
+        """What is done after each step, of so many: LoRAs that begin or end there, and previews."""
+        scheduled = any(wish.scheduled for wish in words.loras)
+
+        def at(step: int) -> None:
+            if scheduled:
+                self._loras.set([wish.at(step, steps) for wish in words.loras])
+
+        def after(i: int, x0: torch.Tensor) -> None:
+            at(i + 1)
+            previews.after(i, x0)
+
+        at(0)
+        return after
+
+    def _control(self, path: str) -> ControlNet:
+        if path not in self._controls:
+            first = next(self.base.unet.parameters())
+            self._controls[path] = controlnet.load(path, first.dtype, first.device)
+        return self._controls[path]
+
+    def _keep_controls(self, settings: DrawSettings) -> None:
+        """Forget the ControlNets that this drawing does not use."""
+        used = {unit.model for unit in settings.controls}
+        self._controls = {path: network for path, network in self._controls.items() if path in used}
+
+
+def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:
+    """dtype and device to load a base with."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        on_cuda = torch.device(device).type == "cuda"
+    except RuntimeError as error:
+        raise MaquetteError(f"There is no device {device!r}; give auto, cpu or cuda.") from error
+    if on_cuda and not torch.cuda.is_available():
+        raise MaquetteError("This machine has no CUDA device that PyTorch can use; leave out the device or give cpu.")
+    name = dtype if dtype != "auto" else ("fp16" if on_cuda else "fp32")
+    asked = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return processor.computing(asked, torch.device(device)), device
