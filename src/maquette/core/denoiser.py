@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told besides the noisy latent.
+    """What the denoiser is conditioned on besides the noisy latent and the timestep.
 
     tokens: (B, 77·k, D) text features for cross-attention.
     pooled: (B, P) pooled text vector (SDXL), or None.

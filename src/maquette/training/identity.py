@@ -1,4 +1,4 @@
-"""Which run a state belongs to: its settings, photos and base, told in its manifest and compared before it is used."""
+"""Which run a state belongs to: its settings, photos and base, written in its manifest, compared before use."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PHOTO_FACTS = ("name", "sha256", "caption", "repeats", "role", "bucket")
 
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide the weights, as JSON has them."""
-    told: dict[str, Any] = config.model_dump(mode="json", exclude_none=True, exclude=FREE_TO_CHANGE | _PLACES)
-    return told
+    kept: dict[str, Any] = config.model_dump(mode="json", exclude_none=True, exclude=FREE_TO_CHANGE | _PLACES)
+    return kept
 
 
 def of_run(config: TrainConfig, dataset: Dataset, base: BaseModel) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def of_run(config: TrainConfig, dataset: Dataset, base: BaseModel) -> dict[str, 
     return {"settings": settings(config), "photos": _photos(dataset), "base": base.content_hash, "vae": base.vae_hash}
 
 
-def other_settings(told: Mapping[str, Any], config: TrainConfig) -> list[str]:
+def other_settings(run: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Keys of run.toml that are not as they were when the state was written; versions may know more or fewer keys."""
-    if "settings" not in told:  # by a version that did not say
+    if "settings" not in run:  # by a version that did not say
         return []
-    before, now = told["settings"], settings(config)
+    before, now = run["settings"], settings(config)
     if not isinstance(before, dict):
         return ["settings"]
     known = TrainConfig.model_fields.keys()
@@ -48,10 +48,10 @@ def _differ(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool
     return bool(before.get(key, usual) != now.get(key, usual))
 
 
-def other_contents(told: Mapping[str, Any], dataset: Dataset, base: BaseModel) -> list[str]:
+def other_contents(run: Mapping[str, Any], dataset: Dataset, base: BaseModel) -> list[str]:
     """What of "photos", "base" and "vae" is not what the run began with."""
     now = {"photos": _photos(dataset), "base": base.content_hash, "vae": base.vae_hash}
-    return [key for key, value in now.items() if key in told and told[key] != value]
+    return [key for key, value in now.items() if key in run and run[key] != value]
 
 
 def photo_facts(photos: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -89,8 +89,8 @@ class Job:
         half = 1.0 if self.regularization is None else 0.5
         for batch in batches:
             for part, captions in self._alike(batch, batch.captions):
-                told = _sized(self.texts(captions), part)
-                total += self._learn(self.objective.denoising(part, told, random), half / size)
+                conditioning = _sized(self.texts(captions), part)
+                total += self._learn(self.objective.denoising(part, conditioning, random), half / size)
             if self.prior is not None:
                 held, asked = self.prior.part(batch, random)
                 factor = len(batch) / len(held) / size * config.prior_loss_weight
@@ -146,7 +146,7 @@ class Job:
 
 
 def _sized(conditioning: Conditioning, batch: Batch) -> Conditioning:
-    """SDXL, the family with a pooled vector, is also told how each photo was cut; inpainting bases, what is masked."""
+    """Add what the photos decide: SDXL's time ids (of families with a pooled vector), and inpainting channels."""
     sizes = None if conditioning.pooled is None else batch.time_ids
     return replace(conditioning, time_ids=sizes, concat=batch.concat)
 
@@ -245,12 +245,12 @@ def _findings(job: Job, looks: Mapping[Path, Look]) -> list[Problem]:
     """What `maquette check` says of the base and the photos."""
     config, base = job.config, job.base
     toy = [Problem("toy", "", findings.TOY)] if base.spec.name == "pocket" else []
-    told = [Problem("base", "", notice) for notice in base.notices]
+    notices = [Problem("base", "", notice) for notice in base.notices]
     seen = int((config.steps or 0) * (config.batch_size or 1) * config.prior_share)
     tokens = base.tokenizers[0].encode
     return [
         *toy,
-        *told,
+        *notices,
         *findings.of_photos(job.dataset, config.subject, looks, tokens, config.max_token_length, seen),
     ]
 

@@ -95,11 +95,11 @@ def estimate(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) ->
 
 
 def pass_bytes(
-    base: BaseModel, config: TrainConfig, told: Conditioning, size: tuple[int, int, int], checkpointing: bool
+    base: BaseModel, config: TrainConfig, conditioning: Conditioning, size: tuple[int, int, int], checkpointing: bool
 ) -> int:
     """Most bytes alive at once, besides the weights, in one pass of the base's UNet with the configuration's adapters.
 
-    Only the configuration of the UNet and the shapes of `told`, one prompt's conditioning, count; dtype must be chosen.
+    Only the configuration of the UNet and the shapes of `conditioning`, of one prompt, count; dtype must be chosen.
     size: photos, and height and width of their latents.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -111,9 +111,9 @@ def pass_bytes(
         inpainting = base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
         x = torch.empty(photos, LATENT_CHANNELS, height, width)
         conditioning = Conditioning(
-            torch.empty(photos, *told.tokens.shape[1:], requires_grad=True),
-            None if told.pooled is None else torch.empty(photos, *told.pooled.shape[1:]),
-            None if told.pooled is None else torch.empty(photos, 6),
+            torch.empty(photos, *conditioning.tokens.shape[1:], requires_grad=True),
+            None if conditioning.pooled is None else torch.empty(photos, *conditioning.pooled.shape[1:]),
+            None if conditioning.pooled is None else torch.empty(photos, 6),
             torch.empty(photos, EXTRA, height, width) if inpainting else None,
         )
         casts = half != torch.float32 and next(base.unet.parameters()).dtype == torch.float32

@@ -170,8 +170,8 @@ class Facts:
     def _session(self) -> int:
         """A number for the run, as Kohya's random one, but the same for the same run."""
         photos = [(photo.sha256, photo.caption, photo.repeats) for photo in self.dataset.photos]
-        told = [self.base.content_hash, self.config.method, self.config.rank, self.config.seed, photos]
-        return int(hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8], 16)
+        facts = [self.base.content_hash, self.config.method, self.config.rank, self.config.seed, photos]
+        return int(hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8], 16)
 
     def _resolution(self) -> str:
         width, height = self.dataset.rules.resolution if self.dataset.rules else (0, 0)

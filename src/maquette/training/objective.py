@@ -60,8 +60,8 @@ class Objective:
         target = self.schedule.target(x0, noise, t)
         return LossTerm("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
 
-    def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *told: Tensor) -> Tensor:
-        return self._loss(self._predict(x_t, t, Conditioning(*told)), target, t, mask)
+    def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *conditioning: Tensor) -> Tensor:
+        return self._loss(self._predict(x_t, t, Conditioning(*conditioning)), target, t, mask)
 
     def warm_up(self, batch: Batch, conditioning: Conditioning) -> None:
         """Run the denoiser once without a loss, so that layers decide what they decide at their first use."""
@@ -83,13 +83,13 @@ class Objective:
         if (rows := self.rank_rows.rows(len(batch))) is not None:
             x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
 
-        def drifting(x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-            half = len(told) // 2
+        def drifting(x_t: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:
+            half = len(conditioning) // 2
             attached.set_multiplier(0.0)
             with torch.no_grad():
-                target = self._predict(x_t, t, Conditioning(*told[half:]))
+                target = self._predict(x_t, t, Conditioning(*conditioning[half:]))
             attached.set_multiplier(1.0)
-            return self._loss(self._predict(x_t, t, Conditioning(*told[:half])), target, t, None)
+            return self._loss(self._predict(x_t, t, Conditioning(*conditioning[:half])), target, t, None)
 
         return LossTerm("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
 

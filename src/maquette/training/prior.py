@@ -31,8 +31,8 @@ class Prior:
             return None
         if subject is None:
             raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
-        told = {caption: caption_of_class(caption, subject) for caption in captions}
-        scenes = {caption: scene for caption, scene in told.items() if scene is not None}
+        of_class = {caption: caption_of_class(caption, subject) for caption in captions}
+        scenes = {caption: scene for caption, scene in of_class.items() if scene is not None}
         return Prior(caption_for_class(class_of(subject)), subject, scenes, config.prior_prompts, config.prior_share)
 
     @property

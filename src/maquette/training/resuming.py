@@ -81,13 +81,13 @@ def find_start(folder: RunFolder, config: TrainConfig, steps: int) -> Start:
 def _lost(folder: RunFolder, config: TrainConfig, faults: list[str]) -> str:
     """The sentences of a run that cannot go on."""
     why = f" ({'; '.join(faults)})" if faults else ""
-    told = f"No whole state is left in {folder.path}{why}, so the run cannot go on. Nothing was changed."
+    sentence = f"No whole state is left in {folder.path}{why}, so the run cannot go on. Nothing was changed."
     files = [*folder.checkpoints().values(), *([folder.final] if folder.final.exists() else [])]
     if not files or not can_begin(config):
-        return f"{told} Put the folder state back from a copy, or start a new run."
+        return f"{sentence} Put the folder state back from a copy, or start a new run."
     file = files[-1]
     return (
-        f"{told} Put the folder state back from a copy, or begin a new run from its last file: "
+        f"{sentence} Put the folder state back from a copy, or begin a new run from its last file: "
         f"maquette train --config {folder.config} --set from_lora={file} --out ANOTHER"
     )
 
@@ -102,14 +102,14 @@ def drop_state(folder: RunFolder, job: Job, step: int) -> None:
     """Remove the states of a finished run, unless they are to be kept or longer training needs them."""
     if job.config.keep_state or not can_begin(job.config):
         return
-    told = identity.of_run(job.config, job.dataset, job.base)
+    run = identity.of_run(job.config, job.dataset, job.base)
     last = folder.checkpoint(step)  # the run's own file may be an earlier one, at another weight
     proof = {
         "version": state.VERSION,
         "step": step,
         "file": last.name,
         "sha256": safetensors.file_sha256(last),
-        "run": told,
+        "run": run,
     }
     write_json(folder.path / "state" / FINISHED, proof)
     for place in folder.states().values():
@@ -123,8 +123,8 @@ def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None
     proof = folder.path / "state" / FINISHED
     if not proof.exists():
         return None
-    told = read_object(proof, state.LARGEST_MANIFEST)
-    step, run, name = told.get("step"), told.get("run"), told.get("file")
+    proven = read_object(proof, state.LARGEST_MANIFEST)
+    step, run, name = proven.get("step"), proven.get("run"), proven.get("file")
     if (
         not isinstance(step, int)
         or not 0 < step < 1 << 60
@@ -133,13 +133,13 @@ def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None
         or not isinstance(name, str)
         or not name.endswith(".safetensors")
         or Path(name).name != name
-        or told.get("version") != state.VERSION
+        or proven.get("version") != state.VERSION
     ):
         raise MaquetteError(f"{proof} is damaged. Nothing was changed; put it back, or start a new run.")
     file = folder.path / "checkpoints" / name
     if not file.exists() and (folder.path / name).exists():  # of a run from before checkpoints were chosen
         file = folder.path / name
-    if file.is_symlink() or not file.is_file() or safetensors.file_sha256(file) != told.get("sha256"):
+    if file.is_symlink() or not file.is_file() or safetensors.file_sha256(file) != proven.get("sha256"):
         fault = "is not as the run wrote it" if file.exists() else "is missing"
         raise MaquetteError(
             f"{file} {fault}, and the run kept no state when it finished, so it cannot go on. Nothing was "
@@ -170,12 +170,12 @@ def refuse_other_contents(folder: RunFolder, start: Start, job: Job) -> Iterator
     """Raise MaquetteError unless photos and base are those that the run began with. Yields what was damaged and is
     proven by the state, so that it can be written anew.
     """
-    told: dict[str, object] = {}
+    run: dict[str, object] = {}
     if start.state is not None:
-        told = state.told_run(start.state)
+        run = state.told_run(start.state)
     elif start.file is not None:
-        told = read_object(folder.path / "state" / FINISHED, state.LARGEST_MANIFEST)["run"]
-    other = identity.other_contents(told, job.dataset, job.base)
+        run = read_object(folder.path / "state" / FINISHED, state.LARGEST_MANIFEST)["run"]
+    other = identity.other_contents(run, job.dataset, job.base)
     for key in ("base", "vae"):
         if key in other:
             name = job.base.source if key == "base" else job.base.vae_source or "the base's own VAE"
@@ -189,7 +189,7 @@ def refuse_other_contents(folder: RunFolder, start: Start, job: Job) -> Iterator
         if not isinstance(before, list) or not all(isinstance(photo, dict) for photo in before):
             raise MaquetteError(f"{folder.dataset} is damaged: it lists no photos.")
     except MaquetteError as error:
-        if "photos" not in told or "photos" in other:
+        if "photos" not in run or "photos" in other:
             raise MaquetteError(
                 f"{error} Whether the photos are those of the run cannot be told; put it back, or start a new run."
             ) from error

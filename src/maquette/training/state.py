@@ -53,8 +53,8 @@ def save(
         safetensors.save(kept, folder / AVERAGE, {"count": str(ema.count)})
     written = [*NEEDED, *([] if ema is None else [AVERAGE])]
     files = {name: safetensors.file_sha256(folder / name) for name in sorted(written)}
-    told = {"version": VERSION, "step": step, "files": files, "loss_scale": scaler.state(), "run": dict(identity)}
-    write_json(folder / MANIFEST, told)
+    manifest = {"version": VERSION, "step": step, "files": files, "loss_scale": scaler.state(), "run": dict(identity)}
+    write_json(folder / MANIFEST, manifest)
     for old in list(run.states().values())[:-KEPT]:
         shutil.rmtree(old)
     return folder
@@ -89,8 +89,8 @@ def clear_newer(run: RunFolder, step: int) -> None:
 
 def told_run(folder: Path) -> dict[str, Any]:
     """What a whole state's manifest tells of its run; {} of states of older versions."""
-    told = _manifest(folder).get("run", {})
-    return told if isinstance(told, dict) else {}
+    run = _manifest(folder).get("run", {})
+    return run if isinstance(run, dict) else {}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -176,10 +176,10 @@ def _like(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _count(path: Path) -> int:
-    told = safetensors.read_metadata(path).get("count", "")
-    if not re.fullmatch(r"\d{1,18}", told):
+    count = safetensors.read_metadata(path).get("count", "")
+    if not re.fullmatch(r"\d{1,18}", count):
         raise _strange(path)
-    return int(told)
+    return int(count)
 
 
 def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
@@ -190,12 +190,12 @@ def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer)
     if len(found["param_groups"]) != len(groups):
         raise ValueError("groups")
     parameters: list[Tensor] = []
-    for told, mine in zip(found["param_groups"], groups, strict=True):
-        if told["params"] != list(range(len(parameters), len(parameters) + len(mine["params"]))):
+    for stored, mine in zip(found["param_groups"], groups, strict=True):
+        if stored["params"] != list(range(len(parameters), len(parameters) + len(mine["params"]))):
             raise ValueError("parameters")
         parameters += mine["params"]
-        for key in (told.keys() & mine.keys()) - {"params"}:
-            _check_value(told[key], mine[key])
+        for key in (stored.keys() & mine.keys()) - {"params"}:
+            _check_value(stored[key], mine[key])
     whole = type(optimizer).__name__ != "Adafactor"  # which keeps sums of rows and columns
     for index, entry in found["state"].items():
         if not 0 <= index < len(parameters):
@@ -211,16 +211,16 @@ def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer)
                 raise ValueError("values")
 
 
-def _check_value(told: Any, mine: Any) -> None:
-    if isinstance(told, Tensor) or told == mine:
+def _check_value(stored: Any, mine: Any) -> None:
+    if isinstance(stored, Tensor) or stored == mine:
         return
     if isinstance(mine, tuple | list):
-        if not isinstance(told, tuple | list) or len(told) != len(mine) or not all(map(_is_number, told)):
+        if not isinstance(stored, tuple | list) or len(stored) != len(mine) or not all(map(_is_number, stored)):
             raise ValueError("numbers")
     elif isinstance(mine, int | float) and not isinstance(mine, bool):
-        if not _is_number(told):
+        if not _is_number(stored):
             raise ValueError("number")
-    elif isinstance(mine, bool | str) and type(told) is not type(mine):
+    elif isinstance(mine, bool | str) and type(stored) is not type(mine):
         raise ValueError("kind")
 
 

@@ -27,14 +27,14 @@ def following(config: TrainConfig, folder: RunFolder, on_event: Listener) -> Ite
     Raises MaquetteError naming the package when a tracker is not installed.
     """
     with ExitStack() as stack:
-        told = [stack.enter_context(TRACKERS[name](config, folder)) for name in config.trackers]
+        listeners = [stack.enter_context(TRACKERS[name](config, folder)) for name in config.trackers]
 
         def listen(event: Event) -> None:
             on_event(event)
-            for tell in told:
+            for tell in listeners:
                 tell(event)
 
-        yield listen if told else on_event
+        yield listen if listeners else on_event
 
 
 @contextmanager
@@ -100,9 +100,9 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
 
 def _identity(file: Path) -> str:
     """The name under which W&B knows the run: a new one unless the file holds one."""
-    told = files.read_text(file, 100, "W&B run id").strip() if file.exists() else ""
-    if re.fullmatch(r"[0-9a-z]{1,32}", told):
-        return told
+    written = files.read_text(file, 100, "W&B run id").strip() if file.exists() else ""
+    if re.fullmatch(r"[0-9a-z]{1,32}", written):
+        return written
     made = uuid.uuid4().hex[:16]
     write_text(file, made)
     return made

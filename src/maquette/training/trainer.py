@@ -80,7 +80,7 @@ class Trainer:
         self.began = time.perf_counter()
         self.training_seconds = 0.0
         self.seen = 0
-        self.stop = False  # some process was told to stop
+        self.stop = False  # some process is asked to stop
         self.refused = False  # whether the step before was skipped as not finite
         self.deferred = may_defer(job, processes.size) if defer is None else defer
         self.pending: StepResult | None = None  # the last step, computed but not checked yet
@@ -90,7 +90,7 @@ class Trainer:
         self.page: dict[str, Any] | None = None  # what the report shows of the verdict
 
     def train(self, start: int) -> TrainResult:
-        """Train from `start` steps on to the end, or until told to stop."""
+        """Train from `start` steps on to the end, or until asked to stop."""
         self.start = start
         findings.tell(self.job.findings, self.on_event)
         if self.job.graphs is not None:
@@ -107,7 +107,7 @@ class Trainer:
                     raise
                 raise MaquetteError(memory.advice(self.job, self.processes.size)) from error
             step += 1
-            self.stop |= self.processes.size == 1 and self.cancel.is_set()  # told while the step was reported
+            self.stop |= self.processes.size == 1 and self.cancel.is_set()  # set while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
                 self._flush(step)
                 self._save(step)
@@ -251,8 +251,8 @@ class Trainer:
         self.processes.consolidate(self.job.optimizer)
         if self.processes.is_main:
             job = self.job
-            told = identity.of_run(job.config, job.dataset, job.base)
-            state.save(self.folder, step, job.attached, job.optimizer, job.ema, job.scaler, told)
+            run = identity.of_run(job.config, job.dataset, job.base)
+            state.save(self.folder, step, job.attached, job.optimizer, job.ema, job.scaler, run)
 
     def _finish(self) -> TrainResult:
         """The chosen checkpoint becomes NAME.safetensors, with its side-car and preview, and the report is written."""
@@ -271,14 +271,14 @@ class Trainer:
     def _choose(self) -> None:
         """Put the verdict's checkpoint in the last one's place, where there is a verdict."""
 
-        def told(what: str, done: int, of: int) -> None:
+        def on_progress(what: str, done: int, of: int) -> None:
             if self.cancel.is_set():
                 raise verdicts.Cancelled
             self.on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
         self.folder.evaluation.unlink(missing_ok=True)  # of a shorter training
         try:
-            found = verdicts.at_the_end(self.job, self.writer, self.folder, told)
+            found = verdicts.at_the_end(self.job, self.writer, self.folder, on_progress)
         except verdicts.Cancelled:
             return
         except MaquetteError as error:

@@ -64,8 +64,8 @@ def affordable(config: TrainConfig, photos: int, checkpoints: int) -> tuple[Size
 
 def record(path: Path, verdict: Verdict, fold: bool) -> None:
     """evaluation.json: the choice and every row."""
-    told = verdict.to_json()
-    write_json(path / "evaluation.json", {**told, "folded": fold})
+    result = verdict.to_json()
+    write_json(path / "evaluation.json", {**result, "folded": fold})
 
 
 class Cancelled(Exception):
@@ -73,12 +73,12 @@ class Cancelled(Exception):
 
 
 def at_the_end(
-    job: Job, writer: CheckpointWriter, folder: RunFolder, told: Callable[[str, int, int], None]
+    job: Job, writer: CheckpointWriter, folder: RunFolder, on_progress: Callable[[str, int, int], None]
 ) -> tuple[Verdict, list[Example]] | None:
     """The verdict on a finished training, and its photos; None where the training was too short to be judged within
-    SHARE of its own work, where there is one checkpoint, and where no subject is named. told: as `judge` has it.
+    SHARE of its own work, where there is one checkpoint, and where no subject is named. on_progress: as `judge` has it.
 
-    Raises MaquetteError for what cannot be measured, Cancelled if `told` does.
+    Raises MaquetteError for what cannot be measured, Cancelled if `on_progress` does.
     """
     config, subject = job.config, subject_of(job.config, job.dataset)
     files = folder.checkpoints()
@@ -104,7 +104,7 @@ def at_the_end(
                 seed=config.seed,
                 clip_skip=config.clip_skip,
                 cfg_scale=config.sample_cfg_scale,
-                on_progress=told,
+                on_progress=on_progress,
             )
         except RuntimeError as error:
             if not memory.exhausted(error):
