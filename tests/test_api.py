@@ -22,7 +22,7 @@ def test_check(fault_folder: Path) -> None:
 
 
 def test_every_name_offered_is_a_function_with_its_own_options() -> None:
-    others = {"MaquetteError", "Pipeline", "convert", "extract", "prune", "resize", "resume"}
+    others = {"MaquetteError", "Pipeline", "blend", "convert", "extract", "merge", "prune", "resize", "resume"}
     for name in set(maquette.__all__) - others:
         with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
             getattr(maquette, name)("x", zzz=1)
@@ -34,6 +34,10 @@ def test_every_name_offered_is_a_function_with_its_own_options() -> None:
         maquette.extract("x", "y", "z", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
         maquette.prune("x", "y", "z", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.merge("x", "y", "z", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.blend(["x", "y"], "z", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="nowhere is not a run folder"):
         maquette.resume("nowhere")
 

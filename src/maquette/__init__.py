@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .stages.regularize import RegularizeResult
     from .stages.resize import ResizeResult
     from .stages.train import TrainResult
+    from .stages.writing_model import WrittenModel
 
     Listener = Callable[[Event], None]
 
@@ -42,6 +43,7 @@ __version__ = "0.1.0"  # the only place that says it: the package's metadata, fi
 __all__ = [
     "MaquetteError",
     "Pipeline",
+    "blend",
     "caption",
     "check",
     "convert",
@@ -49,6 +51,7 @@ __all__ = [
     "extract",
     "generate",
     "inspect",
+    "merge",
     "prune",
     "regularize",
     "resize",
@@ -208,6 +211,33 @@ def prune(
 
     values = {"lora": lora, "base": fspath(base), "out": out, **options}
     return run(PruneConfig.parse(values, "prune"), on_event or ignore)
+
+
+def merge(
+    base: str | PathLike[str] | None,
+    loras: list[str] | str,
+    out: str | PathLike[str],
+    on_event: Listener | None = None,
+    **options: Any,
+) -> WrittenModel:
+    """Put LoRAs ("me.safetensors:0.8") into a checkpoint for good, or with to="lora" into one LoRA. options: keys of
+    stages.merge.MergeConfig.
+    """
+    from .events import ignore
+    from .stages.merge import MergeConfig, run
+
+    values = {"loras": [loras] if isinstance(loras, str) else loras, "out": out, **options}
+    return run(MergeConfig.parse(values | ({"base": base} if base else {}), "merge"), on_event or ignore)
+
+
+def blend(
+    models: list[str | PathLike[str]], out: str | PathLike[str], on_event: Listener | None = None, **options: Any
+) -> WrittenModel:
+    """One checkpoint of two or three, or of a recipe. options: keys of stages.blend.BlendConfig."""
+    from .events import ignore
+    from .stages.blend import BlendConfig, run
+
+    return run(BlendConfig.parse({"models": models, "out": out, **options}, "blend"), on_event or ignore)
 
 
 def resize(

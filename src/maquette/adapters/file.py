@@ -123,7 +123,7 @@ class Adapter:
             raise MaquetteError(f"adapters are written in the dialect {told}, not {dialect!r}.")
         path = Path(path)
         facts = {**self.metadata, **(metadata or {})}
-        words = {} if dialect in ("kohya", "onetrainer") else self._word_files(path)
+        words = {} if dialect in ("kohya", "onetrainer") else self.word_files(path)
         if dialect == "peft":
             self._require_room(self.state_dict(), dtype)
             self._save_for_peft(path, dtype, facts)
@@ -174,7 +174,7 @@ class Adapter:
         except ValueError as error:
             raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
 
-    def _word_files(self, path: Path) -> dict[Path, Embedding]:
+    def word_files(self, path: Path) -> dict[Path, Embedding]:
         """A free place beside `path` for each word. Raises MaquetteError where a file lies already."""
         stem = path.name.removesuffix(".safetensors")
         found: dict[Path, Embedding] = {}

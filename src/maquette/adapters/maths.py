@@ -1,7 +1,7 @@
 """The weight change that an adapter's factors stand for, for every kind of adapter that is applied.
 
 Factors carry the names of Kohya and LyCORIS files; `adapter_parts` says which belong together and checks them.
-Shapes: out and in are the layer's sizes, r the rank, (h, w) the kernel of a convolution. All arithmetic is float32.
+Shapes: out and in are the layer's sizes, r the rank, (h, w) the kernel of a convolution. Arithmetic is float32.
 Papers: LoRA arXiv:2106.09685, LoHa (FedPara) arXiv:2108.06098, LoKr and GLoRA (LyCORIS) arXiv:2309.14859, DoRA
 arXiv:2402.09353, (IA)³ arXiv:2205.05638, OFT arXiv:2306.07280, BOFT arXiv:2311.06243.
 """
@@ -19,7 +19,8 @@ from .parts import DISPLAY, Factors, change_shape, is_old_glora, kind, oft_outpu
 
 
 def delta(factors: Factors, base_weight: Tensor | None = None) -> Tensor:
-    """Weight change at multiplier 1, float32, in the layer's own shape: (out, in) or (out, in, h, w).
+    """Weight change at multiplier 1, in the layer's own shape: (out, in) or (out, in, h, w); float32, and float64
+    where the base's weight is.
 
     base_weight: the layer's weight. DoRA, GLoRA, IA3 and OFT need it; LoHa and LoKr of a kernel come flat,
     (out, in·h·w), without it. Shapes are compared before anything is multiplied. Raises ValueError where the weight is
@@ -39,19 +40,20 @@ def _delta(factors: Factors, base_weight: Tensor | None) -> Tensor:
         raise ValueError(f"{DISPLAY.get(name, 'DoRA')} needs the base model's weight")
     shape = change_shape(factors)
     _compare(factors, shape, base_weight)
-    f = {part: tensor if part in _WHOLE else tensor.to(torch.float32) for part, tensor in factors.items()}
+    dtype = base_weight.dtype if base_weight is not None and base_weight.dtype == torch.float64 else torch.float32
+    f = {part: tensor if part in _WHOLE else tensor.to(dtype) for part, tensor in factors.items()}
     if name in ("glora", "oft", "boft", "ia3"):
         assert base_weight is not None
-        change = _OF_WEIGHT[name](f, base_weight.to(torch.float32))
+        change = _OF_WEIGHT[name](f, base_weight.to(dtype))
     elif shape is None:  # a change of the bias alone
-        change = torch.zeros(()) if base_weight is None else torch.zeros(base_weight.shape)
+        change = torch.zeros((), dtype=dtype) if base_weight is None else torch.zeros(base_weight.shape, dtype=dtype)
     else:
         change = _RULES[name](f) * scale(f)
     change = _with_additions(f, change)
     if base_weight is None:
         return change
     change = change.reshape(base_weight.shape)
-    return _dora(change, f["dora_scale"], base_weight.to(torch.float32)) if "dora_scale" in f else change
+    return _dora(change, f["dora_scale"], base_weight.to(dtype)) if "dora_scale" in f else change
 
 
 _WHOLE = ("bias_indices", "bias_size", "on_input")
@@ -94,7 +96,7 @@ def _with_additions(f: Factors, change: Tensor) -> Tensor:
             raise ValueError(f"bias_size is {size}, the change has {rows} rows of {columns}")
         if bool((indices < 0).any()) or bool((indices >= torch.tensor([[rows], [columns]])).any()):
             raise ValueError("bias_indices point outside the layer's weight")
-        extra = torch.zeros(rows, columns).index_put((indices[0], indices[1]), values.float(), accumulate=True)
+        extra = values.new_zeros(rows, columns).index_put((indices[0], indices[1]), values, accumulate=True)
         change = change + extra.to(change.device).reshape(change.shape) * scale(f)
     return change
 
@@ -173,7 +175,7 @@ def _rotations(f: Factors, outputs: int) -> Tensor:
     skew = blocks - blocks.mT
     if bound > 0:
         skew = skew * (bound / (torch.linalg.vector_norm(skew) + 1e-8)).clamp(max=1.0)
-    one = torch.eye(blocks.shape[-1], device=blocks.device)
+    one = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
     rotation: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
     return rotation
 

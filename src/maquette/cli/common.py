@@ -68,8 +68,11 @@ class Display:
     def __call__(self, event: Event) -> None:
         data = event.data
         if event.kind == "progress":
-            left = data.get("remaining_seconds")
-            self._show(data["what"], data["done"], data["of"], "" if left is None else f"{clock(left)} left")
+            left, speed = data.get("remaining_seconds"), data.get("gb_per_second")
+            rates = [] if speed is None else [f"{speed:.2f} GB/s"]
+            rates += [] if left is None else [f"{clock(left)} left"]
+            what = f"{data['what']}, {data['unit']}" if "unit" in data else data["what"]
+            self._show(what, data["done"], data["of"], "  ".join(rates))
         elif event.kind == "metric":
             loss = data["loss"]
             self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss

@@ -60,6 +60,10 @@ def show(result: InspectResult, metadata: bool) -> None:
             print(text)
         return
     screen.table(_facts(result))
+    if result.family_tree:
+        screen.line("made from:")
+        for line in result.family_tree:
+            screen.line(f"  {line}")
     if result.comparison:
         show_comparison(result.comparison, screen)
     for problem in result.problems:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from ..files import atomic_writer
-from ..formats import ldm, safetensors
+from ..formats import ldm, pickle_writer, safetensors, streaming
+from ..formats.streaming import Entry
 from .checkpoint import EXTRAS, Checkpoint, derive_configs
 from .configs import scheduler_config
 from .sd.text import EMBEDDED
@@ -38,8 +40,31 @@ _CLASSES = {
 }
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How a model is written: by default its own tensors, by one thread.
+
+    pieces: (part, name, dtype in the file) -> the numbers to write in that tensor's place, in pieces that follow one
+    another in rows; the checkpoint's own tensors say the shapes. memory: bytes that computing one as a whole needs.
+    metadata: more of it; finish: the same keys with values that are known only at the end, and as long. beside: other
+    work for the threads. on_bytes: see `streaming.write`.
+    """
+
+    pieces: Callable[[str, str, torch.dtype], Iterable[Tensor]] | None = None
+    memory: Callable[[str, str], int] = lambda part, name: 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    finish: Callable[[], Mapping[str, str]] | None = None
+    beside: Sequence[Callable[[], None]] = ()
+    threads: int = 1
+    on_bytes: Callable[[int], None] | None = None
+
+
 def write_single_file(
-    checkpoint: Checkpoint, path: str | Path, dtype: torch.dtype | None = None, half_vae: bool = True
+    checkpoint: Checkpoint,
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    half_vae: bool = True,
+    writing: Writing = Writing(),
 ) -> None:
     """Write one file with the key names that the model came with, or the family's usual ones. `.ckpt` is a pickle.
 
@@ -47,20 +72,50 @@ def write_single_file(
     shapes do not tell the configuration (the pocket base), it is put into the metadata, and only .safetensors will do.
     """
     path = Path(path)
-    parts = checkpoint.parts
-    prefixes = {**ldm.standard_prefixes(checkpoint.spec.name, parts), **checkpoint.prefixes}
-    tensors = ldm.join(ldm.SingleFile(parts, prefixes, checkpoint.extras))
-    kept = set(checkpoint.extras) | ({n for n in tensors if n.startswith(ldm.VAE)} if not half_vae else set())
-    metadata = _metadata(checkpoint)
-    if path.suffix.lower() != ".ckpt":
-        dtypes = None if dtype is None else {n: dtype for n in tensors if n not in kept}
-        safetensors.save(tensors, path, metadata, dtypes)
-        return
-    if "maquette.configuration" in metadata:
+    metadata = _metadata(checkpoint) | dict(writing.metadata)
+    pickled = path.suffix.lower() == ".ckpt"
+    if pickled and "maquette.configuration" in metadata:
         raise MaquetteError(f"{path}: this model's configuration can only be kept in a .safetensors file.")
-    cast = {n: t.to(dtype) if dtype and n not in kept and t.is_floating_point() else t for n, t in tensors.items()}
-    with atomic_writer(path) as file:
-        torch.save({**metadata, "state_dict": {name: tensor.contiguous() for name, tensor in cast.items()}}, file)
+    prefixes = {**ldm.standard_prefixes(checkpoint.spec.name, checkpoint.parts), **checkpoint.prefixes}
+    entries = {
+        name: Entry(tensor.dtype, tuple(tensor.shape), partial(_whole, tensor))
+        for name, tensor in checkpoint.extras.items()
+    }
+    for name, place in ldm.places(checkpoint.parts, prefixes).items():
+        cast = None if place.part == "vae" and not half_vae else dtype
+        entries[name] = _entry(checkpoint, place, cast, writing)
+    finish = writing.finish
+    (pickle_writer if pickled else streaming).write(
+        entries,
+        path,
+        metadata,
+        (lambda: metadata | dict(finish())) if finish else None,
+        writing.beside,
+        writing.threads,
+        writing.on_bytes,
+    )
+
+
+def _whole(tensor: Tensor) -> Iterable[Tensor]:
+    return (tensor,)
+
+
+def _entry(checkpoint: Checkpoint, place: ldm.Place, dtype: torch.dtype | None, writing: Writing) -> Entry:
+    """What stands in a file at one place of it."""
+    own = [checkpoint.parts[place.part][name] for name in place.names]
+    stored = dtype if dtype is not None and own[0].is_floating_point() else own[0].dtype
+    shape = tuple(place.joined([torch.empty(tensor.shape, device="meta") for tensor in own]).shape)
+    pieces_of = writing.pieces or (lambda part, name, dtype: (checkpoint.parts[part][name],))
+
+    def pieces() -> Iterator[Tensor]:
+        for name in place.names:
+            found = pieces_of(place.part, name, stored)
+            if place.form == "transposed":
+                yield torch.cat(list(found)).T
+            else:
+                yield from found
+
+    return Entry(stored, shape, pieces, sum(writing.memory(place.part, name) for name in place.names))
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
@@ -119,7 +174,11 @@ def _listed(value: Any, count: int) -> Any:
 
 
 def write_folder(
-    checkpoint: Checkpoint, folder: str | Path, dtype: torch.dtype | None = None, half_vae: bool = True
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    half_vae: bool = True,
+    writing: Writing = Writing(),
 ) -> None:
     """Write a diffusers folder. It appears complete or not at all; an existing folder with files in it is refused.
 
@@ -134,12 +193,14 @@ def write_folder(
         root = Path(temporary) / "model"
         root.mkdir()
         write_configuration(checkpoint, root)
-        for part, tensors in checkpoint.parts.items():
-            _write_weights(root / part, part, tensors, None if part == "vae" and not half_vae else dtype)
-        if checkpoint.extras or checkpoint.prefixes or checkpoint.spec.name == "pocket":
+        for number, part in enumerate(checkpoint.parts):
+            own = replace(writing, beside=() if number else writing.beside)
+            _write_weights(checkpoint, root / part, part, None if part == "vae" and not half_vae else dtype, own)
+        if checkpoint.extras or checkpoint.prefixes or writing.metadata or checkpoint.spec.name == "pocket":
+            told = checkpoint.metadata | dict(writing.finish() if writing.finish else writing.metadata)
             notes = {"family": checkpoint.spec.name} | {
                 "prefixes": json.dumps(checkpoint.prefixes),
-                "metadata": json.dumps(checkpoint.metadata),
+                "metadata": json.dumps(told),
             }
             safetensors.save(checkpoint.extras, root / EXTRAS, notes)
         if folder.exists():
@@ -158,12 +219,16 @@ def write_configuration(checkpoint: Checkpoint, root: Path) -> None:
     _write_json(root / "model_index.json", _model_index(checkpoint, scheduler["_class_name"]))
 
 
-def _write_weights(folder: Path, part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
-    if not part.startswith("text_encoder"):
-        safetensors.save(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"}, dtype)
-        return
-    named = {n if n.startswith("text_projection") else f"text_model.{n}": t for n, t in tensors.items()}
-    safetensors.save(named, folder / "model.safetensors", {"format": "pt"}, dtype)
+def _write_weights(
+    checkpoint: Checkpoint, folder: Path, part: str, dtype: torch.dtype | None, writing: Writing
+) -> None:
+    text = part.startswith("text_encoder")
+    entries = {}
+    for name in checkpoint.parts[part]:
+        told = f"text_model.{name}" if text and not name.startswith("text_projection") else name
+        entries[told] = _entry(checkpoint, ldm.Place(part, (name,)), dtype, writing)
+    file = folder / ("model.safetensors" if text else "diffusion_pytorch_model.safetensors")
+    streaming.write(entries, file, {"format": "pt"}, None, writing.beside, writing.threads, writing.on_bytes)
 
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint, part: str) -> None:

@@ -31,8 +31,13 @@ class Hashes:
         return None if self.body is None else self.body[:12]
 
 
+def legacy(path: str | Path) -> str:
+    """A1111's first hash, 8 digits."""
+    return safetensors.file_sha256(path, _OLD_START, _OLD_LENGTH)[:8]
+
+
 def of(path: str | Path, header: safetensors.Header | None = None) -> Hashes:
     """All hashes of a file; `header` when it is a safetensors file. The file is read once, or twice with a header."""
-    old = safetensors.file_sha256(path, _OLD_START, _OLD_LENGTH)[:8]
+    old = legacy(path)
     body = None if header is None else safetensors.file_sha256(path, header.body)
     return Hashes(safetensors.file_sha256(path), old, body)

@@ -8,7 +8,7 @@ name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,8 @@ OPEN_CLIP = "cond_stage_model.model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 _SD2_UNUSED_LAYER = 23  # of 24: SD2 was trained on the layer before the last
 REFINER_OPEN_CLIP = "conditioner.embedders.0.model."
+
+Written = dict[str, tuple[tuple[str, ...], str]]  # name in the file -> the part's tensors that stand there, and how
 
 _VAE_RESNET = {"nin_shortcut": "conv_shortcut"}
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -100,12 +102,39 @@ def split(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> SingleF
 
 def join(file: SingleFile) -> dict[str, Tensor]:
     """Put the parts together again under the names of a single file. Inverse of `split`."""
-    result = dict(file.extras)
-    for part, tensors in file.parts.items():
-        prefix = file.prefixes[part]
-        written = _PART_WRITERS[_kind(part, prefix)](tensors)
-        result |= {prefix + name: tensor for name, tensor in written.items()}
-    return result
+    found = {
+        name: place.joined([file.parts[place.part][own] for own in place.names])
+        for name, place in places(file.parts, file.prefixes).items()
+    }
+    return dict(file.extras) | found
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a single file holds under one name: tensors of a part, one after the other in rows, and what differs.
+
+    form: "" for the same numbers, "transposed", or "kernel" for a matrix that is stored as a 1 x 1 convolution.
+    """
+
+    part: str
+    names: tuple[str, ...]
+    form: str = ""
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The file's tensor from the part's; a view where it is one tensor alone."""
+        tensor = tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+        if self.form == "transposed":
+            return tensor.T
+        return tensor[:, :, None, None] if self.form == "kernel" else tensor
+
+
+def places(parts: Mapping[str, Mapping[str, Tensor]], prefixes: Mapping[str, str]) -> dict[str, Place]:
+    """Name in the single file -> which tensors of the parts stand there. Nothing but names and shapes is looked at."""
+    found = {}
+    for part, tensors in parts.items():
+        for name, (own, form) in _PART_WRITERS[_kind(part, prefixes[part])](tensors).items():
+            found[prefixes[part] + name] = Place(part, own, form)
+    return found
 
 
 def standard_prefixes(family: str, parts: Iterable[str]) -> dict[str, str]:
@@ -199,21 +228,22 @@ def open_clip_from_ldm(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return result, left
 
 
-def open_clip_to_ldm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def open_clip_to_ldm(tensors: Mapping[str, Tensor]) -> Written:
     """transformers CLIP names -> OpenCLIP text tower, projections fused again. Inverse of `open_clip_from_ldm`."""
-    result = {}
-    for name, tensor in tensors.items():
+    result: Written = {}
+    for name in tensors:
         match = re.match(r"encoder\.layers\.(\d+)\.(.+)", name)
         if name in _OPEN_CLIP_OUTER.values():
-            result[_inverse(_OPEN_CLIP_OUTER)[name]] = tensor
+            result[_inverse(_OPEN_CLIP_OUTER)[name]] = ((name,), "")
         elif name == "text_projection.weight":
-            result["text_projection"] = tensor.T
+            result["text_projection"] = ((name,), "transposed")
         elif match and (single := re.fullmatch(r"self_attn\.([qkv])_proj\.(weight|bias)", match[2])):
             if single[1] == "q":
-                thirds = [tensors[name.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
-                result[f"transformer.resblocks.{match[1]}.attn.in_proj_{single[2]}"] = torch.cat(thirds)
+                thirds = tuple(name.replace("q_proj", f"{letter}_proj") for letter in "qkv")
+                result[f"transformer.resblocks.{match[1]}.attn.in_proj_{single[2]}"] = (thirds, "")
         elif match:
-            result[f"transformer.resblocks.{match[1]}.{_rename(match[2], _inverse(_OPEN_CLIP_LAYER))}"] = tensor
+            renamed = _rename(match[2], _inverse(_OPEN_CLIP_LAYER))
+            result[f"transformer.resblocks.{match[1]}.{renamed}"] = ((name,), "")
         else:
             raise ValueError(f"not a text encoder tensor: {name}")
     return result
@@ -241,9 +271,9 @@ def _read_unet(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return {keys.unet_from_ldm(name, layers): tensor for name, tensor in named.items()}, {}
 
 
-def _write_unet(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _write_unet(tensors: Mapping[str, Tensor]) -> Written:
     layout = unet_layout(tensors)
-    return {keys.unet_to_ldm(name, layout): tensor for name, tensor in tensors.items()}
+    return {keys.unet_to_ldm(name, layout): ((name,), "") for name in tensors}
 
 
 def _vae_blocks(names: Iterable[str]) -> int:
@@ -269,12 +299,10 @@ def _read_vae(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     return result, left
 
 
-def _write_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _write_vae(tensors: Mapping[str, Tensor]) -> Written:
     blocks = _vae_blocks(tensors)
     return {
-        vae_to_ldm(name, blocks): tensor[:, :, None, None]
-        if _is_vae_attention_weight(name) and tensor.ndim == 2
-        else tensor
+        vae_to_ldm(name, blocks): ((name,), "kernel" if _is_vae_attention_weight(name) and tensor.ndim == 2 else "")
         for name, tensor in tensors.items()
     }
 
@@ -284,8 +312,8 @@ def _read_clip(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return {name: tensor for name, tensor in named.items() if name not in left}, left
 
 
-def _write_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return dict(tensors)
+def _write_clip(tensors: Mapping[str, Tensor]) -> Written:
+    return {name: ((name,), "") for name in tensors}
 
 
 def _read_sd2_open_clip(named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..files import open_regular
 from ..limits import ARCHIVE_INDEX_BYTES, NAME_LENGTH, PICKLE_BYTES, PICKLE_DEPTH, PICKLE_STEPS, SHARED_DATA, TENSORS
+from .mapping import mapped
 from .pickle_machine import Machine, Refused, Storage, TensorRecipe
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -83,7 +84,7 @@ def _read_zip(path: Path, file: IO[bytes], size: int) -> tuple[Any, Lookup]:
     index = _bytes(file, places[pickles[0]], PICKLE_BYTES)
     _check_sum(index, entries[pickles[0]])
     content = Machine(io.BytesIO(index)).run()
-    whole = _mapped(path, size)
+    whole = mapped(path, size)
 
     @cache
     def lookup(storage: Storage) -> Tensor:
@@ -117,12 +118,6 @@ def _check_sum(data: bytes | memoryview, info: zipfile.ZipInfo) -> None:
     """Compare with the archive's checksum; 0 is written where PyTorch was told to leave it out."""
     if info.CRC not in (0, zlib.crc32(data)):
         raise Refused(f"its entry {info.filename[:80]} does not match its checksum; download or copy it again")
-
-
-def _mapped(path: Path, size: int) -> Tensor:
-    """The file's bytes, read when they are touched."""
-    storage: Any = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 def _aligned(raw: Tensor) -> Tensor:
@@ -162,7 +157,7 @@ def _read_legacy(path: Path, file: IO[bytes], size: int) -> tuple[Any, Lookup]:
     content, keys = machine.run(), Machine(pickles).run()
     if not isinstance(keys, list):
         raise Refused("its list of data is missing")
-    whole = _mapped(path, size)
+    whole = mapped(path, size)
     storages: dict[str, Tensor] = {}
     by_key = {storage.key: storage for storage in machine.storages}
     position = pickles.tell()

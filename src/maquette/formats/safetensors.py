@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..files import atomic_writer, open_regular, parse_json
 from ..limits import HEADER_BYTES, NAME_LENGTH, TENSOR_NUMBERS, TENSOR_SIDES, TENSORS
+from .mapping import mapped
 from .pictures import kind_of
 
 DTYPES: dict[str, torch.dtype] = {
@@ -105,7 +106,10 @@ def load(path: str | Path, header: Header | None = None) -> dict[str, Tensor]:
     header = header or read_header(path)
     if header.file_size == header.body:
         return {name: torch.empty(info.shape, dtype=info.dtype) for name, info in header.tensors.items()}
-    storage = torch.UntypedStorage.from_file(str(header.path), shared=False, nbytes=header.file_size)
+    try:
+        storage = mapped(header.path, header.file_size).untyped_storage()
+    except (OSError, ValueError) as error:  # ValueError: it became shorter since
+        raise MaquetteError(f"{header.path} cannot be read: {error}.") from error
     return {name: _view(storage, header.body + info.start, info) for name, info in header.tensors.items()}
 
 
@@ -122,9 +126,10 @@ def save(
     without ever being in memory as a whole.
     """
     path = Path(path)
-    raw, stored, names = _header(path, tensors, metadata, dtype)
+    stored, names = _layout(path, tensors, dtype)
+    raw = head({name: (stored[name], tuple(tensors[name].shape)) for name in names}, metadata)
     with atomic_writer(path) as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.write(raw)
         for name in names:
             file.write(tensor_bytes(tensors[name].to(stored[name])))
 
@@ -135,8 +140,33 @@ def file_size(
     dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
 ) -> int:
     """Bytes of the file that `save` writes; the tensors may be on the meta device."""
-    raw, stored, names = _header(Path("the file"), tensors, metadata, dtype)
-    return 8 + len(raw) + sum(tensors[name].numel() * stored[name].itemsize for name in names)
+    stored, names = _layout(Path("the file"), tensors, dtype)
+    raw = head({name: (stored[name], tuple(tensors[name].shape)) for name in names}, metadata)
+    return len(raw) + sum(tensors[name].numel() * stored[name].itemsize for name in names)
+
+
+def head(
+    described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str] | None, least: int = 0
+) -> bytes:
+    """The bytes before the tensors: type and shape of each, in the order in which they follow; see `layout`. least:
+    so many bytes, filled with blanks.
+    """
+    entries: dict[str, Any] = {}
+    if metadata:
+        entries["__metadata__"] = {str(key): str(metadata[key]) for key in sorted(metadata)}
+    offset = 0
+    for name, (dtype, shape) in described.items():
+        end = offset + math.prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    raw = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * max(least - 8 - len(raw), -len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def layout(stored: Mapping[str, torch.dtype]) -> list[str]:
+    """Names in the order in which the reference library lays tensors of these types out."""
+    return sorted(stored, key=lambda name: (-_LAYOUT.index(DTYPE_NAMES[stored[name]]), name))
 
 
 def is_pickle(start: bytes) -> bool:
@@ -180,38 +210,13 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _header(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None,
-    dtype: torch.dtype | Mapping[str, torch.dtype] | None,
-) -> tuple[bytes, dict[str, torch.dtype], list[str]]:
-    """The header's JSON, and the type and the order in which tensors are stored."""
-    stored, names = _layout(path, tensors, dtype)
-    header: dict[str, Any] = {}
-    if metadata:
-        header["__metadata__"] = {str(key): str(metadata[key]) for key in sorted(metadata)}
-    offset = 0
-    for name in names:
-        end = offset + tensors[name].numel() * stored[name].itemsize
-        header[name] = {
-            "dtype": DTYPE_NAMES[stored[name]],
-            "shape": list(tensors[name].shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % 8)
-    return raw, stored, names
-
-
 def _layout(
     path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | Mapping[str, torch.dtype] | None
 ) -> tuple[dict[str, torch.dtype], list[str]]:
     """Type under which each tensor is stored, and the order in which they lie in the body."""
     wanted = dtype if isinstance(dtype, Mapping) else dict.fromkeys(tensors, dtype)
     stored = {name: _stored_dtype(path, name, tensor, wanted.get(name)) for name, tensor in tensors.items()}
-    return stored, sorted(tensors, key=lambda name: (-_LAYOUT.index(DTYPE_NAMES[stored[name]]), name))
+    return stored, layout(stored)
 
 
 def _stored_dtype(path: Path, name: str, tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:

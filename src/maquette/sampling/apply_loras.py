@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.file import Adapter
-from ..adapters.parts import change_shape
+from ..adapters.fitting import fitted_change
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
-from ..formats.keys import kohya_module_name
+from ..families.layers import kohya_layers
 from .apply_embeddings import apply_embeddings
-
-LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 @dataclass
@@ -62,21 +59,19 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
 
 
 def layers_of(base: BaseModel) -> dict[str, nn.Module]:
-    """Kohya name -> module, for everything that has a weight; the UNet under LDM and under diffusers names, for what an
-    adapter was made for does not always show.
-    """
-    found: dict[str, nn.Module] = {}
-    usual = getattr(base.unet, "config", {}).get("layers_per_block", 2) == 2  # the LDM names count two layers a block
-    naming = {base.spec.name, "sd1", *(["sdxl"] if usual else [])}
-    for path, module in base.unet.named_modules():
-        if isinstance(getattr(module, "weight", None), Tensor):
-            found.update({kohya_module_name(family, "unet", path): module for family in naming})
-    for index, (prefix, encoder) in enumerate(zip(base.spec.te_prefixes, base.text_encoders, strict=True)):
-        parts = {prefix.removeprefix("lora_"), *(("te", "te1") if index == 0 else ())}
-        for path, module in encoder.named_modules():
-            if isinstance(getattr(module, "weight", None), Tensor):
-                found.update({kohya_module_name(base.spec.name, part, path): module for part in parts})
-    return found
+    """Kohya name -> module, for everything that has a weight, under every name that an adapter may give it."""
+    networks = {"unet": base.unet}
+    networks |= {f"text_encoder{'_2' * i}": encoder for i, encoder in enumerate(base.text_encoders)}
+    names = {
+        part: [f"{path}.weight" for path, module in network.named_modules() if _has_weight(module)]
+        for part, network in networks.items()
+    }
+    layers = kohya_layers(base.spec.name, names, every_name=True)
+    return {name: networks[part].get_submodule(path) for name, (part, path) in layers.items()}
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), Tensor)
 
 
 @torch.no_grad()
@@ -106,7 +101,7 @@ def add_lora(
             continue
         weight: nn.Parameter = module.weight  # type: ignore[assignment]
         try:
-            change = _change(adapter, name, weight)
+            change = fitted_change(adapter, name, weight)
         except MaquetteError as error:
             if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
                 raise MaquetteError(
@@ -138,33 +133,3 @@ def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
     if not isinstance(bias, nn.Parameter):
         raise MaquetteError(f"{adapter.source}: module {name} changes a bias, but the base's layer has none.")
     return bias
-
-
-def _change(adapter: Adapter, name: str, weight: Tensor) -> Tensor:
-    """The module's change in the weight's shape: 1 × 1 kernels and matrices are the same. Of a first convolution with
-    other inputs than the base's, an inpainting model's or an ordinary one's, the latent's channels alone are changed.
-    Shapes are compared before anything is computed.
-    """
-    shape = change_shape(adapter.modules[name].factors)
-    seen = weight.float()
-    if shape is not None and weight.ndim == 4 and len(shape) > 1:
-        seen = _with_inputs(seen, shape[1])
-    if shape is not None and (shape[0] != seen.shape[0] or math.prod(shape) != seen.numel()):
-        raise MaquetteError(
-            f"{adapter.source} does not fit this base: module {name} changes a weight of {tuple(shape)}, "
-            f"here it is {tuple(weight.shape)}. The LoRA was trained on another kind of base."
-        )
-    change = adapter.delta(name, seen)
-    return change if change.shape == weight.shape else _with_inputs(change, weight.shape[1])
-
-
-def _with_inputs(kernel: Tensor, inputs: int) -> Tensor:
-    """(out, 4 or 9, kh, kw) with 4 or 9 inputs, where one is asked for and the other is there; new ones are 0."""
-    there = kernel.shape[1] if kernel.ndim == 4 else inputs
-    if {there, inputs} != {LATENT_CHANNELS, INPAINTING_CHANNELS}:
-        return kernel
-    if inputs < there:
-        return kernel[:, :inputs]
-    padded = kernel.new_zeros(kernel.shape[0], inputs, *kernel.shape[2:])
-    padded[:, :there] = kernel
-    return padded

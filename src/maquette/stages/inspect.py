@@ -25,6 +25,7 @@ from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
 from ..files import open_regular
 from ..formats import hashes, ldm, pictures, png, safetensors, tensor_files
+from ..weights import ancestry
 from . import inspect_compare, inspect_lora
 from .inspect_lora import LoraFacts, trigger_words
 
@@ -83,6 +84,8 @@ class InspectResult:
     lora: LoraFacts | None = None
     embedding: dict[str, int] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    family_tree: list[str] = field(default_factory=list)
+    """What a merged model was made from, as indented lines."""
     problems: list[str] = field(default_factory=list)
     comparison: dict[str, Any] | None = None
 
@@ -103,6 +106,7 @@ def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
         files = _files_of(path) if path.is_dir() else [("", path)]
         picture = "" if path.is_dir() else _picture(path)
         result = _inspect_picture(path, picture) if picture else _inspect_files(path, files, config.hashes)
+    result.family_tree = ancestry.tree(result.metadata)
     if config.compare is not None:
         result.comparison = inspect_compare.compare(config.path, result.kind, config.compare, config.picture, on_event)
     elif config.picture is not None:
@@ -132,6 +136,7 @@ def _inspect_folder(path: Path, named: Path) -> InspectResult:
     identity = Identity("model", read.spec.name, variant, "diffusers")
     result = InspectResult(str(named), "", "model", read.spec.name, variant, "diffusers")
     result.prediction_type = read.scheduler.get("prediction_type", "epsilon")
+    result.metadata = read.metadata
     for part, tensors in read.parts.items():
         _count(result, tensors, _PART_OF_PREFIX[part])
     result.size_bytes = sum(file.stat().st_size for file in read.files)

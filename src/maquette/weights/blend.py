@@ -1,0 +1,267 @@
+"""Several checkpoints as one, tensor by tensor: a tree of formulas over models whose numbers stay on the disk.
+
+The first model of the tree, A, says which tensors the result has, their types, and how it is configured. Formulas whose
+numbers depend on those in the same place alone are computed in tiles that the processor's cache holds; the others on
+whole tensors. Intermediate models never exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..adapters.block_weights import BASE, BlockWeights, block_of_layer
+from ..errors import MaquetteError
+from ..families.checkpoint import Checkpoint
+from ..families.detect import FAMILY_NAMES
+from ..formats import ldm
+from ..formats.keys import UNetLayout
+from ..formats.streaming import TILE
+from . import merge
+from .modes import MODES, Numbers
+from .stream import Name, require_finite, require_storable, within
+
+TEXT = ("text_encoder", "text_encoder_2")
+EXTRA_CHANNELS = {9: "inpainting", 8: "instruct-pix2pix"}  # of conv_in, whose first 4 are those of every other model
+
+
+@dataclass(frozen=True)
+class Shares:
+    """α for each tensor. The first that says something counts: layers (part of a tensor's diffusers name -> α, the
+    longest), blocks, parts ("unet", "text_encoder", "vae" -> α), alpha.
+    """
+
+    alpha: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    blocks: BlockWeights | None = None
+    layers: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, name: Name, layout: UNetLayout) -> float:
+        """α of one tensor. layout: of the UNet, for its blocks' numbers."""
+        part, own = name
+        whole = f"{part}.{own}"
+        patterns = [pattern for pattern in self.layers if pattern in whole]
+        if patterns:
+            return self.layers[max(patterns, key=len)]
+        told = self.parts.get("text_encoder" if part in TEXT else part)
+        if self.blocks is not None and (part == "unet" or told is None):
+            return self.blocks.of_block(BASE if part != "unet" else block_of_layer(part, own, layout))
+        return self.alpha if told is None else told
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint as an input."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A formula over two or three inputs. seed: for what DARE and DELLA drop by chance."""
+
+    mode: str
+    inputs: tuple[Node, ...]
+    shares: Shares
+    beta: float = 0.0
+    density: float = 0.5
+    spread: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class WithLoras:
+    """LoRAs put into an input. plan: made for the model that says the names."""
+
+    inner: Node
+    plan: merge.Plan
+
+
+Node = Model | Blend | WithLoras
+
+
+def models(node: Node) -> list[Checkpoint]:
+    """Every checkpoint of a tree, A first, each once."""
+    if isinstance(node, Model):
+        return [node.checkpoint]
+    inner = [node.inner] if isinstance(node, WithLoras) else list(node.inputs)
+    found = [checkpoint for one in inner for checkpoint in models(one)]
+    return list({id(checkpoint): checkpoint for checkpoint in found}.values())
+
+
+def check(node: Node) -> list[str]:
+    """Raise MaquetteError where models do not belong together; return what a person should know.
+
+    All are of one family. What a model has of a part (UNet, VAE, text encoder), it has of A's shapes; a part that it
+    lacks stays A's.
+    """
+    first, *others = models(node)
+    notes: list[str] = []
+    for other in others:
+        _require_family(first, other)
+        if other.scheduler.get("prediction_type") != first.scheduler.get("prediction_type"):
+            notes.append(
+                f"{first.source} predicts {first.scheduler.get('prediction_type')}, {other.source} "
+                f"{other.scheduler.get('prediction_type')}; the result is said to predict what the first does."
+            )
+        for part, named in first.parts.items():
+            if part not in other.parts:
+                notes.append(f"{other.source} has no {part.replace('_', ' ')}: that of {first.source} stays as it is.")
+                continue
+            _require_shapes(first, other, part)
+            more = other.parts[part].keys() - named.keys()
+            if more:
+                told = f"{len(more)} tensors that {first.source} lacks, such as {min(more)}"
+                notes.append(f"{other.source} holds {told}: left out.")
+    return notes
+
+
+def _require_family(first: Checkpoint, other: Checkpoint) -> None:
+    if other.spec.name != first.spec.name:
+        raise MaquetteError(
+            f"{first.source} is {FAMILY_NAMES[first.spec.name]}, {other.source} is {FAMILY_NAMES[other.spec.name]}: "
+            "only models of one kind can be blended."
+        )
+
+
+def _require_shapes(first: Checkpoint, other: Checkpoint, part: str) -> None:
+    for name, tensor in first.parts[part].items():
+        found = other.parts[part].get(name)
+        if found is None:
+            raise MaquetteError(
+                f"{other.source} lacks {part}: {name}, which {first.source} has; they cannot be blended."
+            )
+        a, b = tuple(tensor.shape), tuple(found.shape)
+        if a == b or (part == "unet" and name == "conv_in.weight" and a[1] in EXTRA_CHANNELS and _narrow(a, b)):
+            continue
+        if part == "unet" and name == "conv_in.weight" and b[1] in EXTRA_CHANNELS and _narrow(b, a):
+            raise MaquetteError(
+                f"{other.source} is an {EXTRA_CHANNELS[b[1]]} model and {first.source} is not: name it first, as A."
+            )
+        raise MaquetteError(
+            f"{part}: {name} is {a} in {first.source} and {b} in {other.source}; they cannot be blended."
+        )
+
+
+def _narrow(wide: tuple[int, ...], narrow: tuple[int, ...]) -> bool:
+    return narrow[1] == 4 and wide[0] == narrow[0] and wide[2:] == narrow[2:]
+
+
+class Evaluation:
+    """The tensors of a tree's result. precision: of the arithmetic."""
+
+    def __init__(self, node: Node, precision: torch.dtype = torch.float32, kept: frozenset[str] = frozenset()) -> None:
+        """kept: parts that are A's as they are, whatever the formulas say."""
+        self.node, self.precision, self.kept = node, precision, kept
+        self.first = models(node)[0]
+        self.layout = ldm.unet_layout(self.first.parts["unet"])
+
+    def changed(self) -> int:
+        """How many tensors are computed rather than taken over from A."""
+        names = ((part, name) for part, named in self.first.parts.items() for name in named)
+        return sum(self.source(self.node, name) is not self.first for name in names)
+
+    def source(self, node: Node, name: Name) -> Checkpoint | None:
+        """The model whose tensor is the result's, untouched; None where it has to be computed."""
+        if name[0] in self.kept:
+            return self.first
+        if isinstance(node, Model):
+            return node.checkpoint
+        if isinstance(node, WithLoras):
+            return None if name in node.plan.changes else self.source(node.inner, name)
+        return self.source(node.inputs[0], name) if self._is_first(node, name) else None
+
+    def _is_first(self, node: Blend, name: Name) -> bool:
+        """Whether a formula gives back its first input: α is 0, or an input lacks the part, or these are no floats."""
+        absent = any(name[0] not in one.parts for inner in node.inputs for one in models(inner))
+        still = MODES[node.mode].still and node.beta == 0 and node.shares.of(name, self.layout) == 0
+        return absent or still or not self.first.parts[name[0]][name[1]].is_floating_point()
+
+    def _in_rows(self, node: Node, name: Name) -> bool:
+        """Whether a tensor can be computed tile by tile."""
+        if isinstance(node, Model):
+            return node.checkpoint.parts[name[0]][name[1]].shape == self.first.parts[name[0]][name[1]].shape
+        if isinstance(node, WithLoras):
+            return name not in node.plan.changes and self._in_rows(node.inner, name)
+        if self._is_first(node, name):
+            return self._in_rows(node.inputs[0], name)
+        return MODES[node.mode].rows and all(self._in_rows(inner, name) for inner in node.inputs)
+
+    def memory(self, part: str, name: str) -> int:
+        """Bytes that computing a tensor takes, where tiles will not do."""
+        if self.source(self.node, (part, name)) is not None or self._in_rows(self.node, (part, name)):
+            return 0
+        return (len(models(self.node)) + 3) * self.precision.itemsize * self.first.parts[part][name].numel()
+
+    def tensor(self, name: Name) -> Tensor:
+        """One tensor of the result as a whole."""
+        return self._value(self.node, name, slice(None))
+
+    def pieces(self, part: str, name: str, dtype: torch.dtype) -> Iterable[Tensor]:
+        """What stands in the new file in a tensor's place, in rows. Raises MaquetteError for numbers that are none."""
+        source = self.source(self.node, (part, name))
+        if source is not None:
+            yield from merge.checked(source.parts[part][name], source.source, (part, name), dtype)
+            return
+        for rows in self._tiles(part, name):
+            numbers = self._value(self.node, (part, name), rows)
+            if not within(numbers, torch.finfo(dtype).max):
+                self._blame((part, name), rows, numbers, dtype)
+            yield numbers
+
+    def _tiles(self, part: str, name: str) -> Iterator[slice]:
+        shape = self.first.parts[part][name].shape
+        if not shape or shape.numel() <= TILE or not self._in_rows(self.node, (part, name)):
+            yield slice(None)
+            return
+        step = max(1, TILE * shape[0] // shape.numel())
+        yield from (slice(start, start + step) for start in range(0, shape[0], step))
+
+    def _blame(self, name: Name, rows: slice, numbers: Tensor, dtype: torch.dtype) -> None:
+        """Raise MaquetteError naming the input that holds no numbers, or the type that is too narrow."""
+        for model in models(self.node):
+            if name[0] in model.parts:
+                require_finite(_rows(model.parts[name[0]][name[1]], rows).float(), model.source, name)
+        require_finite(numbers, "the blend", name)
+        require_storable(numbers, "the blend", name, dtype)
+
+    def _value(self, node: Node, name: Name, rows: slice) -> Tensor:
+        if isinstance(node, Model):
+            return _rows(node.checkpoint.parts[name[0]][name[1]], rows).to(self.precision)
+        if isinstance(node, WithLoras):
+            return merge.with_changes(self._value(node.inner, name, rows), node.plan, name)
+        if self._is_first(node, name):
+            return self._value(node.inputs[0], name, rows)
+        mode = MODES[node.mode]
+        inputs = [self._value(inner, name, rows) for inner in node.inputs]
+        if not mode.tells:
+            for inner, value in zip(node.inputs, inputs, strict=True):
+                require_finite(value, models(inner)[0].source, name)
+        settings = Numbers(
+            node.shares.of(name, self.layout), node.beta, node.density, node.spread, _Generators(node.seed, name)
+        )
+        channels = 4 if any(one.shape != inputs[0].shape for one in inputs) else None
+        if channels is None:
+            return mode.formula(inputs, settings)
+        merged = mode.formula([one[:, :channels].contiguous() for one in inputs], settings)
+        return torch.cat([merged, inputs[0][:, channels:]], 1)
+
+
+def _rows(tensor: Tensor, rows: slice) -> Tensor:
+    return tensor[rows] if tensor.ndim else tensor
+
+
+@dataclass(frozen=True)
+class _Generators:
+    """Chance that depends on the seed, the tensor and the model's place alone, not on the order of the work."""
+
+    seed: int
+    name: Name
+
+    def __call__(self, index: int) -> torch.Generator:
+        told = hashlib.sha256(f"{self.seed} {self.name} {index}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(told[:8], "little") >> 1)
