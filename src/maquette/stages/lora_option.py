@@ -11,7 +11,7 @@ from pathlib import Path
 from ..adapters import block_weights
 from ..adapters.file import Adapter, load
 from ..errors import MaquetteError
-from ..sampling.lora_folder import MAX_MULTIPLIER
+from ..sampling.lora_tags import MAX_MULTIPLIER
 from ..weights.merge import Lora
 
 _OPTIONS = re.compile(r"(?P<file>.+?):(?P<told>[-+]?[0-9.][-+0-9.eE]*(,.*)?|(te|unet|lbw)=.*)", re.DOTALL)
