@@ -177,3 +177,15 @@ def test_trigger_words_from_the_captions_tag_counts() -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=r"nowhere\.safetensors does not exist"):
         inspect(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif"])
+def test_a_picture_says_how_it_was_drawn_whatever_its_format(tmp_path: Path, suffix: str) -> None:
+    from PIL import Image
+
+    from maquette.formats.picture_files import write_picture
+
+    text = "a cat, é\nSteps: 3, Sampler: Euler, Seed: 1"
+    write_picture(Image.new("RGB", (16, 16)), tmp_path / f"a.{suffix}", text)
+    result = run(InspectConfig.parse({"path": tmp_path / f"a.{suffix}"}))
+    assert result.metadata == {"parameters": text} and "drawn with these parameters" in result.sentence

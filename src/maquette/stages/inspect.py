@@ -25,6 +25,7 @@ from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
 from ..files import open_regular
 from ..formats import hashes, ldm, pictures, png, safetensors, tensor_files
+from ..formats.picture_files import read_parameters
 from ..weights import ancestry
 from . import inspect_compare, inspect_lora
 from .inspect_lora import LoraFacts, trigger_words
@@ -172,7 +173,7 @@ def _read(files: Files) -> tensor_files.TensorFile:
 def _inspect_picture(path: Path, format_name: str) -> InspectResult:
     """A picture that can be opened, with the parameters that A1111 and this program write into theirs."""
     result = InspectResult(str(path), "", "picture", size_bytes=path.stat().st_size)
-    text = png.read_infotext(path) if format_name == "PNG" else ""
+    text = read_parameters(path)
     result.metadata = {png.KEY: text} if text else {}
     drawn = ", drawn with these parameters:" if text else ", not a model, LoRA or embedding."
     result.sentence = f"{path.name} is a picture ({format_name}){drawn}"
