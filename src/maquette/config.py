@@ -17,6 +17,7 @@ from .files import NotToml, parse_toml, read_toml
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Prediction = Literal["auto", "epsilon", "v_prediction", "flow"]
 DenoisingSteps = Annotated[int, Field(ge=1, le=1000)]  # a base has a thousand timesteps
 
 # Further arguments of each optimizer, as its library names them, with what maquette gives them (None: the library's).
@@ -85,6 +86,12 @@ class TrainConfig(StageConfig):
     """The rare word and the class, "ohwx man": makes the captions of photos that have no text file."""
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
+    prediction_type: Prediction = "auto"
+    """What the base predicts: noise (epsilon), v_prediction or flow (rectified flow); auto believes what its file says
+    or what is usual for its family."""
+    probe_prediction: bool = True
+    """Refuse a base whose own loss on the photos says that it predicts something else; false turns a base into another
+    kind, with method dreambooth."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
     out: Path | None = None
@@ -259,6 +266,9 @@ class TrainConfig(StageConfig):
     """How that size depends on the timestep."""
     timestep_sampling: Literal["uniform", "logit-normal"] = "uniform"
     """Which timesteps are drawn."""
+    timestep_shift: float | None = Field(default=None, gt=0, le=100)
+    """With a base that predicts flow: how much more often noisy timesteps are drawn; otherwise what the base says, 3 on
+    SDXL, 1 elsewhere."""
     min_timestep: int = Field(default=0, ge=0)
     """Lowest timestep drawn."""
     max_timestep: Count = 1000

@@ -291,7 +291,7 @@ def test_prediction_type_can_be_overruled(files: Folders) -> None:
     assert read.scheduler["prediction_type"] == "epsilon" and read.spec.base_model_version == "sd_v2"
     read = checkpoint.read(files["sd2", 4], prediction_type="v_prediction")
     assert read.spec.base_model_version == "sd_v2_v" and read.spec.native_size == 768
-    with pytest.raises(MaquetteError, match="'velocity' is unknown; choose epsilon or v_prediction"):
+    with pytest.raises(MaquetteError, match="'velocity' is unknown; choose epsilon, v_prediction or flow"):
         checkpoint.read(files["sd2", 4], prediction_type="velocity")
 
 

@@ -27,6 +27,10 @@ def command(
         str, typer.Option(help="Base model: pocket, a .safetensors file or a diffusers folder.")
     ] = "pocket",
     vae: Annotated[str | None, typer.Option(help="VAE file or folder instead of the base's own.")] = None,
+    prediction_type: Annotated[
+        str | None,
+        typer.Option(help="What the base predicts, if its file does not say: epsilon, v_prediction, flow."),
+    ] = None,
     reg: Annotated[Path | None, typer.Option(help="Folder of regularization images.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="How often each photo counts in an epoch.")] = None,
     resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
@@ -59,6 +63,7 @@ def command(
         subject=subject,
         base=base,
         vae=vae,
+        prediction_type=prediction_type,
         reg=reg,
         repeats=repeats,
         resolution=resolution,

@@ -30,7 +30,7 @@ def command(
     unet: Annotated[Path | None, typer.Option(help="Take the UNet of this file or folder instead.")] = None,
     vae: Annotated[Path | None, typer.Option(help="Take the VAE of this file or folder instead.")] = None,
     prediction_type: Annotated[
-        str | None, typer.Option(help="epsilon or v_prediction, where the file's own statement is wrong.")
+        str | None, typer.Option(help="epsilon, v_prediction or flow, where the file's own statement is wrong.")
     ] = None,
     lossy: Annotated[
         bool | None, typer.Option("--lossy", help="Write what TO cannot carry as the LoRA nearest to it.")

@@ -14,6 +14,10 @@ def command(
     out: Annotated[Path, typer.Argument(help="Folder for the pictures.", show_default=False)],
     base: Annotated[str | None, typer.Option(help="Base model that draws: the one that will be trained.")] = None,
     vae: Annotated[str | None, typer.Option(help="VAE file or folder instead of the base's own.")] = None,
+    prediction_type: Annotated[
+        str | None,
+        typer.Option(help="What the base predicts, if its file does not say: epsilon, v_prediction, flow."),
+    ] = None,
     photos: Annotated[Path | None, typer.Option("--for", help="Photos that they are for: number and class.")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt; may be given again, shared out evenly.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many; default: images x repeats of --for.")] = None,
@@ -46,6 +50,7 @@ def command(
         out=out,
         base=base,
         vae=vae,
+        prediction_type=prediction_type,
         photos=photos,
         prompt=prompt,
         count=count,

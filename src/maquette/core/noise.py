@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from .transfer import to_device_of
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "flow"]
 TimestepSampling = Literal["uniform", "logit-normal"]
 
 
@@ -28,13 +28,14 @@ class NoiseSchedule:
     alphas_cumprod: Tensor  # (T,) float32, computed in float64
     prediction_type: PredictionType
     weighing: Tensor | None = None  # (T,) the same before it was made to end in pure noise; its SNR weighs the loss
+    t_dtype: ClassVar[torch.dtype] = torch.int64
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], zero_terminal_snr: bool | None = None) -> NoiseSchedule:
         """From a diffusers scheduler config. `zero_terminal_snr` overrides its `rescale_betas_zero_snr`."""
         prediction_type = config.get("prediction_type", "epsilon")
         if prediction_type not in ("epsilon", "v_prediction"):
-            raise MaquetteError(f"The base predicts {prediction_type!r}; training knows 'epsilon' and 'v_prediction'.")
+            raise MaquetteError(f"The base predicts {prediction_type}, of which there is no schedule of betas.")
         alphas_cumprod = torch.cumprod(1.0 - _betas(config), dim=0)
         rescale = config.get("rescale_betas_zero_snr", False) if zero_terminal_snr is None else zero_terminal_snr
         if rescale:
@@ -48,6 +49,20 @@ class NoiseSchedule:
         """The same schedule with its table on `device`, so that a step needs no copy between host and device."""
         weighing = None if self.weighing is None else self.weighing.to(device)
         return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type, weighing)
+
+    def sample_timesteps(
+        self,
+        count: int,
+        generator: torch.Generator,
+        low: int = 0,
+        high: int = 1000,
+        sampling: TimestepSampling = "uniform",
+    ) -> Tensor:
+        """(count,) int64 in [low, high); "logit-normal" (arXiv 2403.03206) prefers the middle."""
+        if sampling == "uniform":
+            return torch.randint(low, high, (count,), generator=generator)
+        u = torch.sigmoid(torch.randn(count, generator=generator))
+        return (low + (u * (high - low)).long()).clamp(max=high - 1)
 
     def _roots(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar_t), sqrt(1 - abar_t), shaped (B, 1, 1, 1)."""
@@ -118,6 +133,41 @@ class NoiseSchedule:
         return weight
 
 
+class NoiseProcess(Protocol):
+    """What trainer and evaluator ask of a noise process: `NoiseSchedule` (epsilon and v) or `flow.RectifiedFlow`."""
+
+    @property
+    def prediction_type(self) -> PredictionType: ...
+    @property
+    def t_dtype(self) -> torch.dtype: ...
+    def __len__(self) -> int: ...
+    def to(self, device: torch.device | str) -> NoiseProcess: ...
+    def sample_timesteps(
+        self, count: int, generator: torch.Generator, low: int, high: int, sampling: TimestepSampling
+    ) -> Tensor: ...
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+    def x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
+    def eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
+    def snr(self, t: Tensor) -> Tensor: ...
+    def loss_weight(
+        self, t: Tensor, min_snr_gamma: float | None, debiased: bool, scale_v: bool, v_like: float
+    ) -> Tensor: ...
+
+
+def noise_process(
+    config: Mapping[str, Any], zero_terminal_snr: bool | None = None, shift: float | None = None
+) -> NoiseProcess:
+    """The noise process of a base, from its (diffusers) scheduler config: `prediction_type`, betas, and a flow's
+    `shift`. zero_terminal_snr and shift override what the config says.
+    """
+    if config.get("prediction_type") == "flow":
+        from .flow import RectifiedFlow
+
+        return RectifiedFlow(float(config.get("shift", 1.0)) if shift is None else shift)
+    return NoiseSchedule.from_config(config, zero_terminal_snr)
+
+
 def _betas(config: Mapping[str, Any]) -> Tensor:
     """(T,) float64, as diffusers' schedulers build them."""
     if config.get("trained_betas") is not None:
@@ -141,20 +191,6 @@ def _zero_terminal(alphas_cumprod: Tensor) -> Tensor:
     root = alphas_cumprod.sqrt()
     first, last = root[0].clone(), root[-1].clone()
     return ((root - last) * (first / (first - last))) ** 2
-
-
-def sample_timesteps(
-    count: int,
-    generator: torch.Generator,
-    low: int = 0,
-    high: int = 1000,
-    sampling: TimestepSampling = "uniform",
-) -> Tensor:
-    """(count,) int64 in [low, high); "logit-normal" (arXiv 2403.03206) prefers the middle."""
-    if sampling == "uniform":
-        return torch.randint(low, high, (count,), generator=generator)
-    u = torch.sigmoid(torch.randn(count, generator=generator))
-    return (low + (u * (high - low)).long()).clamp(max=high - 1)
 
 
 def offset_noise(
@@ -219,7 +255,7 @@ def elementwise_loss(output: Tensor, target: Tensor, kind: LossType = "l2", delt
 HuberSchedule = Literal["constant", "exponential", "snr"]
 
 
-def huber_delta(schedule: NoiseSchedule, t: Tensor, delta: float, kind: HuberSchedule = "constant") -> Tensor:
+def huber_delta(schedule: NoiseProcess, t: Tensor, delta: float, kind: HuberSchedule = "constant") -> Tensor:
     """The Huber threshold of each sample, (B,): constant, or falling from 1 toward `delta` with the noise.
 
     exponential: delta ** (t / T). snr: (1 - delta) / (1 + sigma)^2 + delta with sigma^2 = (1 - abar) / abar.

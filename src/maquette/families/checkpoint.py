@@ -23,7 +23,8 @@ from .sdxl.spec import SDXL
 
 Parts = dict[str, dict[str, Tensor]]
 EXTRAS = "maquette_extras.safetensors"  # beside model_index.json: what a single file held beyond the parts
-_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction", "flow": "flow"}
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"  # of diffusers folders whose model predicts velocity
 
 
 @dataclass
@@ -65,10 +66,10 @@ def files_sha256(files: list[Path]) -> str:
 def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
     """Read a diffusers folder or a single file; tensors of .safetensors files are memory-mapped.
 
-    prediction_type: "epsilon" or "v_prediction" overrides what is found. Raises MaquetteError naming the fault.
+    prediction_type: "epsilon", "v_prediction" or "flow" overrides what is found. Raises MaquetteError naming the fault.
     """
     if prediction_type is not None and prediction_type not in _PREDICTIONS:
-        raise MaquetteError(f"prediction type {prediction_type!r} is unknown; choose epsilon or v_prediction.")
+        raise MaquetteError(f"prediction type {prediction_type!r} is unknown; choose epsilon, v_prediction or flow.")
     path = Path(path)
     if not path.exists():
         raise MaquetteError(f'{path} does not exist; give "pocket", a model file or a diffusers model folder.')
@@ -77,9 +78,18 @@ def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
     else:
         checkpoint = read_single_file(path)
     if prediction_type is not None:
-        checkpoint.scheduler["prediction_type"] = _PREDICTIONS[prediction_type]
-        checkpoint.spec = _spec(checkpoint.spec.name, checkpoint.scheduler)
+        override_prediction(checkpoint, prediction_type)
     return checkpoint
+
+
+def override_prediction(checkpoint: Checkpoint, prediction_type: str) -> None:
+    """Let the model predict what the user says, whatever its file says: "epsilon", "v_prediction" or "flow"."""
+    known, family = _PREDICTIONS[prediction_type], checkpoint.spec.name
+    if (known == "flow") != (checkpoint.scheduler.get("prediction_type") == "flow"):
+        checkpoint.scheduler = configs.scheduler_config(family, known)
+    checkpoint.scheduler["prediction_type"] = known
+    if family != POCKET.name:
+        checkpoint.spec = _spec(family, checkpoint.scheduler)
 
 
 def read_single_file(path: Path) -> Checkpoint:
@@ -142,6 +152,8 @@ def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
     names = ["unet", "vae", "text_encoder"] + (["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])
     found = {part: folders.read_json(folder / part / "config.json") for part in names}
     scheduler = folders.read_json(folder / "scheduler" / "scheduler_config.json")
+    if scheduler.get("_class_name") == FLOW_SCHEDULER:
+        scheduler["prediction_type"] = "flow"
     files = {part: folders.weight_files(folder / part) for part in names}
     parts: Parts = {}
     for part in names:

@@ -105,7 +105,16 @@ def text_config(shapes: Shapes, family: str, second: bool = False) -> Config:
 
 
 def scheduler_config(family: str, prediction_type: str, zero_snr: bool = False) -> Config:
-    """The noise schedule that the family was trained with, as a diffusers DDIM configuration."""
+    """The noise schedule that the family was trained with, as a diffusers configuration. A "flow" has a shift
+    (`core.flow`) instead of betas: 3 for SDXL's 1024 pixels, as SD3 has it, 1 for the smaller ones.
+    """
+    if prediction_type == "flow":
+        return {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": 1000,
+            "shift": 3.0 if family == "sdxl" else 1.0,
+            "prediction_type": "flow",
+        }
     return {
         "_class_name": "EulerDiscreteScheduler" if family == "sdxl" else "DDIMScheduler",
         "num_train_timesteps": 1000,

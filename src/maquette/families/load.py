@@ -13,7 +13,7 @@ import torch
 from ..errors import MaquetteError
 from . import hub, modules
 from .base import BaseModel
-from .checkpoint import Checkpoint, files_sha256, read, read_folder
+from .checkpoint import Checkpoint, files_sha256, override_prediction, read, read_folder
 from .detect import FAMILY_NAMES
 from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS
@@ -48,7 +48,7 @@ def load(
 
     Weights are frozen, modules in eval mode. vae: a VAE-only file or folder to use instead of the model's own.
     unet_dtype: of the UNet, where it is not that of the others: read so, it never takes more memory than it must.
-    prediction_type: "epsilon" or "v_prediction" where the file's own statement is wrong (see
+    prediction_type: "epsilon", "v_prediction" or "flow" where the file does not say or says it wrong (see
     `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
     """
@@ -60,9 +60,12 @@ def find(path: str | Path, vae: str | Path | None = None, prediction_type: str |
 
     Raises MaquetteError as `load` does.
     """
+    prediction_type = None if prediction_type == "auto" else prediction_type
     if str(path) == "pocket":
         checkpoint = read_folder(WEIGHTS, POCKET)
         checkpoint.source = "pocket"
+        if prediction_type is not None:
+            override_prediction(checkpoint, prediction_type)
     else:
         checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
     if vae is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..formats import ldm, pickle_writer, safetensors, streaming
 from ..formats.streaming import Entry
-from .checkpoint import EXTRAS, Checkpoint, derive_configs
+from .checkpoint import EXTRAS, FLOW_SCHEDULER, Checkpoint, derive_configs
 from .configs import scheduler_config
 from .sd.text import EMBEDDED
 
@@ -119,13 +119,13 @@ def _entry(checkpoint: Checkpoint, place: ldm.Place, dtype: torch.dtype | None, 
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    v_prediction = checkpoint.scheduler.get("prediction_type") == "v_prediction"
+    predicts = checkpoint.scheduler.get("prediction_type", "epsilon")
     metadata = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": checkpoint.spec.architecture,
         "modelspec.resolution": f"{checkpoint.spec.native_size}x{checkpoint.spec.native_size}",
         **checkpoint.metadata,
-        "modelspec.prediction_type": "v" if v_prediction else "epsilon",
+        "modelspec.prediction_type": "v" if predicts == "v_prediction" else predicts,
     }
     metadata.pop("maquette.configuration", None)
     metadata.pop("maquette.vae_fp16", None)
@@ -165,8 +165,8 @@ def _is_derivable(checkpoint: Checkpoint) -> bool:
                 return False
     scheduler = checkpoint.scheduler
     usual = scheduler_config(family, str(scheduler.get("prediction_type", "epsilon")))
-    names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr")
-    return all(scheduler.get(name, usual[name]) == usual[name] for name in names)
+    names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr", "shift")
+    return all(scheduler.get(name, usual[name]) == usual[name] for name in names if name in usual)
 
 
 def _listed(value: Any, count: int) -> Any:
@@ -214,7 +214,8 @@ def write_configuration(checkpoint: Checkpoint, root: Path) -> None:
         _write_json(root / part / "config.json", checkpoint.configs[part])
         if part.startswith("text_encoder"):
             _write_tokenizer(root / part.replace("text_encoder", "tokenizer"), checkpoint, part)
-    scheduler = {"_class_name": "DDIMScheduler", **checkpoint.scheduler}
+    usual = FLOW_SCHEDULER if checkpoint.scheduler.get("prediction_type") == "flow" else "DDIMScheduler"
+    scheduler = {"_class_name": usual, **checkpoint.scheduler}
     _write_json(root / "scheduler" / "scheduler_config.json", scheduler)
     _write_json(root / "model_index.json", _model_index(checkpoint, scheduler["_class_name"]))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ..config import Count, DenoisingSteps, Fraction, StageConfig
+from ..config import Count, DenoisingSteps, Fraction, Prediction, StageConfig
 from ..prompts.attention import Emphasis
 from ..prompts.schedule import Counting
 from .control_unit import ControlUnit
@@ -232,6 +232,8 @@ class GenerateConfig(DrawSettings):
 
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
+    prediction_type: Prediction = "auto"
+    """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
     prompts_file: Path | None = None

@@ -42,6 +42,8 @@ class NoiseLevels:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], xl: bool = False) -> NoiseLevels:
         """From a base's scheduler config, as diffusers writes it."""
+        if config.get("prediction_type") == "flow":
+            return cls.flow(float(config.get("shift", 1.0)))
         schedule = NoiseSchedule.from_config(config)
         abars = [max(abar, _NEARLY_ZERO) for abar in schedule.alphas_cumprod.double().tolist()]
         sigmas = [math.sqrt((1.0 - abar) / abar) for abar in abars]

@@ -17,7 +17,7 @@ from .brownian import BrownianNoise
 from .denoiser import GuidedDenoiser, OnDenoised
 from .levels import NoiseLevels
 from .noise import ImageNoise, NoiseOptions
-from .samplers import SamplerKind, kind_of, named_schedule
+from .samplers import SamplerKind, kind_of, named_schedule, suited
 from .samplers_ode import Noise, OnStep, no_report
 from .steps import Steps, at_scale_of_network, at_scale_of_samplers, encoded_steps
 
@@ -94,6 +94,7 @@ def sample(
     """
     check_size(base, width, height)
     options = options or SamplingOptions()
+    sampler = suited(sampler, base.scheduler_config)
     kind = kind_of(sampler)
     levels = kind.levels(NoiseLevels.from_config(base.scheduler_config, base.spec.name == "sdxl"))
     way = _steps(sampler, steps, levels, options, None if init_latents is None else denoising_strength)

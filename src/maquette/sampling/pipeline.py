@@ -16,6 +16,7 @@ import torch
 from .. import families
 from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
+from ..config import Prediction
 from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
 from ..families import controlnet
@@ -34,7 +35,7 @@ from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
 from .preview import Previews
-from .samplers import schedule_notice
+from .samplers import schedule_notice, suited
 from .tiled_vae import tiled
 from .words import Reading, Words
 
@@ -71,6 +72,7 @@ class Pipeline:
         base: str | PathLike[str] | BaseModel = "pocket",
         *,
         vae: str | None = None,
+        prediction_type: Prediction = "auto",
         dtype: Dtype = "auto",
         device: str = "auto",
     ) -> None:
@@ -80,7 +82,7 @@ class Pipeline:
             self.base = base
         else:
             kind, place = _place(dtype, device)
-            self.base = families.load(fspath(base), kind, place, vae=vae)
+            self.base = families.load(fspath(base), kind, place, vae, prediction_type)
             self.notices = [*processor.notices(dtype, kind), *self.base.notices]
         self._lock = threading.RLock()
         self._loras = HotLoras(self.base)
@@ -120,6 +122,7 @@ class Pipeline:
         Setting `cancel` ends the drawing after the batch at work. Raises MaquetteError for an unknown LoRA, one that
         does not fit, a picture that cannot be read.
         """
+        settings = settings.model_copy(update={"sampler": suited(settings.sampler, self.base.scheduler_config)})
         with self._lock:
             ends = cancel or threading.Event()
             for drawing in drawings_of(settings):

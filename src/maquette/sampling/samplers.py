@@ -29,6 +29,8 @@ class SamplerKind:
     calls: of the denoiser in a step, by which A1111 lengthens prompt schedules. timesteps: set for samplers that step
     through a base's timesteps whatever the schedule. discard: the level before the last is left out. brownian: its
     noise is a Brownian motion. ensd: A1111 names ENSD in its infotext. guidance: factor of the guidance scale.
+    flow: fit for rectified flow, whose ODE dx / dsigma = (x - x0) / sigma is that of x0 + sigma n; what adds noise or
+    scales by sqrt(abar) is not.
     """
 
     run: Callable[..., Tensor]
@@ -40,6 +42,7 @@ class SamplerKind:
     ensd: bool = False
     guidance: float = 1.0
     levels: Callable[[NoiseLevels], NoiseLevels] = lambda levels: levels
+    flow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,13 +64,13 @@ class SamplerKind:
 
 SAMPLERS = {
     "DDIM": SamplerKind(by_time.sample_ddim, timesteps=timestep_steps),
-    "Euler": SamplerKind(ode.sample_euler),
+    "Euler": SamplerKind(ode.sample_euler, flow=True),
     "Euler a": SamplerKind(sde.sample_euler_ancestral, ensd=True),
-    "Heun": SamplerKind(ode.sample_heun, calls=2),
-    "LMS": SamplerKind(ode.sample_lms),
-    "DPM2": SamplerKind(ode.sample_dpm_2, "Karras", calls=2, discard=True),
+    "Heun": SamplerKind(ode.sample_heun, calls=2, flow=True),
+    "LMS": SamplerKind(ode.sample_lms, flow=True),
+    "DPM2": SamplerKind(ode.sample_dpm_2, "Karras", calls=2, discard=True, flow=True),
     "DPM2 a": SamplerKind(sde.sample_dpm_2_ancestral, "Karras", calls=2, discard=True, ensd=True),
-    "DPM++ 2M": SamplerKind(ode.sample_dpmpp_2m, "Karras"),
+    "DPM++ 2M": SamplerKind(ode.sample_dpmpp_2m, "Karras", flow=True),
     "DPM++ 2M SDE": SamplerKind(sde.sample_dpmpp_2m_sde, "Exponential", brownian=True),
     "DPM++ 2M SDE Heun": SamplerKind(
         sde.sample_dpmpp_2m_sde, "Exponential", brownian=True, options={"solver_type": "heun"}
@@ -125,6 +128,20 @@ def image_steps(sampler: str, steps: int, denoising_strength: float) -> int:
 def kind_of(sampler: str) -> SamplerKind:
     """The facts about a sampler, whatever its schedule."""
     return SAMPLERS[_parted(sampler)[0]]
+
+
+def suited(sampler: str, scheduler_config: Mapping[str, Any]) -> str:
+    """The sampler itself; for a base that predicts flow Euler instead of DDIM, which is Euler's method there, and
+    equal steps in time where no schedule is named. Raises MaquetteError where a flow has no use for it.
+    """
+    if scheduler_config.get("prediction_type") != "flow":
+        return sampler
+    kind, schedule = _parted(sampler)
+    kind = "Euler" if kind == "DDIM" else kind
+    if not SAMPLERS[kind].flow:
+        fit = ", ".join(name for name, known in SAMPLERS.items() if known.flow)
+        raise MaquetteError(f"{kind} does not fit a base that predicts flow; these do: {fit}.")
+    return f"{kind} {schedule or 'Normal'}"
 
 
 def named_schedule(sampler: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import Count, StageConfig
+from ..config import Count, Prediction, StageConfig
 from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.doctor import GoldenRule, Look, golden_rule, longest_caption, look_at
@@ -32,6 +32,8 @@ class CheckConfig(StageConfig):
     """The rare word and the class, "ohwx man": makes the captions of photos that have none."""
     base: str = "pocket"
     """Base model to train on: "pocket", a .safetensors file, a diffusers folder or hf:owner/name."""
+    prediction_type: Prediction = "auto"
+    """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
     reg: Path | None = None
@@ -151,7 +153,7 @@ def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
-    facts = base_facts(config.base, config.vae)
+    facts = base_facts(config.base, config.vae, config.prediction_type)
     looks: dict[Path, Look] = {}
 
     def progress(done: int, total: int) -> None:

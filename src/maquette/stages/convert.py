@@ -41,7 +41,7 @@ class ConvertConfig(StageConfig):
     """A UNet-only file or folder, or another model, whose UNet takes the place of the source's."""
     vae: Path | None = None
     """A VAE-only file or folder, or another model, whose VAE takes the place of the source's."""
-    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None
     """What the model predicts, where its own statement is wrong."""
     lossy: bool = False
     """Write what the target cannot carry as the LoRA nearest to it, and leave out what is no matrix."""

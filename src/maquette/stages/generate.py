@@ -94,7 +94,10 @@ def _pipeline(config: GenerateConfig, base: BaseModel | Pipeline | None) -> Iter
     if isinstance(base, Pipeline):
         yield base
         return
-    with Pipeline(base or config.base, vae=config.vae, dtype=config.dtype, device=config.device) as pipeline:
+    opening: dict[str, Any] = {
+        "vae": config.vae, "prediction_type": config.prediction_type, "dtype": config.dtype, "device": config.device,
+    }  # fmt: skip
+    with Pipeline(base or config.base, **opening) as pipeline:
         yield pipeline
 
 

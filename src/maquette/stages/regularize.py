@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ..config import Count, DenoisingSteps, StageConfig
+from ..config import Count, DenoisingSteps, Prediction, StageConfig
 from ..data.captions import caption_for_class, class_of
 from ..data.images import find_photos
 from ..data.layouts import read_folder
@@ -19,7 +19,7 @@ from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
 from ..files import write_text
 from ..prompts import malformed_tag, parse_networks
-from ..sampling.samplers import find_sampler, schedule_notice, schedule_of
+from ..sampling.samplers import find_sampler, schedule_notice, schedule_of, suited
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
 
@@ -31,6 +31,8 @@ class RegularizeConfig(StageConfig):
     """Folder for the pictures, each with its prompt as its caption."""
     base: str = "pocket"
     """Base model that draws them: the one that will be trained."""
+    prediction_type: Prediction = "auto"
+    """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
     photos: Path | None = None
@@ -154,7 +156,7 @@ def _open(config: RegularizeConfig, on_event: Listener) -> BaseModel:
 
     device = pick_device(config.device)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    base = families.load(config.base, dtype, device, vae=config.vae)
+    base = families.load(config.base, dtype, device, config.vae, config.prediction_type)
     for notice in base.notices:
         on_event(Event("warning", {"message": notice}))
     return base
@@ -176,7 +178,7 @@ def _draw(
 
     width, height = config.width or base.spec.native_size, config.height or base.spec.native_size
     scale = cfg_scale(GenerateConfig(prompt="", cfg_scale=config.cfg_scale), base)
-    sampler, schedule = schedule_of(config.sampler)
+    sampler, schedule = schedule_of(suited(config.sampler, base.scheduler_config))
     began = time.perf_counter()
     for start in range(0, len(places), config.batch_size):
         batch = places[start : start + config.batch_size]

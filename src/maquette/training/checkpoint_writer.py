@@ -66,7 +66,7 @@ class CheckpointWriter(Facts):
         training alone; on other devices networks that wait in main memory come back for as long.
         """
         if self.base.device.type == "cpu":
-            yield load(self.config.base, vae=self.config.vae)
+            yield load(self.config.base, vae=self.config.vae, prediction_type=self.config.prediction_type)
             return
         waiting = [network for network in (self.base.vae, *self.base.text_encoders) if waits(network)]
         for network in waiting:
@@ -130,6 +130,8 @@ class ModelWriter(CheckpointWriter):
         """`state` holds "unet.NAME" and, where it learned too, "te.NAME"; the VAE is the base's."""
         base = self.config.base
         model = checkpoint.read_folder(WEIGHTS, POCKET) if base == "pocket" else checkpoint.read(base)
+        if (predicts := self.config.prediction_type) != "auto":
+            checkpoint.override_prediction(model, predicts)
         parts = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
         for key, tensor in state.items():
             network, _, name = key.partition(".")

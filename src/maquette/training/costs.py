@@ -94,14 +94,14 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def base_facts(base: str | Path, vae: str | None = None) -> BaseFacts:
+def base_facts(base: str | Path, vae: str | None = None, prediction_type: str = "auto") -> BaseFacts:
     """Facts about a base as `maquette train` takes it. Only names and shapes of weights are read.
 
     Raises MaquetteError as training on it would, in the same words.
     """
     from ..families.load import find
 
-    checkpoint = find(base, vae)
+    checkpoint = find(base, vae, prediction_type)
     defaults.require_channels(str(base), checkpoint.configs["unet"]["in_channels"])
     spec = checkpoint.spec
     name = "pocket" if spec.name == "pocket" else Path(checkpoint.source).name

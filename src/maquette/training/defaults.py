@@ -89,6 +89,9 @@ def pick_dtype(name: str, device: torch.device, method: str) -> torch.dtype:
 def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch.dtype) -> TrainConfig:
     """The configuration with every default filled in, as run.toml records it."""
     family = recipe(base.spec)
+    flow = base.scheduler_config.get("prediction_type") == "flow"
+    if flow:
+        refuse_without_flow(config)
     on_cuda = base.device.type == "cuda"
     batch_size = config.batch_size or (family.batch_size_cuda if on_cuda else family.batch_size)
     method = METHODS[config.method]
@@ -109,7 +112,8 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "learning_rate": learning_rate,
             "embedding_learning_rate": embedding_rate,
             "text_encoder_learning_rate": text_encoder_rate,
-            "min_snr_gamma": min_snr_gamma(config),
+            "min_snr_gamma": 0.0 if flow else min_snr_gamma(config),
+            "timestep_shift": timestep_shift(config, base),
             "steps": steps,
             "epochs": None,
             **_schedule(config, steps),
@@ -130,6 +134,27 @@ def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:
     if not schedules(config):
         return {"scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
     return {key: steps_of(getattr(config, key), steps) for key in ("warmup_steps", "decay_steps")}
+
+
+WEIGHTS_OF_OTHERS = (
+    "min_snr_gamma", "debiased", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "zero_terminal_snr",
+)  # fmt: skip
+
+
+def refuse_without_flow(config: TrainConfig) -> None:
+    """Options for noise and v predictions, which a flow has no use for."""
+    for key in WEIGHTS_OF_OTHERS:
+        if getattr(config, key):
+            raise MaquetteError(f"{key} has no effect on a base that predicts flow: leave it out.")
+
+
+def timestep_shift(config: TrainConfig, base: BaseModel) -> float | None:
+    """The shift of a flow's timesteps (`core.flow.shifted`); None for other bases."""
+    if base.scheduler_config.get("prediction_type") == "flow":
+        return config.timestep_shift or float(base.scheduler_config.get("shift", 1.0))
+    if config.timestep_shift is not None:
+        raise MaquetteError("timestep_shift is for bases that predict flow (prediction_type = flow): leave it out.")
+    return None
 
 
 def min_snr_gamma(config: TrainConfig) -> float:

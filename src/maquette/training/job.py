@@ -34,8 +34,10 @@ from .ema import EMA
 from .grad_scaler import GradScaler
 from .objective import LossTerm, Objective
 from .prior import Prior
+from .probe import middle, require_right_prediction
 from .prompt_cache import PromptCache
 
+_ASKED = 4  # photos on which the base is asked what it predicts
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
 
 
@@ -134,6 +136,23 @@ class Job:
         self.objective.warm_up(part, _sized(self.texts(captions), part))
         self.attached.set_multiplier(1.0)
 
+    @torch.no_grad()
+    def check_prediction(self) -> None:
+        """Raise MaquetteError when the base's own loss on a few photos says that it predicts something else than its
+        configuration: `probe.require_right_prediction`.
+        """
+        random = generator(self.config.seed, "probe", 0)
+        batch = self.instance.batches(0, _ASKED, 1, random)[0]
+        part, captions = self._alike(batch, batch.captions)[0]
+        told = _sized(self.texts(captions), part)
+        told = replace(told, concat=None if told.concat is None else middle(told.concat))
+        self.attached.set_multiplier(0.0)
+        require_right_prediction(
+            lambda x, t: self.objective.predict(x, t, told),
+            self.base.scheduler_config, middle(part.x0), self.config.base,
+        )  # fmt: skip
+        self.attached.set_multiplier(1.0)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
         with optim.evaluation_weights(self.optimizer):
@@ -169,7 +188,10 @@ def prepare(
     if lacking is not None:
         raise MaquetteError(f"compile = true needs {lacking}; install it, or train without: the result is the same.")
     whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
-    base = load(config.base, device=device, vae=config.vae, unet_dtype=torch.float32 if whole else dtype)
+    base = load(
+        config.base, device=device, vae=config.vae, prediction_type=config.prediction_type,
+        unet_dtype=torch.float32 if whole else dtype,
+    )  # fmt: skip
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
     defaults.require_channels(config.base, int(channels))  # type: ignore[arg-type]
     dataset, looks = read_photos(config, base, on_progress)
@@ -225,6 +247,8 @@ def prepare(
         config, base, computing, dataset, attached, optimizer, ema, objective, texts, sets["instance"],
         sets.get("class"), prior, GradScaler(config.dtype == "fp16"),
     )  # fmt: skip
+    if config.probe_prediction:
+        job.check_prediction()
     job.findings = _findings(job, looks)
     _only_for_training(job)
     if base.device.type == "cuda" and _recordable(config):

@@ -145,14 +145,14 @@ class Facts:
         }
 
     def _modelspec(self, name: str) -> dict[str, str]:
-        v = self.base.scheduler_config.get("prediction_type") == "v_prediction"
+        predicts = self.base.scheduler_config.get("prediction_type", "epsilon")
         values = {
             "sai_model_spec": "1.0.1",
             "architecture": f"{self.base.spec.architecture}/lora",
             "implementation": "diffusers",
             "title": name,
             "resolution": self._resolution().replace(",", "x"),
-            "prediction_type": "v" if v else "epsilon",
+            "prediction_type": "v" if predicts == "v_prediction" else predicts,
             "encoder_layer": str(self.config.clip_skip if self.base.spec.clip_skip else 2),
             "timestep_range": f"{self.config.min_timestep},{self.config.max_timestep}",
         }

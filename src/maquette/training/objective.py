@@ -44,9 +44,8 @@ class Objective:
     def __init__(self, config: TrainConfig, base: BaseModel) -> None:
         self.config = config
         self.base = base
-        self.schedule = N.NoiseSchedule.from_config(
-            base.scheduler_config, zero_terminal_snr=config.zero_terminal_snr or None
-        ).to(base.device)
+        zero = config.zero_terminal_snr or None
+        self.schedule = N.noise_process(base.scheduler_config, zero, config.timestep_shift).to(base.device)
         self._highest = min(config.max_timestep, len(self.schedule))
         self.rank_rows = RankRows()
 
@@ -61,11 +60,12 @@ class Objective:
         return LossTerm("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
 
     def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *conditioning: Tensor) -> Tensor:
-        return self._loss(self._predict(x_t, t, Conditioning(*conditioning)), target, t, mask)
+        return self._loss(self.predict(x_t, t, Conditioning(*conditioning)), target, t, mask)
 
     def warm_up(self, batch: Batch, conditioning: Conditioning) -> None:
         """Run the denoiser once without a loss, so that layers decide what they decide at their first use."""
-        self._predict(batch.x0, torch.zeros(len(batch), dtype=torch.int64, device=batch.x0.device), conditioning)
+        t = torch.zeros(len(batch), dtype=self.schedule.t_dtype, device=batch.x0.device)
+        self.predict(batch.x0, t, conditioning)
 
     def prior_loss(
         self,
@@ -87,13 +87,13 @@ class Objective:
             half = len(conditioning) // 2
             attached.set_multiplier(0.0)
             with torch.no_grad():
-                target = self._predict(x_t, t, Conditioning(*conditioning[half:]))
+                target = self.predict(x_t, t, Conditioning(*conditioning[half:]))
             attached.set_multiplier(1.0)
-            return self._loss(self._predict(x_t, t, Conditioning(*conditioning[:half])), target, t, None)
+            return self._loss(self.predict(x_t, t, Conditioning(*conditioning[:half])), target, t, None)
 
         return LossTerm("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
 
-    def _predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
         weight = next(self.base.unet.parameters())
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.dtype)
@@ -104,7 +104,8 @@ class Objective:
         """noise, x_t and t: (B, C, h, w) twice and (B,)."""
         config = self.config
         low, high = min(config.min_timestep, self._highest - 1), self._highest
-        t = to_device_of(N.sample_timesteps(len(x0), random, low, high, config.timestep_sampling), x0)
+        t = self.schedule.sample_timesteps(len(x0), random, low, high, config.timestep_sampling)
+        t = to_device_of(t, x0, cast=False)
         noise = to_device_of(torch.randn(x0.shape, generator=random), x0)
         if config.noise_offset or config.noise_offset_adaptive:
             noise = N.offset_noise(

@@ -23,6 +23,7 @@ from ..sampling.finite import NotFiniteError
 from ..sampling.images import to_image
 from ..sampling.loop import check_size
 from ..sampling.prompt_pictures import draw_prompts
+from ..sampling.samplers import schedule_of, suited
 from ..sampling.schedules import AUTOMATIC
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class PreviewWriter:
         config = self.job.config
         values = {
             "Steps": config.sample_steps,
-            "Sampler": SAMPLER,
+            "Sampler": schedule_of(suited(SAMPLER, self.author.base.scheduler_config))[0],
             "Schedule type": AUTOMATIC,
             "CFG scale": f"{config.sample_cfg_scale:g}",
             "Seed": self.seeds[index],
