@@ -92,7 +92,7 @@ def test_every_layer_gets_its_blocks_numbers(xl: bool, conv: str) -> None:
         if wanted[0] == 0:
             assert spec.block_rank(name) == 0, name
         else:
-            assert spec.at(name).numbers(kernel) == wanted, name
+            assert spec.for_module(name).rank_and_alpha(kernel) == wanted, name
         seen += 1
     assert seen == (722 if xl else 192) or (conv != "none" and seen > 200)
     for pattern in [*ranks, *strengths]:  # a run refuses patterns without a layer
@@ -120,7 +120,7 @@ def test_block_ranks_of_a_run_come_back_from_its_command(xl: bool, method: str, 
         if here.block_rank(name) == 0:
             assert there.block_rank(name) == 0, name
         else:
-            assert there.at(name).numbers(kernel) == here.at(name).numbers(kernel), name
+            assert there.for_module(name).rank_and_alpha(kernel) == here.for_module(name).rank_and_alpha(kernel), name
 
 
 def test_ranks_within_a_block_and_of_lycoris_have_no_equal() -> None:

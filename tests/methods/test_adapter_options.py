@@ -63,7 +63,7 @@ def test_max_norm_shortens_what_is_longer_and_nothing_else(method: str) -> None:
     changes = {name: adapter.low_rank_change(layer)[0].detach() for (name, adapter), layer in _pairs(made)}
     lengths = sorted(float(change.norm()) for change in changes.values())
     largest = (lengths[0] + lengths[1]) / 2
-    made.limit_norms(largest)
+    made.scale_weight_norms(largest)
     for (name, adapter), layer in _pairs(made):
         expected = changes[name] * min(1.0, largest / float(changes[name].norm()))
         torch.testing.assert_close(adapter.low_rank_change(layer)[0].detach(), expected, rtol=1e-4, atol=1e-5)
@@ -79,7 +79,7 @@ def test_max_norm_is_kohyas_formula_for_lora() -> None:
     state = {key: value.clone() for key, value in made.state().items()}
     down, up = state[f"{NAMES[0]}.lora_down.weight"], state[f"{NAMES[0]}.lora_up.weight"]
     ratio = min(1.0, 0.5 / float((up @ down * 0.5).norm()))
-    made.limit_norms(0.5)
+    made.scale_weight_norms(0.5)
     torch.testing.assert_close(made.state()[f"{NAMES[0]}.lora_up.weight"], up * ratio**0.5)
     torch.testing.assert_close(made.state()[f"{NAMES[0]}.lora_down.weight"], down * ratio**0.5)
 

@@ -128,8 +128,8 @@ def test_both_ways_of_loha_are_one(layer: nn.Module, monkeypatch: pytest.MonkeyP
     x = torch.randn(2, 5, 24) if isinstance(layer, nn.Linear) else torch.randn(2, layer.in_channels, 6, 6)
     results = []
     for making in (10**9, -(10**9)):
-        monkeypatch.setattr(loha, "MAKING", making)
-        assert adapter._pays_by_columns(x, layer) == (making > 0)
+        monkeypatch.setattr(loha, "WEIGHT_COST", making)
+        assert adapter._low_rank_is_cheaper(x, layer) == (making > 0)
         y = adapter(x, layer)
         results.append([y, *torch.autograd.grad(y.square().sum(), list(adapter.parameters()))])
     for mine, other in zip(*results, strict=True):

@@ -48,9 +48,9 @@ class MethodSpec:
         """The rank that a layer's block has of its own."""
         return _longest(self.block_ranks, name)
 
-    def at(self, name: str) -> MethodSpec:
-        """The settings of one layer: a block's rank counts for kernels too, and keeps the strength alpha / rank unless
-        the block has an alpha of its own.
+    def for_module(self, name: str) -> MethodSpec:
+        """Return the settings of one layer. A block's rank counts for kernels too, and keeps the strength alpha / rank
+        unless the block has an alpha of its own.
         """
         rank, alpha = self.block_rank(name), _longest(self.block_alphas, name)
         if rank is None and alpha is None:
@@ -62,11 +62,11 @@ class MethodSpec:
         return replace(self, rank=rank, conv_rank=rank, alpha=alpha, conv_alpha=alpha)
 
     def for_layer(self, layer: nn.Module) -> tuple[int, float]:
-        """Rank and alpha of a layer, which depend on whether it has a kernel."""
-        return self.numbers(has_kernel(layer))
+        """Return rank and alpha of a layer, which depend on whether it has a kernel."""
+        return self.rank_and_alpha(has_kernel(layer))
 
-    def numbers(self, kernel: bool) -> tuple[int, float]:
-        """Rank and alpha of layers with or without a kernel larger than 1 x 1."""
+    def rank_and_alpha(self, kernel: bool) -> tuple[int, float]:
+        """Return rank and alpha of layers with or without a kernel larger than 1 x 1."""
         rank, alpha = self.rank, self.alpha
         if kernel:
             rank = self.conv_rank or rank
@@ -98,7 +98,7 @@ class Attached(Protocol):
         """Inverse of `state`."""
         ...
 
-    def limit_norms(self, largest: float) -> None:
+    def scale_weight_norms(self, largest: float) -> None:
         """Scale down the factors of every layer whose weight change is longer than this (max-norm regularization)."""
         ...
 
@@ -277,7 +277,7 @@ class AdaptedLayers:
                 raise MaquetteError(f"The adapter does not fit this model and method: {name}: {error}.") from error
 
     @torch.no_grad()
-    def limit_norms(self, largest: float) -> None:
+    def scale_weight_norms(self, largest: float) -> None:
         """As Kohya's scale_weight_norms, without asking the device for the norms."""
         for wrapped in self._wrapped.values():
             change, factors = wrapped.adapter.low_rank_change(wrapped.layer)

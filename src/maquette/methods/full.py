@@ -55,7 +55,7 @@ class FullWeights:
             for name, value in self._learned.items():
                 value.copy_(state[name])
 
-    def limit_norms(self, largest: float) -> None:
+    def scale_weight_norms(self, largest: float) -> None:
         """Weights have no factors to scale."""
         raise MaquetteError("max_norm limits adapters; this method has none.")
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, run_layer, seeded, weight_of
 
-MAKING = 1000  # what making one weight and passing its gradient on takes, in multiplications; most of it is memory
+WEIGHT_COST = (
+    1000  # of one weight of the product, forward and backward, in multiplications; most of it is memory traffic
+)
 
 
 class Hadamard(torch.autograd.Function):
@@ -58,17 +60,17 @@ class LoHaLayer(LayerAdapter):
         first: Tensor = self.hada_w1_a
         if self.rank_dropout and self.training:
             first = drop(first[None], 2, 0.0, self.rank_dropout)[0]
-        if self._pays_by_columns(x, layer):
+        if self._low_rank_is_cheaper(x, layer):
             return layer(x) + self._by_columns(x, layer, first)
         weight = (weight_of(layer) + self._product(first, layer)).to(x.dtype)
         return run_layer(layer, x, weight)
 
-    def _pays_by_columns(self, x: Tensor, layer: nn.Module) -> bool:
-        """Whether a LoRA of rank r^2 on the activations is less work than making the whole weight and its gradient."""
+    def _low_rank_is_cheaper(self, x: Tensor, layer: nn.Module) -> bool:
+        """Whether a LoRA of rank r^2 on the activations costs less than the whole weight and its gradient."""
         rows, columns = self.hada_w1_a.shape[0], self.hada_w1_b.shape[1]
         features = x.shape[1] if isinstance(layer, nn.Conv2d) else x.shape[-1]
         places = x.numel() // features
-        whole = rows * columns * (places + MAKING)
+        whole = rows * columns * (places + WEIGHT_COST)
         return 3 * places * self.rank**2 * (rows + columns) < whole
 
     def _by_columns(self, x: Tensor, layer: nn.Module, first: Tensor) -> Tensor:
@@ -102,4 +104,4 @@ class LoHaLayer(LayerAdapter):
 
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoHa on every slot."""
-    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec.at(name), seeded(spec.seed, name)))
+    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec.for_module(name), seeded(spec.seed, name)))

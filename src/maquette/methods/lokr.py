@@ -99,4 +99,4 @@ class LoKrLayer(LayerAdapter):
 
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoKr on every slot."""
-    return AdaptedLayers(slots, lambda name, layer: LoKrLayer(layer, spec.at(name), seeded(spec.seed, name)))
+    return AdaptedLayers(slots, lambda name, layer: LoKrLayer(layer, spec.for_module(name), seeded(spec.seed, name)))

@@ -63,7 +63,7 @@ class Vectors:
             for name, table in self._wrapped.items():
                 table.vectors.copy_(state[name])
 
-    def limit_norms(self, largest: float) -> None:
+    def scale_weight_norms(self, largest: float) -> None:
         """Vectors have no factors to scale."""
         raise MaquetteError("max_norm limits adapters; this method has none.")
 
@@ -106,8 +106,8 @@ class Pivotal:
         self._vectors.load_state({parts[key]: state[key] for key in parts})
         self._adapter.load_state({key: tensor for key, tensor in state.items() if key not in parts})
 
-    def limit_norms(self, largest: float) -> None:
-        self._adapter.limit_norms(largest)
+    def scale_weight_norms(self, largest: float) -> None:
+        self._adapter.scale_weight_norms(largest)
 
     def set_multiplier(self, multiplier: float) -> None:
         self._adapter.set_multiplier(multiplier)

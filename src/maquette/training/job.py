@@ -238,7 +238,7 @@ def prepare(
         load_initial_lora(config.from_lora, attached)
     optimizer = optim.make_optimizer(config, attached.parameter_groups())
     if config.max_norm:
-        optimizer.register_step_post_hook(lambda *_: attached.limit_norms(config.max_norm))
+        optimizer.register_step_post_hook(lambda *_: attached.scale_weight_norms(config.max_norm))
     optim.schedule_free_eval(optimizer, False)
     parameters = [p for group in attached.parameter_groups().values() for p in group]
     ema = EMA(parameters, config.ema_decay) if config.ema_decay else None

@@ -67,14 +67,14 @@ def write(config: TrainConfig, xl: bool, conv: bool) -> dict[str, str] | None:
             wanted = {_numbers(spec, name, kernel) for name, has in layers.items() if has == kernel}
             if len(wanted) > 1:
                 return None
-            rank, alpha = wanted.pop() if wanted else spec.numbers(kernel)
+            rank, alpha = wanted.pop() if wanted else spec.rank_and_alpha(kernel)
             lists[f"{prefix}block_dims"].append(str(rank))
             lists[f"{prefix}block_alphas"].append(f"{alpha:g}")
     return {key: ",".join(values) for key, values in lists.items()}
 
 
 def _numbers(spec: MethodSpec, name: str, kernel: bool) -> tuple[int, float]:
-    return (0, 1.0) if spec.block_rank(name) == 0 else spec.at(name).numbers(kernel)
+    return (0, 1.0) if spec.block_rank(name) == 0 else spec.for_module(name).rank_and_alpha(kernel)
 
 
 def read(

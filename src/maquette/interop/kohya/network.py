@@ -66,7 +66,7 @@ def write(config: TrainConfig, xl: bool) -> tuple[dict[str, str], list[str]]:
     if "conv" in layers:
         from ...methods.spec import spec_of  # as kohya_blocks below it imports torch, which few configurations need
 
-        made["conv_dim"], alpha = spec_of(config).numbers(True)
+        made["conv_dim"], alpha = spec_of(config).rank_and_alpha(True)
         made["conv_alpha"] = f"{alpha:g}"
     for ours, theirs in SAME.items():
         value = getattr(config, ours)
