@@ -36,7 +36,7 @@ def many_variants() -> Iterator[None]:
         "recompile_limit": max(settings.recompile_limit, VARIANTS),
         "accumulated_recompile_limit": max(settings.accumulated_recompile_limit, 16 * VARIANTS),
     }
-    with settings.patch(limits):  # type: ignore[attr-defined]
+    with settings.patch(limits):
         yield
 
 

@@ -128,7 +128,7 @@ class PreviewWriter:
         config = self.job.config
         values = {
             "Steps": config.sample_steps,
-            "Sampler": schedule_of(suited(SAMPLER, self.author.base.scheduler_config))[0],
+            "Sampler": schedule_of(suited(SAMPLER, self.job.base.scheduler_config))[0],
             "Schedule type": AUTOMATIC,
             "CFG scale": f"{config.sample_cfg_scale:g}",
             "Seed": self.seeds[index],
