@@ -101,3 +101,22 @@ def test_half_precision_weights_are_rounded_once() -> None:
         for name, weight in weights(half).items():
             exact = before[name].float() + 0.7 * adapter.delta(name).reshape(weight.shape)
             assert torch.equal(weight, exact.to(torch.bfloat16))
+
+
+def test_several_loras_are_rounded_once_in_half_precision() -> None:
+    """Eight changes of 1/1024 each are lost one by one beside a weight of 1 in bfloat16, and are not lost together."""
+    base = families.load("pocket", torch.bfloat16)
+    module = base.unet.conv_in
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    out, inner = module.weight.shape[:2]
+    factors = {
+        "lora_down.weight": torch.full((1, inner, 3, 3), 1 / 1024),
+        "lora_up.weight": torch.ones(out, 1, 1, 1),
+        "alpha": torch.tensor(1.0),
+    }
+    small = Adapter("pocket", "locon", {"lora_unet_conv_in": AdapterModule(factors)})
+    with apply_loras(base, [(small, 1.0, 1.0)] * 8):
+        assert module.weight.unique().tolist() == [1.0078125]
+    with apply_loras(base, [(small, 1.0, 1.0)]):
+        assert module.weight.unique().tolist() == [1.0]

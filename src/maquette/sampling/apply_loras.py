@@ -50,7 +50,9 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
     originals: dict[nn.Parameter, Tensor] = {}
     try:
         with ExitStack() as stack:
-            applied = [add_lora(base, layers, adapter, te, unet, originals) for adapter, te, unet in loras]
+            changes: dict[nn.Parameter, Tensor] | None = {} if len(loras) > 1 else None
+            applied = [add_lora(base, layers, *each, originals, changes=changes) for each in loras]
+            del changes
             stack.enter_context(apply_embeddings(base, [e for adapter, *_ in loras for e in adapter.embeddings]))
             yield applied
     finally:
@@ -83,11 +85,13 @@ def add_lora(
     unet: float,
     originals: dict[nn.Parameter, Tensor],
     share: Callable[[str], float] = lambda module: 1.0,
+    changes: dict[nn.Parameter, Tensor] | None = None,
 ) -> Applied:
     """Add one adapter to the weights; parameters that change for the first time leave their tensor in `originals`.
 
     layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a
-    module's block. Raises as `apply_loras`.
+    module's block. changes: sums of the changes so far, in float32, so that several LoRAs are rounded once and their
+    order has no influence; None where there is one LoRA. Raises as `apply_loras`.
     """
     report = Applied(adapter.source, notes=adapter.notes)
     for name in adapter.modules:
@@ -109,10 +113,10 @@ def add_lora(
                     f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
                 ) from error
             raise
-        _add(weight, change, multiplier, originals)
+        _add(weight, change, multiplier, originals, changes)
         shift = adapter.bias_delta(name)
         if shift is not None:
-            _add(_bias(module, adapter, name), shift, multiplier, originals)
+            _add(_bias(module, adapter, name), shift, multiplier, originals, changes)
     if not report.matched:
         raise MaquetteError(
             f"{adapter.source} is a LoRA for {FAMILY_NAMES.get(adapter.family, 'another model')}: none of its "
@@ -122,9 +126,20 @@ def add_lora(
     return report
 
 
-def _add(parameter: nn.Parameter, change: Tensor, multiplier: float, originals: dict[nn.Parameter, Tensor]) -> None:
+def _add(
+    parameter: nn.Parameter,
+    change: Tensor,
+    multiplier: float,
+    originals: dict[nn.Parameter, Tensor],
+    changes: dict[nn.Parameter, Tensor] | None,
+) -> None:
     original = originals.setdefault(parameter, parameter.data)
-    total = parameter.data.float() + multiplier * change.to(parameter.device)
+    more = multiplier * change.to(parameter.device)
+    if changes is None:
+        total = parameter.data.float() + more
+    else:
+        changes[parameter] = changes[parameter] + more if parameter in changes else more
+        total = original.float() + changes[parameter]
     parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
 
 

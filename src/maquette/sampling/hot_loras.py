@@ -36,8 +36,9 @@ class HotLoras:
         if self._layers is None:
             self._layers = layers_of(self.base)
         try:
+            changes: dict[nn.Parameter, Tensor] | None = {} if len(wanted) > 1 else None
             for wish in wanted:
-                told = wish.adapter, wish.te, wish.unet, self._originals, wish.share
+                told = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes
                 self.applied.append(add_lora(self.base, self._layers, *told))
         except BaseException:
             self.clear()
