@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,12 +195,9 @@ def reserved(path: str | Path, size: int) -> Iterator[int]:
 
 def _open(path: Path, temporary: Path) -> tuple[int, bool]:
     """A new file for writing, and whether it has a name yet."""
-    try:
-        if Path("/proc/self/fd").is_dir():
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with suppress(OSError):  # not known to this file system; any other fault meets the file with a name too
             return os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o600), False
-    except (OSError, AttributeError) as error:  # not known to this file system, or to this system
-        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
     return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600), True
 
 
