@@ -49,7 +49,7 @@ class Size:
     draws: int = 2
 
 
-QUICK = Size(photos=8, probed=4, kept=4, others=4, steps=6, draws=1)
+QUICK = Size(probed=4, kept=4, others=4, steps=6, draws=1)
 SMALL = Size(probed=4, kept=4, others=4, steps=8, draws=1)
 STANDARD = Size()
 LARGE = Size(photos=40, probed=10, timesteps=8, kept=10, others=10, pictures=24, steps=20, draws=3)

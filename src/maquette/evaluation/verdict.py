@@ -12,7 +12,7 @@ from torch import Tensor
 from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
-from .measures import copying, distances_to, examine, relative_loss
+from .measures import copying, distances_to, examine
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
 from .rule import Prefer
@@ -134,8 +134,8 @@ def judge(
 
 
 def hard_photos(panel: Panel, rows: Sequence[Row]) -> list[HardPhoto]:
-    """Photos whose loss, over the base's own loss on the same photo and the mean over the rows, stands far above the
-    others': caption and picture do not agree, or the picture shows something else. The hardest first.
+    """Photos whose loss, over the base's mean loss and the mean over the rows, stands far above the others': caption
+    and picture do not agree, or the picture shows something else. The hardest first.
 
     Far is HARD times the median absolute deviation, scaled to a standard deviation (Iglewicz and Hoaglin 1993).
     """
@@ -148,12 +148,12 @@ def hard_photos(panel: Panel, rows: Sequence[Row]) -> list[HardPhoto]:
 
 
 def losses_over_base(panel: Panel, items: Sequence[Mapping[str, Sequence[float]]]) -> Tensor:
-    """(n,) of each trained photo the mean over checkpoints of its loss over the base's own on the same photo."""
-    held = torch.tensor(panel.held)
-    count, own = len(panel.names), panel.base["photos"]
-    usual = relative_loss(own, own, panel.target, count, panel.timesteps).cpu()[~held]
-    tuned_loss = torch.stack([1.0 - torch.tensor(row["benefit"]) for row in items])
-    return (tuned_loss / usual.clamp(min=1e-6)).mean(0)
+    """(n,) of each trained photo the mean over checkpoints of its loss over the base's mean loss at each timestep.
+
+    Over the base's loss on the same photo a planted picture of something else does not stand out: that is large too.
+    """
+    assert items and len(items[0]["benefit"]) == panel.held.count(False)
+    return torch.stack([1.0 - torch.tensor(row["benefit"]) for row in items]).mean(0)
 
 
 def _shown(base: BaseModel, panel: Panel, latents: Tensor) -> list[Shown]:
