@@ -73,7 +73,8 @@ def stop(event):
 made = maquette.train(sys.argv[1], stop, cancel, subject="zkw robot", steps=2, batch_size=1, out=sys.argv[2],
                       sample_prompts=[])
 assert made.status == "stopped" and made.step == 1
-run = maquette.run.RunFolder(sys.argv[2])
+from maquette.run_folder import RunFolder
+run = RunFolder(sys.argv[2])
 with run.locked():
     try:
         with run.locked(): pass

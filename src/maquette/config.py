@@ -90,8 +90,8 @@ class TrainConfig(StageConfig):
     """What the base predicts: noise (epsilon), v_prediction or flow (rectified flow); auto believes what its file says
     or what is usual for its family."""
     probe_prediction: bool = True
-    """Refuse a base whose own loss on the photos says that it predicts something else; false turns a base into another
-    kind, with method dreambooth."""
+    """Refuse a prediction_type that the base's own loss on the photos contradicts; say so where none is given. false
+    turns a base into another kind, with method dreambooth."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
     out: Path | None = None

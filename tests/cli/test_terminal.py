@@ -159,7 +159,7 @@ def test_the_command_line_prints_through_screens_and_streams_only() -> None:
     """No console of rich but Screen's, whose text is plain, and nothing written past the streams but a fixed text."""
     found = []
     for path in SOURCE.rglob("*.py"):
-        if path.name == "terminal.py":
+        if path.name in ("terminal.py", "streaming.py"):  # the latter writes into files alone
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

@@ -60,20 +60,19 @@ def test_random_prompts() -> None:
 
 @pytest.mark.heavy
 def test_a_hundred_thousand_random_prompts() -> None:
-    """None may take more than 50 ms of processor time, all parsers together; ten times that is allowed to a busy
-    machine's caches, and a slow one is read again before it counts."""
+    """None may take more than 50 ms of processor time, all parsers together; a slow one is read again before it counts."""
     chance = random.Random(1)
     fix_text("é")  # imports ftfy
     slowest = 0.0
     for _ in range(100_000):
         prompt = random_prompt(chance)
         taken = []
-        while len(taken) < 3 and (not taken or taken[-1] > 0.05):
+        while len(taken) < 5 and (not taken or taken[-1] > 0.05):
             began = time.process_time()
             read(prompt)
             taken.append(time.process_time() - began)
         slowest = max(slowest, min(taken))
-    assert slowest < 0.5
+    assert slowest < 0.05
 
 
 LONG = {

@@ -25,7 +25,7 @@ class Photos:
 
 def resolved(spec: Any, device: str = "cpu", **chosen: Any) -> TrainConfig:
     config = TrainConfig.parse({"photos": Path("photos"), **chosen})
-    base: Any = SimpleNamespace(spec=spec, device=torch.device(device))
+    base: Any = SimpleNamespace(spec=spec, device=torch.device(device), scheduler_config={})
     return defaults.resolve(config, base, Photos(), torch.float32)  # type: ignore[arg-type]
 
 

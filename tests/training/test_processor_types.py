@@ -10,6 +10,7 @@ import processors
 import pytest
 import torch
 
+from maquette import families
 from maquette.config import TrainConfig
 from maquette.events import Event
 from maquette.fast import packed
@@ -83,8 +84,8 @@ def test_pictures_are_drawn_with_either_answer(
     dtype: str, has_bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[torch.dtype] = []
-    load = generate.families.load
-    monkeypatch.setattr(generate.families, "load", lambda *a, **k: loaded.append(a[1]) or load(*a, **k))
+    load = families.load
+    monkeypatch.setattr(families, "load", lambda *a, **k: loaded.append(a[1]) or load(*a, **k))
     values = {"prompt": "a cat", "out": tmp_path, "steps": 1, "dtype": dtype, "width": 32, "height": 32}
     values["device"] = "cpu"
     result = generate.run(generate.GenerateConfig.parse(values))

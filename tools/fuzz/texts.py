@@ -113,7 +113,7 @@ def prompt_case(rng: random.Random, folder: Path) -> Callable[[], object]:
         from maquette.prompts.composable import parse_composable
         from maquette.prompts.networks import parse_networks
         from maquette.prompts.schedule import parse_schedule
-        from maquette.sampling.lora_folder import tags_of
+        from maquette.sampling.lora_tags import tags_of
 
         parse_infotext(format_infotext(prompt, prompt, {"Steps": steps, "A": prompt}))
         text, networks = parse_networks(prompt)

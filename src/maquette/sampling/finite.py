@@ -65,7 +65,7 @@ def _first_odd(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 def _too_large(base: BaseModel, adapters: Sequence[Adapter]) -> str:
     """Every file is sound: the arithmetic went beyond what its numbers can hold."""
     dtype = next(base.unet.parameters()).dtype
-    loras = f" with {', '.join(adapter.source for adapter in adapters)}" if adapters else ""
+    loras = f" with {', '.join(dict.fromkeys(adapter.source for adapter in adapters))}" if adapters else ""
     remedy = "lower the multipliers of LoRAs, the weights in brackets and the guidance"
     if dtype == torch.float16:
         remedy = f"give the dtype bf16 or fp32, or a VAE made for fp16; or {remedy}"

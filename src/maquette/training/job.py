@@ -27,14 +27,14 @@ from ..fast import attention, compiled, memory, packed
 from ..fast.graphs import Graphs
 from ..methods.base import AdaptedLayer, Attached
 from ..sampling.apply_embeddings import with_names
-from . import defaults, inpainting, optim
+from . import defaults, inpainting, optim, probe
 from .attaching import attach, load_initial_lora, must_reencode, placeholder_of
 from .batches import Batch, LatentDataset, encode_photos, generator, views_of
 from .ema import EMA
 from .grad_scaler import GradScaler
 from .objective import LossTerm, Objective
 from .prior import Prior
-from .probe import middle, require_right_prediction
+from .probe import middle
 from .prompt_cache import PromptCache
 
 _ASKED = 4  # photos on which the base is asked what it predicts
@@ -137,21 +137,21 @@ class Job:
         self.attached.set_multiplier(1.0)
 
     @torch.no_grad()
-    def check_prediction(self) -> None:
-        """Raise MaquetteError when the base's own loss on a few photos says that it predicts something else than its
-        configuration: `probe.require_right_prediction`.
-        """
+    def contradiction(self) -> str | None:
+        """A sentence where the base's own loss on a few photos says that it predicts something else (`probe`)."""
         random = generator(self.config.seed, "probe", 0)
         batch = self.instance.batches(0, _ASKED, 1, random)[0]
         part, captions = self._alike(batch, batch.captions)[0]
-        told = _sized(self.texts(captions), part)
-        told = replace(told, concat=None if told.concat is None else middle(told.concat))
+        conditioning = _sized(self.texts(captions), part)
+        masked = None if conditioning.concat is None else middle(conditioning.concat)
+        conditioning = replace(conditioning, concat=masked)
         self.attached.set_multiplier(0.0)
-        require_right_prediction(
-            lambda x, t: self.objective.predict(x, t, told),
+        found = probe.contradiction(
+            lambda x, t: self.objective.predict(x, t, conditioning),
             self.base.scheduler_config, middle(part.x0), self.config.base,
         )  # fmt: skip
         self.attached.set_multiplier(1.0)
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the averaged weights where there is an average, float32."""
@@ -247,13 +247,24 @@ def prepare(
         config, base, computing, dataset, attached, optimizer, ema, objective, texts, sets["instance"],
         sets.get("class"), prior, GradScaler(config.dtype == "fp16"),
     )  # fmt: skip
-    if config.probe_prediction:
-        job.check_prediction()
-    job.findings = _findings(job, looks)
+    job.findings = [*_findings(job, looks), *_probed(job)]
     _only_for_training(job)
     if base.device.type == "cuda" and _recordable(config):
         job.graphs = Graphs(parameters)
     return job
+
+
+def _probed(job: Job) -> list[Problem]:
+    """What the base's own loss says of its prediction. Raises MaquetteError where the user's own word is contradicted;
+    pocket is what it is.
+    """
+    config = job.config
+    if not config.probe_prediction or (config.prediction_type == "auto" and job.base.spec.name == "pocket"):
+        return []
+    found = job.contradiction()
+    if found is not None and config.prediction_type != "auto":
+        raise MaquetteError(found)
+    return [] if found is None else [Problem("prediction", "", found)]
 
 
 def _recordable(config: TrainConfig) -> bool:

@@ -6,6 +6,7 @@ learned explains most of the target. A rectified-flow SDXL has the very keys and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..core.noise import NoiseProcess, noise_process
-from ..errors import MaquetteError
 
 LEVELS = (0.7, 2.0)  # noise over signal, sigma of x0 + sigma n, at which the base is asked
 LEARNED = 0.8  # relative loss above which a network has learned nothing that could be told apart
@@ -66,22 +66,23 @@ def _as(scheduler: Mapping[str, Any], kind: str) -> NoiseProcess:
     return noise_process({**betas, **scheduler, "prediction_type": kind})
 
 
-def require_right_prediction(predict: Predict, scheduler: Mapping[str, Any], x0: Tensor, base: str) -> None:
-    """Raise MaquetteError when the base plainly predicts something else than `scheduler` says. x0: latents of photos.
+def contradiction(predict: Predict, scheduler: Mapping[str, Any], x0: Tensor, base: str) -> str | None:
+    """A sentence where the base plainly predicts something else than `scheduler` says. x0: latents of photos.
 
-    A network that has learned nothing (random weights) is let pass.
+    A network that has learned nothing (random weights) contradicts nothing. Photos of mere noise mislead: nobody can
+    tell their x0, so that the noise is the easier thing to predict.
     """
     said = str(scheduler.get("prediction_type", "epsilon"))
     found = losses_of(predict, scheduler, x0)
     means = {kind: float(losses.mean()) for kind, losses in found.items()}
     best = min(means, key=lambda kind: means[kind])
-    if best == said or means[best] > LEARNED or means[best] > CLEARER * means[said]:
-        return
+    if best == said or not means[best] <= min(LEARNED, CLEARER * means[said]) or not math.isfinite(means[said]):
+        return None
     difference = found[said] - found[best]
     if len(difference) < 2 or float(difference.mean()) < ERRORS * float(difference.std()) / len(difference) ** 0.5:
-        return
+        return None
     shares = ", ".join(f"{kind} {loss:.2f}" for kind, loss in sorted(means.items(), key=lambda item: item[1]))
-    raise MaquetteError(
-        f"{base} does not predict {said}: on these photos its relative loss is {shares} (1 is no better than the "
-        f"mean). Give prediction_type = {best}."
+    return (
+        f"{base} does not seem to predict {said}: on these photos its relative loss is {shares} (1 is no better than "
+        f"the mean). Give prediction_type = {best}, or probe_prediction = false if you are sure."
     )

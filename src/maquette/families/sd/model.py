@@ -49,7 +49,7 @@ class StableDiffusion(BaseModel):
         control: Control | None = None,
     ) -> Tensor:
         told = self.context(x_t, conditioning)
-        x = self._with_concat(x_t, conditioning).to(told[0])
+        x = self._with_concat(x_t, conditioning).to(told[0].dtype)
         output: Tensor = self.unet(x, t, *told, control=control, features=features)
         return output
 
