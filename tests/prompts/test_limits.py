@@ -60,7 +60,7 @@ def test_random_prompts() -> None:
 
 @pytest.mark.heavy
 def test_a_hundred_thousand_random_prompts() -> None:
-    """None may take more than 50 ms of processor time, all parsers together; a slow one is read again before it counts."""
+    """None may take more than 50 ms of processor time in all parsers; a slow one is read again before it counts."""
     chance = random.Random(1)
     fix_text("é")  # imports ftfy
     slowest = 0.0
