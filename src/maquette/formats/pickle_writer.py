@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -95,16 +94,12 @@ def write(
         record.offset = size
         size += len(record.local()) + record.size
     end = _end(records, size)
-    lock = threading.Lock()
-    with filled(path, size + len(end)) as file:
+    with filled(path, size + len(end), on_bytes) as file:
 
         def put(record: _Record) -> None:
             place = record.offset + len(record.local())
             if isinstance(record.content, Entry):
                 record.checksum = file.put(record.content, place, record.name, zlib.crc32)
-                if on_bytes is not None:
-                    with lock:
-                        on_bytes(record.size)
 
         run_all([*beside, *(partial(put, record) for record in records)], threads)
         final = _index(entries, finish()) if finish else index

@@ -67,21 +67,14 @@ def write(
     written, by one thread at a time. Raises MaquetteError when the disk is too full, before anything is written, and
     whatever computing a tensor raises; then nothing is left.
     """
-    names, told = layout({name: entry.dtype for name, entry in entries.items()}), threading.Lock()
+    names = layout({name: entry.dtype for name, entry in entries.items()})
     described = {name: (entries[name].dtype, entries[name].shape) for name in names}
     start = len(head(described, metadata))
     places, size = {}, start
     for name in names:
         places[name], size = size, size + entries[name].nbytes
-    with filled(path, size) as file:
-
-        def put(name: str) -> None:
-            file.put(entries[name], places[name], name)
-            if on_bytes is not None:
-                with told:
-                    on_bytes(entries[name].nbytes)
-
-        run_all([*beside, *(partial(put, name) for name in names)], threads)
+    with filled(path, size, on_bytes) as file:
+        run_all([*beside, *(partial(file.put, entries[name], places[name], name) for name in names)], threads)
         final = head(described, finish() if finish else metadata, start)
         if len(final) != start:
             raise ValueError("the metadata changed its length")
@@ -89,10 +82,11 @@ def write(
 
 
 class Filled:
-    """A file of a fixed size whose places several threads fill."""
+    """A file of a fixed size whose places several threads fill. on_bytes: as of `write`."""
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, on_bytes: Callable[[int], None] | None = None) -> None:
         self.handle, self.budget = handle, _Budget(MEMORY)
+        self.on_bytes, self._reporting = on_bytes, threading.Lock()
 
     def write(self, raw: bytes | memoryview, place: int) -> None:
         """Write bytes at a place."""
@@ -113,15 +107,18 @@ class Filled:
                 summed = checksum(raw, summed) if checksum else 0
         if place != end:
             raise ValueError(f"{name} has fewer numbers than its shape says")
+        if self.on_bytes is not None:
+            with self._reporting:
+                self.on_bytes(entry.nbytes)
         return summed
 
 
 @contextmanager
-def filled(path: str | Path, size: int) -> Iterator[Filled]:
+def filled(path: str | Path, size: int, on_bytes: Callable[[int], None] | None = None) -> Iterator[Filled]:
     """A file of `size` bytes to be filled; see `reserved`. Raises MaquetteError when the disk has too little room."""
     require_room(Path(path), size)
     with reserved(path, size) as handle:
-        yield Filled(handle)
+        yield Filled(handle, on_bytes)
 
 
 def _raw(entry: Entry) -> Iterator[memoryview]:
@@ -233,7 +230,7 @@ class _Budget:
                 self.changed.notify_all()
 
 
-def run_all(tasks: Sequence[Callable[[], None]], threads: int) -> None:
+def run_all(tasks: Sequence[Callable[[], object]], threads: int) -> None:
     """Do every task, in order, by so many threads of one processor each. The first error ends all and is raised."""
     if threads <= 1:
         for task in tasks:

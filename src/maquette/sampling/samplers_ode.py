@@ -77,13 +77,7 @@ def sample_heun(
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churn(x, sigma, s_churn / (len(sigmas) - 1), (s_tmin, s_tmax), s_noise, noise)
         x0 = denoiser(x, sigma_hat)
-        d = derivative(x, sigma_hat, x0)
-        dt = sigma_next - sigma_hat
-        if sigma_next > 0:
-            x_2 = x + d * dt
-            d_2 = derivative(x_2, sigma_next, denoiser(x_2, sigma_next))
-            d = (d + d_2) / 2
-        x = x + d * dt
+        x = heun_step(denoiser, x, sigma_hat, sigma_next, x0)
         on_step(i, x0)
     return x
 
@@ -107,6 +101,16 @@ def sample_dpm_2(
         x = midpoint_step(denoiser, x, sigma_hat, sigma_next, x0)
         on_step(i, x0)
     return x
+
+
+def heun_step(denoiser: Denoise, x: Tensor, sigma: float, sigma_next: float, x0: Tensor) -> Tensor:
+    """x at sigma_next by the mean of the derivatives at both levels; to 0 by Euler's method."""
+    d = derivative(x, sigma, x0)
+    dt = sigma_next - sigma
+    if sigma_next > 0:
+        x_2 = x + d * dt
+        d = (d + derivative(x_2, sigma_next, denoiser(x_2, sigma_next))) / 2
+    return x + d * dt
 
 
 def midpoint_step(denoiser: Denoise, x: Tensor, sigma: float, sigma_next: float, x0: Tensor) -> Tensor:

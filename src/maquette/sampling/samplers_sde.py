@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from .samplers_ode import Denoise, Noise, OnStep, derivative, midpoint_step, no_report
+from .samplers_ode import Denoise, Noise, OnStep, derivative, heun_step, midpoint_step, no_report
 from .schedules import karras_levels
 
 
@@ -229,11 +229,7 @@ def sample_restart(
         if sigma > last:
             x = x + noise(last, sigma) * (s_noise * math.sqrt(sigma**2 - last**2))
         x0 = denoiser(x, sigma)
-        d = derivative(x, sigma, x0)
-        if sigma_next > 0:
-            x_2 = x + d * (sigma_next - sigma)
-            d = (d + derivative(x_2, sigma_next, denoiser(x_2, sigma_next))) / 2
-        x = x + d * (sigma_next - sigma)
+        x = heun_step(denoiser, x, sigma, sigma_next, x0)
         last = sigma_next
         on_step(i, x0)
     return x
