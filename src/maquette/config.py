@@ -324,6 +324,19 @@ class TrainConfig(StageConfig):
     held_out: int = Field(default=0, ge=0)
     """So many photos, drawn by the seed, are not trained on, so that the verdict can tell what is understood from what
     is learned by heart; the report names them. 0, which trains on all, is right for few photos."""
+    fold: int | None = Field(default=None, ge=0)
+    """Of a run that only finds the step: which of the disjoint groups of held_out photos is held out (set by
+    two_pass)."""
+    two_pass: bool = False
+    """Train twice: first on part of the photos, to find step and weight (on 6 photos or fewer three times, each without
+    another photo), then on all of them for as many steps more as there are more photos."""
+    stop: Literal["never", "auto"] = "never"
+    """auto: hold out some photos, measure each checkpoint as it is saved, and end the training where held-out photos
+    have been predicted worse for several checkpoints and the file is clearly overtrained."""
+    schedule_steps: Count | None = None
+    """Steps over which the scheduler runs, where training ends before; otherwise the steps."""
+    preferred_weight: Positive | None = None
+    """Weight that the side-car says where the end of the training chooses none; otherwise 0.8."""
     choose: bool = True
     """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
     where that takes no more than about a third of the training; else, and with false, the last one is taken."""
@@ -338,6 +351,10 @@ class TrainConfig(StageConfig):
             raise ValueError("give steps or epochs, not both")
         if self.save_every_steps is not None and self.save_every_epochs is not None:
             raise ValueError("give save_every_steps or save_every_epochs, not both")
+        if self.two_pass and self.fold is not None:
+            raise ValueError("fold is of a first pass: leave it out with two_pass")
+        if self.fold is not None and not self.held_out:
+            raise ValueError("fold says which photos are held out: give held_out, how many")
         if self.factor == 0:
             raise ValueError("factor must be 1 or more, or -1 for factors as equal as they can be")
         if self.min_timestep >= self.max_timestep:

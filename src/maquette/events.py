@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-EventKind = Literal["progress", "metric", "sample", "saved", "preview", "finding", "warning", "done"]
+EventKind = Literal["progress", "metric", "sample", "saved", "measured", "preview", "finding", "warning", "done"]
 
 
 @dataclass(frozen=True)

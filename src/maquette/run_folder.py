@@ -80,7 +80,7 @@ class RunFolder:
     def _entries(self) -> Iterator[Path]:
         """The files and folders that a run reads, replaces or removes, links not followed."""
         final = [self.name + suffix for suffix in (".safetensors", ".json", ".png")]
-        records = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "evaluation.json"]
+        records = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "evaluation.json", "measured.json"]
         texts = [*records, "report.html", "wandb.id", ".lock"]
         for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
             entry = self.path / name
@@ -124,6 +124,11 @@ class RunFolder:
     def evaluation(self) -> Path:
         """The verdict on the checkpoints, and every figure behind it."""
         return self.path / "evaluation.json"
+
+    @property
+    def measured(self) -> Path:
+        """What a training that watches itself saw of its checkpoints."""
+        return self.path / "measured.json"
 
     @property
     def report(self) -> Path:

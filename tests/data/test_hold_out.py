@@ -43,3 +43,12 @@ def test_the_verdict_sees_which_were_held_out(folder: Path) -> None:
     held = {photo.name for photo in dataset.of("held")}
     assert len(held) == 2
     assert {example.name for example in examples(dataset, base) if example.held} == held
+
+
+def test_folds_hold_out_other_photos(folder: Path) -> None:
+    dataset = read_folder(folder, "zkw disc")
+    folds = [{photo.name for photo in hold_out(dataset, 2, 0, fold).of("held")} for fold in range(3)]
+    assert sorted(name for fold in folds for name in fold) == sorted(photo.name for photo in dataset.photos)
+    assert folds[0] == {photo.name for photo in hold_out(dataset, 2, 0).of("held")}
+    with pytest.raises(MaquetteError, match=r"fold = 3: .* has no 4 times 2 photos to hold out"):
+        hold_out(dataset, 2, 0, 3)

@@ -38,6 +38,8 @@ def command(
     rank: Annotated[int | None, _described("rank")] = None,
     out: Annotated[Path | None, _described("out")] = None,
     keep_state: Annotated[bool | None, _described("keep_state")] = None,
+    two_pass: Annotated[bool | None, _described("two_pass", "--two-pass")] = None,
+    stop: Annotated[str | None, _described("stop")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of keys and values; the command line wins over it.")
     ] = None,
@@ -76,6 +78,8 @@ def command(
         rank=rank,
         out=out,
         keep_state=keep_state,
+        two_pass=two_pass,
+        stop=stop,
     )
     values |= dict(parse_setting(setting) for setting in settings or [])
     result = _train(values, config, resume)
@@ -84,7 +88,7 @@ def command(
     if json_output:
         print_json(result)
     else:
-        _say(result)
+        _say(result, bool(values.get("two_pass")))
     if result.status == "stopped":
         raise typer.Exit(STOPPED)
 
@@ -108,9 +112,12 @@ def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> 
         return train.run(TrainConfig.parse(values, source), display, cancel)
 
 
-def _say(result: TrainResult) -> None:
+def _say(result: TrainResult, two_pass: bool = False) -> None:
     if result.status == "stopped":
-        print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with:")
+        print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with", end="")
+        if two_pass:
+            return print(" the same command.")
+        print(":")
         print(f"  maquette train --resume {result.run}")
         return
     speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"

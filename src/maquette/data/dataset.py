@@ -109,8 +109,9 @@ class Dataset:
         return sum(photo.repeats for photo in self.of(role))
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """The same photos, of which `count` of the subject, drawn by the seed, are held out from training.
+def hold_out(dataset: Dataset, count: int, seed: int, fold: int = 0) -> Dataset:
+    """The same photos, of which `count` of the subject, drawn by the seed, are held out from training. The photos of
+    two folds differ.
 
     Raises MaquetteError where too few would be left.
     """
@@ -119,7 +120,12 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
         raise MaquetteError(
             f"held_out = {count} leaves nothing to train on: {dataset.folder} holds {len(places)} photos."
         )
+    if count * (fold + 1) > len(places):
+        raise MaquetteError(f"fold = {fold}: {dataset.folder} has no {fold + 1} times {count} photos to hold out.")
     chosen = set(random.Random(seed).sample(places, count))
+    for again in range(fold):
+        places = [place for place in places if place not in chosen]
+        chosen = set(random.Random(f"{seed} {again}").sample(places, count))
     photos = [replace(photo, role="held") if i in chosen else photo for i, photo in enumerate(dataset.photos)]
     return replace(dataset, photos=photos)
 

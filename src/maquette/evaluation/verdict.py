@@ -18,6 +18,7 @@ from .reasons import reason
 from .rule import Prefer
 from .search import WEIGHTS, search
 from .tuned import Tuned, tuned
+from .validated import caution, require_measurable
 
 Progress = Callable[[str, int, int], None]
 HARD = 3.0  # robust standard deviations above the other photos
@@ -97,6 +98,7 @@ def judge(
     """Measure up to so many (step, weight), all for cells None, and choose. Raises MaquetteError for a file that does
     not fit the base.
     """
+    require_measurable(base)
     on_progress("building the panel", 0, 1)
     panel = build_panel(base, photos, subject, size=size, seed=seed, clip_skip=clip_skip, cfg_scale=cfg_scale)
     on_progress("building the panel", 1, 1)
@@ -125,7 +127,7 @@ def judge(
     return Verdict(
         choice,
         tuple(rows),
-        tuple(reason(choice, rows, unit)),
+        (*reason(choice, rows, unit), *([told] if (told := caution(base)) else [])),
         unit,
         tuple(name for name, held in zip(panel.names, panel.held, strict=True) if held),
         tuple(hard_photos(panel, rows)),

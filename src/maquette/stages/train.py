@@ -32,8 +32,17 @@ __all__ = ["Cancel", "TrainResult", "resume", "run"]
 def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
     """Train from the beginning, in a new run folder. Setting `cancel` ends the run after the step at work, all saved.
 
-    Raises MaquetteError for everything that is the user's to mend.
+    With config.two_pass two runs or more. Raises MaquetteError for everything that is the user's to mend.
     """
+    if config.two_pass:
+        from . import two_pass
+
+        return two_pass.run(config, on_event, cancel or Cancel())
+    return once(config, on_event, cancel)
+
+
+def once(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
+    """One run."""
     with process_group(config.device) as processes, ExitStack() as held:
         held.enter_context(process_settings(config))
         on_event = on_event if processes.is_main else ignore

@@ -118,7 +118,9 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "epochs": None,
             **_schedule(config, steps),
             "alpha": float(config.rank if config.alpha is None else config.alpha),
-            "save_every_steps": None if config.save_every_epochs else config.save_every_steps or math.ceil(steps / 4),
+            "save_every_steps": None
+            if config.save_every_epochs
+            else config.save_every_steps or _between(config, steps),
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
             "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),
@@ -134,6 +136,11 @@ def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:
     if not schedules(config):
         return {"scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
     return {key: steps_of(getattr(config, key), steps) for key in ("warmup_steps", "decay_steps")}
+
+
+def _between(config: TrainConfig, steps: int) -> int:
+    """Steps between checkpoints: a quarter, or a twelfth of a run that looks for the step at which to end."""
+    return math.ceil(steps / (12 if config.stop == "auto" or config.fold is not None else 4))
 
 
 WEIGHTS_OF_OTHERS = (

@@ -14,7 +14,7 @@ from ..families.base import BaseModel
 FREE_TO_CHANGE = {
     "steps", "gradient_accumulation", "gradient_checkpointing", "save_every_steps", "save_every_epochs", "save_dtype",
     "keep_last", "keep_steps", "keep_state", "trackers", "sample_prompts", "sample_seed", "sample_steps",
-    "sample_cfg_scale", "choose",
+    "sample_cfg_scale", "choose", "stop", "preferred_weight",
 }  # fmt: skip
 # Where things lie, and how this computer computes: contents are compared, and a warning says what is not as it was.
 _PLACES = {"photos", "base", "vae", "out", "reg", "from_lora", "device", "dtype", "epochs"}

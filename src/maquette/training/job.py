@@ -27,7 +27,7 @@ from ..fast import attention, compiled, memory, packed
 from ..fast.graphs import Graphs
 from ..methods.base import AdaptedLayer, Attached
 from ..sampling.apply_embeddings import with_names
-from . import defaults, inpainting, optim, probe
+from . import defaults, holding_out, inpainting, optim, probe
 from .attaching import attach, load_initial_lora, must_reencode, placeholder_of
 from .batches import Batch, LatentDataset, encode_photos, generator, views_of
 from .ema import EMA
@@ -196,7 +196,7 @@ def prepare(
     defaults.require_channels(config.base, int(channels))  # type: ignore[arg-type]
     dataset, looks = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
-    config = defaults.resolve(config, base, dataset, dtype)
+    config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
     shown = views_of(base, dataset.photos, config.flip, config.random_crop)
     latents = encode_photos(
         base, dataset.photos, shown, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
@@ -286,6 +286,7 @@ def _findings(job: Job, looks: Mapping[Path, Look]) -> list[Problem]:
     return [
         *toy,
         *notices,
+        *holding_out.findings(config, job.dataset),
         *findings.of_photos(job.dataset, config.subject, looks, tokens, config.max_token_length, seen),
     ]
 
@@ -323,8 +324,8 @@ def read_photos(
     dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
-    if config.held_out:
-        dataset = hold_out(dataset, config.held_out, config.seed)
+    if count := holding_out.count_for(config, dataset):
+        dataset = hold_out(dataset, count, config.seed, config.fold or 0)
     _refuse_idle_images(config, dataset)
     return dataset, looks
 

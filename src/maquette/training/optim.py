@@ -36,6 +36,7 @@ def lr_multiplier(config: TrainConfig, step: int, steps: int) -> float:
     """
     if not schedules(config):
         return 1.0
+    steps = config.schedule_steps or steps
     warm_up, least = steps_of(config.warmup_steps, steps), config.scheduler_min_ratio
     if step < warm_up:
         rising = step / warm_up

@@ -30,6 +30,7 @@ from .previews import PreviewWriter
 from .promotion import promote
 from .resuming import drop_state, unreadable
 from .step_result import StepResult, may_defer
+from .watching import Watcher
 
 Cancel = threading.Event
 
@@ -88,6 +89,8 @@ class Trainer:
         self.chosen = self.steps  # the step whose checkpoint is the run's own file
         self.verdict: Verdict | None = None
         self.page: dict[str, Any] | None = None  # what the report shows of the verdict
+        self.watcher = Watcher(job, self.writer, folder, on_event) if self.config.stop == "auto" else None
+        self.ended: str | None = None  # why training ended by itself
 
     def train(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until asked to stop."""
@@ -99,6 +102,7 @@ class Trainer:
             self._expect_room()
             self._complete(start)
         step = start
+        self._watch(start)
         while step < self.steps:
             try:
                 self._step(step)
@@ -111,9 +115,26 @@ class Trainer:
             if self.job.saves_after(step) or step == self.steps or self.stop:
                 self._flush(step)
                 self._save(step)
+                self._watch(step)
             if self.stop and step < self.steps:
                 return self._result(step, "stopped")
         return self._finish()
+
+    def _watch(self, step: int) -> None:
+        """Measure what was saved, where that is wanted; the end of the training may be moved to this step."""
+        if self.watcher is None:
+            return
+        why = None
+        if self.processes.is_main:
+            file = self.folder.checkpoint(step)
+            if step == self.start:
+                self.watcher.start(step)
+            elif file.exists():
+                self.watcher.look(step, file)
+            why = self.watcher.ending()
+        self.ended = self.processes.broadcast(why)
+        if self.ended and step < self.steps:
+            self.steps = self.chosen = step
 
     def _warn(self, message: str) -> None:
         self.on_event(Event("warning", {"message": message}))
@@ -309,7 +330,7 @@ class Trainer:
             left_out=[problem.message for problem in self.job.dataset.left_out],
             chosen=self.chosen if status == "finished" else None,
             weight=self.verdict.choice.weight if self.verdict else None,
-            reasons=list(self.verdict.reasons) if self.verdict else [],
+            reasons=[*([self.ended] if self.ended else []), *(self.verdict.reasons if self.verdict else [])],
         )
         if self.processes.is_main:
             self.previews.sheet()

@@ -14,6 +14,7 @@ from ..errors import MaquetteError
 from ..evaluation.candidates import Candidate
 from ..evaluation.panel import QUICK, SMALL, STANDARD, Example, Size
 from ..evaluation.search import WEIGHTS
+from ..evaluation.validated import require_measurable
 from ..evaluation.verdict import Verdict, forwards, judge
 from ..families.base import BaseModel
 from ..fast import compiled
@@ -82,9 +83,11 @@ def at_the_end(
     """
     config, subject = job.config, subject_of(job.config, job.dataset)
     files = folder.checkpoints()
-    extent = affordable(config, len(job.dataset.of("instance")), len(files))
+    done = config.model_copy(update={"steps": max(files, default=0)})  # it may have ended early
+    extent = affordable(done, len(job.dataset.of("instance")), len(files))
     if len(files) < 2 or subject is None or extent is None or not config.choose:
         return None
+    require_measurable(job.base)
     size, cells = extent
     with ExitStack() as stack:
         stack.enter_context(job.attached.suspended())
