@@ -66,24 +66,27 @@ wait_asleep()  # whoever begins with this package, a program of ours or a child 
 
 def check(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CheckResult:
     """What is wrong with a folder of photos, and what training on it costs. options: keys of CheckConfig."""
+    from .config.photos import CheckConfig
     from .events import ignore
-    from .stages.check import CheckConfig, run
+    from .stages.check import run
 
     return run(CheckConfig.parse({"photos": photos, **options}, "check"), on_event or ignore)
 
 
 def caption(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CaptionResult:
     """Write a text file beside each photo that has none, and edit many at once. options: keys of CaptionConfig."""
+    from .config.photos import CaptionConfig
     from .events import ignore
-    from .stages.caption import CaptionConfig, run
+    from .stages.caption import run
 
     return run(CaptionConfig.parse({"photos": photos, **options}, "caption"), on_event or ignore)
 
 
 def regularize(out: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> RegularizeResult:
     """Fill a folder with pictures of the class, drawn by the base. options: keys of RegularizeConfig."""
+    from .config.photos import RegularizeConfig
     from .events import ignore
-    from .stages.regularize import RegularizeConfig, run
+    from .stages.regularize import run
 
     return run(RegularizeConfig.parse({"out": out, **options}, "regularize"), on_event or ignore)
 
@@ -130,8 +133,8 @@ def evaluate(run: str | PathLike[str], on_event: Listener | None = None, **optio
 
     run: a run folder, or any folder of LoRA files, with `photos`, `subject` and `base` named.
     """
+    from .config.runs import EvaluateConfig
     from .events import ignore
-    from .stages.evaluate import EvaluateConfig
     from .stages.evaluate import run as evaluated
 
     return evaluated(EvaluateConfig.parse({"run": run, **options}, "evaluate"), on_event or ignore)
@@ -160,13 +163,14 @@ def generate(
     opened = base if isinstance(base, BaseModel | Pipeline) else None
     source = base.base.source if isinstance(base, Pipeline) else base.source if opened else fspath(base)  # type: ignore
     config = GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate")
-    return run(config, on_event or ignore, opened, cancel)
+    return run(config, on_event or ignore, cancel, opened)
 
 
 def inspect(path: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> InspectResult:
     """What a file or model folder is: family, method, rank, metadata, hashes. options: keys of InspectConfig."""
+    from .config.weights import InspectConfig
     from .events import ignore
-    from .stages.inspect import InspectConfig, run
+    from .stages.inspect import run
 
     return run(InspectConfig.parse({"path": path, **options}, "inspect"), on_event or ignore)
 
@@ -174,9 +178,10 @@ def inspect(path: str | PathLike[str], on_event: Listener | None = None, **optio
 def convert(
     source: str | PathLike[str], to: str, out: str | PathLike[str], on_event: Listener | None = None, **options: Any
 ) -> ConvertResult:
-    """Write a model or adapter in another layout. options: keys of stages.convert.ConvertConfig."""
+    """Write a model or adapter in another layout. options: keys of config.weights.ConvertConfig."""
+    from .config.weights import ConvertConfig
     from .events import ignore
-    from .stages.convert import ConvertConfig, run
+    from .stages.convert import run
 
     return run(ConvertConfig.parse({"source": source, "to": to, "out": out, **options}, "convert"), on_event or ignore)
 
@@ -188,9 +193,10 @@ def extract(
     on_event: Listener | None = None,
     **options: Any,
 ) -> ExtractResult:
-    """Write the LoRA that turns one model into about another. options: keys of stages.extract.ExtractConfig."""
+    """Write the LoRA that turns one model into about another. options: keys of config.weights.ExtractConfig."""
+    from .config.weights import ExtractConfig
     from .events import ignore
-    from .stages.extract import ExtractConfig, run
+    from .stages.extract import run
 
     values = {"tuned": tuned, "base": base, "out": out, **options}
     return run(ExtractConfig.parse(values, "extract"), on_event or ignore)
@@ -203,11 +209,12 @@ def prune(
     on_event: Listener | None = None,
     **options: Any,
 ) -> PruneResult:
-    """Write a LoRA without the blocks that do not matter. options: keys of stages.prune.PruneConfig."""
+    """Write a LoRA without the blocks that do not matter. options: keys of config.weights.PruneConfig."""
     from os import fspath
 
+    from .config.weights import PruneConfig
     from .events import ignore
-    from .stages.prune import PruneConfig, run
+    from .stages.prune import run
 
     values = {"lora": lora, "base": fspath(base), "out": out, **options}
     return run(PruneConfig.parse(values, "prune"), on_event or ignore)
@@ -223,8 +230,9 @@ def merge(
     """Put LoRAs ("me.safetensors:0.8") into a checkpoint for good, or with to="lora" into one LoRA. options: keys of
     stages.merge.MergeConfig.
     """
+    from .config.weights import MergeConfig
     from .events import ignore
-    from .stages.merge import MergeConfig, run
+    from .stages.merge import run
 
     values = {"loras": [loras] if isinstance(loras, str) else loras, "out": out, **options}
     return run(MergeConfig.parse(values | ({"base": base} if base else {}), "merge"), on_event or ignore)
@@ -233,9 +241,10 @@ def merge(
 def blend(
     models: list[str | PathLike[str]], out: str | PathLike[str], on_event: Listener | None = None, **options: Any
 ) -> WrittenModel:
-    """One checkpoint of two or three, or of a recipe. options: keys of stages.blend.BlendConfig."""
+    """One checkpoint of two or three, or of a recipe. options: keys of config.blend.BlendConfig."""
+    from .config.blend import BlendConfig
     from .events import ignore
-    from .stages.blend import BlendConfig, run
+    from .stages.blend import run
 
     return run(BlendConfig.parse({"models": models, "out": out, **options}, "blend"), on_event or ignore)
 
@@ -243,9 +252,10 @@ def blend(
 def resize(
     lora: str | PathLike[str], out: str | PathLike[str], on_event: Listener | None = None, **options: Any
 ) -> ResizeResult:
-    """Write a LoRA at another rank. options: keys of stages.resize.ResizeConfig."""
+    """Write a LoRA at another rank. options: keys of config.weights.ResizeConfig."""
+    from .config.weights import ResizeConfig
     from .events import ignore
-    from .stages.resize import ResizeConfig, run
+    from .stages.resize import run
 
     return run(ResizeConfig.parse({"lora": lora, "out": out, **options}, "resize"), on_event or ignore)
 

@@ -201,3 +201,37 @@ def test_generate_reads_every_option_of_its_language(tmp_path: Path, capsys: pyt
     assert "Size: 72x64" in text and "Prompt editing: exact" in text
     assert outcome("generate", "a cat <lora:mine", "--out", str(tmp_path)) == 1
     assert "<lora:mine is no tag and would be read as words; write <lora:NAME:0.8>" in capsys.readouterr().err
+
+
+def test_help_has_the_groups_of_the_configuration_as_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("extract", "--help") == 0
+    text = capsys.readouterr().out
+    headings = [line for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert headings == ["Arguments:", "Options:", "Rank:", "General:"]
+    options, ranks = text.split("\nOptions:")[1].split("\nRank:")
+    assert "--base PATH" in options.replace("<path>", "PATH") and "--energy" in ranks and "--base" not in ranks
+
+
+def test_what_a_command_needs_is_named_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("extract", "tuned.safetensors") == 2
+    assert "Missing option '--base'. The model it was trained from." in capsys.readouterr().err
+    assert outcome("merge", "pocket", "--out", "x.safetensors") == 2
+    assert "Missing option '--lora'." in capsys.readouterr().err
+
+
+def test_configurations_need_no_torch() -> None:
+    modules = ", ".join(f"maquette.config.{name}" for name in ("base", "train", "photos", "weights", "blend", "runs"))
+    assert not loaded_after(f"import {modules}") & HEAVY
+
+
+def test_the_help_of_no_command_needs_torch() -> None:
+    commands = program.LazyGroup().list_commands(None)
+    code = (
+        "import contextlib, io\nfrom maquette.cli.main import main\n"
+        f"for command in {commands!r}:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        main([command, '--help'])"
+    )
+    found = loaded_after(code)
+    assert not found & {"torch", "diffusers", "transformers"}
+    assert {f"maquette.cli.{name}" for name in ("extract", "generate", "check")} <= found

@@ -117,7 +117,7 @@ def test_command_line_names_a_hostile_file_in_one_sentence(tmp_path: Path, capsy
 def test_command_line_keeps_the_vaes_precision(tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     with pytest.raises(SystemExit) as leaving:
-        main(["convert", "pocket", "--to", "single-file", "--dtype", "fp32", "--half-vae", "no", "--out", str(out)])
+        main(["convert", "pocket", "--to", "single-file", "--dtype", "fp32", "--no-half-vae", "--out", str(out)])
     assert leaving.value.code in (0, None)
     tensors = tensor_files.read(out).tensors
     assert {t.dtype for n, t in tensors.items() if n.startswith(ldm.VAE)} == {torch.float16}

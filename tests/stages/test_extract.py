@@ -88,7 +88,7 @@ def test_diffusers_opens_what_was_extracted(tuned: Path, tmp_path: Path) -> None
 
 def test_json_has_every_layer(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.safetensors"
-    arguments = ("--base", "pocket", "--energy", "0.5", "--dtype", "fp16", "--text-encoder", "no", "--json")
+    arguments = ("--base", "pocket", "--energy", "0.5", "--dtype", "fp16", "--no-text-encoder", "--json")
     assert outcome("extract", str(tuned), *arguments, "--out", str(out)) == 0
     result = json.loads(capsys.readouterr().out)
     assert all(0.49 < layer["kept"] <= 1 and layer["rank"] <= 4 for layer in result["layers"])

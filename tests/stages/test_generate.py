@@ -206,7 +206,7 @@ def test_partly_matching_lora_is_reported(base: BaseModel, tmp_path: Path) -> No
     adapter.save(tmp_path / "odd.safetensors")
     heard: list[Event] = []
     config = GenerateConfig.parse({"prompt": "<lora:odd>", "lora_dir": tmp_path, "out": tmp_path, "steps": 1})
-    result = run(config, heard.append, base)
+    result = run(config, heard.append, base=base)
     [warning] = [event.data["message"] for event in heard if event.kind == "warning"]
     assert "1 of its" in warning and "down_blocks_9" in warning
     assert result.warnings == [warning]
@@ -215,7 +215,7 @@ def test_partly_matching_lora_is_reported(base: BaseModel, tmp_path: Path) -> No
 def test_events(base: BaseModel, tmp_path: Path) -> None:
     heard: list[Event] = []
     config = GenerateConfig.parse({"prompt": "x", "out": tmp_path, "steps": 2, "batch_count": 2, "sampler": "Heun"})
-    run(config, heard.append, base)
+    run(config, heard.append, base=base)
     progress = [(event.data["done"], event.data["of"]) for event in heard if event.kind == "progress"]
     assert progress[-1] == (4, 4)
     assert progress == sorted(progress)

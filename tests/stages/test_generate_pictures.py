@@ -174,7 +174,7 @@ def test_stopping_keeps_what_is_drawn(base: BaseModel, tmp_path: Path) -> None:
             cancel.set()
 
     config = GenerateConfig.parse({"prompt": PROMPT, "out": tmp_path, "steps": 1, "seed": 1, "batch_count": 3})
-    made = run(config, listen, base, cancel)
+    made = run(config, listen, cancel, base)
     assert [Path(path).name for path in made.paths] == ["00001-1.png"]
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -27,7 +27,9 @@ def pocket() -> BaseModel:
 
 def regularize(out: Path, base: BaseModel, events: list[Event] | None = None, **options: Any) -> RegularizeResult:
     options = {"steps": 2, "width": 32, "height": 32, "batch_size": 2} | options
-    return run(RegularizeConfig.parse({"out": out, **options}), (events if events is not None else []).append, base)
+    return run(
+        RegularizeConfig.parse({"out": out, **options}), (events if events is not None else []).append, base=base
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:

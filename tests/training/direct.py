@@ -7,12 +7,12 @@ from collections.abc import Callable
 from maquette.config import TrainConfig
 from maquette.data.cache import cache_folder
 from maquette.data.dataset import manifest
-from maquette.events import Event, ignore
+from maquette.events import Cancel, Event, ignore
 from maquette.files import write_json, write_text
 from maquette.run_folder import RunFolder
 from maquette.training.distributed import ProcessGroup
 from maquette.training.job import Job, prepare
-from maquette.training.trainer import Cancel, Trainer, TrainResult
+from maquette.training.trainer import Trainer, TrainResult
 
 
 def run(

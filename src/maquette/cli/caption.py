@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.photos import CaptionConfig
+from .common import Display, print_json
+from .options import options_from
 
 if TYPE_CHECKING:
     from ..stages.caption import CaptionResult
@@ -16,25 +17,9 @@ _WIDEST = 300  # characters of a caption printed
 _SHOWN = 20  # captions printed; --json has them all
 
 
+@options_from(CaptionConfig, "photos")
 def command(
-    photos: Annotated[Path, typer.Argument(help="Folder of photos.", show_default=False)],
-    subject: Annotated[str | None, typer.Option(help='Rare word and class: "ohwx man".')] = None,
-    captioner: Annotated[
-        str, typer.Option(help="template, blip, wd14, a model folder, or hf:owner/name.")
-    ] = "template",
-    model: Annotated[Path | None, typer.Option(help="Folder of the captioner's weights.")] = None,
-    template: Annotated[str | None, typer.Option(help='What "template" writes: "a photo of {subject}".')] = None,
-    overwrite: Annotated[bool, typer.Option(help="Also replace existing captions; the old are kept as .bak.")] = False,
-    replace: Annotated[list[str] | None, typer.Option(help="Replace words: old=new; may be given again.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(help="Remove this tag; may be given again.")] = None,
-    add: Annotated[list[str] | None, typer.Option(help="Add this tag where it lacks; may be given again.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Text before every caption.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="Text behind every caption.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only show what would be written.")] = False,
-    shuffle: Annotated[
-        int | None, typer.Option(min=1, help="Only show so many orders of the tags, as training would shuffle them.")
-    ] = None,
-    keep_tokens: Annotated[int | None, typer.Option(min=1, help="With --shuffle: so many tags stay in front.")] = None,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a caption beside each photo of PHOTOS that has none, and edit many at once.
@@ -51,24 +36,8 @@ def command(
 
       maquette caption photos/ --shuffle 3 --keep-tokens 1
     """
-    from ..stages.caption import CaptionConfig, run
+    from ..stages.caption import run
 
-    values = given(
-        photos=photos,
-        subject=subject,
-        captioner=captioner,
-        model=model,
-        template=template,
-        overwrite=overwrite,
-        replace=replace,
-        remove=remove,
-        add=add,
-        prefix=prefix,
-        suffix=suffix,
-        dry_run=dry_run,
-        shuffle=shuffle,
-        keep_tokens=keep_tokens,
-    )
     with Display() as display:
         result = run(CaptionConfig.parse(values, "caption"), display)
     if json_output:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.photos import CheckConfig
+from .common import Display, print_json
+from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
@@ -20,31 +22,9 @@ _ONE_WINDOW = 75  # tokens that every program reads; captions of more have their
 _SAME_KIND = 20  # problems of one kind
 
 
+@options_from(CheckConfig, "photos")
 def command(
-    photos: Annotated[Path, typer.Argument(help="Folder of photos.", show_default=False)],
-    subject: Annotated[str | None, typer.Option(help="Rare word and class, for photos without a caption.")] = None,
-    base: Annotated[
-        str, typer.Option(help="Base model: pocket, a .safetensors file or a diffusers folder.")
-    ] = "pocket",
-    vae: Annotated[str | None, typer.Option(help="VAE file or folder instead of the base's own.")] = None,
-    prediction_type: Annotated[
-        str | None,
-        typer.Option(help="What the base predicts, if its file does not say: epsilon, v_prediction, flow."),
-    ] = None,
-    reg: Annotated[Path | None, typer.Option(help="Folder of regularization images.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="How often each photo counts in an epoch.")] = None,
-    resolution: Annotated[int | None, typer.Option(min=16, help="Pixels of a side; default: the base's own.")] = None,
-    buckets: Annotated[bool | None, typer.Option(help="Keep each photo's shape, or cut squares.")] = None,
-    no_upscale: Annotated[bool, typer.Option("--no-upscale", help="With buckets: never enlarge a photo.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per training step.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: what train would take.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of steps: passes over all photos.")] = None,
-    alpha_mask: Annotated[bool, typer.Option("--alpha-mask", help="Transparency will be the mask.")] = False,
-    max_token_length: Annotated[
-        int | None, typer.Option(help="Tokens of a caption that are learned: 75, 150 or 225.", show_default="225")
-    ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA, for the file size.")] = 16,
-    out: Annotated[Path, typer.Option(help="Where runs will be written, to see whether there is room.")] = Path("runs"),
+    values: dict[str, Any],
     html: Annotated[Path | None, typer.Option(help="Also write a page with every photo and its crop.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -56,27 +36,8 @@ def command(
 
       maquette check photos/ --subject "ohwx man" --base sd15.safetensors --repeats 40 --html check.html
     """
-    from ..stages.check import CheckConfig, run
+    from ..stages.check import run
 
-    values = given(
-        photos=photos,
-        subject=subject,
-        base=base,
-        vae=vae,
-        prediction_type=prediction_type,
-        reg=reg,
-        repeats=repeats,
-        resolution=resolution,
-        buckets=buckets,
-        no_upscale=no_upscale,
-        batch_size=batch_size,
-        steps=steps,
-        epochs=epochs,
-        alpha_mask=alpha_mask,
-        max_token_length=max_token_length,
-        rank=rank,
-        out=out,
-    )
     with Display() as display:
         result = run(CheckConfig.parse(values, "check"), display)
     if html is not None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..config.runs import CommandConfig
 from .common import print_json
+from .options import options_from
 
 
+@options_from(CommandConfig, "run", names={"program": "for"})
 def command(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
-    program: Annotated[
-        str, typer.Option("--for", help="kohya (sd-scripts) or diffusers (its example scripts).")
-    ] = "kohya",
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """The training command of another program that equals RUN. What has no equal there is listed on stderr, and at the
@@ -29,7 +28,7 @@ def command(
     """
     from ..stages import command as stage
 
-    result = stage.run(run, program)
+    result = stage.run(CommandConfig.parse(values, "command"))
     if json_output:
         return print_json(result)
     print(result.command, end="")

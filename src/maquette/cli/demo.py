@@ -7,20 +7,20 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..config.runs import DemoConfig
+from .options import options_from
 
 if TYPE_CHECKING:
     from ..stages.demo import DemoResult
 
 
+@options_from(DemoConfig)
 def command(
-    out: Annotated[
-        Path, typer.Option(help="Run folder; where it is taken, the next free name. The photos go beside it.")
-    ] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: 130.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Draw 14 photos of a small robot, check them, train a LoRA on them, and show before and after.
@@ -31,14 +31,14 @@ def command(
 
       maquette demo --out runs/robot --steps 100
     """
-    from ..stages.demo import DemoConfig, run
-    from .common import Display, given, print_json
+    from ..stages.demo import run
+    from .common import Display, print_json
     from .interrupt import interruptible
     from .train import STOPPED
 
     cancel = threading.Event()
     with interruptible(cancel), Display() as display:
-        result = run(DemoConfig.parse(given(out=out, steps=steps, seed=seed), "demo"), display, cancel)
+        result = run(DemoConfig.parse(values, "demo"), display, cancel)
     if json_output:
         print_json(result)
     else:

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.weights import ExtractConfig
+from .common import Display, print_json
+from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.extract import ExtractResult
 
 
+@options_from(ExtractConfig, "tuned")
 def command(
-    tuned: Annotated[Path, typer.Argument(help="The trained model (file or folder).", show_default=False)],
-    base: Annotated[Path, typer.Option(help="The model it was trained from.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
-    method: Annotated[str | None, typer.Option(help="lora (default), locon or lokr.")] = None,
-    rank: Annotated[int | None, typer.Option(help="The rank; with a rule, the largest one.")] = None,
-    conv_rank: Annotated[int | None, typer.Option(help="The same for 3x3 convolutions.")] = None,
-    energy: Annotated[float | None, typer.Option(help="Share of each layer's squared difference to keep.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Keep singular values down to largest / ratio.")] = None,
-    fro: Annotated[float | None, typer.Option(help="Share of each difference's Frobenius norm to keep.")] = None,
-    cumulative: Annotated[float | None, typer.Option(help="Share of the sum of singular values to keep.")] = None,
-    dora: Annotated[bool | None, typer.Option("--dora", help="Keep magnitudes apart, exactly.")] = None,
-    dora_axis: Annotated[str | None, typer.Option(help="input (A1111) or output (diffusers).")] = None,
-    factor: Annotated[int | None, typer.Option(help="Side of LoKr's smaller matrix.")] = None,
-    text_encoder: Annotated[str | None, typer.Option(metavar="yes|no", help="The text encoders too.")] = None,
-    clamp_quantile: Annotated[float | None, typer.Option(help="Limit factors to this quantile (sd-scripts).")] = None,
-    min_difference: Annotated[float | None, typer.Option(help="Leave out layers that differ by no more.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as TUNED.")] = None,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the LoRA that turns BASE into about TUNED, and say how much of the difference it holds.
@@ -45,27 +31,8 @@ def command(
 
       maquette extract mine.safetensors --base sd15.safetensors --rank 16 --dora --out mine-dora.safetensors
     """
-    from ..stages.extract import ExtractConfig, run
+    from ..stages.extract import run
 
-    values = given(
-        tuned=tuned,
-        base=base,
-        out=out,
-        method=method,
-        rank=rank,
-        conv_rank=conv_rank,
-        energy=energy,
-        ratio=ratio,
-        fro=fro,
-        cumulative=cumulative,
-        dora=dora,
-        dora_axis=dora_axis,
-        factor=factor,
-        text_encoder=text_encoder,
-        clamp_quantile=clamp_quantile,
-        min_difference=min_difference,
-        dtype=dtype,
-    )
     with Display() as display:
         result = run(ExtractConfig.parse(values, "extract"), display)
     if json_output:

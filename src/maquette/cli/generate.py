@@ -12,7 +12,7 @@ from ..sampling.draw_settings import GenerateConfig
 from .options import options_from
 
 
-@options_from(GenerateConfig, argument="prompt", names={"controls": "control", "styles": "style"})
+@options_from(GenerateConfig, "prompt", names={"controls": "control", "styles": "style"})
 def command(
     values: dict[str, Any],
     from_picture: Annotated[

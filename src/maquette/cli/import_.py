@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import MaquetteError
+from ..config.runs import ImportConfig
 from .common import print_json
+from .options import options_from
 
 
+@options_from(ImportConfig, "program", "file")
 def command(
-    program: Annotated[str, typer.Argument(help="Whose: kohya.", show_default=False)],
-    file: Annotated[
-        Path,
-        typer.Argument(help="Script with the command (sh, bat, ps1), .toml, or .json of the GUI.", show_default=False),
-    ],
-    out: Annotated[Path | None, typer.Option(help="Write the configuration here instead of to the screen.")] = None,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Turn a training configuration of PROGRAM into maquette's. What has no equal here is listed on stderr.
@@ -29,16 +26,10 @@ def command(
 
       maquette train --config my.toml
     """
-    if program != "kohya":
-        raise MaquetteError(f"Nothing is known of {program!r}; maquette imports from kohya.")
-    from ..files import write_text
-    from ..interop.kohya import read as import_kohya
+    from ..stages.import_ import run
 
-    if out is not None and out.exists():
-        raise MaquetteError(f"{out} exists already; choose another --out.")
-    result = import_kohya.run(file)
-    if out is not None:
-        write_text(out, result.toml)
+    config = ImportConfig.parse(values, "import")
+    result, out = run(config), config.out
     if json_output:
         return print_json(result)
     if out is None:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.weights import InspectConfig
+from .common import Display, print_json
+from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.inspect import InspectResult
 
 
+@options_from(InspectConfig, "path")
 def command(
-    path: Annotated[
-        Path, typer.Argument(help="Model, LoRA or embedding (file or folder), or a picture.", show_default=False)
-    ],
-    hashes: Annotated[bool, typer.Option(help="Compute hashes and look for damaged numbers (reads the file).")] = True,
+    values: dict[str, Any],
     metadata: Annotated[bool, typer.Option(help="Print the file's metadata in full.")] = False,
-    compare: Annotated[
-        Path | None, typer.Option(help="Another model or LoRA: what differs, block by block.", show_default=False)
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="PNG file for the comparison as bars.", show_default=False)
-    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What PATH is: family, parts, precision, size, hashes; of a LoRA also method, rank and trigger words.
@@ -40,9 +33,8 @@ def command(
 
       maquette inspect mine.safetensors --compare base.safetensors --picture difference.png
     """
-    from ..stages.inspect import InspectConfig, run
+    from ..stages.inspect import run
 
-    values = given(path=path, hashes=hashes, compare=compare, picture=picture)
     with Display() as display:
         result = run(InspectConfig.parse(values, "inspect"), display)
     if json_output:

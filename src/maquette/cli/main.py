@@ -36,10 +36,30 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
+            fault: Any = error
             name = getattr(error, "option_name", "")  # click's NoSuchOption
             if name and any("--set" in parameter.opts for parameter in self.params):
                 _explain(error, name)
+            if type(error).__name__ == "MissingParameter":
+                fault.message = fault.message or fault.param.help
             raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then options under the headings of their groups; what every command has comes last."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        rest: list[tuple[str, str]] = []  # of the command itself
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                group = (
+                    "Arguments"
+                    if parameter.param_type_name == "argument"
+                    else getattr(parameter, "rich_help_panel", None)
+                )
+                (sections.setdefault(group, []) if group else rest).append(record)
+        for title, rows in (*sections.items(), ("General", rest)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def _explain(error: Any, name: str) -> None:

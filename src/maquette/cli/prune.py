@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.weights import PruneConfig
+from .common import Display, print_json
+from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.prune import PruneResult
 
 
+@options_from(PruneConfig, "lora")
 def command(
-    lora: Annotated[Path, typer.Argument(help="LoRA file of any program.", show_default=False)],
-    base: Annotated[str, typer.Option(help="Model to measure on: pocket, a file or a folder.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
-    blocks: Annotated[
-        str | None, typer.Option(help="Leave out these, like IN01,OUT11; otherwise the weakest.", show_default=False)
-    ] = None,
-    limit: Annotated[float | None, typer.Option(help="Share of the LoRA's effect that may be lost; 0.05.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Predict for this text; otherwise the trigger words.", show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the noise.")] = None,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write LORA without the blocks that change least of what BASE predicts, and say how much each is worth.
@@ -36,9 +28,8 @@ def command(
 
       maquette prune person.safetensors --base sd15.safetensors --blocks BASE,IN01 --out person-small.safetensors
     """
-    from ..stages.prune import PruneConfig, run
+    from ..stages.prune import run
 
-    values = given(lora=lora, base=base, out=out, blocks=blocks, limit=limit, prompt=prompt, seed=seed)
     with Display() as display:
         result = run(PruneConfig.parse(values, "prune"), display)
     if json_output:

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Display, given, print_json
+from ..config.weights import ResizeConfig
+from .common import Display, print_json
+from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..stages.resize import ResizeResult
 
 
+@options_from(ResizeConfig, "lora")
 def command(
-    lora: Annotated[Path, typer.Argument(help="LoRA file of any program.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
-    rank: Annotated[int | None, typer.Option(help="The rank; with a rule, the largest one.")] = None,
-    conv_rank: Annotated[int | None, typer.Option(help="The same for 3x3 convolutions.")] = None,
-    energy: Annotated[float | None, typer.Option(help="Share of each change's energy to keep.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Keep singular values down to largest / ratio.")] = None,
-    fro: Annotated[float | None, typer.Option(help="Share of each change's Frobenius norm to keep.")] = None,
-    cumulative: Annotated[float | None, typer.Option(help="Share of the sum of singular values to keep.")] = None,
-    target_size: Annotated[
-        str | None, typer.Option(help="Largest size of the file, like 20MB; ranks follow.", show_default=False)
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; otherwise as it is.")] = None,
+    values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write LORA at another rank: for each layer the best approximation of that rank, or of the rank a rule gives.
@@ -40,20 +31,8 @@ def command(
 
       maquette resize person.safetensors --target-size 20MB --out small.safetensors
     """
-    from ..stages.resize import ResizeConfig, run
+    from ..stages.resize import run
 
-    values = given(
-        lora=lora,
-        out=out,
-        rank=rank,
-        conv_rank=conv_rank,
-        energy=energy,
-        ratio=ratio,
-        fro=fro,
-        cumulative=cumulative,
-        target_size=target_size,
-        dtype=dtype,
-    )
     with Display() as display:
         result = run(ResizeConfig.parse(values, "resize"), display)
     if json_output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -12,34 +13,35 @@ import typer
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
 from ..files import read_toml
-from .common import Display, given, print_json
+from .common import Display, print_json
 from .interrupt import interruptible
+from .options import options_from
 
 if TYPE_CHECKING:
     from ..stages.train import TrainResult
 
+# Keys that are options of their own; the others are given with --set.
+SHORT = (
+    "photos",
+    "subject",
+    "base",
+    "vae",
+    "method",
+    "reg",
+    "steps",
+    "epochs",
+    "rank",
+    "out",
+    "keep_state",
+    "two_pass",
+    "stop",
+)
 STOPPED = 130  # exit code of a run that was interrupted, as shells have it
 
 
-def _described(key: str, *names: str, **more: Any) -> Any:
-    """An option whose help is the documentation of its key."""
-    return typer.Option(*names, help=TrainConfig.describe(key), show_default=False, **more)
-
-
+@options_from(TrainConfig, "photos", only=SHORT, optional=("photos",))
 def command(
-    photos: Annotated[Path | None, typer.Argument(help=TrainConfig.describe("photos"), show_default=False)] = None,
-    subject: Annotated[str | None, _described("subject")] = None,
-    base: Annotated[str | None, _described("base")] = None,
-    vae: Annotated[str | None, _described("vae")] = None,
-    method: Annotated[str | None, _described("method")] = None,
-    reg: Annotated[Path | None, _described("reg")] = None,
-    steps: Annotated[int | None, _described("steps")] = None,
-    epochs: Annotated[int | None, _described("epochs")] = None,
-    rank: Annotated[int | None, _described("rank")] = None,
-    out: Annotated[Path | None, _described("out")] = None,
-    keep_state: Annotated[bool | None, _described("keep_state")] = None,
-    two_pass: Annotated[bool | None, _described("two_pass", "--two-pass")] = None,
-    stop: Annotated[str | None, _described("stop")] = None,
+    values: dict[str, Any],
     config: Annotated[
         Path | None, typer.Option(help="TOML file of keys and values; the command line wins over it.")
     ] = None,
@@ -63,24 +65,7 @@ def command(
       maquette train --resume runs/zkw-robot
     """
     if keys:
-        for key in TrainConfig.model_fields:
-            print(f"{key:28} {TrainConfig.describe(key)}")
-        return
-    values = given(
-        photos=photos,
-        subject=subject,
-        base=base,
-        vae=vae,
-        method=method,
-        reg=reg,
-        steps=steps,
-        epochs=epochs,
-        rank=rank,
-        out=out,
-        keep_state=keep_state,
-        two_pass=two_pass,
-        stop=stop,
-    )
+        return _list_keys()
     values |= dict(parse_setting(setting) for setting in settings or [])
     result = _train(values, config, resume)
     if os.environ.get("RANK", "0") != "0":
@@ -91,6 +76,14 @@ def command(
         _say(result, bool(values.get("two_pass")))
     if result.status == "stopped":
         raise typer.Exit(STOPPED)
+
+
+def _list_keys() -> None:
+    """Print every key under the heading of its group."""
+    for group, found in itertools.groupby(TrainConfig.model_fields, TrainConfig.group_of):
+        print(f"{group}:")
+        for key in found:
+            print(f"  {key:26} {TrainConfig.describe(key)}")
 
 
 def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> TrainResult:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import limits
+from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
 from ..files import read_bytes
 
 CAPTION_EXTENSIONS = (".txt", ".caption")  # in this order of preference, in any letter case
-TEMPLATE = "a photo of {subject}"
 _ALREADY_A_SENTENCE = re.compile(
     r"^((an?|the)\s+)?(photo|picture|image|painting|drawing|portrait)\s+of\s", re.IGNORECASE
 )

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
 from .caption_options import CaptionOptions
-from .captions import TEMPLATE, class_of
+from .captions import class_of
 from .dataset import Dataset, Problem, Role
 from .groups import MASK_FOLDERS, Group, Look, Reading, read_groups
 from .guess import below, nearly_kohya, ordinary, passed_over, what_is_there

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from .choice import Row, choose
 from .rule import RULE, Prefer, Rule
 
-WEIGHTS = (0.5, 0.7, 0.85, 1.0, 1.15)
 FIRST_SHARE = 0.6  # of the cells, for the steps at weight 1; what is left is for the weights
 
 

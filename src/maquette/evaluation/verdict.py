@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config.runs import WEIGHTS
 from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
@@ -16,7 +17,7 @@ from .measures import copying, distances_to, examine
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
 from .rule import Prefer
-from .search import WEIGHTS, search
+from .search import search
 from .tuned import Tuned, tuned
 from .validated import caution, require_measurable
 

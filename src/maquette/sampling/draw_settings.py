@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,8 @@ _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 
 class PromptSettings(StageConfig):
     """The words."""
+
+    group: ClassVar[str] = "Prompt"
 
     prompt: str
     """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA."""
@@ -65,6 +67,8 @@ class PromptSettings(StageConfig):
 
 class SamplingSettings(SamplerSettings):
     """Steps, noise and sizes."""
+
+    group: ClassVar[str] = "Sampling"
 
     steps: DenoisingSteps = 20
     """Denoising steps."""
@@ -105,6 +109,8 @@ class SamplingSettings(SamplerSettings):
 class ImageSettings(StageConfig):
     """Pictures to begin from, and what of them is drawn anew."""
 
+    group: ClassVar[str] = "Image to image and ControlNet"
+
     init_image: Path | None = None
     """Begin from this picture instead of from noise, or from each picture of a folder."""
     denoising_strength: Fraction | None = None
@@ -140,6 +146,8 @@ class ImageSettings(StageConfig):
 class HiresSettings(StageConfig):
     """A second drawing at a larger size, which begins from the first ("Hires fix")."""
 
+    group: ClassVar[str] = "Hires fix"
+
     hires_scale: float | None = Field(default=None, gt=0, le=8)
     """Draw again, so many times as large."""
     hires_width: Side | None = None
@@ -169,6 +177,8 @@ class HiresSettings(StageConfig):
 
 class DrawSettings(HiresSettings, ImageSettings, SamplingSettings, PromptSettings):
     """All of a drawing but the base and the files."""
+
+    group: ClassVar[str] = "Base and files"
 
     preview_every: int = Field(default=0, ge=0)
     """Send a rough picture of the drawing after every so many steps; 0 sends none."""
@@ -226,6 +236,8 @@ class DrawSettings(HiresSettings, ImageSettings, SamplingSettings, PromptSetting
 
 class GenerateConfig(DrawSettings):
     """What to draw, how, with which base, and where the pictures go."""
+
+    group: ClassVar[str] = "Base and files"
 
     prompt: str = ""
     """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA."""

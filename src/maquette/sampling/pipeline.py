@@ -17,6 +17,7 @@ from .. import families
 from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
 from ..config import Prediction
+from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
 from ..families import controlnet
@@ -284,5 +285,4 @@ def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:
     if on_cuda and not torch.cuda.is_available():
         raise MaquetteError("This machine has no CUDA device that PyTorch can use; leave out the device or give cpu.")
     name = dtype if dtype != "auto" else ("fp16" if on_cuda else "fp32")
-    asked = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-    return processor.computing(asked, torch.device(device)), device
+    return processor.computing(DTYPES[name], torch.device(device)), device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class SamplerSettings(StageConfig):
     """How the sampler goes, and where its noise comes from."""
+
+    group: ClassVar[str] = "Sampler"
 
     cfg_rescale: float = Field(default=0.0, ge=0, le=1)
     """Share of the guided prediction that gets its deviation without guidance back: 0.7 for zero terminal SNR."""

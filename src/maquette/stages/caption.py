@@ -9,61 +9,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
-from ..config import StageConfig
+from ..config.photos import CaptionConfig
 from ..data.caption_edit import Edits, name_subject, parse_replacements
 from ..data.caption_options import CaptionOptions
-from ..data.captions import TEMPLATE, caption_for_class, caption_for_subject, same_name
+from ..data.captions import caption_for_class, caption_for_subject, same_name
 from ..data.dataset import Dataset, Photo, Problem
 from ..data.doctor import examine_captions
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..files import write_text
 from .captioners import Captioner, open_captioner
 from .check import tokenizer
 
 _DRAWS = 32  # among which different orders of a caption's tags are looked for
-
-
-class CaptionConfig(StageConfig):
-    """Which captions to write, and what to change in those that are there."""
-
-    photos: Path
-    """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
-    subject: str | None = None
-    """The rare word and the class, "ohwx man"; a Kohya folder's name says it too."""
-    captioner: str = "template"
-    """template, blip, wd14, or the folder of an image-to-text model of transformers."""
-    model: Path | None = None
-    """Where the captioner's weights are, when not in models/ under the captioner's name."""
-    template: str = TEMPLATE
-    """What the captioner "template" writes."""
-    overwrite: bool = False
-    """Also write captions that exist; the old ones are kept as .bak files."""
-    replace: list[str] = Field(default_factory=list)
-    """Replace whole words in every caption: old=new."""
-    remove: list[str] = Field(default_factory=list)
-    """Remove this comma-separated tag from every caption."""
-    add: list[str] = Field(default_factory=list)
-    """Add this tag to every caption that lacks it."""
-    prefix: str = ""
-    """Put this before every caption that does not begin with it."""
-    suffix: str = ""
-    """Put this behind every caption that does not end with it."""
-    dry_run: bool = False
-    """Only show what would be written."""
-    shuffle: int = Field(default=0, ge=0, le=32)
-    """Only show so many orders of each caption's tags, as training with shuffle_captions draws them."""
-    keep_tokens: int = Field(default=0, ge=0)
-    """With shuffle: so many tags at the beginning stay where they are."""
-
-    @model_validator(mode="after")
-    def _preview(self) -> CaptionConfig:
-        if self.keep_tokens and not self.shuffle:
-            raise ValueError("keep_tokens is for shuffle; give both")
-        return self
 
 
 @dataclass(frozen=True)
@@ -100,12 +59,13 @@ class CaptionResult:
         return asdict(self) | {"written": len(self.written)}
 
 
-def run(config: CaptionConfig, on_event: Listener = ignore) -> CaptionResult:
+def run(config: CaptionConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> CaptionResult:
     """Write and edit captions. Emits "progress".
 
     Raises MaquetteError when the folder holds no photo, a caption cannot be read, the subject is needed and not named,
     or the captioner's weights are missing.
     """
+    on_event = until(cancel, on_event)
     edits = Edits(
         parse_replacements(config.replace),
         tuple(config.remove),

@@ -6,66 +6,19 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from ..config import Count, Prediction, StageConfig
+from ..config.photos import CheckConfig
 from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.doctor import GoldenRule, Look, golden_rule, longest_caption, look_at
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..training.costs import Costs, base_facts, estimate
 
 _MOST_FOLDERS = 6  # named in a sentence
-
-
-class CheckConfig(StageConfig):
-    """What to check, and for which training."""
-
-    photos: Path
-    """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
-    subject: str | None = None
-    """The rare word and the class, "ohwx man": makes the captions of photos that have none."""
-    base: str = "pocket"
-    """Base model to train on: "pocket", a .safetensors file, a diffusers folder or hf:owner/name."""
-    prediction_type: Prediction = "auto"
-    """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
-    vae: str | None = None
-    """A VAE-only file or folder to use instead of the base's own."""
-    reg: Path | None = None
-    """Folder of regularization images."""
-    repeats: Count | None = None
-    """How often each photo counts in an epoch; otherwise 1 or what a Kohya folder's name says."""
-    resolution: int | None = Field(default=None, ge=16, multiple_of=8)
-    """Pixels of a side of the square whose area every photo is scaled to; otherwise the base's native size."""
-    buckets: bool | None = None
-    """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
-    no_upscale: bool = False
-    """With buckets: never enlarge a photo; one too small for its bucket is trained in a smaller one."""
-    batch_size: Count | None = None
-    """Photos per training step; otherwise what train would take."""
-    steps: Count | None = None
-    """Training steps; otherwise what train would take."""
-    epochs: Count | None = None
-    """Instead of steps: how often all photos times repeats are seen."""
-    alpha_mask: bool = False
-    """The loss will count only where photos are not transparent."""
-    max_token_length: Literal[75, 150, 225] = 225
-    """So many tokens of a caption will be learned."""
-    rank: Count = 16
-    """Rank of the LoRA, for the size of the file."""
-    out: Path = Path("runs")
-    """Where runs will be written, to see whether there is room."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> CheckConfig:
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("give steps or epochs, not both")
-        return self
 
 
 @dataclass
@@ -148,11 +101,12 @@ class CheckResult:
         return fields | {"ready": not self.blocking}
 
 
-def run(config: CheckConfig, on_event: Listener = ignore) -> CheckResult:
+def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> CheckResult:
     """Read and decode every photo, judge it, and count; change nothing. Emits "progress".
 
     Raises MaquetteError when the folder or the base does not exist or no photo can be read.
     """
+    on_event = until(cancel, on_event)
     facts = base_facts(config.base, config.vae, config.prediction_type)
     looks: dict[Path, Look] = {}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
+from ..config.runs import CommandConfig
 from ..errors import MaquetteError
+from ..events import Cancel, Listener, ignore
 from ..interop.diffusers import Diffusers
 from ..interop.kohya.command import Kohya
 from ..interop.text import CommandResult, Writer
@@ -15,13 +16,13 @@ from ..run_folder import RunFolder
 WRITERS: dict[str, type[Writer]] = {"kohya": Kohya, "diffusers": Diffusers}
 
 
-def run(folder: str | Path, program: str) -> CommandResult:
-    """The command for the run in `folder`. Raises MaquetteError where there is none or the program cannot do it."""
-    opened = RunFolder.open(folder)
-    config = TrainConfig.read(opened.config)
-    if config.out is None:
-        config = TrainConfig.parse(config.model_dump(exclude_unset=True) | {"out": opened.path}, str(opened.config))
-    return command_for(config, program, _facts(opened))
+def run(config: CommandConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> CommandResult:
+    """The command for a run. Raises MaquetteError where there is none or the program cannot do it."""
+    opened = RunFolder.open(config.run)
+    training = TrainConfig.read(opened.config)
+    if training.out is None:
+        training = TrainConfig.parse(training.model_dump(exclude_unset=True) | {"out": opened.path}, str(opened.config))
+    return command_for(training, config.program, _facts(opened))
 
 
 def command_for(config: TrainConfig, program: str, facts: dict[str, str] | None = None) -> CommandResult:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from .. import adapters
-from ..config import Count, StageConfig
+from ..config.weights import ConvertConfig
+from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..families import checkpoint, parts, save
 from ..families.pocket import POCKET, WEIGHTS
 from ..formats import ldm
 from ..weights import approximate, stream
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _MODEL_TARGETS = ("single-file", "diffusers-dir")
-
-
-class ConvertConfig(StageConfig):
-    """What `maquette convert` reads and writes."""
-
-    source: Path
-    """Model file, diffusers folder, adapter file, or "pocket"."""
-    to: Literal["single-file", "diffusers-dir", "kohya", "diffusers", "peft", "comfyui", "onetrainer", "attn-procs"]
-    """single-file or diffusers-dir for models; kohya, diffusers, peft (a folder), comfyui, onetrainer or attn-procs
-    (diffusers of 2023) for adapters."""
-    out: Path
-    """File or folder to write; it must not exist yet."""
-    dtype: Literal["fp16", "bf16", "fp32"] | None = None
-    """Precision of the result; otherwise that of the source."""
-    half_vae: bool = True
-    """Cast the VAE too; no keeps its precision."""
-    ema: bool = False
-    """Use the averaged weights that a training checkpoint holds beside the others."""
-    unet: Path | None = None
-    """A UNet-only file or folder, or another model, whose UNet takes the place of the source's."""
-    vae: Path | None = None
-    """A VAE-only file or folder, or another model, whose VAE takes the place of the source's."""
-    prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None
-    """What the model predicts, where its own statement is wrong."""
-    lossy: bool = False
-    """Write what the target cannot carry as the LoRA nearest to it, and leave out what is no matrix."""
-    rank: Count | None = None
-    """Rank of these LoRAs."""
-    base: Path | None = None
-    """The model the adapter is for, where its change follows from the model's weights (DoRA, OFT …)."""
 
 
 @dataclass
@@ -76,8 +43,9 @@ class ConvertResult:
         return dict(vars(self))
 
 
-def run(config: ConvertConfig, on_event: Listener = ignore) -> ConvertResult:
+def run(config: ConvertConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> ConvertResult:
     """Convert. Raises MaquetteError naming the fault; an existing file is never overwritten."""
+    on_event = until(cancel, on_event)
     if config.out.exists() and not (config.to == "diffusers-dir" and config.out.is_dir()):
         raise MaquetteError(f"{config.out} exists already; choose another name with --out.")
     result = _convert_model(config) if config.to in _MODEL_TARGETS else _convert_adapter(config)
@@ -96,7 +64,7 @@ def run(config: ConvertConfig, on_event: Listener = ignore) -> ConvertResult:
 
 
 def _convert_model(config: ConvertConfig) -> ConvertResult:
-    dtype = _DTYPES[config.dtype] if config.dtype else None
+    dtype = DTYPES[config.dtype] if config.dtype else None
     if str(config.source) == "pocket":
         read = checkpoint.read_folder(WEIGHTS, POCKET)
     else:
@@ -130,7 +98,7 @@ def _convert_adapter(config: ConvertConfig) -> ConvertResult:
     if config.lossy:
         weight_of = stream.weights(stream.open_model(config.base)) if config.base else lambda name: None
         carried = approximate.carried(adapter, config.to, config.rank, weight_of)
-    words = carried.adapter.save(config.out, config.to, _DTYPES[config.dtype] if config.dtype else None)
+    words = carried.adapter.save(config.out, config.to, DTYPES[config.dtype] if config.dtype else None)
     written = [file for file in config.out.rglob("*") if file.is_file()] if config.out.is_dir() else [config.out]
     result = ConvertResult(
         str(config.out),

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
 from .. import adapters
-from ..config import Count, StageConfig, TrainConfig
+from ..config import TrainConfig
+from ..config.photos import CheckConfig
+from ..config.runs import DemoConfig
 from ..demo.mascot import COLOURS_UNSEEN, SUBJECT, write_photos
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore
 from ..families import load
 from ..formats.png import write_png
 from ..report import run_page as report
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..families.base import BaseModel
-    from .train import Cancel
 
 BYSTANDER = "cat"  # an ordinary object of the base, to see that the LoRA leaves it alone
 FIRST_SEED = 1
@@ -45,17 +45,6 @@ TRAINING: dict[str, Any] = {
     "prior_preservation": True,
     "prior_prompts": [f"a photo of {thing}" for thing in HELD],
 }
-
-
-class DemoConfig(StageConfig):
-    """Where the demonstration goes. What `maquette train` does not do by default is in TRAINING."""
-
-    out: Path = Path("runs/demo")
-    """Run folder; where it is taken, the next free name: runs/demo-2 and so on. The photos lie beside it."""
-    steps: Count = 130
-    """Training steps; 130 are enough for the pocket base to know the mascot."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the training."""
 
 
 @dataclass
@@ -131,7 +120,7 @@ def free_run(out: Path) -> Path:
 
 def _check(photos: Path, path: Path, config: DemoConfig, on_event: Listener) -> check.CheckResult:
     """The findings of `maquette check`; what it would warn of is told, what it would refuse is an error."""
-    settings = check.CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps)
+    settings = CheckConfig(photos=photos, subject=SUBJECT, out=path, steps=config.steps)
     result = check.run(settings, _without(on_event, "done"))
     if result.blocking:
         raise MaquetteError(result.blocking[0].message)

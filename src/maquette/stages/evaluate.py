@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from ..config import Positive, StageConfig
+from ..config.runs import EvaluateConfig
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..evaluation import page_values
 from ..evaluation.candidates import Candidate, find_candidates
 from ..evaluation.panel import LARGE, STANDARD
-from ..evaluation.search import WEIGHTS
 from ..evaluation.verdict import Verdict, judge
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..families.base import BaseModel
 from ..families.load import load
 from ..report import run_page
@@ -31,33 +29,6 @@ from ..training.job import read_photos
 from ..training.promotion import promote, promote_file
 from ..training.resuming import read_config
 from ..training.verdicts import AROUND, examples, record, weights_for
-
-
-class EvaluateConfig(StageConfig):
-    """What is evaluated, on which photos, and what counts."""
-
-    run: Path
-    """Run folder, or any folder with the LoRA files that a trainer saved on the way."""
-    photos: Path | None = None
-    """Photos that were trained on; of a run folder the run's own."""
-    subject: str | None = None
-    """The rare word and the class, "ohwx man"; of a run folder the run's own."""
-    base: str | None = None
-    """Base model; of a run folder the run's own, else pocket."""
-    prefer: Literal["likeness", "balanced", "flexible"] = "balanced"
-    """What counts more: likeness to the photos, or that prompts still steer and other things stay what they are."""
-    weights: list[Positive] = Field(default=list(WEIGHTS), min_length=1)
-    """Weights at which checkpoints are tried."""
-    fold_weight: bool = False
-    """Write the chosen file with its weight folded in, so that 1 is right."""
-    thorough: bool = False
-    """Measure every checkpoint at every weight, with more pictures; many times slower."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the panel: which photos, noise and pictures are compared."""
-    out: Path | None = None
-    """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:1."""
 
 
 @dataclass
@@ -80,12 +51,13 @@ class EvaluateResult:
         return asdict(self)
 
 
-def run(config: EvaluateConfig, on_event: Listener = ignore) -> EvaluateResult:
+def run(config: EvaluateConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> EvaluateResult:
     """Measure, choose, put the chosen file where it is found, and write the page.
 
     Raises MaquetteError for a folder with one checkpoint or those of two runs, without photos, and for files that do
     not fit the base.
     """
+    on_event = until(cancel, on_event)
     began = time.perf_counter()
     if (config.run / "run.toml").exists():
         result = _of_run(config, on_event)

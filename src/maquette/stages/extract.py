@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
+from ..config.weights import ExtractConfig
+from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..fast import memory
 from ..weights import extract as algebra
 from ..weights import stream
-from .resize import DTYPES, RankConfig, refuse_taken
-
-
-class ExtractConfig(RankConfig):
-    """What `maquette extract` does."""
-
-    tuned: Path
-    """The trained model: a file, a diffusers folder or "pocket"."""
-    base: Path
-    """The model it was trained from."""
-    out: Path
-    """File to write; it must not exist yet."""
-    method: Literal["lora", "locon", "lokr"] = "lora"
-    """lora (linear layers and 1x1 convolutions), locon (all convolutions too) or lokr (a Kronecker product)."""
-    dora: bool = False
-    """Keep the magnitudes of the weights apart (DoRA), exactly, and the rank for their directions."""
-    dora_axis: Literal["input", "output"] = "input"
-    """A magnitude for each input, as A1111 reads it, or for each output, as diffusers and PEFT do."""
-    factor: Annotated[int, Field(ge=2)] = 8
-    """Side of LoKr's smaller matrix."""
-    text_encoder: bool = True
-    """The text encoders too."""
-    clamp_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Limit the numbers of each layer's factors to this quantile of them, as sd-scripts does at 0.99; 1 limits none."""
-    min_difference: Annotated[float, Field(ge=0)] = 0.0
-    """Leave out layers in which no number differs by more than this."""
-    dtype: Literal["fp16", "bf16", "fp32"] | None = None
-    """Precision of the result; otherwise that of the tuned model's UNet."""
+from .resize import rank_rules, refuse_taken
 
 
 @dataclass
@@ -65,9 +37,10 @@ class ExtractResult:
         return asdict(self)
 
 
-def run(config: ExtractConfig, on_event: Listener = ignore) -> ExtractResult:
+def run(config: ExtractConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> ExtractResult:
     """Extract. Raises MaquetteError naming the fault; nothing is written then."""
-    rule, conv_rule = config.rules()
+    on_event = until(cancel, on_event)
+    rule, conv_rule = rank_rules(config)
     if rule.rank is None and not rule.dynamic and config.method != "lokr":
         raise MaquetteError("say which rank: --rank 32, or a rule (--energy 0.9, --ratio 10 …).")
     if rule.dynamic and config.method == "lokr":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..data.images import find_photos
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore
 from ..families.base import BaseModel
 from ..formats.picture_files import SUFFIXES, write_picture
 from ..sampling.draw_settings import GenerateConfig
@@ -58,8 +57,8 @@ class GenerateResult(Sequence["Image"]):
 def run(
     config: GenerateConfig,
     on_event: Listener = ignore,
+    cancel: Cancel | None = None,
     base: BaseModel | Pipeline | None = None,
-    cancel: threading.Event | None = None,
 ) -> GenerateResult:
     """Draw batch_size x batch_count pictures, for each picture of a folder that init_image names, and write them.
 
@@ -69,7 +68,7 @@ def run(
     """
     began = time.perf_counter()
     result = GenerateResult([], [], [], 0.0)
-    cancel = cancel or threading.Event()
+    cancel = cancel or Cancel()
 
     def tell(event: Event) -> None:
         if event.kind == "warning":

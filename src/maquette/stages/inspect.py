@@ -17,9 +17,9 @@ from .. import adapters
 from ..adapters import peft_folder
 from ..adapters import reading as adapter_reading
 from ..adapters.parts import is_finite
-from ..config import StageConfig
+from ..config.weights import InspectConfig
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..families import checkpoint, detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
 from ..families.pocket import POCKET, WEIGHTS
@@ -49,19 +49,6 @@ _KINDS = {
 Files = list[tuple[str, Path]]  # what stands before a file's names, and the file
 
 __all__ = ["InspectConfig", "InspectResult", "LoraFacts", "run", "trigger_words"]
-
-
-class InspectConfig(StageConfig):
-    """What `maquette inspect` looks at."""
-
-    path: Path
-    """File or diffusers folder."""
-    hashes: bool = True
-    """Compute hashes and look for damaged numbers, which reads the whole file."""
-    compare: Path | None = None
-    """Another model or LoRA: what differs, block by block."""
-    picture: Path | None = None
-    """PNG file for the comparison as bars; it must not exist yet."""
 
 
 @dataclass
@@ -94,8 +81,9 @@ class InspectResult:
         return dataclasses.asdict(self)
 
 
-def run(config: InspectConfig, on_event: Listener = ignore) -> InspectResult:
+def run(config: InspectConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> InspectResult:
     """Look at a file or folder. Raises MaquetteError when it is missing, broken or dangerous."""
+    on_event = until(cancel, on_event)
     path = config.path
     if str(path) == "pocket" and not path.exists():
         path = WEIGHTS

@@ -5,45 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from ..adapters import block_weights
 from ..adapters.embeddings import save as save_embedding
 from ..adapters.file import Adapter, load
-from ..config import Count
+from ..config.weights import MergeConfig
+from ..core.dtypes import DTYPES, PRECISIONS
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..families.checkpoint import Checkpoint
 from ..weights import combine, merge, stream
 from ..weights.ancestry import Ancestry, Parent, roles
 from . import lora_option
 from .lora_option import LoraOption
-from .writing_model import DTYPES, PRECISIONS, WritingConfig, WrittenModel, drop_averages, refuse_taken, write
+from .writing_model import WrittenModel, drop_averages, refuse_taken, write
 
 
-class MergeConfig(WritingConfig):
-    """What `maquette merge` does."""
-
-    base: Path | None = None
-    """Model file, diffusers folder or "pocket"; with to = "lora" it is needed only by kinds like DoRA."""
-    loras: list[str] = Field(min_length=1)
-    """LoRAs and their strength: FILE, FILE:0.8, FILE:0.8,te=0.5, FILE:0.8,unet=1,lbw=OUTALL."""
-    to: Literal["checkpoint", "lora"] = "checkpoint"
-    """checkpoint: the base with the LoRAs in it. lora: one LoRA instead of several."""
-    rank: Count | None = None
-    """With to = "lora": the rank of the result; otherwise it is exact, with the ranks added up."""
-    block_presets: Path | None = None
-    """File of block weight presets of your own, NAME:1,0,… on each line."""
-    lossy: bool = False
-    """Merge what fits when a LoRA also changes layers that the base has not."""
-
-
-def run(config: MergeConfig, on_event: Listener = ignore) -> WrittenModel:
+def run(config: MergeConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> WrittenModel:
     """Merge. Raises MaquetteError naming the fault; nothing is written then."""
+    on_event = until(cancel, on_event)
     options = [lora_option.parse(text) for text in config.loras]
     sources = [option.file for option in options] + ([config.base] if config.base else [])
     if config.to == "lora" and config.out.suffix.lower() != ".safetensors":

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from .. import adapters, families
-from ..config import Fraction, StageConfig
-from ..events import Event, Listener, ignore
+from ..config.weights import PruneConfig
+from ..events import Cancel, Event, Listener, ignore, until
 from ..weights import prune as algebra
 from .inspect_lora import trigger_words
 from .resize import refuse_taken
-
-
-class PruneConfig(StageConfig):
-    """What `maquette prune` does."""
-
-    lora: Path
-    """LoRA file of any program."""
-    base: str
-    """The model on whose predictions the effect is measured: "pocket", a file or a diffusers folder."""
-    out: Path
-    """File to write; it must not exist yet."""
-    blocks: str | None = None
-    """Blocks to leave out, like IN01,OUT11 (BASE: the text encoders); otherwise the weakest, up to `limit`."""
-    limit: Fraction = 0.05
-    """How much of what the LoRA changes of the predictions may be lost."""
-    prompt: str | None = None
-    """What is predicted for; otherwise the LoRA's trigger words."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the noise that predictions begin with."""
 
 
 @dataclass
@@ -55,8 +33,9 @@ class PruneResult:
         return asdict(self)
 
 
-def run(config: PruneConfig, on_event: Listener = ignore) -> PruneResult:
+def run(config: PruneConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> PruneResult:
     """Measure and prune. Raises MaquetteError naming the fault; nothing is written then."""
+    on_event = until(cancel, on_event)
     refuse_taken(config.out, config.lora)
     adapter = adapters.load(config.lora)
     base = families.load(config.base)

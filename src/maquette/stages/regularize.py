@@ -6,72 +6,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from ..config import Count, DenoisingSteps, Prediction, StageConfig
+from ..config.photos import RegularizeConfig
 from ..data.captions import caption_for_class, class_of
 from ..data.images import find_photos
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..families.base import BaseModel
 from ..files import write_text
 from ..prompts import malformed_tag, parse_networks
 from ..sampling.samplers import find_sampler, schedule_notice, schedule_of, suited
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
-
-
-class RegularizeConfig(StageConfig):
-    """How many pictures of what."""
-
-    out: Path
-    """Folder for the pictures, each with its prompt as its caption."""
-    base: str = "pocket"
-    """Base model that draws them: the one that will be trained."""
-    prediction_type: Prediction = "auto"
-    """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
-    vae: str | None = None
-    """A VAE-only file or folder to use instead of the base's own."""
-    photos: Path | None = None
-    """Folder of photos that the pictures are for: gives their number, images x repeats, and the class."""
-    prompt: list[str] = Field(default_factory=list)
-    """Prompts, shared out evenly; otherwise "a photo of a CLASS"."""
-    count: Count | None = None
-    """How many pictures the folder shall hold; otherwise one per sample of `photos`."""
-    subject: str | None = None
-    """The rare word and the class, "ohwx man", where the folder of photos does not name it."""
-    repeats: Count | None = None
-    """How often each photo will count in an epoch, as given to train."""
-    negative_prompt: str = ""
-    """What to keep away from."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the first picture, of the next plus one and so on."""
-    steps: DenoisingSteps = 20
-    """Denoising steps."""
-    cfg_scale: float | None = Field(default=None, ge=1)
-    """How strongly the prompt is followed; otherwise 4 on pocket, 7 elsewhere."""
-    sampler: str = "DDIM"
-    """Sampler by A1111's name, "DPM++ 2M" or with its schedule "DPM++ 2M Karras"."""
-    width: int | None = Field(default=None, ge=16, multiple_of=8)
-    """Pixels; otherwise the base's native size."""
-    height: int | None = Field(default=None, ge=16, multiple_of=8)
-    """Pixels; otherwise the base's native size."""
-    batch_size: Count = 8
-    """Pictures drawn at once."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:1."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        self.sampler = find_sampler(self.sampler)
-        if self.count is None and self.photos is None:
-            raise ValueError("give count, or the photos that the pictures are for")
-        if not self.prompt and self.photos is None and self.subject is None:
-            raise ValueError("give a prompt, the subject, or the photos that the pictures are for")
-        return self
 
 
 @dataclass
@@ -90,12 +38,19 @@ class RegularizeResult:
         return asdict(self)
 
 
-def run(config: RegularizeConfig, on_event: Listener = ignore, base: BaseModel | None = None) -> RegularizeResult:
+def run(
+    config: RegularizeConfig,
+    on_event: Listener = ignore,
+    cancel: Cancel | None = None,
+    base: BaseModel | None = None,
+) -> RegularizeResult:
     """Fill the folder up to the number, after a kill as well: what is there is kept and counted. base: one in memory.
 
     Picture i always has seed + i and prompt i modulo their number, so a folder that was interrupted ends the same.
     Raises MaquetteError when the photos cannot be read or no class is known.
     """
+    on_event = until(cancel, on_event)
+    config = config.model_copy(update={"sampler": find_sampler(config.sampler)})
     prompts, count = _plan(config, on_event)
     if notice := schedule_notice(config.sampler):
         on_event(Event("warning", {"message": notice}))

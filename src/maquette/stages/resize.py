@@ -4,58 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import torch
-from pydantic import Field
+from typing import Any
 
 from .. import adapters
-from ..config import Count, Fraction, StageConfig
+from ..config.weights import RankConfig, ResizeConfig
+from ..core.dtypes import DTYPES
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, until
 from ..weights import resize as algebra
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class RankConfig(StageConfig):
-    """How the rank of each layer is found."""
-
-    rank: Count | None = None
-    """The rank, or with one of the other rules the largest that a layer gets."""
-    conv_rank: Count | None = None
-    """The same for convolutions with a kernel."""
-    energy: Fraction | None = None
-    """Keep this share of each change's energy, the sum of its squared singular values."""
-    fro: Fraction | None = None
-    """Keep this share of each change's Frobenius norm (sv_fro of kohya's resize_lora)."""
-    ratio: Annotated[float, Field(ge=1)] | None = None
-    """Keep singular values down to the largest divided by this (sv_ratio)."""
-    cumulative: Fraction | None = None
-    """Keep this share of the sum of each change's singular values (sv_cumulative)."""
-
-    def rules(self) -> tuple[RankRule, RankRule | None]:
-        """For all layers, and for convolutions with a kernel. Raises MaquetteError for two rules at once."""
-        dynamic = {key: getattr(self, key) for key in ("energy", "fro", "ratio", "cumulative")}
-        try:
-            usual = RankRule(self.rank, **dynamic)
-        except ValueError as error:
-            raise MaquetteError(f"{error}.") from error
-        return usual, RankRule(self.conv_rank, **dynamic) if self.conv_rank else None
-
-
-class ResizeConfig(RankConfig):
-    """What `maquette resize` does."""
-
-    lora: Path
-    """LoRA file of any program."""
-    out: Path
-    """File to write; it must not exist yet."""
-    target_size: str | None = None
-    """Largest size of the file, like 20MB: the ranks that keep most energy in it."""
-    dtype: Literal["fp16", "bf16", "fp32"] | None = None
-    """Precision of the result; otherwise that of the LoRA."""
 
 
 @dataclass
@@ -84,9 +41,20 @@ def refuse_taken(out: Path, *sources: Path) -> None:
         raise MaquetteError(f"{out} exists already; choose another name with --out.")
 
 
-def run(config: ResizeConfig, on_event: Listener = ignore) -> ResizeResult:
+def rank_rules(config: RankConfig) -> tuple[RankRule, RankRule | None]:
+    """For all layers, and for convolutions with a kernel. Raises MaquetteError for two rules at once."""
+    dynamic = {key: getattr(config, key) for key in ("energy", "fro", "ratio", "cumulative")}
+    try:
+        usual = RankRule(config.rank, **dynamic)
+    except ValueError as error:
+        raise MaquetteError(f"{error}.") from error
+    return usual, RankRule(config.conv_rank, **dynamic) if config.conv_rank else None
+
+
+def run(config: ResizeConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> ResizeResult:
     """Resize. Raises MaquetteError naming the fault; nothing is written then."""
-    rule, conv_rule = config.rules()
+    on_event = until(cancel, on_event)
+    rule, conv_rule = rank_rules(config)
     if rule.rank is None and not rule.dynamic and config.target_size is None:
         raise MaquetteError("say which rank: --rank 8, a rule (--energy 0.95, --ratio 10 …) or --target-size 20MB.")
     refuse_taken(config.out, config.lora)

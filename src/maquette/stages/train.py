@@ -9,14 +9,15 @@ from typing import Any
 
 from .. import methods
 from ..config import TrainConfig
+from ..core.dtypes import DTYPES
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore
 from ..fast import processor
 from ..files import write_json, write_text
 from ..run_folder import RunFolder
-from ..training import defaults, identity, memory, resuming, state
+from ..training import identity, memory, resuming, state
 from ..training.disk import explain_full_disk
 from ..training.distributed import ProcessGroup, process_group, require_enough
 from ..training.environment import began_on, differences, environment, pinned_threads
@@ -24,9 +25,9 @@ from ..training.job import Job, prepare
 from ..training.notices import notices
 from ..training.process_settings import process_settings
 from ..training.trackers import following
-from ..training.trainer import Cancel, Trainer, TrainResult
+from ..training.trainer import Trainer, TrainResult
 
-__all__ = ["Cancel", "TrainResult", "resume", "run"]
+__all__ = ["TrainResult", "resume", "run"]
 
 
 def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
@@ -121,7 +122,7 @@ def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:
 
 def _other_type(config: TrainConfig, job: Job) -> list[str]:
     """A sentence where the processor does not compute in the type that was asked for."""
-    return processor.notices(config.dtype, defaults.DTYPES[job.config.dtype])
+    return processor.notices(config.dtype, DTYPES[job.config.dtype])
 
 
 def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iterator[str]:

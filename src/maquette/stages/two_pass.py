@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import TrainConfig
+from ..config.runs import EvaluateConfig
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
-from ..events import Event, Listener
+from ..events import Cancel, Event, Listener
 from ..files import read_object, slug
 from ..run_folder import RunFolder
 from ..training import resuming, two_pass
 from ..training.two_pass import Found
 
 if TYPE_CHECKING:
-    from ..training.trainer import Cancel, TrainResult
+    from ..training.trainer import TrainResult
 
 
 def run(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResult:
@@ -76,7 +77,6 @@ def _once(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResul
 def _found(folder: RunFolder, on_event: Listener) -> Found:
     """What a finished first pass says; it is evaluated where its own end was too short for that."""
     if not folder.evaluation.exists():
-        from .evaluate import EvaluateConfig
         from .evaluate import run as evaluate
 
         evaluate(EvaluateConfig(run=folder.path), lambda e: None if e.kind == "done" else on_event(e))

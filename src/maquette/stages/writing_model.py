@@ -7,36 +7,20 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import Count, StageConfig
+from ..config.weights import WritingConfig
+from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..families import save
 from ..families.checkpoint import Checkpoint
 from ..weights.ancestry import Ancestry
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
 _SUFFIXES = (".safetensors", ".ckpt")
-
-
-class WritingConfig(StageConfig):
-    """How a new model is calculated and written."""
-
-    out: Path
-    """File (.safetensors, .ckpt) or diffusers folder to write; it must not exist yet."""
-    dtype: Literal["fp16", "bf16", "fp32"] | None = None
-    """Precision of the result; otherwise that of the first model, tensor by tensor."""
-    half_vae: bool = True
-    """Cast the VAE too; no keeps its precision."""
-    precision: Literal["fp32", "fp64"] = "fp32"
-    """Precision of the arithmetic."""
-    threads: Count | None = None
-    """How many tensors are computed at a time; otherwise as many as processors."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from ..adapters.embeddings import Embedding
 from ..adapters.file import from_state_dict
 from ..adapters.file import load as load_adapter
 from ..config import TrainConfig
+from ..core.dtypes import DTYPES
 from ..data.dataset import Dataset
 from ..families import checkpoint
 from ..families.base import BaseModel
@@ -29,8 +30,6 @@ from ..sampling.apply_embeddings import apply_embeddings, vectors_of
 from ..sampling.apply_loras import apply_loras
 from .defaults import subject_of
 from .metadata import Facts
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def checkpoint_writer(config: TrainConfig, base: BaseModel, dataset: Dataset) -> CheckpointWriter:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
+from ..core.dtypes import DTYPES
 from ..data.captions import class_of
 from ..data.dataset import Dataset
 from ..errors import MaquetteError
@@ -42,7 +43,6 @@ STABLE_DIFFUSION = Recipe(
 )
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 MAX_REPLAYED = 4  # sample prompts made from the subject
 

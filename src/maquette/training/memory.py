@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import methods
 from ..core.denoiser import Conditioning
+from ..core.dtypes import DTYPES
 from ..fast import attention, packed
 from ..methods.spec import spec_of
-from .defaults import DTYPES
 
 if TYPE_CHECKING:
     from ..config import TrainConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,16 +13,17 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from .. import methods
+from ..core.dtypes import DTYPES
 from ..data import findings
 from ..errors import MaquetteError
 from ..evaluation import page_values
 from ..evaluation.verdict import Verdict
-from ..events import Event, Listener
+from ..events import Cancel, Event, Listener
 from ..report import run_page as report
 from ..run_folder import RunFolder
 from ..sampling.finite import damage
 from . import identity, memory, optim, state, verdicts
-from .checkpoint_writer import DTYPES, checkpoint_writer
+from .checkpoint_writer import checkpoint_writer
 from .distributed import ProcessGroup
 from .job import Job, photo_names
 from .previews import PreviewWriter
@@ -31,8 +31,6 @@ from .promotion import promote
 from .resuming import drop_state, unreadable
 from .step_result import StepResult, may_defer
 from .watching import Watcher
-
-Cancel = threading.Event
 
 
 @dataclass

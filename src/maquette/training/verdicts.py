@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import TrainConfig
+from ..config.runs import WEIGHTS
 from ..data.dataset import Dataset, pixels, plan
 from ..data.layouts import require_trainable
 from ..errors import MaquetteError
 from ..evaluation.candidates import Candidate
 from ..evaluation.panel import QUICK, SMALL, STANDARD, Example, Size
-from ..evaluation.search import WEIGHTS
 from ..evaluation.validated import require_measurable
 from ..evaluation.verdict import Verdict, forwards, judge
 from ..families.base import BaseModel

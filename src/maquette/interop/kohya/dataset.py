@@ -6,8 +6,9 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from ...config.photos import TEMPLATE
 from ...data.buckets import BucketRules, make_buckets, rules_for
-from ...data.captions import TEMPLATE, caption_for_subject
+from ...data.captions import caption_for_subject
 from ...data.images import is_photo
 from ...errors import MaquetteError
 from ...files import parse_toml

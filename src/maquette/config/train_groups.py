@@ -1,84 +1,19 @@
-"""The options of each stage, one pydantic model per stage, from which command line options and TOML keys follow."""
+"""The keys of `maquette train` in groups: one class each, whose `group` is its heading in --help and --keys."""
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
 
-from .errors import MaquetteError
-from .files import NotToml, parse_toml, read_toml
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Prediction = Literal["auto", "epsilon", "v_prediction", "flow"]
-DenoisingSteps = Annotated[int, Field(ge=1, le=1000)]  # a base has a thousand timesteps
-
-# Further arguments of each optimizer, as its library names them, with what maquette gives them (None: the library's).
-OPTIMIZER_ARGS: dict[str, dict[str, Any]] = {
-    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8},
-    "adamw8bit": {"betas": (0.9, 0.999), "eps": 1e-8},
-    "sgd": {"momentum": 0.9, "nesterov": True, "dampening": 0.0},
-    "adafactor": {
-        "scale_parameter": False, "relative_step": False, "warmup_init": False, "eps": (1e-30, 1e-3),
-        "clip_threshold": 1.0, "decay_rate": -0.8, "beta1": None,
-    },
-    "lion": {"betas": (0.9, 0.99)},
-    "prodigy": {
-        "betas": (0.9, 0.999), "beta3": None, "eps": 1e-8, "d0": 1e-6, "d_coef": 1.0, "growth_rate": math.inf,
-        "use_bias_correction": True, "safeguard_warmup": True,
-    },
-    "schedule-free-adamw": {
-        "betas": (0.9, 0.999), "eps": 1e-8, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0,
-    },
-    "schedule-free-radam": {
-        "betas": (0.9, 0.999), "eps": 1e-8, "r": 0.0, "weight_lr_power": 2.0, "silent_sgd_phase": True,
-    },
-    "schedule-free-sgd": {"momentum": 0.9, "warmup_steps": 0, "r": 0.0, "weight_lr_power": 2.0},
-}  # fmt: skip
+from .base import Count, DenoisingSteps, Fraction, Positive, Precision, Prediction, StageConfig
 
 
-class StageConfig(BaseModel):
-    """Unknown keys are errors that name the nearest known one."""
+class PhotoKeys(StageConfig):
+    """What is trained on what."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
-
-    @classmethod
-    def parse(
-        cls, values: dict[str, Any], source: str = "the configuration", names: Mapping[str, str] | None = None
-    ) -> Self:
-        """From keys and values as TOML or the command line give them. Raises MaquetteError naming key and source.
-
-        names: what the source calls keys, for messages, where it calls them otherwise.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise MaquetteError(_sentence(cls, error, source, names or {})) from error
-
-    @classmethod
-    def read(cls, path: str | Path, **overrides: Any) -> Self:
-        """From a TOML file; `overrides` win."""
-        return cls.parse(read_toml(path) | overrides, str(path))
-
-    def to_toml(self) -> str:
-        """TOML text with every key that has a value; `parse` of it gives the same configuration."""
-        return toml_text(self.model_dump(mode="json", exclude_none=True))
-
-    @classmethod
-    def describe(cls, key: str) -> str:
-        """The documentation of a key."""
-        return " ".join((cls.model_fields[key].description or "").split())
-
-
-class TrainConfig(StageConfig):
-    """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
+    group: ClassVar[str] = "Photos and base"
 
     photos: Path
     """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
@@ -105,6 +40,12 @@ class TrainConfig(StageConfig):
     dreambooth (the whole UNet; makes a model, not a LoRA), textual-inversion (only a word of a few vectors), or pivotal
     (LoRA and word together)."""
 
+
+class StepKeys(StageConfig):
+    """How long, and how photos become pictures of a size."""
+
+    group: ClassVar[str] = "Steps and pictures"
+
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Same seed, photos and settings: the same file, byte for byte, on the same machine."""
     steps: Count | None = None
@@ -130,6 +71,12 @@ class TrainConfig(StageConfig):
     random_crop: bool = False
     """Cut each photo at up to eight places, not in the middle alone; for cutting squares, as buckets leave little."""
 
+
+class AdapterKeys(StageConfig):
+    """What learns: layers, ranks, regularization of the adapter."""
+
+    group: ClassVar[str] = "Adapter"
+
     layers: list[Literal["attention", "self_attention", "cross_attention", "feed_forward", "conv"]] | None = None
     """Groups of UNet layers to adapt; otherwise what the method usually adapts."""
     text_encoder: bool = False
@@ -138,9 +85,9 @@ class TrainConfig(StageConfig):
     """Rank of the adapter: its capacity and file size."""
     from_lora: Path | None = None
     """Begin from this LoRA file, made by the same method with the same rank and alpha."""
-    block_ranks: dict[str, Annotated[int, Field(ge=0)]] = {}
+    block_ranks: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Ranks of blocks, by a part of their layers' names: {down_blocks_1 = 8, mid_block = 32}; 0 leaves a block out."""
-    block_alphas: dict[str, Positive] = {}
+    block_alphas: dict[str, Positive] = Field(default_factory=dict)
     """Alphas of blocks, likewise; otherwise a block's strength alpha / rank is everyone's."""
     max_norm: float = Field(default=0.0, ge=0)
     """Longest weight change of a layer; longer ones are scaled down after each step (1 is usual). 0 is off."""
@@ -170,6 +117,12 @@ class TrainConfig(StageConfig):
     module_dropout: Fraction = 0.0
     """Share of layers whose adapter is skipped at each step."""
 
+
+class OptimizerKeys(StageConfig):
+    """Optimizer, learning rate and its schedule."""
+
+    group: ClassVar[str] = "Optimizer"
+
     learning_rate: Positive | None = None
     """Of the UNet's adapter; otherwise 2e-3 on pocket, 1e-4 times the root of the batch size elsewhere."""
     text_encoder_learning_rate: Positive | None = None
@@ -185,7 +138,7 @@ class TrainConfig(StageConfig):
     """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (finds
     its own rate, times learning_rate, which is 1 then) or schedule-free-adamw, -radam, -sgd (take neither scheduler
     nor warm-up)."""
-    optimizer_args: dict[str, bool | float | list[float]] = {}
+    optimizer_args: dict[str, bool | float | list[float]] = Field(default_factory=dict)
     """Further arguments of the optimizer, as its library names them: {betas = [0.9, 0.99], eps = 1e-7}."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Pull of the weights toward zero."""
@@ -211,6 +164,12 @@ class TrainConfig(StageConfig):
     ema_decay: Fraction = 0.0
     """Average the weights over steps with this decay (0.99, 0.999) and save the average; 0 is off."""
 
+
+class CaptionKeys(StageConfig):
+    """What is read of captions, and how it is varied."""
+
+    group: ClassVar[str] = "Captions"
+
     caption_prefix: str = ""
     """Text in front of every caption."""
     caption_suffix: str = ""
@@ -229,10 +188,17 @@ class TrainConfig(StageConfig):
     """So many tags at the beginning are neither shuffled nor dropped."""
     tag_dropout: Fraction = 0.0
     """Chance of each tag of being left out."""
-    alpha_mask: bool = False
-    """The loss counts only where photos are not transparent."""
     caption_dropout: Fraction = 0.0
     """Share of captions replaced by nothing, so that guidance keeps its meaning."""
+
+
+class LossKeys(StageConfig):
+    """Timesteps, noise, loss and its weights, prior preservation."""
+
+    group: ClassVar[str] = "Loss and noise"
+
+    alpha_mask: bool = False
+    """The loss counts only where photos are not transparent."""
     min_snr_gamma: float | None = Field(default=None, ge=0)
     """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off. Otherwise 5, for textual-inversion 0."""
     debiased: bool = False
@@ -277,15 +243,21 @@ class TrainConfig(StageConfig):
     """Weight of the regularization images' loss, or of the prediction that replaces them."""
     prior_preservation: bool = False
     """Without pictures in `reg`: hold the class to what the base itself predicts for the class word."""
-    prior_prompts: list[str] = []
+    prior_prompts: list[str] = Field(default_factory=list)
     """Further prompts that prior_preservation holds to what the base draws."""
     prior_share: float = Field(default=1.0, gt=0, le=1)
     """Regularization images (or those that prior_preservation holds) per photo of a step; 0.25 costs little time."""
 
+
+class HardwareKeys(StageConfig):
+    """Precision, device and speed."""
+
+    group: ClassVar[str] = "Hardware"
+
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the base; what learns stays fp32. auto: bf16 on CUDA and on CPUs that are fast with it.
     fp16 (with a scaled loss) is for older GPUs. CPUs without instructions for a type compute in fp32 instead."""
-    save_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    save_dtype: Precision = "fp16"
     """Precision of the saved files."""
     deterministic: bool = False
     """On CUDA: only operations that give the same bits each time, so that resumed runs end in the same bytes; slower.
@@ -302,13 +274,19 @@ class TrainConfig(StageConfig):
     """Which text encoder layer is used, counted from the end: 2 for bases trained so. SDXL uses the layer before the
     last whatever this says."""
 
+
+class OutputKeys(StageConfig):
+    """Checkpoints, sample pictures, logs."""
+
+    group: ClassVar[str] = "Output"
+
     save_every_steps: Count | None = None
     """Steps between checkpoints; otherwise a quarter of the run."""
     save_every_epochs: Count | None = None
     """Instead: a checkpoint each time that all photos times repeats have been seen so often."""
     keep_last: int = Field(default=0, ge=0)
     """Keep only so many checkpoints, the newest; 0 keeps all."""
-    keep_steps: list[Count] = []
+    keep_steps: list[Count] = Field(default_factory=list)
     """Checkpoints of these steps are kept whatever keep_last says."""
     keep_state: bool = False
     """Keep what resuming needs after the run has finished. Otherwise it goes, and longer training begins from the
@@ -321,6 +299,17 @@ class TrainConfig(StageConfig):
     """Denoising steps of the sample pictures."""
     sample_cfg_scale: float | None = Field(default=None, ge=1)
     """Guidance of the sample pictures; otherwise 4 on pocket, 7 elsewhere."""
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+    """Also log to these: tensorboard writes into the run folder, wandb as its own settings say."""
+    timestamps: bool = False
+    """Write the time of training into the files, which then differ from run to run."""
+
+
+class ChoiceKeys(StageConfig):
+    """Which checkpoint is kept, and what is held out to find it."""
+
+    group: ClassVar[str] = "Checkpoint to keep"
+
     held_out: int = Field(default=0, ge=0)
     """So many photos, drawn by the seed, are not trained on, so that the verdict can tell what is understood from what
     is learned by heart; the report names them. 0, which trains on all, is right for few photos."""
@@ -340,127 +329,3 @@ class TrainConfig(StageConfig):
     choose: bool = True
     """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
     where that takes no more than about a third of the training; else, and with false, the last one is taken."""
-    trackers: list[Literal["tensorboard", "wandb"]] = []
-    """Also log to these: tensorboard writes into the run folder, wandb as its own settings say."""
-    timestamps: bool = False
-    """Write the time of training into the files, which then differ from run to run."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("give steps or epochs, not both")
-        if self.save_every_steps is not None and self.save_every_epochs is not None:
-            raise ValueError("give save_every_steps or save_every_epochs, not both")
-        if self.two_pass and self.fold is not None:
-            raise ValueError("fold is of a first pass: leave it out with two_pass")
-        if self.fold is not None and not self.held_out:
-            raise ValueError("fold says which photos are held out: give held_out, how many")
-        if self.factor == 0:
-            raise ValueError("factor must be 1 or more, or -1 for factors as equal as they can be")
-        if self.min_timestep >= self.max_timestep:
-            raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
-        if self.reg is not None and self.prior_preservation:
-            raise ValueError("prior_preservation works without regularization images: give reg or it, not both")
-        if self.method == "textual-inversion" and (self.reg is not None or self.prior_preservation):
-            raise ValueError("a word changes nothing but its own pictures: leave out reg and prior_preservation")
-        for key in ("warmup_steps", "decay_steps"):
-            if (value := getattr(self, key)) >= 1 and value != int(value):
-                raise ValueError(f"{key} = {value:g} is neither a whole number nor a share below 1")
-        if self.scale_v_pred_loss_like_noise_pred and self.v_pred_like_loss:
-            raise ValueError("a base predicts noise or v: give scale_v_pred_loss_like_noise_pred or v_pred_like_loss")
-        self._refuse_unknown_arguments()
-        self._refuse_without_effect()
-        if self.prior_prompts and not self.prior_preservation:
-            raise ValueError("prior_prompts need prior_preservation = true")
-        return self
-
-    def _refuse_unknown_arguments(self) -> None:
-        """What the optimizer's library would refuse only when the photos are encoded, or take in another sense."""
-        known = OPTIMIZER_ARGS[self.optimizer]
-        for key, value in self.optimizer_args.items():
-            if key == "weight_decay":
-                raise ValueError("weight_decay has a key of its own: take it out of optimizer_args")
-            if key not in known:
-                raise ValueError(f"{self.optimizer} has no argument {key!r}; it knows {', '.join(known)}")
-            kind = _kind(list(usual) if isinstance(usual := known[key], tuple) else usual)
-            if _kind(value) != kind:
-                raise ValueError(f"the argument {key} of {self.optimizer} is {kind}")
-        if self.optimizer_args.get("warmup_init") and not self.optimizer_args.get("relative_step"):
-            raise ValueError("the argument warmup_init of adafactor needs relative_step = true")
-
-    def _refuse_without_effect(self) -> None:
-        """Options that the method has no use for would be silently without effect."""
-        rankless = ("from_lora", "block_ranks", "block_alphas", "max_norm", "dropout", "rank_dropout", "module_dropout")
-        useless = {
-            "dreambooth": (*rankless, "layers", "conv_rank", "rank_stabilized"),
-            "textual-inversion": (*rankless, "layers", "conv_rank", "rank_stabilized", "text_encoder"),
-            "loha": ("dropout",),  # its product has no inner values
-            "pivotal": ("from_lora",),
-        }
-        if self.dora_axis != "input" and self.method != "dora":
-            raise ValueError(f"dora_axis has no effect on the method {self.method}: leave it out")
-        for key in useless.get(self.method, ()):
-            if getattr(self, key):
-                raise ValueError(f"{key} has no effect on the method {self.method}: leave it out")
-
-
-def _kind(value: Any) -> str:
-    """What an optimizer's argument is; None stands for a number that the library chooses."""
-    if isinstance(value, list):
-        return {2: "two numbers"}.get(len(value), f"{len(value)} numbers")
-    return "true or false" if isinstance(value, bool) else "a number"
-
-
-def toml_text(values: dict[str, Any]) -> str:
-    """Keys and values, as JSON has them, as TOML text."""
-    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """ "key=value" of --set. The value is read as TOML where it is that (numbers, true, lists), else as a text."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise MaquetteError(f"--set {text} has no value; write --set key=value, such as --set learning_rate=1e-4.")
-    try:
-        return key.strip().replace("-", "_"), parse_toml(f"value = {value}", f"--set {key}")["value"]
-    except NotToml:
-        return key.strip().replace("-", "_"), value
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
-
-
-def _sentence(
-    model: type[BaseModel], error: ValidationError, source: str, names: Mapping[str, str] | None = None
-) -> str:
-    """The first fault, as one sentence."""
-    fault = error.errors()[0]
-    key = str(fault["loc"][0]) if fault["loc"] else ""
-    if fault["type"] == "extra_forbidden":
-        return f"{source} has the unknown key {key!r}{_meant(key, model.model_fields)}"
-    if fault["type"] == "missing":
-        return f"{source} lacks {key!r}: {model.model_fields[key].description}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{source}: {message}."
-    key = (names or {}).get(key, key)
-    return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
-
-
-def _meant(key: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown key: another trainer's word for one of ours, or one that is nearly it."""
-    from .trainers.words import meaning
-
-    names = list(known)
-    foreign = meaning(key, names)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    return f"; {foreign}" if foreign else f"; did you mean {near[0]!r}?" if near else "."
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__

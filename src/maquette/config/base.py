@@ -1,0 +1,117 @@
+"""What the configuration of every command can do: read TOML and keywords, name unknown keys, describe its keys."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import MaquetteError
+from ..files import NotToml, parse_toml, read_toml
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Prediction = Literal["auto", "epsilon", "v_prediction", "flow"]
+Precision = Literal["fp16", "bf16", "fp32"]
+DenoisingSteps = Annotated[int, Field(ge=1, le=1000)]  # a base has a thousand timesteps
+
+
+class StageConfig(BaseModel):
+    """Unknown keys are errors that name the nearest known one. A class that groups keys says its heading in `group`."""
+
+    group: ClassVar[str] = ""
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def parse(
+        cls, values: dict[str, Any], source: str = "the configuration", names: Mapping[str, str] | None = None
+    ) -> Self:
+        """From keys and values as TOML or the command line give them. Raises MaquetteError naming key and source.
+
+        names: what the source calls keys, for messages, where it calls them otherwise.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise MaquetteError(_sentence(cls, error, source, names or {})) from error
+
+    @classmethod
+    def read(cls, path: str | Path, **overrides: Any) -> Self:
+        """From a TOML file; `overrides` win."""
+        return cls.parse(read_toml(path) | overrides, str(path))
+
+    def to_toml(self) -> str:
+        """TOML text with every key that has a value; `parse` of it gives the same configuration."""
+        return toml_text(self.model_dump(mode="json", exclude_none=True))
+
+    @classmethod
+    def describe(cls, key: str) -> str:
+        """The documentation of a key."""
+        return " ".join((cls.model_fields[key].description or "").split())
+
+    @classmethod
+    def group_of(cls, key: str) -> str:
+        """The heading under which --help lists a key: that of the class which declares it first; "" is no heading."""
+        owners = [c for c in cls.__mro__ if issubclass(c, StageConfig) and key in inspect.get_annotations(c)]
+        return owners[-1].__dict__.get("group", "") if owners else ""
+
+
+def toml_text(values: dict[str, Any]) -> str:
+    """Keys and values, as JSON has them, as TOML text."""
+    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """ "key=value" of --set. The value is read as TOML where it is that (numbers, true, lists), else as a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise MaquetteError(f"--set {text} has no value; write --set key=value, such as --set learning_rate=1e-4.")
+    try:
+        return key.strip().replace("-", "_"), parse_toml(f"value = {value}", f"--set {key}")["value"]
+    except NotToml:
+        return key.strip().replace("-", "_"), value
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
+
+
+def _sentence(
+    model: type[BaseModel], error: ValidationError, source: str, names: Mapping[str, str] | None = None
+) -> str:
+    """The first fault, as one sentence."""
+    fault = error.errors()[0]
+    key = str(fault["loc"][0]) if fault["loc"] else ""
+    if fault["type"] == "extra_forbidden":
+        return f"{source} has the unknown key {key!r}{_meant(key, model.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{source} lacks {key!r}: {model.model_fields[key].description}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{source}: {message}."
+    key = (names or {}).get(key, key)
+    return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
+
+
+def _meant(key: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown key: another trainer's word for one of ours, or one that is nearly it."""
+    from ..trainers.words import meaning
+
+    names = list(known)
+    foreign = meaning(key, names)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    return f"; {foreign}" if foreign else f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__

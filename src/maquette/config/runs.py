@@ -1,0 +1,70 @@
+"""The configurations of `maquette evaluate`, `demo`, `command` and `import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from .base import Count, Positive, StageConfig
+
+WEIGHTS = (0.5, 0.7, 0.85, 1.0, 1.15)  # at which checkpoints are tried
+
+
+class EvaluateConfig(StageConfig):
+    """What is evaluated, on which photos, and what counts."""
+
+    run: Path
+    """Run folder, or any folder with the LoRA files that a trainer saved on the way."""
+    photos: Path | None = None
+    """Photos that were trained on; of a run folder the run's own."""
+    subject: str | None = None
+    """The rare word and the class, "ohwx man"; of a run folder the run's own."""
+    base: str | None = None
+    """Base model; of a run folder the run's own, else pocket."""
+    prefer: Literal["likeness", "balanced", "flexible"] = "balanced"
+    """What counts more: likeness to the photos, or that prompts still steer and other things stay what they are."""
+    weights: list[Positive] = Field(default=list(WEIGHTS), min_length=1)
+    """Weights at which checkpoints are tried."""
+    fold_weight: bool = False
+    """Write the chosen file with its weight folded in, so that 1 is right."""
+    thorough: bool = False
+    """Measure every checkpoint at every weight, with more pictures; many times slower."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the panel: which photos, noise and pictures are compared."""
+    out: Path | None = None
+    """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+
+
+class DemoConfig(StageConfig):
+    """Where the demonstration goes. What `maquette train` does not do by default is in TRAINING."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; where it is taken, the next free name: runs/demo-2 and so on. The photos lie beside it."""
+    steps: Count = 130
+    """Training steps; 130 are enough for the pocket base to know the mascot."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the training."""
+
+
+class CommandConfig(StageConfig):
+    """What `maquette command` writes."""
+
+    run: Path
+    """Run folder."""
+    program: Literal["kohya", "diffusers"] = "kohya"
+    """Whose command: kohya (sd-scripts) or diffusers (its example scripts)."""
+
+
+class ImportConfig(StageConfig):
+    """What `maquette import` reads and writes."""
+
+    program: Literal["kohya"]
+    """Whose configuration it is: kohya."""
+    file: Path
+    """Script with the command (sh, bat, ps1), .toml, or .json of the GUI."""
+    out: Path | None = None
+    """Write the configuration here instead of to the screen."""
