@@ -9,10 +9,12 @@ from maquette import families
 from maquette.core.denoiser import Conditioning
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
+from maquette.fast import packed
 from maquette.sampling.levels import NoiseLevels
-from maquette.sampling.loop import sample
+from maquette.sampling.loop import SamplingOptions, sample
 from maquette.sampling.samplers import SAMPLERS, find_sampler, image_steps, schedule_notice, schedule_of
 from maquette.sampling.schedules import SCHEDULES
+from tests.families import tiny
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,38 @@ def test_every_sampler_arrives_at_what_the_denoiser_knows(
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_batch_equals_singles(base: BaseModel, sampler: str) -> None:
-    batch = drawn(base, sampler=sampler, seeds=[1, 2, 3], steps=3)
+    """To the bit where pictures are computed one by one, otherwise but for rounding."""
+    singly = SamplingOptions(one_by_one=True)
+    batch = drawn(base, sampler=sampler, seeds=[1, 2, 3, 4], steps=3, options=singly)
     single = drawn(base, sampler=sampler, seeds=[2], steps=3)
-    assert torch.allclose(batch[1], single[0], atol=1e-4)
+    assert torch.equal(batch[1], single[0])
     assert not torch.allclose(batch[0], batch[1], atol=0.1)
+    at_once = drawn(base, sampler=sampler, seeds=[1, 2], steps=3)
+    assert torch.allclose(at_once[1], single[0], atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=["pocket", "narrow", "packed"])
+def any_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    if request.param == "narrow":
+        tiny.write_folder(folder := tmp_path_factory.mktemp("narrow") / "sd1", "sd1")
+        return families.load(folder)
+    found = families.load("pocket")
+    if request.param == "packed":
+        assert packed.install(found.unet) > 0
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_equals_singles_with_any_network_and_threads(any_base: BaseModel, threads: int) -> None:
+    usual, singly = torch.get_num_threads(), SamplingOptions(one_by_one=True, cfg_rescale=0.7)
+    torch.set_num_threads(threads)
+    try:
+        batch = drawn(any_base, sampler="DPM++ 2M SDE", seeds=[1, 2, 3, 4], steps=2, options=singly)
+        for i, seed in enumerate([1, 2, 3, 4]):
+            single = drawn(any_base, sampler="DPM++ 2M SDE", seeds=[seed], steps=2, options=singly)
+            assert torch.equal(batch[i], single[0])
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_names(base: BaseModel) -> None:

@@ -23,8 +23,8 @@ class GuidedDenoiser:
 
     model: a base, or what answers `predict` in its place (ControlNet). cond, uncond: B rows each; without uncond, or at
     scale 1, the prompt alone is computed. rescale: see `core.guidance`. on_denoised(x0, sigma) -> x0 may change each
-    answer (inpainting puts the kept picture back). calls: answers given so far, on_call told of each. step: the
-    schedule's step at work, counted from 1, kept by the caller.
+    answer (inpainting puts the kept picture back). one_by_one: see `SamplingOptions`. calls: answers given so far,
+    on_call told of each. step: the schedule's step at work, counted from 1, kept by the caller.
     """
 
     def __init__(
@@ -36,10 +36,11 @@ class GuidedDenoiser:
         scale: float,
         on_denoised: OnDenoised | None = None,
         rescale: float = 0.0,
+        one_by_one: bool = False,
     ) -> None:
         self.model, self.levels = model, levels
         self.cond, self.uncond, self.scale, self.rescale = cond, uncond, scale, rescale
-        self.on_denoised = on_denoised
+        self.on_denoised, self.one_by_one = on_denoised, one_by_one
         self.on_call: Callable[[int], None] = lambda calls: None
         self.calls = 0
         self.step = 1
@@ -55,24 +56,32 @@ class GuidedDenoiser:
 
     def _answer(self, x: Tensor, sigma: float, need_negative: bool) -> tuple[Tensor, Tensor | None]:
         levels = self.levels
-        t = torch.full((len(x),), levels.time(sigma), device=x.device)
-        negative = None if self.uncond is None else self._at(self.uncond)[0][0]
-        output, other = guided_and_negative(
-            self.model,
-            x * levels.scale(sigma),
-            t,
-            self._at(self.cond),
-            negative,
-            self.scale,
-            need_negative,
-            self.rescale,
-        )
+        output, other = self._guided(x * levels.scale(sigma), levels.time(sigma), need_negative)
         self.calls += 1
         self.on_call(self.calls)
         x0 = levels.denoised(output.float(), x, sigma)
         if self.on_denoised is not None:
             x0 = self.on_denoised(x0, sigma)
         return x0, None if other is None else levels.denoised(other.float(), x, sigma)
+
+    def _guided(self, x: Tensor, time: float, need_negative: bool) -> tuple[Tensor, Tensor | None]:
+        """`guided_and_negative` of the network's input x (B, 4, h, w), of all pictures at once or one by one."""
+        positives = self._at(self.cond)
+        negative = None if self.uncond is None else self._at(self.uncond)[0][0]
+
+        def of(rows: slice) -> tuple[Tensor, Tensor | None]:
+            t = torch.full((len(x[rows]),), time, device=x.device)
+            parts = [(conditioning[rows], weight) for conditioning, weight in positives]
+            other = None if negative is None else negative[rows]
+            return guided_and_negative(
+                self.model, x[rows].contiguous(), t, parts, other, self.scale, need_negative, self.rescale
+            )
+
+        if not self.one_by_one or x.device.type != "cpu":
+            return of(slice(None))
+        made = [of(slice(i, i + 1)) for i in range(len(x))]
+        others = [other for _, other in made if other is not None]
+        return torch.cat([output for output, _ in made]), torch.cat(others) if others else None
 
     def _at(self, prompt: Conditioning | Prompt) -> Parts:
         return [(prompt, 1.0)] if isinstance(prompt, Conditioning) else prompt.at_call(self.calls, self.step)

@@ -88,6 +88,9 @@ class SamplingSettings(SamplerSettings):
     """Pictures drawn at once."""
     batch_count: Count = 1
     """Batches."""
+    exact_batch: bool = True
+    """On a CPU compute the pictures of a batch one after the other, so that each equals to the bit the picture drawn
+    alone; no: at once, which rounds otherwise and is quicker for very small pictures."""
     variation_seed: int = Field(default=-1, ge=-1, lt=2**63)
     """Seed whose noise is mixed in; -1 draws one."""
     variation_strength: Fraction = 0.0
@@ -231,7 +234,8 @@ class DrawSettings(HiresSettings, ImageSettings, SamplingSettings, PromptSetting
         options = self.sampling_options()
         noise = replace(options.noise, variation_seed=variation_seed, variation_strength=self.variation_strength)
         noise = replace(noise, resize_from=resize)
-        return replace(options, noise=noise, exact_steps=self.exact_steps if exact_steps is None else exact_steps)
+        exact_steps = self.exact_steps if exact_steps is None else exact_steps
+        return replace(options, noise=noise, exact_steps=exact_steps, one_by_one=self.exact_batch)
 
 
 class GenerateConfig(DrawSettings):

@@ -33,7 +33,9 @@ class SamplingOptions:
 
     eta: share of the noise that is added again, None: 1, for DDIM 0. s_churn, s_tmin, s_tmax (0: no limit), s_noise:
     of Karras et al. 2206.00364, algorithm 2. discard: always leave out the level before the last. exact_steps: image to
-    image does as many steps as asked for. cfg_rescale: phi of Lin et al. 2305.08891, section 3.4.
+    image does as many steps as asked for. cfg_rescale: phi of Lin et al. 2305.08891, section 3.4. one_by_one: on a CPU
+    the network is asked for each picture of a batch by itself, since convolutions and matrix products round
+    otherwise in batches of other sizes: a batch then equals its pictures drawn alone, to the bit.
     """
 
     eta: float | None = None
@@ -44,6 +46,7 @@ class SamplingOptions:
     discard: bool = False
     exact_steps: bool = False
     cfg_rescale: float = 0.0
+    one_by_one: bool = False
     noise: NoiseOptions = field(default_factory=NoiseOptions)
 
     def of(self, kind: SamplerKind) -> dict[str, Any]:
@@ -87,7 +90,8 @@ def sample(
 ) -> Tensor:
     """Latents (B, 4, h, w), float32, unit-scaled, one per seed; B rows in each conditioning.
 
-    Every picture has its own source of noise, so a batch equals its pictures made one by one. init_latents: begin from
+    Every picture has its own source of noise, so a batch equals its pictures made one by one, but for rounding (see
+    `SamplingOptions.one_by_one`). init_latents: begin from
     these instead of pure noise (image to image); of the steps then as many are run as `image_steps` says. model: what
     predicts in the base's place. on_denoised(x0, sigma) -> x0 may change every answer of the denoiser. on_step(i, x0)
     follows step i, callback(done, of) each call of the denoiser.
@@ -106,8 +110,9 @@ def sample(
     chosen = options.of(kind)
     total = count_calls(kind, way.sigmas, chosen)
     denoiser = GuidedDenoiser(
-        model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised, options.cfg_rescale
-    )
+        model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised, options.cfg_rescale,
+        options.one_by_one,
+    )  # fmt: skip
     denoiser.step = way.done_before + 1
     if callback is not None:
         denoiser.on_call = lambda calls: callback(calls, total)

@@ -221,7 +221,7 @@ class Pipeline:
             report = reporter(on_event, before + settings.steps, later, total)
             after = self._followed(second, later, previews)
             latents = drawing.hires_latents(latents, seeds, varied, report, after)
-        return decoded(self.base, latents, on_event)
+        return decoded(self.base, latents, on_event, settings.exact_batch)
 
     def _words(self, settings: DrawSettings) -> tuple[Words, Words]:
         """Of the first drawing, and of the second (the same where it has no prompt of its own)."""
