@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from maquette.adapters.file import Adapter, from_state_dict
+from maquette.adapters.file import load as load_adapter
 from maquette.config import TrainConfig
 from maquette.demo.mascot import SUBJECT, write_photos
 from maquette.evaluation import Example, Panel, build_panel, measure
@@ -95,6 +96,27 @@ def test_a_random_lora_makes_things_worse(base: BaseModel, panel: Panel) -> None
     assert weaker["neighbour_drift"] < values["neighbour_drift"]
 
 
+def test_a_learning_rate_of_nothing_learns_nothing(base: BaseModel, photos: Path, panel: Panel, tmp_path: Path) -> None:
+    """A file that a training wrote, but in which nothing has moved: benefit 0, and nothing to be blamed for."""
+    file = trained(photos, tmp_path / "still", steps=1, learning_rate=1e-12)
+    values, nothing = (measure(base, source, 1.0, panel, drawings=False) for source in (file, None))
+    assert values == pytest.approx(nothing, abs=1e-4)
+    assert abs(values["benefit"]) < 0.05
+    assert faults(values) == []
+
+
+def like(base: BaseModel, file: Path) -> Adapter:
+    """A random LoRA whose every change is as long as the file's."""
+    learned, made = load_adapter(file), random_lora(base, 1.0)
+    state = {}
+    for name in made.modules:
+        factors = made.modules[name].factors
+        norm = float(learned.delta(name).norm()) if name in learned.modules else 0.0
+        up = factors["lora_up.weight"] * (norm / float(made.delta(name).norm()))
+        state |= {f"{name}.lora_down.weight": factors["lora_down.weight"], f"{name}.lora_up.weight": up}
+    return from_state_dict(state, {}, "random")
+
+
 def trained(photos: Path, out: Path, **changes: Any) -> Path:
     settings = {
         "photos": photos, "subject": SUBJECT, "out": out, "steps": 100, "batch_size": 4, "learning_rate": 4e-3,
@@ -121,10 +143,13 @@ def test_one_photo_ten_times_makes_copies(base: BaseModel, photos: Path, tmp_pat
 
 
 @pytest.mark.heavy
-def test_shuffled_captions_cost_edit_retention_and_prior_preservation_keeps_the_class(
+def test_of_equal_norm_random_is_worse_shuffled_captions_cost_retention_and_a_prior_keeps_the_class(
     base: BaseModel, photos: Path, panel: Panel, tmp_path: Path
 ) -> None:
-    plain = measure(base, trained(photos, tmp_path / "plain"), 1.0, panel, drawings=False)
+    file = trained(photos, tmp_path / "plain")
+    plain = measure(base, file, 1.0, panel, drawings=False)
+    assert plain["benefit"] > 0.1
+    assert measure(base, like(base, file), 1.0, panel, drawings=False)["benefit"] < 0.0  # of equal norm
     shuffled = tmp_path / "shuffled"
     shutil.copytree(photos, shuffled)
     texts = sorted(shuffled.glob("*.txt"))

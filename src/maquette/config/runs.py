@@ -33,6 +33,10 @@ class EvaluateConfig(StageConfig):
     """Measure every checkpoint at every weight, with more pictures; many times slower."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the panel: which photos, noise and pictures are compared."""
+    seeds: Count = 1
+    """Measure on so many panels, of this seed and the next: how far they differ is noise, and so many times slower."""
+    twin: Path | None = None
+    """Another run of the same settings, or its folder of LoRA files: how far the two differ is noise too."""
     out: Path | None = None
     """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
     device: str = "auto"

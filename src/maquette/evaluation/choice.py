@@ -100,9 +100,10 @@ def faults(values: Mapping[str, float], rule: Rule = RULE) -> list[Fault]:
     return sorted(found, key=lambda fault: -fault.excess)
 
 
-def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE) -> Choice:
-    """The best (step, weight) within the limits; of those that do not differ from it by more than a standard error the
-    earliest step and there the best weight. With "likeness" or "flexible" the score counts otherwise (`Rule.dial`).
+def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, floor: float = 0.0) -> Choice:
+    """The best (step, weight) within the limits; of those that do not differ from it by more than a standard error, or
+    by no more than `floor`, the noise that was measured (`noise.Noise.difference`), the earliest step and there the
+    best weight. With "likeness" or "flexible" the score counts otherwise (`Rule.dial`).
 
     Where every row passes a limit, the candidates are those that pass theirs least. Raises MaquetteError without rows.
     """
@@ -113,7 +114,7 @@ def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE) 
     allowed = 1.0 if min(excess) <= 1.0 else min(excess) * 1.05
     candidates = [i for i in range(len(rows)) if excess[i] <= allowed]
     best = max(candidates, key=lambda i: scores[i])
-    errors = [_error(rows[best], row, prefer, rule) for row in rows]
+    errors = [max(_error(rows[best], row, prefer, rule), 0.0 if i == best else floor) for i, row in enumerate(rows)]
     accepted = [i for i in candidates if scores[best] - scores[i] <= errors[i]]
     first = min(rows[i].step for i in accepted)
     chosen = max((i for i in accepted if rows[i].step == first), key=lambda i: scores[i])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -59,6 +59,7 @@ def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
             }
             for photo in verdict.hard
         ],
+        "noisy": verdict.noise is not None,
         "figures": _figures(verdict),
     }
 
@@ -135,6 +136,7 @@ def _curve(verdict: Verdict, name: str, title: str, rule: Rule = RULE) -> dict[s
     return {
         "title": title,
         "points": " ".join(f"{x(row.step):.1f},{y(value):.1f}" for row, value in zip(rows, numbers, strict=True)),
+        "noise": _band(verdict, name, rows, x, y),
         "dots": [(f"{x(row.step):.1f}", f"{y(value):.1f}") for row, value in zip(rows, numbers, strict=True)],
         "limit": None if limit is None else f"{y(limit):.1f}",
         "window": (f"{x(window[0]) - 4:.1f}", f"{max(8.0, x(window[1]) - x(window[0]) + 8):.1f}"),
@@ -148,9 +150,28 @@ def _curve(verdict: Verdict, name: str, title: str, rule: Rule = RULE) -> dict[s
     }
 
 
+def _band(
+    verdict: Verdict, name: str, rows: Sequence[Row], x: Callable[[float], float], y: Callable[[float], float]
+) -> str | None:
+    """Points of the polygon of one standard deviation of noise around a curve."""
+    spread = verdict.noise.measures.get(name, 0.0) if verdict.noise else 0.0
+    if not spread:
+        return None
+    above, below = ([f"{x(row.step):.1f},{y(row.values[name] + s):.1f}" for row in rows] for s in (spread, -spread))
+    return " ".join([*above, *below[::-1]])
+
+
 def _figures(verdict: Verdict) -> list[tuple[str, list[str]]]:
     """Each measure of each row, as a table for those who want to know."""
     names = [name for name in verdict.choice.row.values]
-    head = ("", [f"{row.step} @ {row.weight:g}" for row in verdict.rows])
-    lines = [(name, [f"{row.values.get(name, float('nan')):.2f}" for row in verdict.rows]) for name in names]
+    noise = verdict.noise.measures if verdict.noise else None
+    head = ("", [f"{row.step} @ {row.weight:g}" for row in verdict.rows] + (["noise"] if noise else []))
+    lines = [
+        (
+            name,
+            [f"{row.values.get(name, float('nan')):.2f}" for row in verdict.rows]
+            + ([f"± {noise.get(name, 0.0):.3f}"] if noise else []),
+        )
+        for name in names
+    ]
     return [head, *lines]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config.runs import WEIGHTS
+from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
 from .measures import copying, distances_to, examine
+from .noise import Noise, between_seeds, joined, of_twins
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
 from .rule import Prefer
@@ -46,7 +48,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Verdict:
-    """choice: with the reasons in sentences. rows: everything that was measured. held: names of photos held out."""
+    """choice: with the reasons in sentences. rows: everything that was measured. held: names of photos held out.
+    noise: what was seen of it, where that was asked for.
+    """
 
     choice: Choice
     rows: tuple[Row, ...]
@@ -55,6 +59,7 @@ class Verdict:
     held: tuple[str, ...]
     hard: tuple[HardPhoto, ...]
     shown: tuple[Shown, ...]
+    noise: Noise | None = None
 
     def to_json(self) -> dict[str, Any]:
         choice = self.choice
@@ -67,6 +72,7 @@ class Verdict:
             "overtrained": [fault.measure for fault in choice.faults],
             "held_out": list(self.held),
             "hard_photos": [{"photo": h.name, "loss": h.loss, "usual": h.usual} for h in self.hard],
+            "noise": None if self.noise is None else asdict(self.noise),
             "rows": [
                 {**row.to_json(), "score": score, "error": error}
                 for row, score, error in zip(self.rows, choice.scores, choice.errors, strict=True)
@@ -81,6 +87,27 @@ def forwards(size: Size, photos: int) -> int:
     return seen + 2 * (size.kept + size.others) + pictures
 
 
+class Cells:
+    """Measures (step, weight) of files on a panel, with one file open at a time. drawn: latents of each cell."""
+
+    def __init__(
+        self, base: BaseModel, candidates: Sequence[Candidate], panel: Panel, told: Callable[[], None]
+    ) -> None:
+        self.base, self.panel, self.told = base, panel, told
+        self.files = {candidate.step: candidate.file for candidate in candidates}
+        self.drawn: dict[tuple[int, float], Tensor] = {}
+        self._opened: tuple[int, Tuned] | None = None
+
+    def __call__(self, step: int, weight: float) -> Row:
+        if self._opened is None or self._opened[0] != step:
+            self._opened = step, tuned(self.base, self.files[step], self.panel.subject)
+        items, drawing = examine(self.base, self._opened[1], weight, self.panel)
+        assert drawing is not None
+        self.drawn[step, weight] = drawing.subject
+        self.told()
+        return Row.of(step, weight, items)
+
+
 def judge(
     base: BaseModel,
     candidates: Sequence[Candidate],
@@ -92,48 +119,68 @@ def judge(
     weights: Sequence[float] = WEIGHTS,
     prefer: Prefer = "balanced",
     seed: int = 0,
+    seeds: int = 1,
+    twin: Sequence[Candidate] = (),
     clip_skip: int = 1,
     cfg_scale: float | None = None,
     on_progress: Progress = lambda what, done, of: None,
 ) -> Verdict:
-    """Measure up to so many (step, weight), all for cells None, and choose. Raises MaquetteError for a file that does
-    not fit the base.
+    """Measure up to so many (step, weight), all for cells None, and choose. seeds: panels on which the same cells are
+    measured. twin: checkpoints of a run of the same settings, at weight 1. How far both differ is the noise below which
+    files count as equal. Raises MaquetteError for a file that does not fit the base.
     """
     require_measurable(base)
-    on_progress("building the panel", 0, 1)
-    panel = build_panel(base, photos, subject, size=size, seed=seed, clip_skip=clip_skip, cfg_scale=cfg_scale)
-    on_progress("building the panel", 1, 1)
-    files = {candidate.step: candidate for candidate in candidates}
-    of = min(cells or len(files) * len(weights), len(files) * len(weights))
-    opened: dict[int, Tuned] = {}  # one file at a time
-    drawn: dict[tuple[int, float], Tensor] = {}
-    done = 0
+    with tuned(base, candidates[0].file, subject)(1.0):
+        pass  # a file of another base is told before the panel is built
+    done, of = 0, min(cells or len(candidates) * len(weights), len(candidates) * len(weights)) * seeds
 
-    def measure(step: int, weight: float) -> Row:
+    def told() -> None:
         nonlocal done
-        if step not in opened:
-            opened.clear()
-            opened[step] = tuned(base, files[step].file, subject)
-        items, drawing = examine(base, opened[step], weight, panel)
-        assert drawing is not None
-        drawn[step, weight] = drawing.subject
         done += 1
-        on_progress("measuring checkpoints", done, of)
-        return Row.of(step, weight, items)
+        on_progress("measuring checkpoints", done, max(of, done))
 
-    rows = search(list(files), weights, measure, cells, prefer)
+    def panel_of(which: int) -> Panel:
+        on_progress("building the panel", which - seed, seeds)
+        made = build_panel(base, photos, subject, size=size, seed=which, clip_skip=clip_skip, cfg_scale=cfg_scale)
+        on_progress("building the panel", which - seed + 1, seeds)
+        return made
+
+    panel = panel_of(seed)
+    measure = Cells(base, candidates, panel, told)
+    rows = search(list(measure.files), weights, measure, cells, prefer)
     rows.sort(key=lambda row: (row.step, row.weight))
-    choice = choose(rows, prefer)
+    panels = [rows]
+    for again in range(seed + 1, seed + seeds):
+        other = Cells(base, candidates, panel_of(again), told)
+        panels.append([other(row.step, row.weight) for row in rows])
+    noises = [between_seeds(panels, prefer)] if seeds > 1 else []
+    noises += _of_twin(Cells(base, twin, panel, told), rows, prefer)
+    noise = max(noises, key=lambda one: one.difference, default=None)
+    every = joined(panels) if seeds > 1 else rows
+    choice = choose(every, prefer, floor=noise.difference if noise else 0.0)
     unit = candidates[0].unit
+    cautions = [told for told in (noise and noise.sentence(), caution(base)) if told]
     return Verdict(
         choice,
-        tuple(rows),
-        (*reason(choice, rows, unit), *([told] if (told := caution(base)) else [])),
+        tuple(every),
+        (*reason(choice, every, unit), *cautions),
         unit,
         tuple(name for name, held in zip(panel.names, panel.held, strict=True) if held),
         tuple(hard_photos(panel, rows)),
-        tuple(_shown(base, panel, drawn[choice.step, choice.weight])),
+        tuple(_shown(base, panel, measure.drawn[choice.step, choice.weight])),
+        noise,
     )
+
+
+def _of_twin(measure: Cells, rows: Sequence[Row], prefer: Prefer) -> list[Noise]:
+    """Of a twin's checkpoints at the steps that were measured at weight 1. Raises MaquetteError without any."""
+    if not measure.files:
+        return []
+    wanted = [row for row in rows if row.weight == 1.0 and row.step in measure.files]
+    noise = of_twins(wanted, [measure(row.step, 1.0) for row in wanted], prefer)
+    if noise is None:
+        raise MaquetteError("The twin run has no checkpoint at any of the steps that were measured at weight 1.")
+    return [noise]
 
 
 def hard_photos(panel: Panel, rows: Sequence[Row]) -> list[HardPhoto]:

@@ -44,6 +44,7 @@ class EvaluateResult:
     overtrained: list[str]  # limits that even the chosen file passes
     held_out: list[str]
     hard_photos: list[str]
+    noise: dict[str, Any] | None = None  # of equal files' scores, where it was measured
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -91,6 +92,8 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             **_extent(config, candidates, weights_for(training.method, config.weights)),
             prefer=config.prefer,
             seed=config.seed,
+            seeds=config.seeds,
+            twin=_twin(config.twin),
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
             on_progress=_told(on_event),
@@ -125,6 +128,8 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         **_extent(config, candidates, config.weights),
         prefer=config.prefer,
         seed=config.seed,
+        seeds=config.seeds,
+        twin=_twin(config.twin),
         on_progress=_told(on_event),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -136,6 +141,16 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(out, verdict, file, page)
+
+
+def _twin(path: Path | None) -> list[Candidate]:
+    if path is None:
+        return []
+    if not path.is_dir():
+        raise MaquetteError(f"There is no folder {path}; name the twin's run folder, or one with its LoRA files.")
+    if (path / "run.toml").exists():
+        return [Candidate(step, file) for step, file in RunFolder.open(path).checkpoints().items()]
+    return find_candidates(path)
 
 
 def _require_choice(path: Path, candidates: Sequence[Candidate]) -> None:
@@ -176,5 +191,6 @@ def _result(path: Path, verdict: Verdict, file: Path, page: Path) -> EvaluateRes
         overtrained=told["overtrained"],
         held_out=told["held_out"],
         hard_photos=[photo.name for photo in verdict.hard],
+        noise=told["noise"],
         rows=told["rows"],
     )
