@@ -107,12 +107,13 @@ def hostile_verdict() -> dict[str, Any]:
         "map": {"weights": [SCRIPT], "lines": [{"step": SCRIPT, "cells": [cell, None]}]},
         "curves": [
             curve
-            | {"window": (SCRIPT, SCRIPT), "ticks": [(SCRIPT, SCRIPT)], "dots": [(SCRIPT, SCRIPT)]}
+            | {"noise": None, "window": (SCRIPT, SCRIPT), "ticks": [(SCRIPT, SCRIPT)], "dots": [(SCRIPT, SCRIPT)]}
             | {"width": 320, "height": 150}
         ],
         "pairs": [{"prompt": SCRIPT, "drawn": "AAAA", "photo": "AAAA", "name": SCRIPT, "copied": True}],
         "held": [SCRIPT],
         "hard": [{"name": SCRIPT, "caption": SCRIPT, "picture": "AAAA", "times": SCRIPT}],
+        "noisy": False,
         "figures": [(SCRIPT, [SCRIPT])],
     }
 
