@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .stages.prune import PruneResult
     from .stages.regularize import RegularizeResult
     from .stages.resize import ResizeResult
+    from .stages.runs import RunsResult
     from .stages.train import TrainResult
     from .stages.writing_model import WrittenModel
 
@@ -56,6 +57,7 @@ __all__ = [
     "regularize",
     "resize",
     "resume",
+    "runs",
     "train",
 ]
 
@@ -138,6 +140,15 @@ def evaluate(run: str | PathLike[str], on_event: Listener | None = None, **optio
     from .stages.evaluate import run as evaluated
 
     return evaluated(EvaluateConfig.parse({"run": run, **options}, "evaluate"), on_event or ignore)
+
+
+def runs(on_event: Listener | None = None, **options: Any) -> RunsResult:
+    """List runs, compare two, or say what they need no more. options: keys of config.runs.RunsConfig."""
+    from .config.runs import RunsConfig
+    from .events import ignore
+    from .stages.runs import run
+
+    return run(RunsConfig.parse(options, "runs"), on_event or ignore)
 
 
 def generate(

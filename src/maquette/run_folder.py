@@ -190,6 +190,18 @@ class RunFolder:
         finally:
             os.close(file)
 
+    def in_use(self) -> bool:
+        """Whether a process holds the folder now. Writes nothing."""
+        path = self.path / ".lock"
+        if path.is_symlink() or not path.is_file():
+            return False
+        try:
+            with path.open("r+b") as file:
+                files.lock(file.fileno())
+        except OSError:
+            return True
+        return False
+
     def clear_unfinished(self) -> None:
         """Remove the temporary files that a kill or power cut left; nothing reads them."""
         for entry in self.path.rglob(".*.part"):

@@ -19,7 +19,7 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.files import read_object
 from maquette.formats import safetensors
-from maquette.report.run_page import drawn
+from maquette.report.samples import drawn
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import resuming, state

@@ -1,4 +1,4 @@
-"""The configurations of `maquette evaluate`, `demo`, `command` and `import`."""
+"""The configurations of `maquette evaluate`, `runs`, `demo`, `command` and `import`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ class EvaluateConfig(StageConfig):
     """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
+
+
+class RunsConfig(StageConfig):
+    """Which runs are listed, compared or cleaned."""
+
+    runs: list[Path] = Field(default=[])
+    """Run folders; otherwise all in `folder`. Two of them are compared."""
+    folder: Path = Path("runs")
+    """Where runs lie."""
+    clean: bool = False
+    """Say what finished runs need no more (what a kill left, states to resume from, encoded photos) and how much room
+    it takes; with `yes`, remove it."""
+    checkpoints: bool = False
+    """With `clean`: also checkpoints that were not chosen, after which nothing can be chosen anew; the last stays."""
+    yes: bool = False
+    """With `clean`: remove it, without asking."""
+    out: Path | None = None
+    """Of two runs: the picture with both side by side; otherwise in `folder`."""
 
 
 class DemoConfig(StageConfig):

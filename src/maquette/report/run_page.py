@@ -11,13 +11,13 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..data.findings import TOY
-from ..data.images import open_photo
 from ..errors import MaquetteError
 from ..files import is_regular, read_bytes, read_json, read_object, write_text
 from ..limits import RECORD_BYTES
 from ..methods import METHODS
 from ..run_folder import RunFolder
 from .pages import render, style_sheet
+from .samples import drawn
 
 WEIGHT = 0.8  # multiplier at which a LoRA is offered: in the side-car, the report and every example
 _PICTURE_BYTES = 50_000_000  # of a sample picture; a larger file is none of ours
@@ -183,16 +183,3 @@ def _running_mean(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     sums = [0.0, *accumulate(loss for _, loss in points)]
     starts = (max(0, i - window + 1) for i in range(len(points)))
     return [(points[i][0], (sums[i + 1] - sums[start]) / (i + 1 - start)) for i, start in enumerate(starts)]
-
-
-def drawn(folder: Path) -> list[str]:
-    """The prompts of the pictures in a folder of samples; [] unless all of them are there and can be read."""
-    try:
-        prompts = read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
-        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-            return []
-        for i in range(len(prompts)):
-            open_photo(folder / f"{i}.png")
-    except MaquetteError:
-        return []
-    return prompts

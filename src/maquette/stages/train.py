@@ -38,7 +38,7 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
     if config.two_pass:
         from . import two_pass
 
-        return two_pass.run(config, on_event, cancel or Cancel())
+        return two_pass.train_twice(config, on_event, cancel or Cancel())
     return once(config, on_event, cancel)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training.trainer import TrainResult
 
 
-def run(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResult:
+def train_twice(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResult:
     """The result of the second pass, or of a first one that was stopped. Called again after a stop or a kill, with the
     same settings, it goes on where it was.
 

@@ -16,7 +16,7 @@ from ..files import atomic_writer, read_bytes, write_json
 from ..formats.png import format_infotext, write_png
 from ..limits import PHOTO_BYTES
 from ..prompts import parse_networks
-from ..report.run_page import drawn
+from ..report.samples import drawn
 from ..report.sheet import sheet
 from ..run_folder import RunFolder
 from ..sampling.finite import NotFiniteError
