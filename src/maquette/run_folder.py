@@ -6,18 +6,22 @@ checked, and nothing outside of the folder is ever read, written or removed thro
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import files, limits
 from .errors import MaquetteError
+from .events import Listener
 from .files import slug, write_text
+from .shown import finite_json
 
 OWN_FOLDERS = ("checkpoints", "state", "samples")  # in which a run writes and removes files
 TRACKERS = ("tensorboard", "wandb")  # folders of other programs
@@ -80,8 +84,16 @@ class RunFolder:
     def _entries(self) -> Iterator[Path]:
         """The files and folders that a run reads, replaces or removes, links not followed."""
         final = [self.name + suffix for suffix in (".safetensors", ".json", ".png")]
-        records = ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "evaluation.json", "measured.json"]
-        texts = [*records, "report.html", "wandb.id", ".lock"]
+        records = [
+            "run.toml",
+            "dataset.json",
+            "computer.json",
+            "metrics.jsonl",
+            "events.jsonl",
+            "evaluation.json",
+            "measured.json",
+        ]
+        texts = [*records, "report.html", "wandb.id", "stop", ".lock"]
         for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
             entry = self.path / name
             if entry.is_symlink() or entry.exists():
@@ -119,6 +131,16 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """What was told while the run worked, a line of JSON for each event: time, kind, data."""
+        return self.path / "events.jsonl"
+
+    @property
+    def stop(self) -> Path:
+        """Whoever makes this file, of any content, ends the training after the step at work, with everything saved."""
+        return self.path / "stop"
 
     @property
     def evaluation(self) -> Path:
@@ -213,6 +235,23 @@ class RunFolder:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
+    @contextmanager
+    def recording(self) -> Iterator[Listener]:
+        """Write events to events.jsonl, and at an error or an interruption its sentence as the kind "failed"."""
+        with self.events.open("a+b", buffering=0) as file:
+            if file.tell() and not _ends_a_line(file):  # a kill cut the last line off
+                file.write(b"\n")
+
+            def write(kind: str, data: Mapping[str, Any]) -> None:
+                line = {"time": round(time.time(), 3), "kind": kind, "data": finite_json(dict(data))}
+                file.write(json.dumps(line).encode() + b"\n")
+
+            try:
+                yield lambda event: write(event.kind, event.data)
+            except BaseException as error:
+                write("failed", {"message": str(error) or type(error).__name__})
+                raise
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines that are whole: a `step` from 1 on, and numbers. A line cut off by a kill is passed over."""
         if not self.metrics.exists():
@@ -224,6 +263,11 @@ class RunFolder:
         """Forget the lines of later steps: a resumed run writes them again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _ends_a_line(file: io.FileIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _metric(raw: bytes) -> dict[str, Any] | None:

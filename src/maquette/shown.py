@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 # C0 and DEL, C1, the marks, embeddings, overrides and isolates that turn the direction of writing, line and paragraph
 # separators, and halves of surrogate pairs (bytes of a file name that are no UTF-8).
@@ -21,6 +23,15 @@ def visible(text: object, lines: bool = False) -> str:
 def visible_json(text: str) -> str:
     """JSON whose strings hold such characters, with each as JSON's own escape; it means the same as before."""
     return _COMMANDING.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+
+
+def finite_json(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: they become their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: finite_json(item) for key, item in value.items()}
+    return [finite_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _escape(character: str) -> str:

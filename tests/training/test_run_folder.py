@@ -211,7 +211,8 @@ def test_a_configuration_cut_anywhere_is_refused(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", ".lock", "report.html", "disc.safetensors",
+    ["run.toml", "dataset.json", "computer.json", "metrics.jsonl", "events.jsonl", "stop", ".lock", "report.html",
+     "disc.safetensors",
      "disc.json", "disc.png", "state", "state/000004", "state/000004/manifest.json", "state/000000", "checkpoints",
      "samples", "checkpoints/disc-000002.safetensors", "samples/000002", "samples/000002/0.png", "tensorboard",
      "wandb.id"],

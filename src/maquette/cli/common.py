@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..shown import visible, visible_json
+from ..shown import finite_json, visible, visible_json
 from .terminal import Screen
 
 if TYPE_CHECKING:
@@ -16,27 +15,13 @@ if TYPE_CHECKING:
 
 def print_json(result: Any) -> None:
     """The result of a stage on stdout, for programs: valid JSON in whatever encoding stdout has."""
-    value = _finite(result.to_json())
+    value = finite_json(result.to_json())
     text = visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2)
     print(text)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become their names."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given: the others keep their defaults, which are written in the stage's configuration."""
-    return {key: value for key, value in options.items() if value is not None}
 
 
 class Display:

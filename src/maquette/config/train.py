@@ -44,7 +44,7 @@ OPTIMIZER_ARGS: dict[str, dict[str, Any]] = {
 
 
 class TrainConfig(
-    ChoiceKeys, OutputKeys, HardwareKeys, LossKeys, CaptionKeys, OptimizerKeys, AdapterKeys, StepKeys, PhotoKeys
+    OutputKeys, ChoiceKeys, HardwareKeys, LossKeys, CaptionKeys, OptimizerKeys, AdapterKeys, StepKeys, PhotoKeys
 ):
     """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
 

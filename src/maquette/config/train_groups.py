@@ -275,6 +275,32 @@ class HardwareKeys(StageConfig):
     last whatever this says."""
 
 
+class ChoiceKeys(StageConfig):
+    """Which checkpoint is kept, and what is held out to find it."""
+
+    group: ClassVar[str] = "Checkpoint to keep"
+
+    held_out: int = Field(default=0, ge=0)
+    """So many photos, drawn by the seed, are not trained on, so that the verdict can tell what is understood from what
+    is learned by heart; the report names them. 0, which trains on all, is right for few photos."""
+    fold: int | None = Field(default=None, ge=0)
+    """Of a run that only finds the step: which of the disjoint groups of held_out photos is held out (set by
+    two_pass)."""
+    two_pass: bool = False
+    """Train twice: first on part of the photos, to find step and weight (on 6 photos or fewer three times, each without
+    another photo), then on all of them for as many steps more as there are more photos."""
+    stop: Literal["never", "auto"] = "never"
+    """auto: hold out some photos, measure each checkpoint as it is saved, and end the training where held-out photos
+    have been predicted worse for several checkpoints and the file is clearly overtrained."""
+    schedule_steps: Count | None = None
+    """Steps over which the scheduler runs, where training ends before; otherwise the steps."""
+    preferred_weight: Positive | None = None
+    """Weight that the side-car says where the end of the training chooses none; otherwise 0.8."""
+    choose: bool = True
+    """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
+    where that takes no more than about a third of the training; else, and with false, the last one is taken."""
+
+
 class OutputKeys(StageConfig):
     """Checkpoints, sample pictures, logs."""
 
@@ -303,29 +329,3 @@ class OutputKeys(StageConfig):
     """Also log to these: tensorboard writes into the run folder, wandb as its own settings say."""
     timestamps: bool = False
     """Write the time of training into the files, which then differ from run to run."""
-
-
-class ChoiceKeys(StageConfig):
-    """Which checkpoint is kept, and what is held out to find it."""
-
-    group: ClassVar[str] = "Checkpoint to keep"
-
-    held_out: int = Field(default=0, ge=0)
-    """So many photos, drawn by the seed, are not trained on, so that the verdict can tell what is understood from what
-    is learned by heart; the report names them. 0, which trains on all, is right for few photos."""
-    fold: int | None = Field(default=None, ge=0)
-    """Of a run that only finds the step: which of the disjoint groups of held_out photos is held out (set by
-    two_pass)."""
-    two_pass: bool = False
-    """Train twice: first on part of the photos, to find step and weight (on 6 photos or fewer three times, each without
-    another photo), then on all of them for as many steps more as there are more photos."""
-    stop: Literal["never", "auto"] = "never"
-    """auto: hold out some photos, measure each checkpoint as it is saved, and end the training where held-out photos
-    have been predicted worse for several checkpoints and the file is clearly overtrained."""
-    schedule_steps: Count | None = None
-    """Steps over which the scheduler runs, where training ends before; otherwise the steps."""
-    preferred_weight: Positive | None = None
-    """Weight that the side-car says where the end of the training chooses none; otherwise 0.8."""
-    choose: bool = True
-    """At the end, choose among the checkpoints and their weights by what they draw and change (`maquette evaluate`),
-    where that takes no more than about a third of the training; else, and with false, the last one is taken."""

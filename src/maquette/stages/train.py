@@ -83,6 +83,7 @@ def resume(
         if processes.is_main:
             held.enter_context(folder.locked())
             held.enter_context(explain_full_disk(folder))
+            folder.stop.unlink(missing_ok=True)  # of an earlier part of the run
         start = resuming.find_start(folder, config, changed.steps or 0)
         began, notes = began_on(folder.computer)
         held.enter_context(pinned_threads(began, processes.size))

@@ -22,19 +22,20 @@ NUMBERS = ("loss", "gradient_norm", "learning_rate", "images_per_second")
 
 @contextmanager
 def following(config: TrainConfig, folder: RunFolder, on_event: Listener) -> Iterator[Listener]:
-    """A listener that tells `on_event` and every tracker of the configuration.
+    """A listener that tells `on_event`, the folder's events.jsonl and every tracker of the configuration.
 
     Raises MaquetteError naming the package when a tracker is not installed.
     """
     with ExitStack() as stack:
-        listeners = [stack.enter_context(TRACKERS[name](config, folder)) for name in config.trackers]
+        listeners = [stack.enter_context(folder.recording())]
+        listeners += [stack.enter_context(TRACKERS[name](config, folder)) for name in config.trackers]
 
         def listen(event: Event) -> None:
             on_event(event)
             for tell in listeners:
                 tell(event)
 
-        yield listen if listeners else on_event
+        yield listen
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class Trainer:
                     raise
                 raise MaquetteError(memory.advice(self.job, self.processes.size)) from error
             step += 1
-            self.stop |= self.processes.size == 1 and self.cancel.is_set()  # set while the step was reported
+            self.stop |= self.processes.size == 1 and self._cancelled()  # set while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
                 self._flush(step)
                 self._save(step)
@@ -117,6 +117,10 @@ class Trainer:
             if self.stop and step < self.steps:
                 return self._result(step, "stopped")
         return self._finish()
+
+    def _cancelled(self) -> bool:
+        """Whether to stop: by the caller's word, or by the file that another process makes in the run folder."""
+        return self.cancel.is_set() or (self.processes.is_main and self.folder.stop.exists())
 
     def _watch(self, step: int) -> None:
         """Measure what was saved, where that is wanted; the end of the training may be moved to this step."""
@@ -154,7 +158,7 @@ class Trainer:
         optim.set_lr(job.optimizer, factor)
         job.optimizer.zero_grad(set_to_none=True)
         loss, batches = job.gradients(step)
-        loss, self.stop = self.processes.all_reduce(job.parameters, loss, self.cancel.is_set())
+        loss, self.stop = self.processes.all_reduce(job.parameters, loss, self._cancelled())
         job.scaler.unscale_(job.parameters)
         norm = optim.gradient_norm(job.parameters)
         result = StepResult(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
@@ -291,7 +295,7 @@ class Trainer:
         """Put the verdict's checkpoint in the last one's place, where there is a verdict."""
 
         def on_progress(what: str, done: int, of: int) -> None:
-            if self.cancel.is_set():
+            if self._cancelled():
                 raise verdicts.Cancelled
             self.on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
@@ -331,6 +335,7 @@ class Trainer:
             reasons=[*([self.ended] if self.ended else []), *(self.verdict.reasons if self.verdict else [])],
         )
         if self.processes.is_main:
+            self.folder.stop.unlink(missing_ok=True)
             self.previews.sheet()
             report.write(self.folder, self.page)
             if status == "finished":
