@@ -79,3 +79,19 @@ def test_core_needs_torch_only() -> None:
                 modules = [node.module or ""]
             roots = {m.split(".")[0] for m in modules}
             assert not roots & FOREIGN_TO_CORE, f"{path.name}: {roots}"
+
+
+def test_no_surgery_on_classes_or_on_imported_modules() -> None:
+    """Nobody changes the class of an object, or puts into `sys.modules` what he wants others to import."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else []
+            changed = [ast.unparse(target) for target in targets]
+            wrong = [name for name in changed if name.endswith(".__class__") or name.startswith("sys.modules")]
+            assert not wrong, f"{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 0)} changes {wrong}"
+
+
+def test_a_network_is_a_file_of_at_most_250_lines() -> None:
+    networks = [*(SOURCE / "families/unet").glob("*.py"), *(SOURCE / "families/clip").glob("*.py")]
+    for path in [*networks, SOURCE / "families/vae.py"]:
+        assert len(path.read_text("utf-8").splitlines()) <= 250, path.name

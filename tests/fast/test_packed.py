@@ -1,4 +1,4 @@
-"""Packed layers compute what plain ones do, there and back, and become plain again."""
+"""Packed layers compute what plain ones do, there and back."""
 
 from __future__ import annotations
 
@@ -157,3 +157,33 @@ def test_adapters_sit_on_packed_layers(method: str) -> None:
         results.append([loss, *torch.autograd.grad(loss, parameters)])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_packed_layers_stand_beside_the_plain_ones_which_stay_what_they_are() -> None:
+    network = nn.ModuleDict({"up": Upsample2D(96), "flat": nn.Linear(256, 300), "flat again": nn.Identity()})
+    network.requires_grad_(False).eval()
+    plain = network["flat"]
+    enlarged, names = network["up"], list(network.state_dict())
+    random = torch.get_rng_state()
+    assert packed.install(network) == 2
+    assert torch.equal(torch.get_rng_state(), random)
+    assert type(plain) is nn.Linear and type(enlarged) is Upsample2D and type(enlarged.conv) is packed.PackedConv2d
+    assert list(network.state_dict()) == names and network["flat"].weight is plain.weight
+    assert not network["flat"].training and not network["up"].training
+    network["flat"](input_of(plain))
+    assert network["flat"].weight.is_meta and not plain.weight.is_meta
+
+
+def test_what_an_adapter_puts_back_are_the_packed_layers() -> None:
+    network = nn.ModuleDict({"a": nn.Linear(256, 300)}).requires_grad_(False)
+    x, plain = input_of(network["a"]), copy.deepcopy(network["a"])
+    attached = attach("lora", {"lora_unet_a": (network, "a")}, MethodSpec(rank=4))
+    assert packed.install(network) == 1
+    adapted = network["a"]
+    adapted(x)
+    with attached.suspended():
+        assert type(network["a"]) is packed.PackedLinear
+        torch.testing.assert_close(network["a"](x), plain(x), rtol=1e-4, atol=1e-4)
+    assert network["a"] is adapted
+    attached.detach()
+    assert type(network["a"]) is packed.PackedLinear

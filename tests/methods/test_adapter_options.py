@@ -70,7 +70,7 @@ def test_max_norm_shortens_what_is_longer_and_nothing_else(method: str) -> None:
 
 
 def _pairs(made: Any) -> list[Any]:
-    return [(pair, made._layers[pair[0]]) for pair in made.adapters()]
+    return [(pair, made._wrapped[pair[0]].layer) for pair in made.adapters()]
 
 
 def test_max_norm_is_kohyas_formula_for_lora() -> None:

@@ -46,9 +46,18 @@ class _Layouts:
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution with zero padding; everything else of nn.Conv2d holds. See `install`."""
+    """Stands where a frozen convolution with zero padding stood and has its weight; all else of nn.Conv2d holds."""
 
-    layouts: _Layouts
+    def __init__(self, layer: nn.Conv2d, readable: bool) -> None:
+        """readable: see `install`."""
+        sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
+        super().__init__(*sizes, bias=layer.bias is not None, device="meta")  # type: ignore[arg-type]
+        self.weight, self.bias = layer.weight, layer.bias
+        self.layouts = _Layouts(readable)
+        self.train(layer.training)
+
+    def reset_parameters(self) -> None:
+        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w')."""
@@ -108,9 +117,17 @@ class PackedConv2d(nn.Conv2d):
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer; see `install`."""
+    """Stands where a frozen linear layer stood and has its weight."""
 
-    layouts: _Layouts
+    def __init__(self, layer: nn.Linear, readable: bool) -> None:
+        """readable: see `install`."""
+        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        self.layouts = _Layouts(readable)
+        self.train(layer.training)
+
+    def reset_parameters(self) -> None:
+        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -131,14 +148,16 @@ class PackedLinear(nn.Linear):
 
 
 class PackedUpsample2D(nn.Module):
-    """The UNet's Upsample2D, twice the height and width and a convolution, computed before the enlargement.
-
-    The first picture decides whether that is so, as it decides about layouts.
+    """Stands where the UNet's Upsample2D stood: twice the height and width and a convolution, which is computed before
+    the enlargement. The first picture decides whether that is so, as it decides about layouts.
     """
 
-    conv: PackedConv2d
-    kernels: upsampled.Kernels | None
-    small: bool | None
+    def __init__(self, conv: PackedConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernels: upsampled.Kernels | None = None
+        self.small: bool | None = None
+        self.train(conv.training)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(B, C, h, w) -> (B, C, 2h, 2w), or as high and wide as size."""
@@ -187,24 +206,27 @@ def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
 
 
 def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
-    """Pack every frozen layer on the CPU that can be; returns how many. The layers stay the same objects.
-    On processors without instructions for their type they compute as they did before.
+    """Put a packed layer in the place of every frozen layer on the CPU that can be packed, also within adapters;
+    returns how many. On processors without instructions for their type none is.
 
     From its first use on, the plain weight of a layer is gone unless it is in `readable`: the network is then good
-    for passes forward and backward only, not for reading or changing weights.
+    for passes forward and backward only, not for reading or changing weights. Build it anew to be rid of the layouts.
     """
     found = 0
-    for module in network.modules():
-        packed = _packed_kind(module)
+    for parent, name, layer in _children(network):
+        packed = _packed(layer, layer in readable)
         if packed is not None:
-            module.__class__ = packed
-            module.layouts = _Layouts(module in readable)  # type: ignore[assignment]
+            setattr(parent, name, packed)
             found += 1
-    for module in network.modules():
-        if _is_upsample(module):
-            module.__class__ = PackedUpsample2D
-            module.kernels = module.small = None  # type: ignore[assignment]
+    for parent, name, layer in _children(network):
+        if _is_upsample(layer):
+            setattr(parent, name, PackedUpsample2D(layer.conv))  # type: ignore[arg-type]
     return found
+
+
+def _children(network: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """(parent, attribute, module) of every module within."""
+    return [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
 
 
 def size(network: nn.Module) -> int:
@@ -218,16 +240,18 @@ def size(network: nn.Module) -> int:
     return found
 
 
-def _packed_kind(module: nn.Module) -> type[nn.Module] | None:
+def _packed(module: nn.Module, readable: bool) -> nn.Module | None:
+    """What stands for a layer that can be packed."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
         return None
     if weight.numel() < SMALLEST or not processor.packs(weight.dtype):
         return None
     if type(module) is nn.Linear:
-        return PackedLinear
+        return PackedLinear(module, readable)
     if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
-        return PackedConv2d if module.dilation == (1, 1) and not isinstance(module.padding, str) else None
+        fits = module.dilation == (1, 1) and not isinstance(module.padding, str)
+        return PackedConv2d(module, readable) if fits else None
     return None
 
 

@@ -224,14 +224,12 @@ class AdaptedLayers:
 
     def __init__(self, slots: Slots, make: Callable[[str, nn.Module], LayerAdapter]) -> None:
         self._slots: dict[str, tuple[nn.Module, str]] = dict(slots)
-        self._layers: dict[str, nn.Module] = {}
         self._wrapped: dict[str, AdaptedLayer] = {}
         for name, (parent, attribute) in self._slots.items():
             layer = getattr(parent, attribute)
             if isinstance(layer, AdaptedLayer):
                 raise MaquetteError(f"{name} already carries an adapter; detach it before attaching another.")
             device = weight_of(layer).device
-            self._layers[name] = layer
             adapter = make(name, layer)
             self._wrapped[name] = AdaptedLayer(layer, adapter if device.type == "cpu" else adapter.to(device))
         self._put(self._wrapped)
@@ -239,6 +237,10 @@ class AdaptedLayers:
     def _put(self, layers: Mapping[str, nn.Module]) -> None:
         for name, (parent, attribute) in self._slots.items():
             setattr(parent, attribute, layers[name])
+
+    def _original(self) -> dict[str, nn.Module]:
+        """The layers below the adapters, which may have been packed (`fast.packed`) since they were attached."""
+        return {name: wrapped.layer for name, wrapped in self._wrapped.items()}
 
     def adapters(self) -> Iterator[tuple[str, LayerAdapter]]:
         """Kohya module name and adapter of each layer, in the network's order."""
@@ -289,11 +291,11 @@ class AdaptedLayers:
             wrapped.multiplier = multiplier
 
     def detach(self) -> None:
-        self._put(self._layers)
+        self._put(self._original())
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        self._put(self._layers)
+        self._put(self._original())
         try:
             yield
         finally:
