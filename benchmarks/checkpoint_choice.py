@@ -1,6 +1,7 @@
 """Which checkpoint is right? How often the rule that chooses one is wrong, on subjects the pocket base never saw.
 
 python -m benchmarks.checkpoint_choice PHASE --sprites FOLDER [--work out/choice] [--subjects N] [--runs N]
+python -m benchmarks.checkpoint_choice together --jobs 15 --seconds 500 --sprites FOLDER   # the first three at once
 
 Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.choice import fitting, measuring, plan, results, subjects, telling, training, truth
+from benchmarks.choice import fitting, measuring, plan, results, subjects, telling, together, training, truth
 from benchmarks.choice.candidates import Run, finished
 from benchmarks.choice.cases import cases
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
@@ -74,17 +76,22 @@ def cast(work: Path, sprites: Path, count: int) -> list[subjects.Subject]:
 
 def train(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     for setting in list(plan.settings(len(people)))[:most]:
-        folder, subject = work / "runs" / setting.name, people[setting.subject]
-        if done(folder, plan.key(setting, subject.told())):
-            continue
-        try:
-            told = training.train(setting, subject, folder)
-        except MaquetteError as error:  # a rate that breaks the numbers is a result, too
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "failed.txt").write_text(str(error))
-            log(f"{setting.name}: {error}")
-            continue
-        log(f"{setting.name}: {told['processor_seconds']:.0f} s of processor, {told['seconds']:.0f} s")
+        train_one(work, people, setting)
+
+
+def train_one(work: Path, people: list[subjects.Subject], setting: plan.Setting) -> None:
+    """Train a setting, unless that is done."""
+    folder, subject = work / "runs" / setting.name, people[setting.subject]
+    if done(folder, plan.key(setting, subject.told())):
+        return
+    try:
+        told = training.train(setting, subject, folder)
+    except MaquetteError as error:  # a rate that breaks the numbers is a result, too
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "failed.txt").write_text(str(error))
+        log(f"{setting.name}: {error}")
+        return
+    log(f"{setting.name}: {told['processor_seconds']:.0f} s of processor, {told['seconds']:.0f} s")
 
 
 def done(folder: Path, key: str) -> bool:
@@ -99,15 +106,26 @@ def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     """Judge what is trained; whatever is trained meanwhile, too."""
     room, juries = Room.open(), {}
     known = everything_else(room, work)
-    (work / "truth").mkdir(exist_ok=True)
-    while todo := [run for run in finished(work, len(people))[:most] if drawn(work, run) < 1 + len(truth.NEAR)]:
+    while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
         run = min(todo, key=lambda run: drawn(work, run))  # all once before any twice
-        began, number = time.process_time(), run.told["subject"]
+        number = run.told["subject"]
         if number not in juries:
             juries[number] = truth.Jury(room, people[number], known)
-        told = truth.judge_run(run, juries[number], work / "truth" / f"{run.name}.json")
-        pictures = sum(map(len, told["draws"].values()))
-        log(f"{run.name}: draw {told['turns']}, {pictures} in all, {time.process_time() - began:.0f} s of processor")
+        judge_once(work, run, juries[number])
+
+
+def judge_once(work: Path, run: Run, jury: truth.Jury) -> None:
+    """One more draw of a run."""
+    began = time.process_time()
+    (work / "truth").mkdir(exist_ok=True)
+    told = truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
+    pictures = sum(map(len, told["draws"].values()))
+    log(f"{run.name}: draw {told['turns']}, {pictures} in all, {time.process_time() - began:.0f} s of processor")
+
+
+def judged(work: Path, run: Run) -> bool:
+    """Whether it has had every draw."""
+    return drawn(work, run) >= 1 + len(truth.NEAR)
 
 
 def drawn(work: Path, run: Run) -> int:
@@ -117,12 +135,16 @@ def drawn(work: Path, run: Run) -> int:
 def measure(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     """Measure what is trained, of each run every cell."""
     room = Room.open()
-    (work / "measures").mkdir(exist_ok=True)
     while todo := [run for run in finished(work, len(people))[:most] if not measured(work, run)]:
-        run, began = todo[0], time.process_time()
-        file = work / "measures" / f"{run.name}.json"
-        measuring.measure_run(room, run, people[run.told["subject"]], "small", file)
-        log(f"{run.name}: {time.process_time() - began:.0f} s of processor")
+        measure_one(work, people, room, todo[0])
+
+
+def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run) -> None:
+    """Measure a run's cells."""
+    began = time.process_time()
+    (work / "measures").mkdir(exist_ok=True)
+    measuring.measure_run(room, run, people[run.told["subject"]], "small", work / "measures" / f"{run.name}.json")
+    log(f"{run.name}: measured, {time.process_time() - began:.0f} s of processor")
 
 
 def measured(work: Path, run: Run) -> bool:
@@ -132,6 +154,35 @@ def measured(work: Path, run: Run) -> bool:
         return False
     told = json.loads(file.read_text())
     return told.get("done", False) and (told["key"], told["code"]) == (run.key, measuring.code())
+
+
+def worker(work: Path, people: list[subjects.Subject], most: int | None, until: float) -> None:
+    """Whole runs, those that no other process is at: train, judge, measure."""
+    room = Room.open()
+    known = everything_else(room, work)
+    settings = {setting.name: setting for setting in list(plan.settings(len(people)))[:most]}
+
+    def complete(name: str) -> bool:
+        folder, subject = work / "runs" / name, people[settings[name].subject]
+        if not done(folder, plan.key(settings[name], subject.told())):
+            return False
+        if (folder / "failed.txt").exists():
+            return True
+        run = Run.read(folder)
+        return judged(work, run) and measured(work, run)
+
+    def whole(name: str) -> None:
+        train_one(work, people, settings[name])
+        folder = work / "runs" / name
+        if (folder / "failed.txt").exists():
+            return
+        run, jury = Run.read(folder), truth.Jury(room, people[settings[name].subject], known)
+        judge_once(work, run, jury)
+        measure_one(work, people, room, run)
+        while not judged(work, run):
+            judge_once(work, run, jury)
+
+    together.share(list(settings), work / "locks", until, whole, complete)
 
 
 def fit(work: Path, people: list[subjects.Subject], most: int | None) -> None:
@@ -176,14 +227,25 @@ PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "repor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=PHASES)
+    parser.add_argument("phase", choices=[*PHASES, "together", "worker"])
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
     parser.add_argument("--subjects", type=int, default=plan.SUBJECTS)
     parser.add_argument("--runs", type=int, help="the first so many of the runs only")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of `together`")
+    parser.add_argument("--seconds", type=float, default=1e9, help="that `together` may take")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     sprites = sprites_at(args.sprites)
+    if args.phase == "worker":
+        worker(args.work, cast(args.work, sprites, args.subjects), args.runs, time.time() + args.seconds)
+        return
+    if args.phase == "together":
+        with alone(args.work, args.phase):
+            cast(args.work, sprites, args.subjects)
+            everything_else(Room.open(), args.work)
+            failed = together.start(["worker", *sys.argv[2:]], args.jobs, time.time() + args.seconds)
+        sys.exit(f"{failed} processes failed" if failed else None)
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
         PHASES[args.phase](args.work, people, args.runs)

@@ -54,6 +54,7 @@ def train(setting: plan.Setting, subject: Subject, folder: Path) -> dict[str, An
         scheduler="constant",
         save_every_steps=plan.SAVED,
         sample_prompts=[],
+        choose=False,  # that is what is measured here, by other means
         seed=setting.subject,
         **setting.options,
     )

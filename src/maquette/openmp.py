@@ -7,16 +7,19 @@ import sys
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Names by which a user decides it: OpenMP's own, and those of GNU's and of Intel's and LLVM's libraries."""
+CHOSEN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""GNU's library looks this often before a thread sleeps; the others, which lack the number, sleep as they see fit."""
 
 
 def wait_asleep() -> bool:
-    """Let threads that wait for others sleep instead of spinning. Returns whether anything was changed.
+    """Let threads that wait for others sleep after a short spin. Returns whether anything was changed.
 
     A thread that spins keeps the one it waits for from running where another process wants the processor too: steps
-    take several times as long (`python -m benchmarks.busy`). Nothing is changed where the user has a setting of their
-    own, or where a program that imports this one has imported torch already.
+    take several times as long. One that sleeps at once is late on an idle machine. The short spin is as quick as
+    PyTorch's way when idle and keeps nearly all of the gain when busy (`python -m benchmarks.busy`). Nothing is changed
+    where the user has a setting of their own, or where a program that imports this one has imported torch already.
     """
     if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
         return False
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.update(CHOSEN)
     return True

@@ -57,9 +57,8 @@ def main() -> None:
 def _run(name: str, options: argparse.Namespace, limit: float) -> str:
     """Run a part in a process of its own. Returns "passed" or what went wrong."""
     command = [sys.executable, "-m", "tools.gpu", "--part", name, "--out", str(options.out)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     process = subprocess.Popen(
-        [*command, *(["--rehearse"] if options.rehearse else [])], cwd=ROOT, env=environment, start_new_session=True
+        [*command, *(["--rehearse"] if options.rehearse else [])], cwd=ROOT, start_new_session=True
     )
     try:
         code = process.wait(limit)

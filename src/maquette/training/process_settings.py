@@ -9,7 +9,7 @@ import torch
 
 from ..config import TrainConfig
 from ..fast import compiled, memory
-from .environment import deterministic_kernels
+from .environment import kernels
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def process_settings(config: TrainConfig) -> Iterator[None]:
     cuda = torch.cuda.is_available() and config.device != "cpu"
     with ExitStack() as held:
         held.enter_context(torch.random.fork_rng([torch.cuda.current_device()] if cuda else []))
-        held.enter_context(deterministic_kernels(config.deterministic))
+        held.enter_context(kernels(config.deterministic))
         if config.compile:
             held.enter_context(compiled.many_variants())
         held.callback(memory.keep_no_longer)
