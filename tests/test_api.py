@@ -22,12 +22,25 @@ def test_check(fault_folder: Path) -> None:
 
 
 def test_every_name_offered_is_a_function_with_its_own_options() -> None:
-    others = {"MaquetteError", "Pipeline", "blend", "convert", "extract", "merge", "prune", "resize", "resume"}
+    others = {
+        "MaquetteError",
+        "Pipeline",
+        "blend",
+        "compare",
+        "convert",
+        "extract",
+        "merge",
+        "prune",
+        "resize",
+        "resume",
+    }
     for name in set(maquette.__all__) - others:
         with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
             getattr(maquette, name)("x", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
         maquette.convert("x", "kohya", "y", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.compare("x", subject="zkw disc", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
         maquette.resize("x", "y", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .sampling.pipeline import Pipeline
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
+    from .stages.compare import CompareResult
     from .stages.convert import ConvertResult
     from .stages.evaluate import EvaluateResult
     from .stages.extract import ExtractResult
@@ -47,6 +48,7 @@ __all__ = [
     "blend",
     "caption",
     "check",
+    "compare",
     "convert",
     "evaluate",
     "extract",
@@ -140,6 +142,15 @@ def evaluate(run: str | PathLike[str], on_event: Listener | None = None, **optio
     from .stages.evaluate import run as evaluated
 
     return evaluated(EvaluateConfig.parse({"run": run, **options}, "evaluate"), on_event or ignore)
+
+
+def compare(photos: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> CompareResult:
+    """Train several ways on the same photos, measured on one panel. options: keys of config.compare.CompareConfig."""
+    from .config.compare import CompareConfig
+    from .events import ignore
+    from .stages.compare import run
+
+    return run(CompareConfig.parse({"photos": photos, **options}, "compare"), on_event or ignore)
 
 
 def runs(on_event: Listener | None = None, **options: Any) -> RunsResult:

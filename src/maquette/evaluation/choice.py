@@ -114,7 +114,8 @@ def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, 
     allowed = 1.0 if min(excess) <= 1.0 else min(excess) * 1.05
     candidates = [i for i in range(len(rows)) if excess[i] <= allowed]
     best = max(candidates, key=lambda i: scores[i])
-    errors = [max(_error(rows[best], row, prefer, rule), 0.0 if i == best else floor) for i, row in enumerate(rows)]
+    errors = [difference_error(rows[best], row, prefer, rule) for row in rows]
+    errors = [error if i == best else max(error, floor) for i, error in enumerate(errors)]
     accepted = [i for i in candidates if scores[best] - scores[i] <= errors[i]]
     first = min(rows[i].step for i in accepted)
     chosen = max((i for i in accepted if rows[i].step == first), key=lambda i: scores[i])
@@ -129,7 +130,7 @@ def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, 
     )
 
 
-def _error(one: Row, other: Row, prefer: Prefer, rule: Rule) -> float:
+def difference_error(one: Row, other: Row, prefer: Prefer = "balanced", rule: Rule = RULE) -> float:
     """Standard error of the difference of two rows' scores, by a bootstrap over the photos and pictures that both have
     in pairs (Efron and Tibshirani 1993, chapter 6). 0 without items.
     """

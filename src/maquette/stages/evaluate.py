@@ -78,7 +78,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             training = training.model_copy(update={"photos": config.photos})
         candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
         _require_choice(folder.path, candidates)
-        base = _open(config.base or training.base, config.device, training.vae)
+        base = open_base(config.base or training.base, config.device, training.vae)
         dataset, _ = read_photos(training, base, _told(on_event))
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
@@ -117,7 +117,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     out = config.out or RunFolder.free_path("runs", f"{config.run.resolve().name}-evaluation")
     if out.exists() and any(out.iterdir()):
         raise MaquetteError(f"{out} is not empty; choose another --out.")
-    base = _open(config.base or "pocket", config.device, None)
+    base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
     verdict = judge(
@@ -163,7 +163,8 @@ def _require_choice(path: Path, candidates: Sequence[Candidate]) -> None:
         )
 
 
-def _open(base: str, device: str, vae: str | None) -> BaseModel:
+def open_base(base: str, device: str, vae: str | None) -> BaseModel:
+    """A base to judge with: float32 on a CPU."""
     where = pick_device(device)
     dtype = pick_dtype("auto", where, "lora") if where.type == "cuda" else torch.float32
     return load(base, device=where, dtype=dtype, vae=vae)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -188,3 +189,15 @@ def advice(job: Job, share: int = 1) -> str:
 
 def _size(need: MemoryEstimate) -> str:
     return f"about {need.total / GIGA:.2g} GB"
+
+
+def peak(device: torch.device) -> int | None:
+    """The most bytes that were in use at once: of a card by tensors, else of this process; None on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

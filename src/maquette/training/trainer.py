@@ -51,6 +51,7 @@ class TrainResult:
     checkpoints: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     chosen: int | None = None  # step of the checkpoint that `file` is
+    memory_bytes: int | None = None  # the most that was needed: of the card, or of this process; None: not known here
     weight: float | None = None  # at which it is best, where that was measured
     reasons: list[str] = field(default_factory=list)  # of the choice
 
@@ -330,6 +331,7 @@ class Trainer:
             images_per_second=self.seen / max(self.training_seconds, 1e-9),
             checkpoints=[str(path) for path in self.folder.checkpoints().values()],
             left_out=[problem.message for problem in self.job.dataset.left_out],
+            memory_bytes=memory.peak(self.job.base.device),
             chosen=self.chosen if status == "finished" else None,
             weight=self.verdict.choice.weight if self.verdict else None,
             reasons=[*([self.ended] if self.ended else []), *(self.verdict.reasons if self.verdict else [])],

@@ -1,0 +1,152 @@
+"""`maquette compare`: methods, bases or settings side by side, on the same photos, steps and panel."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config.compare import CompareConfig
+from ..errors import MaquetteError
+from ..evaluation import comparing
+from ..evaluation.choice import Row, score
+from ..events import Cancel, Event, Listener, ignore, until
+from ..files import read_object, slug, write_json, write_text
+from ..report import compare_page
+from ..run_folder import RunFolder
+from ..training.children import train_all
+from ..training.variants import Variant, variants
+from . import compare_judge
+
+OUTCOME = "compare.json"
+
+
+@dataclass
+class Compared:
+    """A training in the table. base: it was trained on; used: the base it was measured on."""
+
+    name: str
+    method: str
+    base: str
+    used: str
+    step: int
+    weight: float
+    score: float
+    values: dict[str, float]
+    overtrained: list[str]
+    file: str
+    file_bytes: int
+    seconds: float
+    memory_bytes: int | None
+    steps: int
+    pictures: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CompareResult:
+    """The table, what it says in words, and where table and pictures lie."""
+
+    out: str
+    report: str
+    picture: str
+    answers: list[str]
+    left_out: list[str]
+    trainings: list[Compared]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(config: CompareConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> CompareResult:
+    """Train what is not trained yet, measure what is not measured yet, and write the table and its page.
+
+    After a kill the same call goes on. Raises MaquetteError for what cannot be trained, and for a folder that holds
+    another comparison.
+    """
+    out = config.out or Path("runs") / f"compare-{slug(config.subject)}"
+    chosen, left = variants(config, out)
+    _begin(config, out)
+    for message in left:
+        on_event(Event("warning", {"message": message}))
+    on_event = until(cancel, on_event)
+    _train(config, chosen, out, on_event, cancel)
+    measured = compare_judge.measure_all(config, chosen, out, on_event)
+    trainings = [_compared(variant, used, out, measured[variant.name, used]) for variant, used in _pairs(chosen)]
+    result = CompareResult(
+        str(out), str(out / "compare.html"), str(out / "pictures.png"), _answers(config, trainings, measured), left,
+        trainings,
+    )  # fmt: skip
+    told = result.to_json()
+    compare_page.write(told, out)
+    write_json(out / OUTCOME, told)
+    on_event(Event("done", told))
+    return result
+
+
+def _begin(config: CompareConfig, out: Path) -> None:
+    """Make the folder, or see that what lies there is this comparison."""
+    place = out / "compare.toml"
+    told = config.model_copy(update={"out": None, "jobs": 1}).to_toml()
+    if place.exists():
+        if CompareConfig.read(place) != CompareConfig.parse(config.model_dump() | {"out": None, "jobs": 1}):
+            raise MaquetteError(f"{out} holds another comparison ({place} differs): choose another --out.")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MaquetteError(f"{out} is not empty; choose another --out.")
+    write_text(place, told)
+
+
+def _pairs(chosen: list[Variant]) -> list[tuple[Variant, str]]:
+    """Each training with the bases that it is used on: its own first."""
+    bases = list(dict.fromkeys(variant.config.base for variant in chosen))
+    return [(v, used) for v in chosen for used in sorted(bases, key=lambda base: base != v.config.base)]
+
+
+def _train(config: CompareConfig, chosen: list[Variant], out: Path, on_event: Listener, cancel: Cancel | None) -> None:
+    done = sum(_trained(out, variant).exists() for variant in chosen)
+    on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
+
+    def finished(variant: Variant, told: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        kept = {key: told[key] for key in ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start")}
+        if told["start"]:  # of a run that was interrupted only the last part was timed
+            kept["seconds"] = told["steps"] / (told["steps"] - told["start"]) * told["seconds"]
+        write_json(_trained(out, variant), kept)
+        on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
+
+    train_all([v for v in chosen if not _trained(out, v).exists()], out, config.jobs, finished, cancel)
+
+
+def _trained(out: Path, variant: Variant) -> Path:
+    return out / "trained" / f"{variant.name}.json"
+
+
+def _compared(variant: Variant, used: str, out: Path, told: compare_judge.Measured) -> Compared:
+    training = read_object(_trained(out, variant))
+    assert variant.config.out is not None
+    file = RunFolder(variant.config.out).checkpoint(told.row.step)
+    return Compared(
+        variant.name, variant.config.method, variant.config.base, used, told.row.step, told.row.weight,
+        score(told.row.values), dict(told.row.values), told.overtrained, str(file), file.stat().st_size,
+        training["seconds"], training["memory_bytes"], training["steps"], [str(path) for path in told.pictures],
+        told.prompts,
+    )  # fmt: skip
+
+
+def _answers(
+    config: CompareConfig, trainings: list[Compared], measured: dict[tuple[str, str], compare_judge.Measured]
+) -> list[str]:
+    """What the table says, in words: for each base which training is best, and whether the base matters."""
+    told: list[str] = []
+    for base in dict.fromkeys(one.base for one in trainings):
+        own = {one.name: measured[one.name, base].row for one in trainings if one.base == base == one.used}
+        if len(own) > 1:
+            told += ([f"On {base}:"] if config.bases else []) + comparing.ranking(own)
+    if config.bases:
+        first: dict[tuple[str, str], Row] = {}
+        for one in trainings:
+            first.setdefault((one.base, one.used), measured[one.name, one.used].row)
+        told += comparing.base_matters(first)
+    return told
