@@ -24,9 +24,9 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS may add in another or
 
 
 ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-"""Kernels of attention that training uses. cuDNN's, which PyTorch prefers on Hopper cards, is not among them: in bf16 its
-way back with the 77 keys of a prompt gave gradients that are not finite in 65 of 96 runs on an H200 (PyTorch 2.11), at
-inputs for which the others agree.
+"""Kernels of attention that training uses. cuDNN's, which PyTorch prefers on Hopper cards, is not among them: in bf16
+its way back with the 77 keys of a prompt gave gradients that are not finite in 65 of 96 runs on an H200 (PyTorch
+2.11), at inputs for which the others agree.
 """
 IN_ORDER = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)  # the memory-efficient one adds in any order
 
