@@ -97,7 +97,7 @@ def write_folder(folder: Path, family: str, channels: int = 4, prediction: str =
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
     }
-    for name, module in modules(family, channels).items():
+    for name, module in modules(family, channels, options.get("seed", 0)).items():
         module.to(options.get("dtype", torch.float32)).save_pretrained(folder / name)
         index[name] = ["transformers" if "text" in name else "diffusers", type(module).__name__]
         if "text" in name:

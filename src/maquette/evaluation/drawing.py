@@ -95,8 +95,8 @@ def draw(base: BaseModel, plan: Plan, subject_prompts: Sequence[str]) -> Drawing
 @torch.no_grad()
 def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed: int) -> Tensor:
     """(B, C, h, w): one picture for each prompt, seeds counted up."""
-    texts = list(dict.fromkeys([*prompts, ""]))
-    told = base.encode_text(texts, plan.clip_skip)
+    texts = list(dict.fromkeys(prompts))
+    told, nothing = base.encode_text(texts, plan.clip_skip), base.encode_negative([""], plan.clip_skip)
     height, width = plan.size
     factor = base.spec.latent_factor
     at_once = max(1, cells_at_once(base.device) // (height // factor * (width // factor)) // 2)
@@ -107,7 +107,7 @@ def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed
             sample(
                 base,
                 told[[texts.index(prompt) for prompt in part]],
-                told[[texts.index("")] * len(part)],
+                nothing[[0] * len(part)],
                 sampler=SAMPLER,
                 steps=plan.steps,
                 cfg_scale=plan.cfg_scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class FamilySpec:
     latent_factor: int  # pixels per latent cell: 8, pocket 4
     te_prefixes: tuple[str, ...]  # Kohya prefixes of the text encoders: ("lora_te",) or ("lora_te1", "lora_te2")
     clip_skip: bool = True  # whether another layer of the text encoder than the usual one can be asked for
+    zero_negative: bool = False  # whether a negative prompt without words is zeros, not the encoding of ""
 
     def skips(self, clip_skip: int) -> str | None:
         """The sentence for the user when `clip_skip` asks for a layer that this family never uses."""
@@ -81,6 +82,15 @@ class BaseModel:
     def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
         """Plain prompts (no weights syntax) -> Conditioning of batch len(prompts), tokens (B, 77, D)."""
         raise NotImplementedError
+
+    def encode_negative(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
+        """As `encode_text`, for negative prompts: of some families one without words is zeros."""
+        told = self.encode_text(prompts, clip_skip)
+        if not self.spec.zero_negative:
+            return told
+        said = torch.tensor([float(prompt != "") for prompt in prompts], device=told.tokens.device)
+        pooled = None if told.pooled is None else told.pooled * said[:, None].to(told.pooled)
+        return replace(told, tokens=told.tokens * said[:, None, None].to(told.tokens), pooled=pooled)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] -> posterior mean and standard deviation, each (B, 4, H/f, W/f), unit-scaled."""

@@ -149,6 +149,8 @@ def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
             f"{folder} is one part of a model, not a whole one (no model_index.json){remedy(part, folder)}."
         )
     folders.read_json(folder / "model_index.json")
+    if (folder / "text_encoder_2").is_dir() and not (folder / "text_encoder").is_dir():
+        raise MaquetteError(f"{folder} {_REFINER}")
     names = ["unet", "vae", "text_encoder"] + (["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])
     found = {part: folders.read_json(folder / part / "config.json") for part in names}
     scheduler = folders.read_json(folder / "scheduler" / "scheduler_config.json")
@@ -206,10 +208,15 @@ def _modern_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     return dict(tensors)
 
 
+_REFINER = (
+    "is the SDXL refiner, which cannot be used as a base; use the SDXL base model, and this file with it: --refiner."
+)
+
+
 def _require_base(path: Path, identity: Identity, prefixes: Mapping[str, str]) -> None:
     """Refuse by name whatever is not a whole base model."""
     if identity.family == "refiner":
-        raise MaquetteError(f"{path} is the SDXL refiner, which cannot be used as a base; use the SDXL base model.")
+        raise MaquetteError(f"{path} {_REFINER}")
     if identity.kind != "model":
         names = {"unknown": identity.note or "nothing that maquette knows", "lora": "a LoRA", "unet": "a UNet alone"}
         names |= {"vae": "a VAE alone", "controlnet": "a ControlNet", "embedding": "a textual inversion embedding"}
@@ -287,7 +294,7 @@ def _spec(family: str, scheduler: Mapping[str, Any]) -> FamilySpec:
 
 def _folder_spec(folder: Path, identity: Identity, scheduler: Mapping[str, Any]) -> FamilySpec:
     if identity.family == "refiner":
-        raise MaquetteError(f"{folder} is the SDXL refiner, which cannot be used as a base; use the SDXL base model.")
+        raise MaquetteError(f"{folder} {_REFINER}")
     if identity.family is None:
         raise MaquetteError(f"{folder}: its unet is not a Stable Diffusion UNet.")
     return _spec(identity.family, scheduler)

@@ -22,17 +22,18 @@ def unet_config(shapes: Shapes, family: str) -> Config:
     widths = [shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(_count(shapes, "down_blocks"))]
     down = [_depth(shapes, f"down_blocks.{i}.attentions.0") for i in range(len(widths))]
     up = [_depth(shapes, f"up_blocks.{i}.attentions.0") for i in range(len(widths))]
+    middle = _depth(shapes, "mid_block.attentions.0")  # which has that of the last level, also where that has none
     linear = any(name.endswith(".proj_in.weight") and len(shape) == 2 for name, shape in shapes.items())
     config: Config = {
         "_class_name": "UNet2DConditionModel",
-        "sample_size": {"sd1": 64, "sd2": 64, "sdxl": 128}[family],
+        "sample_size": {"sd1": 64, "sd2": 64}.get(family, 128),
         "in_channels": shapes["conv_in.weight"][1],
         "out_channels": shapes["conv_out.weight"][0],
         "block_out_channels": widths,
         "layers_per_block": _count(shapes, "down_blocks.0.resnets"),
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in down],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up],
-        "transformer_layers_per_block": [depth or 1 for depth in down],
+        "transformer_layers_per_block": [*(depth or 1 for depth in down[:-1]), down[-1] or middle or 1],
         "attention_head_dim": [width // 64 for width in widths] if linear else 8,
         "cross_attention_dim": next(s[1] for name, s in shapes.items() if name.endswith("attn2.to_k.weight")),
         "use_linear_projection": linear,

@@ -16,8 +16,12 @@ from ..formats import tensor_files
 from . import folders, modules
 from .configs import Shapes, unet_config
 from .detect import FAMILY_NAMES, identify, unet_family
+from .pocket.spec import CONTROLNETS, POCKET
 
+NAMED = {"pocket-canny": CONTROLNETS / "canny"}
+"""Those inside the package, by the name that stands for a file."""
 _CROSS_ATTENTION = {"768": "sd1", "1024": "sd2", "2048": "sdxl"}
+_POCKET_WIDTHS = 3  # of its hint, a quarter as large at the end as at first; all others' are an eighth
 _ONLY_UNET = ("out_channels", "up_block_types", "sample_size")
 
 
@@ -39,23 +43,30 @@ class ControlNet:
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> ControlNet:
-    """Open a ControlNet for SD1, SD2 or SDXL: a diffusers folder, or a file with LDM or diffusers names.
+    """Open a ControlNet for SD1, SD2, SDXL or pocket: a diffusers folder, a file with LDM or diffusers names, or one of
+    `NAMED`.
 
     Raises MaquetteError, naming the file, for anything else and for relatives that are not ControlNetModels.
     """
+    source = str(path)
     path = Path(path)
     if not path.exists():
-        raise MaquetteError(f"{path} does not exist; give a ControlNet's file or folder.")
+        path = NAMED.get(source, path)
+    if not path.exists():
+        own = ", ".join(NAMED)
+        raise MaquetteError(f"{path} does not exist; give a ControlNet's file or folder, or {own} for pocket.")
     if path.is_dir():
         tensors, config = _read_folder(path)
         family = unet_family(_shapes(tensors)) or _CROSS_ATTENTION.get(str(config.get("cross_attention_dim")))
     else:
         tensors, family = _read_file(path)
         config = controlnet_config(_shapes(tensors), family, str(path)) if family in FAMILY_NAMES else {}
-    if family not in ("sd1", "sd2", "sdxl"):
+    if family == "sd1" and len(config.get("conditioning_embedding_out_channels", ())) == _POCKET_WIDTHS:
+        family = POCKET.name
+    if family not in ("sd1", "sd2", "sdxl", POCKET.name):
         raise MaquetteError(f"{path} is a ControlNet of a family that maquette does not know.")
     module = modules.fill(modules.build_controlnet(config), tensors, str(path), dtype, device)
-    return ControlNet(module, family, str(path))
+    return ControlNet(module, family, source)
 
 
 def controlnet_config(shapes: Shapes, family: str, source: str) -> dict[str, Any]:

@@ -77,13 +77,20 @@ def identify(shapes: Shapes) -> Identity:
     return Identity("unknown", note=_stranger(shapes))
 
 
+_TOLD = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
+_NUMBER = 256  # channels of each size number
+
+
 def unet_family(shapes: Shapes) -> str | None:
     """Family of a UNet or ControlNet by its structure, which is the same at any width; names of either layout."""
     if not any(".attn2.to_k.weight" in name for name in shapes):
         return None
     if any(name.startswith(("label_emb.", "add_embedding.")) for name in shapes):
         widths = {shape[1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")}
-        return "refiner" if widths == {1280} else "sdxl"
+        told = [shapes[name][1] for name in _TOLD if len(shapes.get(name, ())) == 2]
+        # The refiner is told five numbers and its one encoder's pooled vector, which is as wide as that one's tokens.
+        alone = widths == {1280} or (bool(told) and {told[0] - 5 * _NUMBER} == widths)
+        return "refiner" if alone else "sdxl"
     projections = [shape for name, shape in shapes.items() if name.endswith(".proj_in.weight")]
     return "sd1" if projections and len(projections[0]) == 4 else "sd2"
 

@@ -29,7 +29,7 @@ class _NoInitialization(TorchFunctionMode):
 
 
 @contextmanager
-def _unfilled() -> Iterator[None]:
+def unfilled() -> Iterator[None]:
     """Modules that are made within have meta tensors, which nobody fills."""
     with torch.device("meta"), _NoInitialization():
         yield
@@ -37,25 +37,25 @@ def _unfilled() -> Iterator[None]:
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
     """A UNet on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
-    with _unfilled():
+    with unfilled():
         return UNet2DConditionModel(config)
 
 
 def build_vae(config: Mapping[str, Any]) -> nn.Module:
     """An autoencoder on the meta device. Raises MaquetteError for a configuration that no Stable Diffusion has."""
-    with _unfilled():
+    with unfilled():
         return AutoencoderKL(config)
 
 
 def build_controlnet(config: Mapping[str, Any]) -> nn.Module:
     """A ControlNet on the meta device. Raises MaquetteError for a configuration that none of Stable Diffusion has."""
-    with _unfilled():
+    with unfilled():
         return ControlNetModel(config)
 
 
 def build_text_encoder(config: Mapping[str, Any], projection: bool = False) -> nn.Module:
     """CLIP's text encoder on the meta device. Raises MaquetteError for a configuration that no CLIP has."""
-    with _unfilled():
+    with unfilled():
         return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 

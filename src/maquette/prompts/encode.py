@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -135,6 +136,11 @@ def _scheduled(text: str, length: int, first_pass: int | None) -> list[list[int 
     return parse_schedule(text, length) if first_pass is None else parse_schedule(text, first_pass, length)
 
 
+def _zeros(told: Conditioning) -> Conditioning:
+    pooled = None if told.pooled is None else torch.zeros_like(told.pooled)
+    return replace(told, tokens=torch.zeros_like(told.tokens), pooled=pooled)
+
+
 class Prompt:
     """A prompt with schedule and AND, encoded for a number of steps; `at` and `at_call` say what to guide toward."""
 
@@ -151,12 +157,14 @@ class Prompt:
         counting: Counting = "A1111",
         calls_per_step: int = 1,
         first_pass: int | None = None,
+        zeros: bool = False,
     ) -> None:
         """composable: split at AND (A1111 does so in the positive prompt only). batch: copies of each conditioning.
 
         counting: "A1111" reads the schedule by calls of the denoiser, of which there are calls_per_step; "exact" by
         steps. Both are the same only for prompts without schedule. first_pass: steps of a drawing that these steps go
-        on with at a larger size (hires fix), times its calls where those are counted.
+        on with at a larger size (hires fix), times its calls where those are counted. zeros: a prompt without words is
+        zeros, as SDXL's negative one is.
         """
         self.counting = counting
         length = steps * calls_per_step if counting == "A1111" else steps
@@ -164,6 +172,8 @@ class Prompt:
         for text, weight in parse_composable(prompt) if composable else [(prompt, 1.0)]:
             schedule = [(int(end), str(plain)) for end, plain in _scheduled(text, length, first_pass)]
             told = encode_together(base, Counter(plain for _, plain in schedule), clip_skip, emphasis)
+            if zeros and not any(told):
+                told = {"": _zeros(told[""])}
             copies = {plain: each[[0] * batch] for plain, each in told.items()}
             self.parts.append(([(end, copies[plain]) for end, plain in schedule], weight))
 

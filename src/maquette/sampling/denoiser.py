@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,13 +19,26 @@ if TYPE_CHECKING:
 OnDenoised = Callable[[Tensor, float], Tensor]
 
 
+@dataclass(frozen=True)
+class Takeover:
+    """Another model, with its own prompts, that answers from a timestep on: SDXL's refiner. below: the first timestep
+    that it does not see.
+    """
+
+    model: Denoiser
+    cond: Conditioning | Prompt
+    uncond: Conditioning | Prompt | None
+    below: float
+
+
 class GuidedDenoiser:
     """Scales x to what the network knows, asks it, guides (CFG) and turns its epsilon, v or flow into x0, once for all.
 
     model: a base, or what answers `predict` in its place (ControlNet). cond, uncond: B rows each; without uncond, or at
     scale 1, the prompt alone is computed. rescale: see `core.guidance`. on_denoised(x0, sigma) -> x0 may change each
-    answer (inpainting puts the kept picture back). one_by_one: see `SamplingOptions`. calls: answers given so far,
-    on_call told of each. step: the schedule's step at work, counted from 1, kept by the caller.
+    answer (inpainting puts the kept picture back). one_by_one: see `SamplingOptions`. takeover: who goes on at low
+    noise. calls: answers given so far, on_call told of each. step: the schedule's step at work, counted from 1, kept by
+    the caller.
     """
 
     def __init__(
@@ -37,10 +51,12 @@ class GuidedDenoiser:
         on_denoised: OnDenoised | None = None,
         rescale: float = 0.0,
         one_by_one: bool = False,
+        takeover: Takeover | None = None,
     ) -> None:
         self.model, self.levels = model, levels
         self.cond, self.uncond, self.scale, self.rescale = cond, uncond, scale, rescale
         self.on_denoised, self.one_by_one = on_denoised, one_by_one
+        self.takeover = takeover
         self.on_call: Callable[[int], None] = lambda calls: None
         self.calls = 0
         self.step = 1
@@ -66,15 +82,16 @@ class GuidedDenoiser:
 
     def _guided(self, x: Tensor, time: float, need_negative: bool) -> tuple[Tensor, Tensor | None]:
         """`guided_and_negative` of the network's input x (B, 4, h, w), of all pictures at once or one by one."""
-        positives = self._at(self.cond)
-        negative = None if self.uncond is None else self._at(self.uncond)[0][0]
+        now = self.takeover if self.takeover is not None and round(time) < self.takeover.below else self
+        positives = self._at(now.cond)
+        negative = None if now.uncond is None else self._at(now.uncond)[0][0]
 
         def of(rows: slice) -> tuple[Tensor, Tensor | None]:
             t = torch.full((len(x[rows]),), time, device=x.device)
             parts = [(conditioning[rows], weight) for conditioning, weight in positives]
             other = None if negative is None else negative[rows]
             return guided_and_negative(
-                self.model, x[rows].contiguous(), t, parts, other, self.scale, need_negative, self.rescale
+                now.model, x[rows].contiguous(), t, parts, other, self.scale, need_negative, self.rescale
             )
 
         if not self.one_by_one or x.device.type != "cpu":

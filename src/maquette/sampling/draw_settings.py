@@ -158,7 +158,9 @@ class HiresSettings(StageConfig):
     hires_height: Side | None = None
     """Likewise."""
     hires_upscaler: str = "Latent"
-    """How the first drawing is enlarged: Latent, Latent (bicubic) …, Lanczos, Nearest."""
+    """How the first drawing is enlarged: Latent, Latent (bicubic) …, Lanczos, Nearest, or an ESRGAN's file."""
+    hires_base: str | None = None
+    """Base model of the second drawing: a file or folder; otherwise the first's."""
     hires_steps: DenoisingSteps | None = None
     """Steps of the second drawing; otherwise as many as of the first."""
     hires_sampler: str | None = None
@@ -178,7 +180,16 @@ class HiresSettings(StageConfig):
         return bool(self.hires_scale or self.hires_width or self.hires_height)
 
 
-class DrawSettings(HiresSettings, ImageSettings, SamplingSettings, PromptSettings):
+class RefinerSettings(StageConfig):
+    """Another model for the last steps."""
+
+    refiner: str | None = None
+    """SDXL's refiner, a file or folder, which draws the last steps (with hires fix, of the second drawing)."""
+    refiner_switch_at: Fraction = 0.8
+    """Share of the noise schedule after which the refiner takes over."""
+
+
+class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettings, PromptSettings):
     """All of a drawing but the base and the files."""
 
     group: ClassVar[str] = "Base and files"
@@ -206,6 +217,8 @@ class DrawSettings(HiresSettings, ImageSettings, SamplingSettings, PromptSetting
             raise ValueError("hires fix enlarges a new picture; with init_image give the size and a denoising strength")
         elif not self.mask and not self.extend and (self.only_masked or self.mask_invert):
             raise ValueError("only_masked and mask_invert need a mask")
+        if self.hires_base and not self.hires:
+            raise ValueError("hires_base is the model of a second drawing: give hires_scale or a hires size")
         if self.hires_scale and (self.hires_width or self.hires_height):
             raise ValueError("give hires_scale, or hires_width and hires_height, not both")
         return self

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.denoiser import Conditioning
+from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..families.base import BaseModel
 from ..families.controlnet import ControlNet
+from ..families.sdxl.refiner import NEGATIVE_SCORE, SCORE, Refiner, size_numbers
+from ..families.upscaler import Upscaler
 from ..prompts.encode import Prompt
 from .beginning import Canvas, guides_of
 from .control import Controlled, Guide, marked
+from .denoiser import Takeover
 from .draw_settings import DrawSettings
-from .enlarging import Enlargement, enlarged
+from .enlarging import Enlargement, enlarged, require_same_latents
 from .finite import require_finite_picture
 from .infotext import cfg_scale
 from .loop import SamplingOptions, sample
@@ -27,8 +33,9 @@ from .words import Words
 
 @dataclass(frozen=True)
 class Pass:
-    """One way from noise, or from a picture, to latents."""
+    """One way from noise, or from a picture, to latents. base: who draws; takeover: who ends it."""
 
+    base: BaseModel
     sampler: str
     steps: int
     cfg_scale: float
@@ -37,6 +44,7 @@ class Pass:
     width: int
     height: int
     guides: list[Guide]
+    takeover: Takeover | None = None
 
     def done_from(self, strength: float, exact: bool) -> int:
         """Steps that are done from a picture at a denoising strength."""
@@ -45,7 +53,6 @@ class Pass:
 
     def drawn(
         self,
-        base: BaseModel,
         seeds: Sequence[int],
         options: SamplingOptions,
         begin: Tensor | None,
@@ -56,7 +63,7 @@ class Pass:
     ) -> Tensor:
         """Latents (B, 4, h, w), one for each seed. begin: (B, 4, h, w) or None for noise; keep: after each answer."""
         steps = self.steps if begin is None else self.done_from(strength, options.exact_steps)
-        model = Controlled(base, self.guides, steps) if self.guides else None
+        model = Controlled(self.base, self.guides, steps) if self.guides else None
 
         def after(i: int, x0: Tensor) -> None:
             if model is not None:
@@ -64,7 +71,7 @@ class Pass:
             on_step(i, x0)
 
         return sample(
-            base,
+            self.base,
             self.cond,
             self.uncond,
             sampler=self.sampler,
@@ -78,13 +85,17 @@ class Pass:
             options=options,
             model=model,
             on_denoised=keep,
+            takeover=self.takeover,
             on_step=after,
             callback=on_call,
         )
 
 
 class Drawing:
-    """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made."""
+    """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made.
+
+    refiner: who takes over in the last drawing, if anyone.
+    """
 
     def __init__(
         self,
@@ -93,16 +104,21 @@ class Drawing:
         canvas: Canvas,
         words: Words,
         load: Callable[[str], ControlNet],
+        refiner: Refiner | None = None,
     ) -> None:
         self.base, self.settings, self.canvas = base, settings, canvas
-        self.load = load
+        self.load, self.refiner = load, refiner
         self.begin = canvas.beginning(base, settings)
         scale = cfg_scale(settings, base)
-        cond, uncond = self._prompts(words.plain, words.negative, settings.sampler, settings.steps)
+        cond, uncond = self._prompts(base, words.plain, words.negative, settings.sampler, settings.steps)
         guides = guides_of(settings, base, canvas, load)
-        self.first = Pass(settings.sampler, settings.steps, scale, cond, uncond, canvas.width, canvas.height, guides)
+        size = canvas.width, canvas.height
+        self.first = Pass(base, settings.sampler, settings.steps, scale, cond, uncond, *size, guides)
+        if not settings.hires:
+            self.first = self._refined(self.first, words)
         self.second: Pass | None = None
         self.enlargement: Enlargement | None = None
+        self.upscaler: str | Upscaler = settings.hires_upscaler
 
     def steps(self) -> int:
         """Steps that the first drawing does, which from a picture are fewer."""
@@ -110,19 +126,49 @@ class Drawing:
             return self.settings.steps
         return self.first.done_from(self.settings.strength, self.settings.exact_steps)
 
-    def add_hires(self, words: Words) -> None:
-        """Prepare the second drawing; its LoRAs are in the base."""
-        settings, base = self.settings, self.base
+    def add_hires(self, words: Words, base: BaseModel, upscaler: str | Upscaler) -> None:
+        """Prepare the second drawing by `base`, which has its LoRAs."""
+        settings = self.settings
+        self.upscaler = upscaler
+        require_same_latents(self.base, base, upscaler)
         factor = max(base.spec.latent_factor, 8)
         self.enlargement = size = Enlargement.of(settings, self.canvas.width, self.canvas.height, factor)
         sampler, steps = settings.hires_sampler or settings.sampler, settings.hires_steps or settings.steps
-        told = self._prompts(words.plain, words.negative, sampler, steps, first=settings)
+        told = self._prompts(base, words.plain, words.negative, sampler, steps, first=settings)
         guides = guides_of(settings, base, self.canvas, self.load, size)
         scale = settings.hires_cfg_scale or self.first.cfg_scale
-        self.second = Pass(sampler, steps, scale, *told, size.kept_width, size.kept_height, guides)
+        self.second = Pass(base, sampler, steps, scale, *told, size.kept_width, size.kept_height, guides)
+        self.second = self._refined(self.second, words, first=settings)
+
+    def _refined(self, last: Pass, words: Words, first: DrawSettings | None = None) -> Pass:
+        """The last drawing, with the refiner at its end where there is one. Raises MaquetteError for another base."""
+        refiner, settings = self.refiner, self.settings
+        if refiner is None:
+            return last
+        if last.base.spec.name != "sdxl":
+            raise MaquetteError(
+                f"{refiner.source} goes on with latents of Stable Diffusion XL, and {last.base.source} draws others."
+            )
+        told = self._encoded(refiner, words.plain, words.negative, last.sampler, last.steps, first)
+        cond, uncond = (
+            prompt.mapped(partial(_sized, numbers=size_numbers(last.width, last.height, score)))
+            for prompt, score in zip(told, (SCORE, NEGATIVE_SCORE), strict=True)
+        )
+        below = 1000.0 - 1000.0 * settings.refiner_switch_at
+        return replace(last, takeover=Takeover(refiner, cond, uncond, round(below, 6)))
 
     def _prompts(
-        self, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None = None
+        self, base: BaseModel, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None = None
+    ) -> tuple[Prompt, Prompt]:
+        cond, uncond = self._encoded(base, plain, negative, sampler, steps, first)
+        if first is None and self.begin is not None:
+            cond, uncond = cond.mapped(self.begin.told), uncond.mapped(self.begin.told)
+        if self.settings.controls:
+            cond, uncond = cond.mapped(lambda c: marked(c, 1.0)), uncond.mapped(lambda c: marked(c, 0.0))
+        return cond, uncond
+
+    def _encoded(
+        self, base: BaseModel, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None
     ) -> tuple[Prompt, Prompt]:
         settings, calls = self.settings, kind_of(sampler).calls
         told: dict[str, Any] = {
@@ -135,12 +181,9 @@ class Drawing:
         if first is not None:
             counted = kind_of(first.sampler).calls if settings.prompt_editing == "A1111" else 1
             told["first_pass"] = first.steps * counted
-        cond = Prompt(self.base, plain, steps, **told)  # type: ignore[arg-type]
-        uncond = Prompt(self.base, negative, steps, composable=False, **told)  # type: ignore[arg-type]
-        if first is None and self.begin is not None:
-            cond, uncond = cond.mapped(self.begin.told), uncond.mapped(self.begin.told)
-        if settings.controls:
-            cond, uncond = cond.mapped(lambda c: marked(c, 1.0)), uncond.mapped(lambda c: marked(c, 0.0))
+        cond = Prompt(base, plain, steps, **told)  # type: ignore[arg-type]
+        told |= {"composable": False, "zeros": base.spec.zero_negative}
+        uncond = Prompt(base, negative, steps, **told)  # type: ignore[arg-type]
         return cond, uncond
 
     @torch.no_grad()
@@ -157,7 +200,7 @@ class Drawing:
         start = None if self.begin is None else self.begin.for_seeds(list(seeds), options.noise)
         keep = None if self.begin is None else self.begin.keeping()
         strength = settings.strength if self.begin is not None else 1.0
-        x = self.first.drawn(self.base, seeds, options, start, strength, keep, on_call, on_step)
+        x = self.first.drawn(seeds, options, start, strength, keep, on_call, on_step)
         return x if keep is None else keep(x, 0.0)
 
     @torch.no_grad()
@@ -172,10 +215,16 @@ class Drawing:
         """Of the second drawing, which begins from the first's latents."""
         assert self.second is not None and self.enlargement is not None
         require_finite_picture(latents, self.base)
-        start = enlarged(self.base, latents, self.enlargement, self.settings.hires_upscaler)
-        options = self.settings.batch_options(self.base.spec.latent_factor, variation_seed, exact_steps=True)
+        start = enlarged(self.base, self.second.base, latents, self.enlargement, self.upscaler)
+        options = self.settings.batch_options(self.second.base.spec.latent_factor, variation_seed, exact_steps=True)
         strength = self.settings.strength
-        return self.second.drawn(self.base, seeds, options, start, strength, None, on_call, on_step)
+        return self.second.drawn(seeds, options, start, strength, None, on_call, on_step)
+
+
+def _sized(conditioning: Conditioning, numbers: Tensor) -> Conditioning:
+    """The conditioning with size numbers, (1, n), for each of its rows."""
+    tokens = conditioning.tokens
+    return replace(conditioning, time_ids=numbers.to(tokens.device).expand(len(tokens), -1))
 
 
 def reporter(on_event: Listener, done: int, share: int, of: int) -> Callable[[int, int], None]:

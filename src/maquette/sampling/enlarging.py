@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import MaquetteError
 from ..families.base import BaseModel
+from ..families.upscaler import Upscaler
 from .inpainting import signed_pixels
 
 if TYPE_CHECKING:
@@ -38,14 +40,17 @@ UPSCALERS = (*LATENT, *PIXELS)
 
 
 def find_upscaler(name: str) -> str:
-    """The upscaler in its usual spelling. Raises MaquetteError with the list for an unknown one."""
+    """The upscaler in its usual spelling, or a file's path. Raises MaquetteError with the list for an unknown one."""
     asked = " ".join(name.split()).lower()
     for known in UPSCALERS:
         if asked == known.lower():
             return known
+    if Path(name).is_file():
+        return name
     near = difflib.get_close_matches(name, UPSCALERS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise MaquetteError(f"There is no upscaler {name!r}.{hint} Upscalers: {', '.join(UPSCALERS)}.")
+    own = f"{', '.join(UPSCALERS)}, or a file of ESRGAN's kind"
+    raise MaquetteError(f"There is no upscaler {name!r}.{hint} Upscalers: {own}.")
 
 
 @dataclass(frozen=True)
@@ -77,26 +82,48 @@ class Enlargement:
 
 
 @torch.no_grad()
-def enlarged(base: BaseModel, latents: Tensor, size: Enlargement, upscaler: str) -> Tensor:
-    """(B, 4, h, w) latents of the first drawing -> those that the second begins from, unit-scaled."""
-    factor = base.spec.latent_factor
-    if way := LATENT.get(upscaler):
+def enlarged(
+    base: BaseModel, second: BaseModel, latents: Tensor, size: Enlargement, upscaler: str | Upscaler
+) -> Tensor:
+    """(B, 4, h, w) latents that `base` drew -> those that the second drawing, by `second`, begins from, unit-scaled."""
+    factor = second.spec.latent_factor
+    if isinstance(upscaler, str) and (way := LATENT.get(upscaler)):
         cells = size.height // factor, size.width // factor
         latents = F.interpolate(latents, cells, mode=way.mode, antialias=way.antialias)
     else:
-        latents = torch.cat([_by_pixels(base, each[None], size, upscaler) for each in latents])
+        latents = torch.cat([_by_pixels(base, second, each[None], size, upscaler) for each in latents])
     down = latents.shape[2] - size.kept_height // factor
     right = latents.shape[3] - size.kept_width // factor
     rows = slice(down // 2, latents.shape[2] - (down + 1) // 2)
     return latents[:, :, rows, right // 2 : latents.shape[3] - (right + 1) // 2]
 
 
-def _by_pixels(base: BaseModel, latents: Tensor, size: Enlargement, upscaler: str) -> Tensor:
-    """One picture: decoded, resized and encoded."""
+def _by_pixels(
+    base: BaseModel, second: BaseModel, latents: Tensor, size: Enlargement, upscaler: str | Upscaler
+) -> Tensor:
+    """One picture: decoded by the first's VAE, enlarged and encoded by the second's."""
     from PIL.Image import Resampling
 
     from .images import to_image
+    from .upscaling import upscaled
 
-    how = Resampling.NEAREST if upscaler == "Nearest" else Resampling.LANCZOS
-    picture = to_image(base.decode(latents)[0]).resize((size.width, size.height), how)
-    return base.encode_images(signed_pixels(picture))[0].to(latents)
+    picture = to_image(base.decode(latents)[0])
+    if isinstance(upscaler, Upscaler):
+        picture = upscaled(upscaler, picture, size.width, size.height)
+    else:
+        how = Resampling.NEAREST if upscaler == "Nearest" else Resampling.LANCZOS
+        picture = picture.resize((size.width, size.height), how)
+    return second.encode_images(signed_pixels(picture))[0].to(latents)
+
+
+def require_same_latents(base: BaseModel, second: BaseModel, upscaler: str | Upscaler) -> None:
+    """Raise MaquetteError where a second model is to go on with latents that are none of its own."""
+    family, other = base.spec, second.spec
+    kin = {"sd2": "sd1"}  # which have one autoencoder
+    if kin.get(family.name, family.name) == kin.get(other.name, other.name):
+        return
+    if upscaler in LATENT:
+        raise MaquetteError(
+            f"{second.source} has other latents than {base.source}, so that {upscaler} cannot enlarge between them: "
+            "choose an upscaler of pixels, such as Lanczos."
+        )

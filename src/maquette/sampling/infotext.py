@@ -12,6 +12,7 @@ from ..formats import safetensors
 from ..formats.png import number_text
 from .control_unit import MODES, RESIZE_MODES, ControlUnit
 from .draw_settings import DrawSettings
+from .enlarging import UPSCALERS
 from .lora_folder import lora_hash
 from .pictures.preprocessors import PREPROCESSORS
 from .samplers import schedule_of
@@ -33,9 +34,12 @@ def values_of(
     size: tuple[int, int],
     init_hash: str | None = None,
     embeddings: Mapping[str, Path] | None = None,
+    second: BaseModel | None = None,
+    refiner: BaseModel | None = None,
 ) -> dict[str, Any]:
     """The last line of the text; "Seed" and "Variation seed" are each picture's own. size: (width, height).
-    embeddings: the files of textual inversions that the prompts call, by name.
+    embeddings: the files of textual inversions that the prompts call, by name. second: the model of the second drawing,
+    where it is another one; refiner: who ends the last.
     """
     sampler, schedule = schedule_of(settings.sampler)
     varied = settings.variation_strength > 0
@@ -61,8 +65,10 @@ def values_of(
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
         "Init image hash": init_hash,
         **settings.noise_values(sampler),
-        **_hires(settings),
+        **_hires(settings, second),
         **_image(settings),
+        "Refiner": None if refiner is None else short_title(refiner),
+        "Refiner switch at": None if refiner is None else number_text(settings.refiner_switch_at),
         **{f"ControlNet {i}": unit_text(unit) for i, unit in enumerate(settings.controls)},
         **settings.sampler_values(sampler),
         "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
@@ -73,16 +79,24 @@ def values_of(
     }
 
 
-def _hires(settings: DrawSettings) -> dict[str, Any]:
+def short_title(base: BaseModel) -> str:
+    """A1111's name of a checkpoint: the file's, and the beginning of its hash."""
+    name = Path(base.source).stem if base.source != "pocket" else "pocket"
+    return f"{name} [{base.content_hash[:_SHORT]}]"
+
+
+def _hires(settings: DrawSettings, second: BaseModel | None) -> dict[str, Any]:
     if not settings.hires:
         return {}
+    upscaler = settings.hires_upscaler
     sampler, schedule = schedule_of(settings.hires_sampler) if settings.hires_sampler else (None, None)
     by_size = f"{settings.hires_width or 0}x{settings.hires_height or 0}"
     return {
         "Hires upscale": _set(settings.hires_scale),
         "Hires resize": None if settings.hires_scale else by_size,
         "Hires steps": settings.hires_steps,
-        "Hires upscaler": settings.hires_upscaler,
+        "Hires upscaler": upscaler if upscaler in UPSCALERS else Path(upscaler).stem,
+        "Hires checkpoint": None if second is None else short_title(second),
         "Hires sampler": sampler,
         "Hires schedule type": schedule,
         "Hires CFG Scale": _set(settings.hires_cfg_scale),

@@ -14,7 +14,7 @@ from ..core.denoiser import Conditioning, Denoiser
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .brownian import BrownianNoise
-from .denoiser import GuidedDenoiser, OnDenoised
+from .denoiser import GuidedDenoiser, OnDenoised, Takeover
 from .levels import NoiseLevels
 from .noise import ImageNoise, NoiseOptions
 from .samplers import SamplerKind, kind_of, named_schedule, suited
@@ -85,6 +85,7 @@ def sample(
     options: SamplingOptions | None = None,
     model: Denoiser | None = None,
     on_denoised: OnDenoised | None = None,
+    takeover: Takeover | None = None,
     on_step: OnStep = no_report,
     callback: Step | None = None,
 ) -> Tensor:
@@ -93,8 +94,8 @@ def sample(
     Every picture has its own source of noise, so a batch equals its pictures made one by one, but for rounding (see
     `SamplingOptions.one_by_one`). init_latents: begin from
     these instead of pure noise (image to image); of the steps then as many are run as `image_steps` says. model: what
-    predicts in the base's place. on_denoised(x0, sigma) -> x0 may change every answer of the denoiser. on_step(i, x0)
-    follows step i, callback(done, of) each call of the denoiser.
+    predicts in the base's place; takeover: who goes on at low noise. on_denoised(x0, sigma) -> x0 may change every
+    answer of the denoiser. on_step(i, x0) follows step i, callback(done, of) each call of the denoiser.
     """
     check_size(base, width, height)
     options = options or SamplingOptions()
@@ -111,7 +112,7 @@ def sample(
     total = count_calls(kind, way.sigmas, chosen)
     denoiser = GuidedDenoiser(
         model or base, levels, cond, uncond, cfg_scale * kind.guidance, on_denoised, options.cfg_rescale,
-        options.one_by_one,
+        options.one_by_one, takeover,
     )  # fmt: skip
     denoiser.step = way.done_before + 1
     if callback is not None:

@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,9 +20,7 @@ from ..config import Prediction
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
-from ..families import controlnet
 from ..families.base import BaseModel
-from ..families.controlnet import ControlNet
 from ..fast import processor
 from ..formats.png import format_infotext
 from .apply_embeddings import apply_embeddings, embedding_files
@@ -35,6 +33,7 @@ from .hot_loras import AdapterShelf, HotLoras
 from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
+from .others import Others
 from .preview import Previews
 from .samplers import schedule_notice, suited
 from .tiled_vae import tiled
@@ -88,7 +87,7 @@ class Pipeline:
         self._lock = threading.RLock()
         self._loras = HotLoras(self.base)
         self._shelf = AdapterShelf()
-        self._controls: dict[str, ControlNet] = {}
+        self._others = Others(self.base)
         self._told: set[str] = set()  # warnings of the drawing at work
 
     def __enter__(self) -> Self:
@@ -102,7 +101,7 @@ class Pipeline:
         with self._lock:
             self._loras.clear()
             self._shelf = AdapterShelf()
-            self._controls.clear()
+            self._others.clear()
 
     def generate(self, prompt: str, on_event: Listener | None = None, **options: Any) -> list[Drawn]:
         """Draw without writing files. options: keys of `sampling.draw_settings.DrawSettings`."""
@@ -138,7 +137,9 @@ class Pipeline:
         cancel: threading.Event,
     ) -> None:
         base = self.base
-        words, second = self._words(settings)
+        self._others.keep(settings)
+        later = self._others.second(settings) or self._loras
+        words, second = self._words(settings, later.base)
         notices = [*words.warnings, base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
         for notice in filter(None, notices):
             on_event(Event("warning", {"message": notice}))
@@ -148,19 +149,21 @@ class Pipeline:
         canvas = canvas_of(settings, base.spec.native_size)
         found: list[Embedding] = []
         try:
-            self._fold(words, on_event)
+            self._fold(self._loras, words, on_event)
             texts = [text for each in (words, second) for text in (each.plain, each.negative)]
             files = embedding_files(base, texts, settings.embedding_dir)
             found += [embeddings.load(file, name=name) for name, file in files.items()]
             with ExitStack() as stack:
-                bundled = [word for adapter in words.adapters for word in adapter.embeddings]
-                stack.enter_context(apply_embeddings(base, bundled))
-                stack.enter_context(apply_embeddings(base, found))
-                if settings.tiled_vae:
-                    stack.enter_context(tiled(base))
-                self._draw_batches(settings, canvas, words, second, files, on_picture, on_event, cancel)
+                for model, told in [(base, words)] + [(later.base, second)] * (later is not self._loras):
+                    bundled = [word for adapter in told.adapters for word in adapter.embeddings]
+                    stack.enter_context(apply_embeddings(model, bundled))
+                    stack.enter_context(apply_embeddings(model, found))
+                    if settings.tiled_vae:
+                        stack.enter_context(tiled(model))
+                self._draw_batches(settings, canvas, words, second, later, files, on_picture, on_event, cancel)
         except NotFiniteError as error:  # the base is as it was, so that its numbers and the LoRAs' can be told apart
             self._loras.clear()
+            later.clear()
             raise NotFiniteError(fault(base, [*words.adapters, *second.adapters], found)) from error
 
     def _draw_batches(
@@ -169,18 +172,21 @@ class Pipeline:
         canvas: Canvas,
         words: Words,
         second: Words,
+        later: HotLoras,
         files: dict[str, Path],
         on_picture: Callable[[Drawn], None],
         on_event: Listener,
         cancel: threading.Event,
     ) -> None:
-        drawing = Drawing(self.base, settings, canvas, words, self._control)
-        self._keep_controls(settings)
+        others = self._others
+        refiner = others.refiner(settings)
+        drawing = Drawing(self.base, settings, canvas, words, others.control, refiner)
         if settings.hires:
-            self._fold(second, on_event)
-            drawing.add_hires(second)
+            self._fold(later, second, on_event)
+            drawing.add_hires(second, later.base, others.upscaler(settings))
         size = canvas.width, canvas.height
-        infotext_values = values_of(settings, self.base, words, size, canvas.init_hash, files)
+        other = None if later is self._loras else later.base
+        infotext_values = values_of(settings, self.base, words, size, canvas.init_hash, files, other, refiner)
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):
@@ -189,8 +195,8 @@ class Pipeline:
             places = [batch * settings.batch_size + i for i in range(settings.batch_size)]
             # As in A1111, pictures of one seed differ by their variation seed where there is one.
             seeds = [first if settings.variation_strength else first + place for place in places]
-            self._fold(words, on_event)
-            pixels = self._batch(drawing, settings, words, second, seeds, varied + places[0], batch, on_event)
+            self._fold(self._loras, words, on_event)
+            pixels = self._batch(drawing, settings, words, second, later, seeds, varied + places[0], batch, on_event)
             for place, seed, each in zip(places, seeds, pixels, strict=True):
                 values = for_picture(infotext_values, seed, varied + place)
                 text = format_infotext(words.prompt, words.negative, values)
@@ -203,28 +209,31 @@ class Pipeline:
         settings: DrawSettings,
         words: Words,
         second: Words,
+        later: HotLoras,
         seeds: Sequence[int],
         varied: int,
         batch: int,
         on_event: Listener,
     ) -> torch.Tensor:
         """Pixels (B, 3, H, W) in [0, 1] of one batch."""
-        later = (settings.hires_steps or settings.steps) if settings.hires else 0
-        each = settings.steps + later
+        again = (settings.hires_steps or settings.steps) if settings.hires else 0
+        each = settings.steps + again
         before, total = batch * each, settings.batch_count * each
         previews = Previews(self.base, settings.preview_every, on_event)
         report = reporter(on_event, before, settings.steps, total)
-        after = self._followed(words, drawing.steps(), previews)
+        after = self._followed(self._loras, words, drawing.steps(), previews)
         latents = drawing.latents(seeds, varied, report, after)
         if settings.hires:
-            self._fold(second, on_event)
-            report = reporter(on_event, before + settings.steps, later, total)
-            after = self._followed(second, later, previews)
+            self._fold(later, second, on_event)
+            report = reporter(on_event, before + settings.steps, again, total)
+            previews = Previews(later.base, settings.preview_every, on_event)
+            after = self._followed(later, second, again, previews)
             latents = drawing.hires_latents(latents, seeds, varied, report, after)
-        return decoded(self.base, latents, on_event, settings.exact_batch)
+        last = later.base if settings.hires else self.base
+        return decoded(last, latents, on_event, settings.exact_batch)
 
-    def _words(self, settings: DrawSettings) -> tuple[Words, Words]:
-        """Of the first drawing, and of the second (the same where it has no prompt of its own)."""
+    def _words(self, settings: DrawSettings, later: BaseModel) -> tuple[Words, Words]:
+        """Of the first drawing, and of the second, by `later` (the same where it has no prompt and base of its own)."""
         how = Reading(
             self.base.spec.name,
             settings.prompt_comments,
@@ -234,26 +243,27 @@ class Pipeline:
             settings.activation,
         )
         words = Words.read(settings.prompt, settings.negative_prompt, how, self._shelf.load)
-        if not settings.hires_prompt and not settings.hires_negative_prompt:
+        if not settings.hires_prompt and not settings.hires_negative_prompt and later is self.base:
             return words, words
         prompt = settings.hires_prompt or settings.prompt
         negative = settings.hires_negative_prompt or settings.negative_prompt
-        return words, Words.read(prompt, negative, how, self._shelf.load)
+        return words, Words.read(prompt, negative, replace(how, family=later.spec.name), self._shelf.load)
 
-    def _fold(self, words: Words, on_event: Listener) -> None:
-        """Have the LoRAs of these words in the weights, with a warning for what does not exist in the base."""
-        for application in self._loras.set(words.loras):
+    def _fold(self, loras: HotLoras, words: Words, on_event: Listener) -> None:
+        """Have the LoRAs of these words in a base's weights, with a warning for what does not exist in the base."""
+        for application in loras.set(words.loras):
             if application.warning and application.warning not in self._told:
                 self._told.add(application.warning)
                 on_event(Event("warning", {"message": application.warning}))
 
-    def _followed(self, words: Words, steps: int, previews: Previews) -> Callable[[int, torch.Tensor], None]:
+    @staticmethod
+    def _followed(loras: HotLoras, words: Words, steps: int, previews: Previews) -> Callable[[int, torch.Tensor], None]:
         """What is done after each step, of so many: LoRAs that begin or end there, and previews."""
         scheduled = any(wish.scheduled for wish in words.loras)
 
         def at(step: int) -> None:
             if scheduled:
-                self._loras.set([wish.at(step, steps) for wish in words.loras])
+                loras.set([wish.at(step, steps) for wish in words.loras])
 
         def after(i: int, x0: torch.Tensor) -> None:
             at(i + 1)
@@ -261,17 +271,6 @@ class Pipeline:
 
         at(0)
         return after
-
-    def _control(self, path: str) -> ControlNet:
-        if path not in self._controls:
-            first = next(self.base.unet.parameters())
-            self._controls[path] = controlnet.load(path, first.dtype, first.device)
-        return self._controls[path]
-
-    def _keep_controls(self, settings: DrawSettings) -> None:
-        """Forget the ControlNets that this drawing does not use."""
-        used = {unit.model for unit in settings.controls}
-        self._controls = {path: network for path, network in self._controls.items() if path in used}
 
 
 def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:

@@ -51,11 +51,12 @@ def draw_prompts(
         uncond: Conditioning | Prompt
         if prompt is None:
             cond = base.encode_text([prompts[place] for place in places], clip_skip)
-            uncond = base.encode_text([negative] * len(places), clip_skip)
+            uncond = base.encode_negative([negative] * len(places), clip_skip)
         else:
-            prompt_options["batch"] = len(places)
+            prompt_options |= {"batch": len(places), "composable": True, "zeros": False}
             cond = Prompt(base, strip_comments(prompt), steps, **prompt_options)  # type: ignore[arg-type]
-            uncond = Prompt(base, strip_comments(negative), steps, composable=False, **prompt_options)  # type: ignore[arg-type]
+            prompt_options |= {"composable": False, "zeros": base.spec.zero_negative}
+            uncond = Prompt(base, strip_comments(negative), steps, **prompt_options)  # type: ignore[arg-type]
         drawn = sample(base, cond, uncond, seeds=[seeds[place] for place in places], **options)
         latents |= dict(zip(places, drawn, strict=True))
     pixels = base.decode(torch.stack([latents[place] for place in range(len(prompts))]))

@@ -40,6 +40,7 @@ _SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "Hires upscaler": ("hires_upscaler", str),
     "Hires sampler": ("hires_sampler", str),
     "Hires schedule type": ("hires_schedule_type", str),
+    "Refiner switch at": ("refiner_switch_at", float),
     "Hires CFG Scale": ("hires_cfg_scale", float),
     "Hires prompt": ("hires_prompt", str),
     "Hires negative prompt": ("hires_negative_prompt", str),
@@ -71,6 +72,8 @@ class Recipe:
     model: str | None = None
     model_hash: str | None = None
     vae: str | None = None
+    hires_model: str | None = None
+    refiner: str | None = None
     init_hash: str | None = None
     begun: bool = False  # from a picture
     masked: bool = False  # by a file
@@ -85,6 +88,7 @@ def read_recipe(text: str) -> Recipe:
     """
     values = parse_infotext(text)
     recipe = Recipe({}, values.get("Model"), values.get("Model hash"), values.get("VAE"))
+    recipe.hires_model, recipe.refiner = values.get("Hires checkpoint"), values.get("Refiner")
     for key, (name, kind) in _SIMPLE.items():
         _take(recipe.settings, recipe.unknown, values, key, name, kind)
     _mend_schedule(recipe.settings)

@@ -11,6 +11,7 @@ from ..events import Event, Listener, ignore
 from ..formats.picture_files import read_parameters
 from ..sampling.beginning import picture_hash
 from ..sampling.control_unit import ControlUnit
+from ..sampling.enlarging import UPSCALERS
 from ..sampling.recipe import Recipe, read_recipe
 
 
@@ -27,7 +28,7 @@ def repeated(picture: Path, given: dict[str, Any], on_event: Listener = ignore) 
     for entry in recipe.unknown:
         _warn(on_event, f"{picture}: {entry!r} cannot be understood and is left out.")
     values = {**recipe.settings, **given}
-    missing = [*_base(recipe, values), *_pictures(recipe, values)]
+    missing = [*_base(recipe, values), *_models(recipe, values), *_pictures(recipe, values)]
     controls = [ControlUnit.read(unit) if isinstance(unit, str) else unit for unit in given.get("controls") or []]
     missing += [
         f"the ControlNet {wanted['model']} and its picture (--control FILE,image=FILE)"
@@ -54,6 +55,19 @@ def _base(recipe: Recipe, values: dict[str, Any]) -> list[str]:
         return []
     short = f" [{recipe.model_hash}]" if recipe.model_hash else ""
     return [f"the base {recipe.model or 'of an unknown name'}{short} (--base FILE)"]
+
+
+def _models(recipe: Recipe, values: dict[str, Any]) -> list[str]:
+    """The upscaler, the second model of hires fix and the refiner, which the text only names."""
+    missing = []
+    upscaler = values.get("hires_upscaler", UPSCALERS[0])
+    if upscaler not in UPSCALERS and not Path(upscaler).is_file():
+        missing.append(f"the upscaler {upscaler} (--hires-upscaler FILE)")
+    if recipe.hires_model and not values.get("hires_base"):
+        missing.append(f"the base of its second drawing {recipe.hires_model} (--hires-base FILE)")
+    if recipe.refiner and not values.get("refiner"):
+        missing.append(f"the refiner {recipe.refiner} (--refiner FILE)")
+    return missing
 
 
 def _pictures(recipe: Recipe, values: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Facts about Stable Diffusion XL (the base model; its refiner is recognised and refused)."""
+"""Facts about Stable Diffusion XL (the base model; its refiner is in `refiner`)."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ SDXL = FamilySpec(
     latent_factor=8,
     te_prefixes=("lora_te1", "lora_te2"),
     clip_skip=False,
+    zero_negative=True,
 )
