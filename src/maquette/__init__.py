@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .stages.evaluate import EvaluateResult
     from .stages.extract import ExtractResult
     from .stages.generate import GenerateResult
+    from .stages.grid import GridResult
     from .stages.inspect import InspectResult
     from .stages.prune import PruneResult
     from .stages.regularize import RegularizeResult
@@ -53,6 +54,7 @@ __all__ = [
     "evaluate",
     "extract",
     "generate",
+    "grid",
     "inspect",
     "merge",
     "prune",
@@ -186,6 +188,19 @@ def generate(
     source = base.base.source if isinstance(base, Pipeline) else base.source if opened else fspath(base)  # type: ignore
     config = GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate")
     return run(config, on_event or ignore, cancel, opened)
+
+
+def grid(
+    prompt: str, on_event: Listener | None = None, cancel: threading.Event | None = None, **options: Any
+) -> GridResult:
+    """Draw a grid over the axes x, y, z (`x="weight=0.4-1 [4]"`). options: keys of sampling.grid.settings.GridConfig.
+
+    Setting `cancel`, from any thread, ends after the picture at work; the same call goes on.
+    """
+    from .events import ignore
+    from .stages.grid import GridConfig, run
+
+    return run(GridConfig.parse({"prompt": prompt, **options}, "grid"), on_event or ignore, cancel)
 
 
 def inspect(path: str | PathLike[str], on_event: Listener | None = None, **options: Any) -> InspectResult:

@@ -9,7 +9,7 @@ from .chunks import tokenize
 from .comments import strip_comments
 from .composable import parse_composable
 from .limits import MAX_CHARACTERS
-from .networks import Network, malformed_tag, parse_networks
+from .networks import Network, malformed_tag, parse_networks, replace_networks
 from .schedule import parse_schedule
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "parse_composable",
     "parse_networks",
     "parse_schedule",
+    "replace_networks",
     "strip_comments",
     "tokenize",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .limits import require_bounded
@@ -27,16 +28,30 @@ class Network:
     positional: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """The tag as it is written."""
+        return f"<{':'.join([self.kind, *self.positional, *(f'{k}={v}' for k, v in self.named.items())])}>"
+
 
 def parse_networks(prompt: str) -> tuple[str, list[Network]]:
     """Take the tags out of a prompt: "x <lora:f:0.8>" -> ("x ", [Network("lora", ["f", "0.8"], {})]).
 
     Raises MaquetteError for a prompt that is too long.
     """
-    require_bounded(prompt)
     found: list[Network] = []
 
-    def take(match: re.Match[str]) -> str:
+    def take(network: Network) -> str:
+        found.append(network)
+        return ""
+
+    return replace_networks(prompt, take), found
+
+
+def replace_networks(prompt: str, text_of: Callable[[Network], str]) -> str:
+    """The prompt with other text in the place of each tag, from left to right. Raises MaquetteError as above."""
+    require_bounded(prompt)
+
+    def replaced(match: re.Match[str]) -> str:
         positional: list[str] = []
         named: dict[str, str] = {}
         for argument in match[2].split(":"):
@@ -45,11 +60,10 @@ def parse_networks(prompt: str) -> tuple[str, list[Network]]:
                 named[parts[0]] = parts[1]
             else:
                 positional.append(argument)
-        found.append(Network(match[1], positional, named))
-        return ""
+        return text_of(Network(match[1], positional, named))
 
     end = prompt.rfind(">") + 1  # behind it no tag ends, and looking for one from every "<" would take n² steps
-    return _TAG.sub(take, prompt[:end]) + prompt[end:], found
+    return _TAG.sub(replaced, prompt[:end]) + prompt[end:]
 
 
 def malformed_tag(rest: str) -> str | None:

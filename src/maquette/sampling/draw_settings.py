@@ -251,13 +251,10 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
         return replace(options, noise=noise, exact_steps=exact_steps, one_by_one=self.exact_batch)
 
 
-class GenerateConfig(DrawSettings):
-    """What to draw, how, with which base, and where the pictures go."""
+class BaseSettings(StageConfig):
+    """Which base is opened, and how."""
 
-    group: ClassVar[str] = "Base and files"
-
-    prompt: str = ""
-    """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA."""
+    group: ClassVar[str] = "Base"
 
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
@@ -265,6 +262,23 @@ class GenerateConfig(DrawSettings):
     """What the base predicts: epsilon, v_prediction or flow; auto believes what its file says."""
     vae: str | None = None
     """A VAE-only file or folder to use instead of the base's own."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic; auto is fp32 on a CPU and fp16 on CUDA."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+
+    def opening(self) -> dict[str, Any]:
+        """What a Pipeline is made with, besides the base."""
+        return {key: getattr(self, key) for key in ("vae", "prediction_type", "dtype", "device")}
+
+
+class GenerateConfig(BaseSettings, DrawSettings):
+    """What to draw, how, with which base, and where the pictures go."""
+
+    group: ClassVar[str] = "Files"
+
+    prompt: str = ""
+    """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA."""
     prompts_file: Path | None = None
     """Draw every line of this file, with A1111's options per line (--prompt "…" --steps 30), instead of the prompt."""
     out: Path = Path("out")
@@ -275,7 +289,3 @@ class GenerateConfig(DrawSettings):
     """Format of the pictures; the text is in each."""
     quality: int = Field(default=80, ge=1, le=100)
     """Of jpg, webp and avif; webp of 100 is lossless."""
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic; auto is fp32 on a CPU and fp16 on CUDA."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:1."""

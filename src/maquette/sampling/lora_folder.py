@@ -24,13 +24,19 @@ def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
     """
     if not names:
         return {}
+    by_stem = lora_files(folder)
+    return {name: _find(name, DEFAULT_FOLDER if folder is None else folder, by_stem) for name in names}
+
+
+def lora_files(folder: Path | None) -> dict[str, list[Path]]:
+    """The files below a folder, as above, by the names of prompts. Raises MaquetteError where there is no folder."""
     place = DEFAULT_FOLDER if folder is None else folder
     if not place.exists():
         raise MaquetteError(f"The folder of LoRAs {place} does not exist; give the right one with --lora-dir.")
     by_stem: dict[str, list[Path]] = {}
     for file in [place] if place.is_file() else sorted(_files(place)):
         by_stem.setdefault(file.name if file.is_dir() else file.stem, []).append(file)
-    return {name: _find(name, place, by_stem) for name in names}
+    return by_stem
 
 
 def _files(place: Path) -> Iterator[Path]:

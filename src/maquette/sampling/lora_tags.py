@@ -73,7 +73,7 @@ def tags_of(networks: Sequence[Network], rest: str = "") -> list[LoraTag]:
 
 
 def _tag(network: Network) -> LoraTag:
-    written = ":".join([network.kind, *network.positional, *(f"{k}={v}" for k, v in network.named.items())])
+    written = str(network)[1:-1]
     _require_known(network, written)
     name, *numbers = network.positional
     number = _reader(written)

@@ -93,10 +93,7 @@ def _pipeline(config: GenerateConfig, base: BaseModel | Pipeline | None) -> Iter
     if isinstance(base, Pipeline):
         yield base
         return
-    opening: dict[str, Any] = {
-        "vae": config.vae, "prediction_type": config.prediction_type, "dtype": config.dtype, "device": config.device,
-    }  # fmt: skip
-    with Pipeline(base or config.base, **opening) as pipeline:
+    with Pipeline(base or config.base, **config.opening()) as pipeline:
         yield pipeline
 
 

@@ -1,0 +1,139 @@
+"""The cells of a grid: their settings, files and labels, and the order of drawing that loads least."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import MaquetteError
+from ...files import parse_json
+from ...prompts import parse_networks
+from ..jobs import MAX_SEED
+from .axes import NOTHING, Axis, read_axis
+from .changes import changed
+from .settings import GridConfig
+
+MOST_CELLS = 10_000
+_OF_THE_GRID = {"x", "y", "z", "out"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """place: (x, y, z), from 0. settings: parsed as a drawing's own would be."""
+
+    place: tuple[int, int, int]
+    settings: GridConfig
+
+    @property
+    def file(self) -> str:
+        x, y, z = self.place
+        return f"cells/z{z + 1}-y{y + 1}-x{x + 1}.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """axes: x, y, z. cells: x running fastest, then y. asked: what a grid that goes on must ask for again."""
+
+    axes: tuple[Axis, Axis, Axis]
+    cells: list[Cell]
+    asked: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        x, y, z = (len(axis.labels) for axis in self.axes)
+        return x, y, z
+
+    def labels(self, axis: int) -> list[str]:
+        """With the axis' title before each value."""
+        told = self.axes[axis]
+        return [f"{told.title} {label}".strip() for label in told.labels]
+
+    def in_order(self) -> list[Cell]:
+        """For drawing: what costs most changes least often: bases, then ControlNets, LoRAs, weights, and the rest."""
+        costs = [_opened, _controls, _loras, _tags]
+        first: list[dict[Any, int]] = [{} for _ in costs]
+        keys = {}
+        for i, cell in enumerate(self.cells):
+            told = [cost(cell.settings) for cost in costs]
+            keys[cell.place] = (*(seen.setdefault(key, i) for seen, key in zip(first, told, strict=True)), i)
+        return sorted(self.cells, key=lambda cell: keys[cell.place])
+
+
+def plan_of(config: GridConfig, seeds: dict[str, int] | None = None) -> Plan:
+    """All cells, each checked as a drawing's settings are. seeds: instead of those that are -1, as a grid that goes on
+    has them. Raises MaquetteError for an axis that cannot be read and for settings that do not go together.
+    """
+    axes = read_axis(config.x, config), read_axis(config.y, config), read_axis(config.z, config)
+    if axes == (NOTHING,) * 3:
+        raise MaquetteError("A grid needs an axis: give --x NAME=VALUES, such as --x seed=1-4.")
+    values = config.model_dump(exclude_unset=True, exclude=_OF_THE_GRID)
+    for key in ("batch_size", "batch_count"):
+        if values.get(key, 1) != 1:
+            raise MaquetteError(f"A grid draws one picture a cell; leave out {key} and give an axis seed=1-4.")
+    asked = {"axes": {"x": config.x, "y": config.y, "z": config.z}, "settings": _plain(values)}
+    seeds = seeds or {key: secrets.randbelow(MAX_SEED) for key in ("seed", "variation_seed")}
+    x, y, z = (len(axis.labels) for axis in axes)
+    if x * y * z > MOST_CELLS:
+        raise MaquetteError(f"This grid would have {x * y * z} pictures; {MOST_CELLS} is the most.")
+    cells = []
+    for k, j, i in itertools.product(range(z), range(y), range(x)):
+        place = i, j, k
+        told = changed(values, [axis.changes[n] for axis, n in zip(axes, place, strict=True)])
+        for key, seed in seeds.items():
+            if told.get(key, -1) == -1:
+                told[key] = seed
+        cells.append(Cell(place, GridConfig.parse(told, "the grid")))
+    return Plan(axes, cells, {**asked, "seeds": seeds})
+
+
+def _plain(values: dict[str, Any]) -> Any:
+    """As JSON gives them back."""
+    return parse_json(json.dumps(values, default=_written), "the settings")
+
+
+def _written(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+
+
+def _opened(settings: GridConfig) -> Any:
+    return settings.base, *settings.opening().values()
+
+
+def _controls(settings: GridConfig) -> Any:
+    return tuple(unit.model for unit in settings.controls)
+
+
+def _loras(settings: GridConfig) -> Any:
+    return tuple(tag.positional[:1] and tag.positional[0] for tag in _networks(settings))
+
+
+def _tags(settings: GridConfig) -> Any:
+    return tuple(str(tag) for tag in _networks(settings))
+
+
+def _networks(settings: GridConfig) -> Any:
+    return [tag for text in (settings.prompt, settings.hires_prompt or "") for tag in parse_networks(text)[1]]
+
+
+def files_of(plan: Plan, found: Callable[[Sequence[str], Path | None], dict[str, Path]]) -> list[Path]:
+    """Every file that the cells are drawn with, in order of names. found: LoRAs by name. Raises MaquetteError for one
+    that is not there.
+    """
+    paths: set[Path] = set()
+    named: dict[Path | None, set[str]] = {}
+    for cell in plan.cells:
+        names = {tag.positional[0] for tag in _networks(cell.settings) if tag.positional and not cell.settings.lenient}
+        named.setdefault(cell.settings.lora_dir, set()).update(names)
+    for folder, names in named.items():
+        paths |= set(found(sorted(names), folder).values())
+    for cell in plan.cells:
+        told = cell.settings
+        own = [told.vae, None if told.base == "pocket" else told.base, told.init_image, told.mask]
+        own += [each for unit in told.controls for each in (unit.model, unit.image)]
+        paths |= {Path(each) for each in own if each and Path(each).exists()}
+    return sorted(paths)
