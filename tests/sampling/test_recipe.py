@@ -56,6 +56,24 @@ IMAGE = {
     "only_masked": st.booleans(),
     "extend": st.sampled_from([[], ["left=64"], ["left=64", "top=8"]]),
 }
+CHURNED = {
+    "sampler": st.sampled_from(["Euler", "Heun", "DPM2"]),
+    "s_churn": SHARE,
+    "s_tmin": SHARE,
+    "s_tmax": SHARE.map(lambda n: 1 + n),
+    "s_noise": SHARE,
+    "discard_penultimate_sigma": st.booleans(),
+    "prompt_editing": st.sampled_from(["A1111", "exact"]),
+    "tiled_vae": st.booleans(),
+}
+ANCESTRAL = {
+    "sampler": st.sampled_from(["Euler a", "DPM++ 2S a"]),
+    "schedule_type": st.sampled_from(["Automatic", "Beta", "KL Optimal"]),
+    "eta": SHARE,
+    "ensd": st.integers(1, 2**40),
+    "emphasis": st.sampled_from(["No norm", "Ignore", "None"]),
+    "prompt": TEXT.map(lambda text: f"(a) {text}"),
+}
 
 
 def text_of(told: DrawSettings) -> str:
@@ -65,7 +83,9 @@ def text_of(told: DrawSettings) -> str:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of([st.fixed_dictionaries({**COMMON, **more}) for more in ({}, VARIED, HIRES, IMAGE)]))
+@given(
+    st.one_of([st.fixed_dictionaries({**COMMON, **more}) for more in ({}, VARIED, HIRES, IMAGE, CHURNED, ANCESTRAL)])
+)
 def test_written_and_read_again(values: dict[str, Any]) -> None:
     told = DrawSettings.parse(values)
     recipe = read_recipe(text_of(told))

@@ -33,8 +33,14 @@ def format_infotext(prompt: str, negative_prompt: str, values: Mapping[str, Any]
     A value with a comma, colon or line break, or that begins with a quotation mark, is quoted as JSON.
     """
     pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items() if value is not None)
-    negative = f"\n{_NEGATIVE} {negative_prompt}" if negative_prompt else ""
-    return f"{prompt}{negative}\n{pairs}".strip()
+    prompt, negative = _trimmed(prompt), _trimmed(negative_prompt)
+    told = f"\n{_NEGATIVE} {negative}" if negative else ""
+    return f"{prompt}{told}\n{pairs}".strip()
+
+
+def _trimmed(text: str) -> str:
+    """Without the spaces around lines, which no reader of such texts keeps."""
+    return "\n".join(line.strip() for line in text.split("\n")).strip()
 
 
 def parse_infotext(text: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ def values_of(
     where it is another one; refiner: who ends the last.
     """
     sampler, schedule = schedule_of(settings.sampler)
+    samplers = [sampler, *([settings.hires_sampler] if settings.hires and settings.hires_sampler else [])]
     varied = settings.variation_strength > 0
     beginning = settings.init_image is not None
     bracketed = any(c in words.plain + words.negative for c in "([")
@@ -64,17 +65,18 @@ def values_of(
         "Denoising strength": number_text(settings.strength) if beginning or settings.hires else None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
         "Init image hash": init_hash,
-        **settings.noise_values(sampler),
+        **settings.noise_values(*samplers),
         **_hires(settings, second),
         **_image(settings),
         "Refiner": None if refiner is None else short_title(refiner),
         "Refiner switch at": None if refiner is None else number_text(settings.refiner_switch_at),
         **{f"ControlNet {i}": unit_text(unit) for i, unit in enumerate(settings.controls)},
-        **settings.sampler_values(sampler),
+        **settings.sampler_values(*samplers),
         "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
         "TI hashes": ", ".join(f"{name}: {short}" for name, short in words_called.items()) or None,
         "Emphasis": settings.emphasis if bracketed and settings.emphasis != "Original" else None,
         "Prompt editing": "exact" if settings.prompt_editing == "exact" else None,
+        "Tiled VAE": "True" if settings.tiled_vae else None,
         "Version": f"maquette-{__version__}",
     }
 

@@ -22,7 +22,7 @@ _DYN_PLACE = 3
 class LoraTag:
     """One multiplier stands for both, none for 1. rank: only so many of the LoRA's ranks. blocks: weights of blocks,
     as written. start, stop: when it holds, as shares of the steps, or from 1 on as numbers of the first step and the
-    last. plain: no number is written.
+    last.
     """
 
     name: str
@@ -32,7 +32,6 @@ class LoraTag:
     blocks: str | None = None
     start: float = 0.0
     stop: float = math.inf
-    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ def _tag(network: Network) -> LoraTag:
     if rank is not None and not (rank >= 1 and rank == int(rank)):
         raise MaquetteError(f"The prompt's <{written}> has a rank (dyn) that is no whole number from 1 on.")
     start, stop = _times(network, number, written)
-    plain = not numbers and not {"te", "unet"} & network.named.keys()
-    return LoraTag(name, te, unet, None if rank is None else int(rank), network.named.get("lbw"), start, stop, plain)
+    return LoraTag(name, te, unet, None if rank is None else int(rank), network.named.get("lbw"), start, stop)
 
 
 def _require_known(network: Network, written: str) -> None:

@@ -148,14 +148,17 @@ class Pipeline:
         self._told = set()
         canvas = canvas_of(settings, base.spec.native_size)
         found: list[Embedding] = []
+        passes = [words] if second is words else [words, second]
+        loras = [*{id(adapter): adapter for each in passes for adapter in each.adapters}.values()]
         try:
             self._fold(self._loras, words, on_event)
-            texts = [text for each in (words, second) for text in (each.plain, each.negative)]
+            texts = [text for each in passes for text in (each.plain, each.negative)]
             files = embedding_files(base, texts, settings.embedding_dir)
             found += [embeddings.load(file, name=name) for name, file in files.items()]
+            own = [(base, loras)] if later is self._loras else [(base, words.adapters), (later.base, second.adapters)]
             with ExitStack() as stack:
-                for model, told in [(base, words)] + [(later.base, second)] * (later is not self._loras):
-                    bundled = [word for adapter in told.adapters for word in adapter.embeddings]
+                for model, adapters in own:
+                    bundled = [word for adapter in adapters for word in adapter.embeddings]
                     stack.enter_context(apply_embeddings(model, bundled))
                     stack.enter_context(apply_embeddings(model, found))
                     if settings.tiled_vae:
@@ -164,7 +167,7 @@ class Pipeline:
         except NotFiniteError as error:  # the base is as it was, so that its numbers and the LoRAs' can be told apart
             self._loras.clear()
             later.clear()
-            raise NotFiniteError(fault(base, [*words.adapters, *second.adapters], found)) from error
+            raise NotFiniteError(fault(base, loras, found)) from error
 
     def _draw_batches(
         self,
@@ -186,7 +189,8 @@ class Pipeline:
             drawing.add_hires(second, later.base, others.upscaler(settings))
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
-        infotext_values = values_of(settings, self.base, words, size, canvas.init_hash, files, other, refiner)
+        told = _as_read(settings, second) if second is not words else settings
+        infotext_values = values_of(told, self.base, words, size, canvas.init_hash, files, other, refiner)
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):
@@ -271,6 +275,12 @@ class Pipeline:
 
         at(0)
         return after
+
+
+def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:
+    """The settings with the second drawing's prompts as they are drawn: without comments, with words that were added."""
+    told = {"hires_prompt": second.prompt, "hires_negative_prompt": second.negative}
+    return settings.model_copy(update={key: text for key, text in told.items() if getattr(settings, key)})
 
 
 def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:

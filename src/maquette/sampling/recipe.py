@@ -149,6 +149,8 @@ def _masks(values: Mapping[str, str]) -> dict[str, Any]:
         found["exact_steps"] = True
     if values.get("Discard penultimate sigma") == "True":
         found["discard_penultimate_sigma"] = True
+    if values.get("Tiled VAE") == "True":
+        found["tiled_vae"] = True
     if "Mask" in values:
         found["mask"] = values["Mask"]
     if "Extend" in values:

@@ -28,7 +28,7 @@ class SamplerKind:
     automatic: the schedule it has since A1111 1.9 when none is named; None: Uniform, which infotext calls Automatic.
     calls: of the denoiser in a step, by which A1111 lengthens prompt schedules. timesteps: set for samplers that step
     through a base's timesteps whatever the schedule. discard: the level before the last is left out. brownian: its
-    noise is a Brownian motion. ensd: A1111 names ENSD in its infotext. guidance: factor of the guidance scale.
+    noise is a Brownian motion. guidance: factor of the guidance scale.
     flow: fit for rectified flow, whose ODE dx / dsigma = (x - x0) / sigma is that of x0 + sigma n; what adds noise or
     scales by sqrt(abar) is not.
     """
@@ -39,7 +39,6 @@ class SamplerKind:
     timesteps: Callable[..., Steps] | None = None
     discard: bool = False
     brownian: bool = False
-    ensd: bool = False
     guidance: float = 1.0
     levels: Callable[[NoiseLevels], NoiseLevels] = lambda levels: levels
     flow: bool = False
@@ -48,6 +47,11 @@ class SamplerKind:
     @property
     def by_timesteps(self) -> bool:
         return self.timesteps is not None
+
+    @property
+    def usual_eta(self) -> float:
+        """Share of noise at each step where none is asked for, of samplers that take eta."""
+        return 0.0 if self.by_timesteps else 1.0
 
     def takes(self, option: str) -> bool:
         """Whether the sampler has an option: noise, eta, s_churn …"""
@@ -65,18 +69,18 @@ class SamplerKind:
 SAMPLERS = {
     "DDIM": SamplerKind(by_time.sample_ddim, timesteps=timestep_steps),
     "Euler": SamplerKind(ode.sample_euler, flow=True),
-    "Euler a": SamplerKind(sde.sample_euler_ancestral, ensd=True),
+    "Euler a": SamplerKind(sde.sample_euler_ancestral),
     "Heun": SamplerKind(ode.sample_heun, calls=2, flow=True),
     "LMS": SamplerKind(ode.sample_lms, flow=True),
     "DPM2": SamplerKind(ode.sample_dpm_2, "Karras", calls=2, discard=True, flow=True),
-    "DPM2 a": SamplerKind(sde.sample_dpm_2_ancestral, "Karras", calls=2, discard=True, ensd=True),
+    "DPM2 a": SamplerKind(sde.sample_dpm_2_ancestral, "Karras", calls=2, discard=True),
     "DPM++ 2M": SamplerKind(ode.sample_dpmpp_2m, "Karras", flow=True),
     "DPM++ 2M SDE": SamplerKind(sde.sample_dpmpp_2m_sde, "Exponential", brownian=True),
     "DPM++ 2M SDE Heun": SamplerKind(
         sde.sample_dpmpp_2m_sde, "Exponential", brownian=True, options={"solver_type": "heun"}
     ),
     "DPM++ SDE": SamplerKind(sde.sample_dpmpp_sde, "Karras", calls=2, brownian=True),
-    "DPM++ 2S a": SamplerKind(sde.sample_dpmpp_2s_ancestral, "Karras", calls=2, ensd=True),
+    "DPM++ 2S a": SamplerKind(sde.sample_dpmpp_2s_ancestral, "Karras", calls=2),
     "DPM++ 3M SDE": SamplerKind(sde.sample_dpmpp_3m_sde, "Exponential", discard=True, brownian=True),
     "UniPC": SamplerKind(by_time.sample_unipc, timesteps=unipc_steps),
     "DDIM CFG++": SamplerKind(by_time.sample_ddim_cfgpp, timesteps=timestep_steps, guidance=_CFG_PP),

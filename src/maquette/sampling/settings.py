@@ -12,6 +12,7 @@ from .sources import NoiseSource
 
 if TYPE_CHECKING:
     from .loop import SamplingOptions
+    from .samplers import SamplerKind
 
 
 class SamplerSettings(StageConfig):
@@ -54,28 +55,40 @@ class SamplerSettings(StageConfig):
             noise=NoiseOptions(self.noise_source, self.ensd),
         )
 
-    def noise_values(self, sampler: str) -> dict[str, Any]:
-        """ENSD and RNG of A1111's infotext, in its order; None is left out."""
+    def noise_values(self, *samplers: str) -> dict[str, Any]:
+        """ENSD and RNG of A1111's infotext, in its order; None is left out. samplers: of each pass.
+
+        A1111 writes ENSD for ancestral samplers alone; here for all whose noise it changes.
+        """
         from .samplers import kind_of
 
-        eta = self.eta if self.eta is not None else 1.0
-        return {"ENSD": self.ensd or None if kind_of(sampler).ensd and eta else None, "RNG": self.noise_source}
+        counts = any(self._noisy(kind_of(sampler)) for sampler in samplers)
+        return {"ENSD": self.ensd or None if counts else None, "RNG": self.noise_source}
 
-    def sampler_values(self, sampler: str) -> dict[str, Any]:
+    def _noisy(self, kind: SamplerKind) -> bool:
+        """Whether a sampler takes noise from the picture's own generator with these settings."""
+        if kind.brownian or not kind.takes("noise"):
+            return False
+        if kind.takes("s_churn"):
+            return self.s_churn > 0
+        return not kind.takes("eta") or (kind.usual_eta if self.eta is None else self.eta) > 0
+
+    def sampler_values(self, *samplers: str) -> dict[str, Any]:
         """What A1111's infotext says further on, of settings that are not the usual ones and change the picture."""
         from .samplers import kind_of
 
-        kind = kind_of(sampler)
-        eta_key, usual = ("Eta DDIM", 0.0) if kind.by_timesteps else ("Eta", 1.0)
-        churned = kind.takes("s_churn")
+        kinds = [kind_of(sampler) for sampler in samplers]
+        own = [kind for kind in kinds if kind.takes("eta") and self.eta not in (None, kind.usual_eta)]
+        churned = any(kind.takes("s_churn") for kind in kinds)
+        noised = any(kind.takes("s_noise") for kind in kinds)
         values = {
             "CFG Rescale": self.cfg_rescale or None,
-            eta_key: self.eta if self.eta != usual and kind.takes("eta") else None,
+            "Eta DDIM" if own and own[0].by_timesteps else "Eta": self.eta if own else None,
             "Sigma churn": self.s_churn or None if churned else None,
             "Sigma tmin": self.s_tmin or None if churned else None,
             "Sigma tmax": self.s_tmax or None if churned else None,
-            "Sigma noise": self.s_noise if self.s_noise != 1 and kind.takes("s_noise") else None,
+            "Sigma noise": self.s_noise if self.s_noise != 1 and noised else None,
         }
         shown = {key: None if value is None else number_text(value) for key, value in values.items()}
-        discards = self.discard_penultimate_sigma and not kind.discard
+        discards = self.discard_penultimate_sigma and not all(kind.discard for kind in kinds)
         return {**shown, "Discard penultimate sigma": "True" if discards else None}

@@ -12,7 +12,7 @@ from ..adapters import block_weights
 from ..adapters.file import Adapter
 from ..errors import MaquetteError
 from ..files import read_object
-from ..prompts import parse_networks, strip_comments
+from ..prompts import Network, parse_networks, replace_networks, strip_comments
 from .lora_folder import find_loras
 from .lora_tags import LoraTag, Wish, first_ranks, tags_of
 
@@ -62,9 +62,10 @@ class Words:
         cars = {name: side_car(file) for name, file in files.items()}
         hints = []
         if how.activation:
-            tags = [_weighed(tag, cars[tag.name]) for tag in tags]
             added = _activation(plain, cars)
-            plain, prompt = plain + added, prompt + added
+            prompt = replace_networks(prompt, lambda network: _weighed(network, cars)) + added
+            plain, networks = parse_networks(prompt)
+            tags = [tag for tag in tags_of(networks, plain) if tag.name in files]
         else:
             hints = [text for name, car in cars.items() if (text := _hint(name, car, plain))]
         presets = block_weights.read_presets(how.presets) if how.presets else {}
@@ -110,11 +111,13 @@ def _wish(tag: LoraTag, adapter: Adapter, family: str, presets: Mapping[str, str
     return Wish(adapter, tag.te, tag.unet, blocks, tag.start, tag.stop)
 
 
-def _weighed(tag: LoraTag, car: Mapping[str, Any]) -> LoraTag:
-    weight = car.get("preferred weight")
-    if not tag.plain or not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < abs(weight) <= 10:
-        return tag  # A1111 writes 0 for none
-    return replace(tag, te=float(weight), unet=float(weight))
+def _weighed(network: Network, cars: Mapping[str, Mapping[str, Any]]) -> str:
+    """The tag, with its side-car's weight where it has none. A1111 writes 0 for none."""
+    if len(network.positional) == 1 and not {"te", "unet"} & network.named.keys():
+        weight = cars.get(network.positional[0], {}).get("preferred weight")
+        if isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < abs(weight) <= 10:
+            return str(replace(network, positional=[*network.positional, f"{weight:g}"]))
+    return str(network)
 
 
 def _asked(car: Mapping[str, Any]) -> str:
