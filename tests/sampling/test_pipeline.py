@@ -139,7 +139,7 @@ def test_lenient_and_activation(pipeline: Pipeline, loras: Path) -> None:
     assert "zkw robot" not in text("<lora:robot>")
     hints = [e.data["message"] for e in told if e.kind == "finding"]
     assert hints == ["robot is called by the words 'zkw robot', which the prompt lacks; --activation adds them."]
-    assert f"{PROMPT}<lora:robot>, zkw robot" in text("<lora:robot>", activation=True)
+    assert f"{PROMPT}<lora:robot:0.5>, zkw robot" in text("<lora:robot>", activation=True)
     assert not [e for e in told if e.kind == "finding"]
     preferred = drawn(pipeline, ", zkw robot<lora:robot>", lora_dir=loras, activation=True)
     assert (preferred == drawn(pipeline, ", zkw robot<lora:robot:0.5>", lora_dir=loras)).all()

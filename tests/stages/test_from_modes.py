@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from maquette import families
 from maquette.adapters.embeddings import Embedding, save
 from maquette.sampling.pipeline import Pipeline
 from maquette.stages.generate import GenerateConfig, run
@@ -42,7 +41,8 @@ MODES: dict[str, dict[str, Any]] = {
     "SDE": {"sampler": "DPM++ 2M SDE Heun", "schedule_type": "Beta", "eta": 0.7, "s_noise": 0.9, "noise_source": "NV"},
     "DDIM's eta": {"sampler": "DDIM", "eta": 0.5},
     "CFG++": {"sampler": "DDIM CFG++", "cfg_scale": 10},
-    "rescale": {"cfg_rescale": 0.7, "discard_penultimate_sigma": True, "sampler": "LMS", "schedule_type": "Polyexponential"},
+    "rescale": {"cfg_rescale": 0.7, "sampler": "LMS", "schedule_type": "Polyexponential"},
+    "discarded": {"discard_penultimate_sigma": True, "sampler": "Euler", "schedule_type": "Exponential", "steps": 3},
     "Restart": {"sampler": "Restart", "steps": 5},
     "LCM": {"sampler": "LCM", "cfg_scale": 1.5, "ensd": 31337},
     "tiles": {"width": 1040, "height": 16, "tiled_vae": True, "steps": 1},

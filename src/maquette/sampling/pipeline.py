@@ -278,7 +278,7 @@ class Pipeline:
 
 
 def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:
-    """The settings with the second drawing's prompts as they are drawn: without comments, with words that were added."""
+    """The settings with the second drawing's prompts as they are drawn, without comments."""
     told = {"hires_prompt": second.prompt, "hires_negative_prompt": second.negative}
     return settings.model_copy(update={key: text for key, text in told.items() if getattr(settings, key)})
 
