@@ -13,7 +13,7 @@ from .options import options_from
 _WITHOUT = ("batch_size", "batch_count", "preview_every")
 
 
-@options_from(GridConfig, argument="prompt", names={"controls": "control", "styles": "style"}, without=_WITHOUT)
+@options_from(GridConfig, "prompt", names={"controls": "control", "styles": "style"}, without=_WITHOUT)
 def command(
     values: dict[str, Any],
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

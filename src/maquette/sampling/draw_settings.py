@@ -254,7 +254,7 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
 class BaseSettings(StageConfig):
     """Which base is opened, and how."""
 
-    group: ClassVar[str] = "Base"
+    group: ClassVar[str] = "Base and files"
 
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
@@ -275,7 +275,7 @@ class BaseSettings(StageConfig):
 class GenerateConfig(BaseSettings, DrawSettings):
     """What to draw, how, with which base, and where the pictures go."""
 
-    group: ClassVar[str] = "Files"
+    group: ClassVar[str] = "Base and files"
 
     prompt: str = ""
     """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from ..draw_settings import BaseSettings, DrawSettings
 
 
 class GridConfig(BaseSettings, DrawSettings):
     """What a grid's cells have in common, and its axes."""
+
+    group: ClassVar[str] = "Grid"
 
     prompt: str = ""
     """What to draw, in A1111's prompt language; <lora:NAME:0.8> applies a LoRA, whose name, checkpoint or weight an
