@@ -117,7 +117,7 @@ def _key(asked: str, values: str, name: str) -> Axis:
     labels, found = _typed(GridConfig.model_fields[key].annotation, values, name)
     if key == "styles":
         found = [[each] for each in found]
-    if key in ("base", "vae", "init_image", "mask"):
+    if key in ("base", "vae", "init_image", "mask", "hires_base", "refiner"):
         labels = [Path(each).stem for each in found]
     if key == "steps" and any(not each >= 1 for each in found):
         raise MaquetteError(f"The axis {name} has a number of steps below 1.")

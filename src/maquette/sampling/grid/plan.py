@@ -54,8 +54,8 @@ class Plan:
         return [f"{told.title} {label}".strip() for label in told.labels]
 
     def in_order(self) -> list[Cell]:
-        """For drawing: what costs most changes least often: bases, then ControlNets, LoRAs, weights, and the rest."""
-        costs = [_opened, _controls, _loras, _tags]
+        """For drawing: what costs most changes least often: bases, then other models, LoRAs, weights, and the rest."""
+        costs = [_opened, _others, _loras, _tags]
         first: list[dict[Any, int]] = [{} for _ in costs]
         keys = {}
         for i, cell in enumerate(self.cells):
@@ -104,8 +104,8 @@ def _opened(settings: GridConfig) -> Any:
     return settings.base, *settings.opening().values()
 
 
-def _controls(settings: GridConfig) -> Any:
-    return tuple(unit.model for unit in settings.controls)
+def _others(settings: GridConfig) -> Any:
+    return settings.hires_base, settings.refiner, *(unit.model for unit in settings.controls)
 
 
 def _loras(settings: GridConfig) -> Any:
@@ -134,6 +134,7 @@ def files_of(plan: Plan, found: Callable[[Sequence[str], Path | None], dict[str,
     for cell in plan.cells:
         told = cell.settings
         own = [told.vae, None if told.base == "pocket" else told.base, told.init_image, told.mask]
+        own += [told.hires_base, told.refiner, told.hires_upscaler]
         own += [each for unit in told.controls for each in (unit.model, unit.image)]
         paths |= {Path(each) for each in own if each and Path(each).exists()}
     return sorted(paths)
