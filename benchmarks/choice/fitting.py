@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.choice.cases import Case
 from benchmarks.choice.utility import Cell, regret
-from maquette.evaluation.choice import LEAST, Row, choose
+from maquette.evaluation.choice import Row, choose, goodness
 from maquette.evaluation.rule import RULE, Rule, Term
 
 POWERS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -34,50 +34,46 @@ TAIL = 0.25  # weight of the 90th percentile beside the mean
 
 
 class Table:
-    """The cases' measures as arrays, for many rules."""
+    """The cases' measures as arrays (cases, cells), for many rules. Every case has the same cells and measures."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self.parts = []
-        for case in cases:
-            regrets = np.array([regret(case.worths, (row.step, row.weight)) for row in case.rows])
-            self.parts.append((_values(case), regrets))
+        names = list(cases[0].rows[0].values)
+        self.values = {name: np.array([[row.values[name] for row in case.rows] for case in cases]) for name in names}
+        self.worths = np.array([[regret(case.worths, (row.step, row.weight)) for row in case.rows] for case in cases])
+        self._logs: dict[tuple[str, Term], np.ndarray] = {}
+
+    def best(self, rule: Rule) -> np.ndarray:
+        """(cases,) the place of the cell that `choose` takes before it looks at standard errors."""
+        score, excess = np.zeros(self.worths.shape), np.zeros(self.worths.shape)
+        for name, term in rule.terms.items():
+            if name in self.values and term.power:
+                score = score + term.power * self._log(name, term)
+        for name, limit in rule.least.items():
+            if name in self.values:
+                values = self.values[name]
+                excess = np.maximum(excess, np.where(values < limit, (1.0 - values) / (1.0 - limit), 0.0))
+        for name, limit in rule.most.items():
+            if name in self.values:
+                values = self.values[name]
+                excess = np.maximum(excess, np.where(values > limit, values / limit, 0.0))
+        least = excess.min(1, keepdims=True)
+        allowed = np.where(least <= 1.0, 1.0, least * 1.05)
+        return np.asarray(np.where(excess <= allowed, score, -np.inf).argmax(1))
+
+    def _log(self, name: str, term: Term) -> np.ndarray:
+        key = name, replace(term, power=1.0)
+        if key not in self._logs:
+            self._logs[key] = np.log(goodness(self.values[name], term))
+        return self._logs[key]
 
     def regrets(self, rule: Rule) -> np.ndarray:
         """(cases,) of the cells that the rule likes best, without its standard error."""
-        return np.array([regrets[_best(values, rule)] for values, regrets in self.parts])
+        return np.asarray(np.take_along_axis(self.worths, self.best(rule)[:, None], 1)[:, 0])
 
     def cost(self, rule: Rule) -> float:
         found = self.regrets(rule)
         terms = sum(term.power > 0 for term in rule.terms.values()) + len(rule.least) + len(rule.most)
         return float(found.mean() + TAIL * np.percentile(found, 90) + PER_TERM * terms)
-
-
-def _values(case: Case) -> dict[str, np.ndarray]:
-    return {name: np.array([row.values[name] for row in case.rows]) for name in case.rows[0].values}
-
-
-def _best(values: dict[str, np.ndarray], rule: Rule) -> int:
-    """The place of the cell that `choose` takes before it looks at standard errors."""
-    score = np.zeros(len(next(iter(values.values()))))
-    for name, term in rule.terms.items():
-        if name in values and term.power:
-            score += term.power * np.log(_goodness(values[name], term))
-    excess = np.zeros_like(score)
-    for name, limit in rule.least.items():
-        if name in values:
-            below = values[name] < limit
-            excess = np.maximum(excess, np.where(below, (1.0 - values[name]) / (1.0 - limit), 0.0))
-    for name, limit in rule.most.items():
-        if name in values:
-            excess = np.maximum(excess, np.where(values[name] > limit, values[name] / limit, 0.0))
-    allowed = 1.0 if excess.min() <= 1.0 else excess.min() * 1.05
-    return int(np.where(excess <= allowed, score, -np.inf).argmax())
-
-
-def _goodness(values: np.ndarray, term: Term) -> np.ndarray:
-    if term.scale is not None:
-        return 1.0 / (1.0 + np.maximum(values, 0.0) / term.scale)
-    return np.clip(values, LEAST, 1.5)
 
 
 def fit(cases: Sequence[Case], start: Rule = RULE, restarts: int = 20, seed: int = 0) -> Rule:
@@ -147,7 +143,7 @@ def chooser(rule: Rule, errors: bool = True) -> Callable[[Case], Cell]:
 
 def best_row(case: Case, rule: Rule) -> Row:
     """`choose(case.rows, rule=rule).best`."""
-    return case.rows[_best(_values(case), rule)]
+    return case.rows[int(Table([case]).best(rule)[0])]
 
 
 def alone(name: str) -> Rule:

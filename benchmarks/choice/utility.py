@@ -89,5 +89,5 @@ def crossed_regret(draws: tuple[Mapping[Cell, float], Mapping[Cell, float]], cho
         if chosen not in second or not both:
             continue
         best = max(both, key=lambda cell: first[cell])
-        found.append(1.0 - second[chosen] / second[best])
+        found.append(1.0 - second[chosen] / second[best] if second[best] > 0 else 0.0)
     return float(np.mean(found)) if found else None

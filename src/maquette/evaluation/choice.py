@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,20 +69,14 @@ class Choice:
 
 def score(values: Mapping[str, float], prefer: Prefer = "balanced", rule: Rule = RULE) -> float:
     """Product of the rule's terms, of those measures that are there."""
-    dial = rule.dial[prefer]
-    logs = (
-        term.power * dial.get(name, 1.0) * math.log(goodness(values[name], term))
-        for name, term in rule.terms.items()
-        if name in values
-    )
-    return math.exp(sum(logs))
+    return float(_scores(values, prefer, rule))
 
 
-def goodness(value: float, term: Term) -> float:
-    """A measure so that more is better, `LEAST` to 1.5."""
+def goodness(value: Any, term: Term) -> Any:
+    """A measure, or an array of its values, so that more is better, `LEAST` to 1.5."""
     if term.scale is not None:
-        return 1.0 / (1.0 + max(value, 0.0) / term.scale)
-    return min(max(value, LEAST), 1.5)
+        return 1.0 / (1.0 + np.maximum(value, 0.0) / term.scale)
+    return np.clip(value, LEAST, 1.5)
 
 
 def faults(values: Mapping[str, float], rule: Rule = RULE) -> list[Fault]:
@@ -137,14 +131,26 @@ def difference_error(one: Row, other: Row, prefer: Prefer = "balanced", rule: Ru
     names = [n for n in rule.terms if len(one.items.get(n, ())) == len(other.items.get(n, ())) > 1]
     if not names or one is other:
         return 0.0
+    drawn = _resamples(tuple(sorted({len(one.items[name]) for name in names})))
+    pair = []
+    for row in (one, other):
+        again = {n: np.asarray(row.items[n])[drawn[len(row.items[n])]].mean(1) for n in names}
+        pair.append(_scores({**row.values, **again}, prefer, rule))
+    return float(np.std(pair[0] - pair[1]))
+
+
+@lru_cache(maxsize=64)
+def _resamples(sizes: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """For each size n the places drawn from n, (RESAMPLES, n): the same for measures that have their items in pairs."""
     random = np.random.default_rng(0)
-    sizes = {len(one.items[name]) for name in names}
-    differences = []
-    for _ in range(RESAMPLES):
-        drawn = {size: random.integers(0, size, size) for size in sorted(sizes)}
-        pair = []
-        for row in (one, other):
-            again = {n: float(np.asarray(row.items[n])[drawn[len(row.items[n])]].mean()) for n in names}
-            pair.append(score({**row.values, **again}, prefer, rule))
-        differences.append(pair[0] - pair[1])
-    return float(np.std(differences))
+    turns = [[random.integers(0, size, size) for size in sizes] for _ in range(RESAMPLES)]
+    return {size: np.stack([turn[i] for turn in turns]) for i, size in enumerate(sizes)}
+
+
+def _scores(values: Mapping[str, Any], prefer: Prefer, rule: Rule) -> np.ndarray:
+    """`score` of arrays of measures."""
+    total: Any = 0.0
+    for name, term in rule.terms.items():
+        if name in values:
+            total = total + term.power * rule.dial[prefer].get(name, 1.0) * np.log(goodness(values[name], term))
+    return np.asarray(np.exp(total))
