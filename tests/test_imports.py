@@ -55,9 +55,38 @@ def test_a_command_loads_no_library_of_other_networks(command: str, folder: Path
     }  # fmt: skip
     found = loaded(command, *words[command])
     assert sorted(name for name in NEVER if name in found) == []
-    if command != "train":  # PyTorch's optimizers load its compiler
-        assert {"torch._dynamo", "sympy"} & found == set()
+    assert {"torch._dynamo", "sympy"} & found == set()
     assert any(name.startswith("maquette.stages") for name in found)
+
+
+EVERYTHING = """
+import importlib, pkgutil, sys
+import maquette
+for module in pkgutil.walk_packages(maquette.__path__, "maquette."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*sorted(sys.modules))
+"""
+
+
+def test_all_files_at_once_load_no_library_of_other_networks() -> None:
+    """So no command does, whatever it is, but for what it imports when it runs."""
+    ended = subprocess.run([sys.executable, "-c", EVERYTHING], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = set(ended.stdout.split())
+    assert "maquette.stages.train" in found and sorted(name for name in NEVER if name in found) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"], ["train", "--help"], ["check", "PHOTOS"], ["inspect", "LORA"], ["prune", "LORA", "--out", "OUT"],
+        ["convert", "LORA", "--to", "peft", "--out", "OUT"], ["command", "PHOTOS"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)  # fmt: skip
+def test_what_needs_no_network_loads_no_torch(words: list[str], folder: Path, tmp_path: Path) -> None:
+    pass
 
 
 def test_no_file_imports_what_only_tests_need() -> None:

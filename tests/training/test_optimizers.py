@@ -1,5 +1,6 @@
 """Every optimizer against its own library or against its paper's formulas, over gradients that the test draws."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from maquette.config import OPTIMIZER_ARGS, TrainConfig
 from maquette.errors import MaquetteError
-from maquette.training import optim
+from maquette.training import optim, uncompiled
 
 STEPS = 20
 
@@ -256,3 +257,36 @@ def test_every_default_is_the_librarys_own_but_those_that_are_chosen() -> None:
                     name,
                     key,
                 )
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_without_the_compiler_pytorchs_optimizers_are_the_same_to_the_bit(name: str) -> None:
+    """Also their state, their hooks, and a step that the device refuses."""
+    (mine, state, calls), (theirs, right, others) = (halves(library, name) for library in (uncompiled, torch.optim))
+    assert calls == others == STEPS
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert state["param_groups"] == right["param_groups"]
+    for place, values in right["state"].items():
+        assert all(torch.equal(torch.as_tensor(state["state"][place][key]), v) for key, v in values.items() if v is not None)
+
+
+def halves(library: Any, name: str) -> tuple[list[Tensor], dict[str, Any], int]:
+    """Weights after STEPS steps of which the second half goes on from the first's state, that state, calls of a hook."""
+    weights, calls, state = [nn.Parameter(p) for p in begin()], [0], None
+    for part in gradients()[:6], gradients()[6:]:
+        optimizer = getattr(library, name)([{"params": weights[:1]}], lr=0.01, weight_decay=0.1, fused=True)
+        optimizer.add_param_group({"params": weights[1:], "lr": 0.02})
+        optimizer.register_step_post_hook(lambda *_: calls.append(1))
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for number, given in enumerate(part):
+            for p, gradient in zip(weights, given, strict=True):
+                p.grad = gradient.clone()
+            if name == "AdamW":
+                optimizer.found_inf = torch.tensor(float(number == 3))
+            optimizer.step()
+        state = copy.deepcopy(optimizer.state_dict())
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in weights)
+    assert state is not None
+    return [p.detach() for p in weights], state, sum(calls)

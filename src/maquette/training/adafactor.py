@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .uncompiled import Uncompiled
+
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square, a scalar; equation (9) of the paper's section 6 clips updates by it."""
     return x.norm(2) / x.numel() ** 0.5
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(Uncompiled):
     """Algorithm 4 for matrices and, over their last two axes, for kernels; algorithm 5 for vectors.
 
     eps: epsilon_1, added to squared gradients, and epsilon_2, the least scale of a parameter. clip_threshold: d.

@@ -11,6 +11,7 @@ from torch import nn
 from ..config import OPTIMIZER_ARGS, TrainConfig
 from ..errors import MaquetteError
 from .adafactor import Adafactor
+from .uncompiled import SGD, AdamW, Uncompiled
 
 # What pytorch-optimizer calls arguments that prodigyopt, Kohya's library, calls otherwise.
 PRODIGY_NAMES = {"decouple": "weight_decouple", "use_bias_correction": "bias_correction"}
@@ -21,7 +22,7 @@ SCHEDULE_FREE = {
 }
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(Uncompiled):
     """Steps of equal size along the sign of an interpolated momentum (arXiv 2302.06675, algorithm 2)."""
 
     def __init__(
@@ -71,11 +72,11 @@ def arguments(config: TrainConfig) -> dict[str, Any]:
 
 def _make(name: str, table: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
     if name == "adamw":
-        return torch.optim.AdamW(table, fused=True, **options)
+        return AdamW(table, fused=True, **options)
     if name == "adamw8bit":
         return _eight_bit(table, **options)
     if name == "sgd":
-        return torch.optim.SGD(table, **options)
+        return SGD(table, **options)
     if name == "adafactor":
         return Adafactor(table, **options)  # each group has its own rate
     if name == "lion":
