@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,16 +78,18 @@ def test_all_files_at_once_load_no_library_of_other_networks() -> None:
     assert "maquette.stages.train" in found and sorted(name for name in NEVER if name in found) == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"], ["train", "--help"], ["check", "PHOTOS"], ["inspect", "LORA"], ["prune", "LORA", "--out", "OUT"],
-        ["convert", "LORA", "--to", "peft", "--out", "OUT"], ["command", "PHOTOS"],
-    ],
-    ids=lambda words: " ".join(words[:2]),
-)  # fmt: skip
-def test_what_needs_no_network_loads_no_torch(words: list[str], folder: Path, tmp_path: Path) -> None:
-    pass
+COMMAND = (
+    "accelerate launch train_network.py --pretrained_model_name_or_path=base.safetensors --train_data_dir=photos "
+    "--network_module=networks.lora --network_dim=8"
+)
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "train --keys", "import kohya", "caption", "runs"])
+def test_what_needs_no_network_loads_no_torch(words: str, folder: Path, tmp_path: Path) -> None:
+    (script := tmp_path / "train.sh").write_text(COMMAND)
+    shutil.copytree(folder, photos := tmp_path / "photos")
+    more = {"import kohya": [script], "caption": [photos, "--subject", "zkw dot"], "runs": ["--folder", tmp_path]}
+    assert "torch" not in loaded(*words.split(), *more.get(words, []))
 
 
 def test_no_file_imports_what_only_tests_need() -> None:

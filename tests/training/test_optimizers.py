@@ -262,16 +262,18 @@ def test_every_default_is_the_librarys_own_but_those_that_are_chosen() -> None:
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
 def test_without_the_compiler_pytorchs_optimizers_are_the_same_to_the_bit(name: str) -> None:
     """Also their state, their hooks, and a step that the device refuses."""
-    (mine, state, calls), (theirs, right, others) = (halves(library, name) for library in (uncompiled, torch.optim))
+    (weights, state, calls), (theirs, right, others) = (halves(library, name) for library in (uncompiled, torch.optim))
     assert calls == others == STEPS
-    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, theirs, strict=True))
     assert state["param_groups"] == right["param_groups"]
     for place, values in right["state"].items():
-        assert all(torch.equal(torch.as_tensor(state["state"][place][key]), v) for key, v in values.items() if v is not None)
+        assert all(
+            torch.equal(torch.as_tensor(state["state"][place][key]), v) for key, v in values.items() if v is not None
+        )
 
 
 def halves(library: Any, name: str) -> tuple[list[Tensor], dict[str, Any], int]:
-    """Weights after STEPS steps of which the second half goes on from the first's state, that state, calls of a hook."""
+    """Weights after STEPS steps, the last of which go on from the state of the first; the state; calls of a hook."""
     weights, calls, state = [nn.Parameter(p) for p in begin()], [0], None
     for part in gradients()[:6], gradients()[6:]:
         optimizer = getattr(library, name)([{"params": weights[:1]}], lr=0.01, weight_decay=0.1, fused=True)

@@ -182,7 +182,7 @@ def megabytes(size: int) -> str:
 
 def tokenizer() -> Callable[[str], Sequence[int]]:
     """CLIP's tokens of a text; the vocabulary is the same for every base."""
-    from ..families.sd.text import Tokenizer
+    from ..formats.tokenizer import Tokenizer
 
     return Tokenizer().encode
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from . import defaults
-from .defaults import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 from .effort import Effort, estimate_effort
+from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps, require_channels
 
 # Attention and feed-forward of the UNet's transformer blocks, in diffusers' and in the original naming.
 _TRANSFORMER = re.compile(r"(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)\.weight$")
@@ -102,7 +101,7 @@ def base_facts(base: str | Path, vae: str | None = None, prediction_type: str = 
     from ..families.load import find
 
     checkpoint = find(base, vae, prediction_type)
-    defaults.require_channels(str(base), checkpoint.configs["unet"]["in_channels"])
+    require_channels(str(base), checkpoint.configs["unet"]["in_channels"])
     spec = checkpoint.spec
     name = "pocket" if spec.name == "pocket" else Path(checkpoint.source).name
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.parts["unet"].items()}

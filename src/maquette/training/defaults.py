@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,43 +16,11 @@ from ..families.base import BaseModel, FamilySpec
 from ..fast import processor
 from ..methods import METHODS
 from .optim import schedules, steps_of
+from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Defaults of a family. A run shows every photo `views_per_photo` times, `fewest` to `most` pictures in all."""
-
-    views_per_photo: int
-    fewest: int
-    most: int
-    learning_rate: float  # for `batch_size` pictures per step
-    batch_size: int
-    batch_size_cuda: int
-    cfg_scale: float
-    buckets: bool
-    embedding_learning_rate: float
-    model_learning_rate: float  # of a whole model, for `batch_size` pictures per step
-
-
-# Pocket: 300 steps of 8 for 14 photos, measured with its prototype. Stable Diffusion: about 110 views of each photo and
-# 1e-4 at batch 1, the middle of what the widely used presets do for alpha = rank.
-POCKET = Recipe(171, 1600, 4800, 2e-3, 8, 8, 4.0, buckets=False, embedding_learning_rate=1e-2, model_learning_rate=5e-4)
-STABLE_DIFFUSION = Recipe(
-    110, 700, 4000, 1e-4, 1, 4, 7.0, buckets=True, embedding_learning_rate=2e-3, model_learning_rate=5e-6
-)
 POCKET_BACKGROUNDS = ("red", "blue", "green")
 PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
-LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 MAX_REPLAYED = 4  # sample prompts made from the subject
-
-
-def require_channels(base: str, channels: int) -> None:
-    """Raise MaquetteError for a base that takes what training has not: pictures to edit, or depth."""
-    if channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
-        raise MaquetteError(
-            f"{base} takes {channels} channels (an editing or depth model), which training cannot feed; "
-            "train on the ordinary base: its LoRA works on that model too."
-        )
 
 
 def recipe(spec: FamilySpec) -> Recipe:
@@ -175,12 +142,6 @@ def _steps(config: TrainConfig, family: Recipe, dataset: Dataset, batch_size: in
     if config.epochs is not None:
         return math.ceil(config.epochs * dataset.samples("instance") / batch_size)
     return default_steps(family, len(dataset.of("instance")), batch_size)
-
-
-def default_steps(family: Recipe, photos: int, batch_size: int) -> int:
-    """Steps for so many photos when the user names neither steps nor epochs."""
-    pictures = family.views_per_photo * photos
-    return math.ceil(min(max(pictures, family.fewest), family.most) / batch_size)
 
 
 def subject_of(config: TrainConfig, dataset: Dataset) -> str | None:

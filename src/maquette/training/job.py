@@ -36,6 +36,7 @@ from .objective import LossTerm, Objective
 from .prior import Prior
 from .probe import middle
 from .prompt_cache import PromptCache
+from .recipes import INPAINTING_CHANNELS, require_channels
 
 _ASKED = 4  # photos on which the base is asked what it predicts
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for
@@ -193,7 +194,7 @@ def prepare(
         unet_dtype=torch.float32 if whole else dtype,
     )  # fmt: skip
     channels = base.unet.config.in_channels  # type: ignore[union-attr]
-    defaults.require_channels(config.base, int(channels))  # type: ignore[arg-type]
+    require_channels(config.base, int(channels))  # type: ignore[arg-type]
     dataset, looks = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
@@ -202,7 +203,7 @@ def prepare(
         base, dataset.photos, shown, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
     )
     extra = None
-    if channels == defaults.INPAINTING_CHANNELS:
+    if channels == INPAINTING_CHANNELS:
         extra = inpainting.masks_of(
             base, dataset.photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
         )
