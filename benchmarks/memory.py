@@ -46,7 +46,7 @@ def opened(family: str) -> tuple[BaseModel, Conditioning]:
     kind, spec = (StableDiffusionXL, SDXL) if family == "sdxl" else (StableDiffusion, SD1)
     unet, vae = parts.pop("unet"), parts.pop("vae")
     base = kind(
-        spec=spec, unet=unet, vae=vae, text_encoders=list(parts.values()), tokenizers=[], scheduler_config={},
+        spec=spec, network=unet, vae=vae, text_encoders=list(parts.values()), tokenizers=[], scheduler_config={},
         source=family, content_hash="", targets=TARGETS,
     )  # fmt: skip
     width = unet.config.cross_attention_dim  # type: ignore[union-attr]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .events import Event
     from .families.base import BaseModel
-    from .report.sheet import GridResult
     from .sampling.pipeline import Pipeline
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from .stages.evaluate import EvaluateResult
     from .stages.extract import ExtractResult
     from .stages.generate import GenerateResult
+    from .stages.grid import GridResult
     from .stages.inspect import InspectResult
     from .stages.prune import PruneResult
     from .stages.regularize import RegularizeResult
@@ -198,7 +198,7 @@ def grid(
     Setting `cancel`, from any thread, ends after the picture at work; the same call goes on.
     """
     from .events import ignore
-    from .report.sheet import GridConfig, run
+    from .stages.grid import GridConfig, run
 
     return run(GridConfig.parse({"prompt": prompt, **options}, "grid"), on_event or ignore, cancel)
 

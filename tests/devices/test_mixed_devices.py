@@ -34,7 +34,7 @@ def opened(family: str, channels: int = 4) -> BaseModel:
         if name in configs
     ]
     base = kind(
-        spec=spec, unet=modules.build_unet(configs["unet"]), vae=modules.build_vae(configs["vae"]),
+        spec=spec, network=modules.build_unet(configs["unet"]), vae=modules.build_vae(configs["vae"]),
         text_encoders=encoders, tokenizers=[], scheduler_config={}, source=family, content_hash="", targets=TARGETS,
     )  # fmt: skip
     for network in (base.unet, base.vae, *base.text_encoders):

@@ -42,7 +42,7 @@ Delta = dict[str, Tensor]
 def base() -> BaseModel:
     made = tiny.modules("sd1")
     return StableDiffusion(
-        spec=SD1, unet=made["unet"], vae=made["vae"], text_encoders=[made["text_encoder"]], tokenizers=[],
+        spec=SD1, network=made["unet"], vae=made["vae"], text_encoders=[made["text_encoder"]], tokenizers=[],
         scheduler_config={}, source="tiny", content_hash="",
     )  # fmt: skip
 

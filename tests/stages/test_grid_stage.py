@@ -16,8 +16,8 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.report.pages import policy_of, style_sheet
-from maquette.report.sheet import GridConfig, run
 from maquette.sampling.hot_loras import HotLoras
+from maquette.stages.grid import GridConfig, run
 from tests.sampling.random_loras import write_lora
 
 PROMPT = "a red cat <lora:r:1>"

@@ -20,7 +20,7 @@ class Base:
     """Answers `scale` times the noisy latent, and remembers what it was shown."""
 
     def __init__(self, scale: float, prediction: str = "epsilon") -> None:
-        self.unet = nn.Linear(1, 1)
+        self.network = nn.Linear(1, 1)
         self.scheduler_config = {"trained_betas": BETAS, "prediction_type": prediction}
         self.device = torch.device("cpu")
         self.scale, self.seen = scale, []

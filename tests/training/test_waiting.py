@@ -52,7 +52,7 @@ class Carried(nn.Module):
 def test_elsewhere_they_come_back_while_pictures_are_drawn(tmp_path: Path) -> None:
     job = prepared(tmp_path)
     waiting, there = Carried(True), Carried(False)
-    base = replace(job.base, unet=nn.Linear(1, 1, device="meta"), vae=waiting, text_encoders=[there])
+    base = replace(job.base, network=nn.Linear(1, 1, device="meta"), vae=waiting, text_encoders=[there])
     with CheckpointWriter(job.config, base, job.dataset).base_model() as found:
         assert found is base and waiting.told == ["meta"]
     assert waiting.told == ["meta", "cpu"] and there.told == []

@@ -33,7 +33,7 @@ def command(
 
       maquette grid "a house" --x "base=sd15.safetensors, mine.safetensors" --y "cfg=4-10 (+3)"
     """
-    from ..report.sheet import run
+    from ..stages.grid import run
     from .common import Display, print_json
     from .interrupt import interruptible
 

@@ -73,7 +73,7 @@ def make_eye(
     A way's recognition: mean similarity of photos among themselves minus that of photos and others, over the root of
     their pooled variance (Cohen's d).
     """
-    blocks = ["mid_block", *(f"up_blocks.{i}" for i in range(len(base.unet.up_blocks) - 1))]  # type: ignore[arg-type]
+    blocks = ["mid_block", *(f"up_blocks.{i}" for i in range(len(base.unet.up_blocks) - 1))]
     times = [int(share * len(schedule)) for share in NOISE_LEVELS]
     every = tuple((block, t, part) for t in times for block in blocks for part in ("centre", "attention"))
     eye = Eye(base, class_word, schedule, seed, clip_skip, every)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..core.denoiser import Conditioning
+from ..errors import MaquetteError
+
+if TYPE_CHECKING:
+    from .unet.unet import UNet2DConditionModel
 
 Control = tuple[Sequence[Tensor], Tensor]
 """What a ControlNet adds to each of a UNet's skips, (B, Ci, h/2^i, w/2^i), and to its middle."""
@@ -25,8 +29,15 @@ class FamilySpec:
     native_size: int  # pixels of a side
     latent_factor: int  # pixels per latent cell: 8, pocket 4
     te_prefixes: tuple[str, ...]  # Kohya prefixes of the text encoders: ("lora_te",) or ("lora_te1", "lora_te2")
+    latent_channels: int = 4
+    patch: int = 1  # cells of a side that the network takes together: 2 of most transformers
     clip_skip: bool = True  # whether another layer of the text encoder than the usual one can be asked for
     zero_negative: bool = False  # whether a negative prompt without words is zeros, not the encoding of ""
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels by which both sides of a picture are divisible."""
+        return self.latent_factor * self.patch
 
     def skips(self, clip_skip: int) -> str | None:
         """The sentence for the user when `clip_skip` asks for a layer that this family never uses."""
@@ -46,7 +57,7 @@ class BaseModel:
     """
 
     spec: FamilySpec
-    unet: nn.Module
+    network: nn.Module  # what is trained and asked at each step: a UNet or a transformer
     vae: nn.Module
     text_encoders: list[nn.Module]
     tokenizers: list[Any]
@@ -59,8 +70,30 @@ class BaseModel:
     notices: list[str] = field(default_factory=list)  # sentences for the user on what loading decided
 
     @property
+    def unet(self) -> UNet2DConditionModel:
+        """The network of a family that has a UNet."""
+        return cast("UNet2DConditionModel", self.network)
+
+    @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.network.parameters()).device
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that the network takes: those of a latent, of an inpainting base more."""
+        return self.spec.latent_channels
+
+    @property
+    def token_widths(self) -> list[int]:
+        """How many of the D numbers of each token come from each text encoder, in their order."""
+        return [int(cast(Any, encoder).config.hidden_size) for encoder in self.text_encoders]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute each block twice instead of remembering its inner values. Raises MaquetteError where it cannot."""
+        enable = getattr(self.network, "enable_gradient_checkpointing", None)
+        if enable is None:
+            raise MaquetteError(f"gradient_checkpointing is not possible with {self.source}: leave it out.")
+        enable()
 
     def predict(
         self,
@@ -70,7 +103,7 @@ class BaseModel:
         features: dict[str, Tensor] | None = None,
         control: Control | None = None,
     ) -> Tensor:
-        """Raw UNet output (B, 4, h, w); see `core.denoiser.Denoiser`. features: where given, it gets what every block
+        """Raw output (B, C, h, w); see `core.denoiser.Denoiser`. features: where given, it gets what every block
         made, by the block's name. control: what a ControlNet adds.
         """
         raise NotImplementedError
@@ -93,9 +126,9 @@ class BaseModel:
         return replace(told, tokens=told.tokens * said[:, None, None].to(told.tokens), pooled=pooled)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> posterior mean and standard deviation, each (B, 4, H/f, W/f), unit-scaled."""
+        """(B, 3, H, W) in [-1, 1] -> posterior mean and standard deviation, each (B, C, H/f, W/f), unit-scaled."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, 4, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], clamped."""
+        """(B, C, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], clamped."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..formats import ldm
-from ..formats.keys import kohya_module_name
+from ..formats.keys import kohya_module_name, unet_layer
 
 Layer = tuple[str, str]  # part ("unet", "text_encoder", "text_encoder_2") and diffusers or transformers path
 _TEXT = {"text_encoder": ("te", "te1"), "text_encoder_2": ("te2",)}
@@ -34,4 +34,9 @@ def kohya_layers(family: str, names: Mapping[str, Iterable[str]], every_name: bo
 def _unet(family: str, paths: list[str], every_name: bool) -> dict[str, Layer]:
     usual = ldm.unet_layout(f"{path}.weight" for path in paths).layers_per_block == 2  # what LDM names count on
     naming = [family, *(["sd1", *(["sdxl"] if usual else [])] if every_name else [])]
-    return {kohya_module_name(one, "unet", path): ("unet", path) for one in naming for path in paths}
+    return {
+        kohya_module_name(one, "unet", path): ("unet", path)
+        for one in naming
+        for path in paths
+        if one == family or unet_layer(path)  # another family's network has no name in LDM's layout
+    }

@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint, files_sha256, override_prediction, read, rea
 from .detect import FAMILY_NAMES
 from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS
+from .registry import family_of
 from .sd.model import StableDiffusion
 from .sd.spec import TARGETS
 from .sd.text import Tokenizer
@@ -52,6 +53,8 @@ def load(
     `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
     """
+    if (family := family_of(path)) is not None:
+        return family.open(Path(path), dtype, torch.device(device), unet_dtype or dtype)
     return build(find(path, vae, prediction_type), dtype, device, unet_dtype)
 
 
@@ -111,7 +114,7 @@ def build(
         tokenizers.append(_tokenizer(checkpoint, "text_encoder_2", 0))
     model = (StableDiffusionXL if family == "sdxl" else StableDiffusion)(
         spec=checkpoint.spec,
-        unet=part("unet", modules.build_unet(found["unet"])),
+        network=part("unet", modules.build_unet(found["unet"])),
         vae=part("vae", modules.build_vae(found["vae"])),
         text_encoders=encoders,
         tokenizers=tokenizers,

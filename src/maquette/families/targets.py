@@ -32,7 +32,7 @@ def targets(
         )
     patterns = [pattern for group in which for pattern in base.targets[group]]
     found = {}
-    for path, parent, attribute in _matches(base.unet, patterns):
+    for path, parent, attribute in _matches(base.network, patterns):
         found[kohya_module_name(base.spec.name, "unet", path)] = (parent, attribute)
     if text_encoder:
         for prefix, encoder in zip(base.spec.te_prefixes, base.text_encoders, strict=True):

@@ -27,6 +27,9 @@ class TextModel(Protocol):
     tokenizers: list[Any]
     text_encoders: list[Any]
 
+    @property
+    def token_widths(self) -> list[int]: ...
+
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning: ...
 
 
@@ -79,13 +82,8 @@ def _encode_split(
     tokens = torch.stack([each.tokens for each in told])  # (n, k, 77, D)
     if emphasis in ("Original", "No norm"):
         weights = torch.tensor([[_weights(chunk) for chunk in chunks[0]] for chunks in filled])
-        widths = [encoder.config.hidden_size for encoder in base.text_encoders]
-        tokens = emphasised(tokens, weights, widths, emphasis == "Original", torch.tensor(counts))
-    firsts = [each[:1] for each in told]
-    return [
-        Conditioning(rows.reshape(1, -1, rows.shape[-1]), first.pooled, first.time_ids, first.concat)
-        for rows, first in zip(tokens, firsts, strict=True)
-    ]
+        tokens = emphasised(tokens, weights, base.token_widths, emphasis == "Original", torch.tensor(counts))
+    return [each.joined_chunks(rows.reshape(1, -1, rows.shape[-1])) for rows, each in zip(tokens, told, strict=True)]
 
 
 def _split(base: TextModel, prompt: str, emphasis: Emphasis) -> list[list[Chunk]]:

@@ -59,7 +59,7 @@ def _size(encoder: nn.Module) -> int:
 
 
 def _require_fit(base: BaseModel, embedding: Embedding) -> None:
-    widths = [int(encoder.config.hidden_size) for encoder in base.text_encoders]  # type: ignore[union-attr, arg-type]
+    widths = base.token_widths
     own = [vectors.shape[1] for vectors in embedding.vectors]
     if own != widths:
         raise MaquetteError(

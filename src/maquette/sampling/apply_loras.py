@@ -62,7 +62,7 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
 
 def layers_of(base: BaseModel) -> dict[str, nn.Module]:
     """Kohya name -> module, for everything that has a weight, under every name that an adapter may give it."""
-    networks = {"unet": base.unet}
+    networks = {"unet": base.network}
     networks |= {f"text_encoder{'_2' * i}": encoder for i, encoder in enumerate(base.text_encoders)}
     names = {
         part: [f"{path}.weight" for path, module in network.named_modules() if _has_weight(module)]

@@ -54,7 +54,7 @@ _REPLACE = "the file is damaged or its training failed, so that pictures become 
 
 def _parts(base: BaseModel) -> Mapping[nn.Module, str]:
     """Each network and the file it comes from."""
-    own = [base.unet, *base.text_encoders]
+    own = [base.network, *base.text_encoders]
     return {module: base.source for module in own} | {base.vae: base.vae_source or base.source}
 
 
@@ -64,7 +64,7 @@ def _first_odd(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 
 def _too_large(base: BaseModel, adapters: Sequence[Adapter]) -> str:
     """Every file is sound: the arithmetic went beyond what its numbers can hold."""
-    dtype = next(base.unet.parameters()).dtype
+    dtype = next(base.network.parameters()).dtype
     loras = f" with {', '.join(dict.fromkeys(adapter.source for adapter in adapters))}" if adapters else ""
     remedy = "lower the multipliers of LoRAs, the weights in brackets and the guidance"
     if dtype == torch.float16:

@@ -91,7 +91,7 @@ def begin(
         return Beginning(latents)
     mask = _cells(repainted.mask, *cells).to(latents)
     concat = None
-    if getattr(base.unet, "config", {}).get("in_channels") == latents.shape[1] * 2 + 1:
+    if base.input_channels == latents.shape[1] * 2 + 1:
         whole = _grey(repainted.mask).to(pixels)
         concat = extra_channels(base, pixels[0], whole.round())[None]
     return Beginning(latents, mask, concat, content)

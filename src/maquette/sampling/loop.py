@@ -63,7 +63,7 @@ class SamplingOptions:
 
 def check_size(base: BaseModel, width: int, height: int) -> None:
     """Sides must be whole numbers of latent cells. A UNet halves odd ones up and cuts them on the way back."""
-    unit = base.spec.latent_factor
+    unit = base.spec.size_multiple
     if width % unit or height % unit or min(width, height) < unit:
         raise MaquetteError(f"{width} x {height} is not possible: with this base both sides are multiples of {unit}.")
 
@@ -89,7 +89,7 @@ def sample(
     on_step: OnStep = no_report,
     callback: Step | None = None,
 ) -> Tensor:
-    """Latents (B, 4, h, w), float32, unit-scaled, one per seed; B rows in each conditioning.
+    """Latents (B, C, h, w), float32, unit-scaled, one per seed; B rows in each conditioning.
 
     Every picture has its own source of noise, so a batch equals its pictures made one by one, but for rounding (see
     `SamplingOptions.one_by_one`). init_latents: begin from
@@ -105,7 +105,7 @@ def sample(
     way = _steps(sampler, steps, levels, options, None if init_latents is None else denoising_strength)
     if init_latents is not None and (denoising_strength == 0 or len(way.sigmas) < 2):
         return init_latents.float()
-    shape = 4, height // base.spec.latent_factor, width // base.spec.latent_factor
+    shape = base.spec.latent_channels, height // base.spec.latent_factor, width // base.spec.latent_factor
     noise = ImageNoise(seeds, shape, base.device, options.noise)
     x = _begun(kind, levels, way, noise.first(), init_latents)
     chosen = options.of(kind)

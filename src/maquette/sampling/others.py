@@ -67,7 +67,7 @@ class Others:
 
     def _open(self, kind: str, path: str, load: Callable[[torch.dtype, torch.device], Model]) -> Model:
         if (kind, path) not in self._held:
-            first = next(self.base.unet.parameters())
+            first = next(self.base.network.parameters())
             self._held[kind, path] = load(first.dtype, first.device)
         model: Model = self._held[kind, path]
         return model

@@ -69,7 +69,7 @@ class Room:
         self.config, self.used, self.on_event = config, used, on_event
         self.base: BaseModel = open_base(used, config.device, None)
         require_measurable(self.base)
-        if self.base.unet.config.in_channels != TEXT_CHANNELS:  # type: ignore[union-attr]
+        if self.base.input_channels != TEXT_CHANNELS:
             raise MaquetteError(
                 f"{used} is an inpainting model, and compare draws from text alone: compare ordinary bases."
             )

@@ -64,7 +64,7 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
     )
     if method.product != "model":
         return {**words, **unet_slots(config, computing, config.text_encoder and method.product == "adapter")}
-    networks = nn.ModuleDict({"unet": computing.unet})
+    networks = nn.ModuleDict({"unet": computing.network})
     if config.text_encoder:
         for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
             networks[prefix.removeprefix("lora_")] = encoder

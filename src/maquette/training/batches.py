@@ -23,8 +23,6 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..sampling.finite import damage
 
-LATENT_CHANNELS = 4
-
 
 def generator(seed: int, *stream: object) -> torch.Generator:
     """A CPU generator that depends on the seed and the names or numbers of its stream only."""
@@ -197,7 +195,7 @@ def encode_photos(
 
     order = {photo.path: i for i, photo in enumerate(photos)}
     encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
-    found = latents_of(photos, shown, encode, encoder, cache, (LATENT_CHANNELS, base.spec.latent_factor))
+    found = latents_of(photos, shown, encode, encoder, cache, (base.spec.latent_channels, base.spec.latent_factor))
     factor, device = base.spec.latent_factor, base.device
     return [
         [

@@ -193,8 +193,8 @@ def prepare(
         config.base, device=device, vae=config.vae, prediction_type=config.prediction_type,
         unet_dtype=torch.float32 if whole else dtype,
     )  # fmt: skip
-    channels = base.unet.config.in_channels  # type: ignore[union-attr]
-    require_channels(config.base, int(channels))  # type: ignore[arg-type]
+    channels = base.input_channels
+    require_channels(config.base, channels, base.spec.latent_channels)
     dataset, looks = read_photos(config, base, on_progress)
     config = _with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
@@ -216,7 +216,7 @@ def prepare(
             sets[role] = LatentDataset(photos, kept, config.seed, role, config.caption_dropout, masks)
     own_words = methods.METHODS[config.method].embedding
     if dtype != torch.float32 and device.type == "cpu" and not whole and not config.compile:
-        attention.install(base.unet)
+        attention.install(base.network)
     computing = copy.copy(base) if own_words else base  # its tokenizers will know the word
     captions = [caption for photo in dataset.photos for caption in photo.some_captions(_DRAWS)]
     fixed = [photo.caption_at(0) for photo in dataset.photos if not photo.options.varies]
@@ -233,7 +233,7 @@ def prepare(
     if live is not None:
         texts.untrained = attached.suspended
     if config.gradient_checkpointing:
-        computing.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        computing.enable_gradient_checkpointing()
     computing.tokenizers = tokenizers
     if config.from_lora is not None:
         load_initial_lora(config.from_lora, attached)
@@ -322,7 +322,7 @@ def read_photos(
     config = _with_settings(config, dataset)
     resolution = config.resolution or base.spec.native_size
     buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
-    dataset = plan(dataset, resolution, base.spec.latent_factor, aspect_buckets=buckets, no_upscale=config.no_upscale)
+    dataset = plan(dataset, resolution, base.spec.size_multiple, aspect_buckets=buckets, no_upscale=config.no_upscale)
     blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
     require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
     if count := holding_out.count_for(config, dataset):
@@ -361,11 +361,11 @@ def _only_for_training(job: Job) -> None:
     for network in (base.vae, *([] if job.texts.encoder_needed else base.text_encoders)):
         network.to("meta" if on_cpu else "cpu")
     if config.compile:
-        compiled.install(base.unet)
+        compiled.install(base.network)
     elif on_cpu and methods.METHODS[config.method].product != "model":
-        adapted = [module for module in base.unet.modules() if isinstance(module, AdaptedLayer)]
+        adapted = [module for module in base.network.modules() if isinstance(module, AdaptedLayer)]
         readable = {module.layer for module in adapted if module.adapter.reads_weight}
-        if packed.install(base.unet, readable):
+        if packed.install(base.network, readable):
             job.warm_up()
     memory.keep()
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PER_NUMBER = 12  # bytes of a number that learns: itself and AdamW's two moments; its gradient is counted in the pass
 GIGA = 1e9
-LATENT_CHANNELS, EXTRA = 4, 5  # what is denoised, and what inpainting bases are shown besides
+EXTRA = 5  # channels that inpainting bases are shown besides the latent
 
 
 def exhausted(error: Exception) -> bool:
@@ -86,11 +86,17 @@ def estimate(job: Job, photos: int, checkpointing: bool, shrink: float = 1.0) ->
     height, width = max((row[0].shape[1:] for row in job.instance.latents), key=lambda shape: shape[0] * shape[1])
     multiple = 8  # a UNet halves its latents three times
     h, w = (max(multiple, round(side * shrink / multiple) * multiple) for side in (height, width))
-    networks = {job.base.unet, job.base.vae, *job.base.text_encoders, job.computing.unet, *job.computing.text_encoders}
+    networks = {
+        job.base.network,
+        job.base.vae,
+        *job.base.text_encoders,
+        job.computing.network,
+        *job.computing.text_encoders,
+    }
     learning = sum(p.numel() for p in job.parameters)
     there = [tensor for network in networks for tensor in network.parameters() if tensor.device == job.base.device]
     frozen = _bytes(tensor for tensor in there if not tensor.requires_grad)
-    frozen += packed.size(job.computing.unet)
+    frozen += packed.size(job.computing.network)
     step = pass_bytes(job.computing, job.config, job.texts.original([""]), (photos, h, w), checkpointing)
     return MemoryEstimate(frozen, learning * PER_NUMBER, step)
 
@@ -109,15 +115,16 @@ def pass_bytes(
     half = DTYPES[config.dtype]
     with FakeTensorMode():
         base = _fake_model(base, config, checkpointing)
-        inpainting = base.unet.config.in_channels == LATENT_CHANNELS + EXTRA  # type: ignore[union-attr]
-        x = torch.empty(photos, LATENT_CHANNELS, height, width)
+        channels = base.spec.latent_channels
+        inpainting = base.input_channels == channels + EXTRA
+        x = torch.empty(photos, channels, height, width)
         conditioning = Conditioning(
             torch.empty(photos, *conditioning.tokens.shape[1:], requires_grad=True),
             None if conditioning.pooled is None else torch.empty(photos, *conditioning.pooled.shape[1:]),
             None if conditioning.pooled is None else torch.empty(photos, 6),
             torch.empty(photos, EXTRA, height, width) if inpainting else None,
         )
-        casts = half != torch.float32 and next(base.unet.parameters()).dtype == torch.float32
+        casts = half != torch.float32 and next(base.network.parameters()).dtype == torch.float32
         with PeakMemory() as peak:
             with torch.autocast("cpu", half if casts else torch.bfloat16, enabled=casts):
                 output = base.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
@@ -145,7 +152,7 @@ def _fake_model(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Ba
     if checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
     base = copy.copy(base)
-    base.unet = unet
+    base.network = unet
     if method.product == "adapter":
         name = "lora" if method.embedding else config.method
         methods.attach(name, unet_slots(config, base), spec_of(config))

@@ -57,10 +57,12 @@ class Objective:
             noise, x_t, t, x0 = noise[rows], x_t[rows], t[rows], x0[rows]
             conditioning, mask = conditioning[rows], None if mask is None else mask[rows]
         target = self.schedule.target(x0, noise, t)
-        return LossTerm("photos", self._denoising, (x_t, t, target, mask, *conditioning.fields()))
+        rebuild = conditioning.rebuild
 
-    def _denoising(self, x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *conditioning: Tensor) -> Tensor:
-        return self._loss(self.predict(x_t, t, Conditioning(*conditioning)), target, t, mask)
+        def denoising(x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *parts: Tensor) -> Tensor:
+            return self._loss(self.predict(x_t, t, rebuild(*parts)), target, t, mask)
+
+        return LossTerm("photos", denoising, (x_t, t, target, mask, *conditioning.fields()))
 
     def warm_up(self, batch: Batch, conditioning: Conditioning) -> None:
         """Run the denoiser once without a loss, so that layers decide what they decide at their first use."""
@@ -83,19 +85,21 @@ class Objective:
         if (rows := self.rank_rows.rows(len(batch))) is not None:
             x_t, t, conditioning, original = x_t[rows], t[rows], conditioning[rows], original[rows]
 
-        def drifting(x_t: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:
-            half = len(conditioning) // 2
+        rebuild = conditioning.rebuild
+
+        def drifting(x_t: Tensor, t: Tensor, *parts: Tensor) -> Tensor:
+            half = len(parts) // 2
             attached.set_multiplier(0.0)
             with torch.no_grad():
-                target = self.predict(x_t, t, Conditioning(*conditioning[half:]))
+                target = self.predict(x_t, t, rebuild(*parts[half:]))
             attached.set_multiplier(1.0)
-            return self._loss(self.predict(x_t, t, Conditioning(*conditioning[:half])), target, t, None)
+            return self._loss(self.predict(x_t, t, rebuild(*parts[:half])), target, t, None)
 
         return LossTerm("drift", drifting, (x_t, t, *conditioning.fields(), *original.fields()))
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's output, float32. Weights that are float32 in a run of half precision are cast for each use."""
-        weight = next(self.base.unet.parameters())
+        weight = next(self.base.network.parameters())
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.dtype)
         with torch.autocast(weight.device.type, half, enabled=half is not None and weight.dtype == torch.float32):
             return self.base.predict(x_t, t, conditioning).float()

@@ -34,9 +34,9 @@ STABLE_DIFFUSION = Recipe(
 )
 
 
-def require_channels(base: str, channels: int) -> None:
+def require_channels(base: str, channels: int, latent: int = LATENT_CHANNELS) -> None:
     """Raise MaquetteError for a base that takes what training has not: pictures to edit, or depth."""
-    if channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+    if channels not in (latent, INPAINTING_CHANNELS):
         raise MaquetteError(
             f"{base} takes {channels} channels (an editing or depth model), which training cannot feed; "
             "train on the ordinary base: its LoRA works on that model too."

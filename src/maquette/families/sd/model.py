@@ -40,6 +40,10 @@ class StableDiffusion(BaseModel):
     def content_hash(self, value: str) -> None:
         self._hash = value
 
+    @property
+    def input_channels(self) -> int:
+        return int(self.unet.config.in_channels)
+
     def predict(
         self,
         x_t: Tensor,
@@ -59,7 +63,7 @@ class StableDiffusion(BaseModel):
     def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:
         """The latent with the channels told; an inpainting model that is told none repaints the whole picture."""
         concat = conditioning.concat
-        if concat is None and self.unet.config.in_channels == INPAINTING_CHANNELS:  # type: ignore[union-attr]
+        if concat is None and self.input_channels == INPAINTING_CHANNELS:
             concat = self._all_masked(x_t)
         return x_t if concat is None else torch.cat([x_t, concat.to(x_t)], dim=1)
 
