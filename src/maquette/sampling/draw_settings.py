@@ -283,6 +283,8 @@ class GenerateConfig(BaseSettings, DrawSettings):
     """Draw every line of this file, with A1111's options per line (--prompt "…" --steps 30), instead of the prompt."""
     out: Path = Path("out")
     """Folder of the pictures."""
+    comfy: Path | None = None
+    """Also write a ComfyUI workflow (API format) that makes the like picture."""
     file_name: str = "[number]-[seed]"
     """Names of the pictures' files, by A1111's fields: [seed], [prompt_words], [sampler], [date] …"""
     image_format: Literal["png", "jpg", "webp", "avif"] = "png"

@@ -20,6 +20,7 @@ from ..sampling.file_names import Picture, file_name, require_known
 from ..sampling.infotext import cfg_scale
 from ..sampling.pipeline import Drawn, Pipeline
 from ..sampling.prompt_file import read_prompts
+from .comfy_workflow import written
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,6 +82,7 @@ def run(
         for settings in _each(config):
             if cancel.is_set():
                 break
+            settings = written(settings, pipeline.base, tell)
             pipeline.draw(settings, _Writer(settings, result, tell).write, tell, cancel)
     result.seconds = time.perf_counter() - began
     on_event(Event("done", result.to_json()))

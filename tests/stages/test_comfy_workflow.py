@@ -1,0 +1,36 @@
+"""`--comfy`: the workflow beside the picture, with its seed; nothing is drawn where ComfyUI cannot draw it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from maquette.errors import MaquetteError
+from maquette.stages.generate import GenerateConfig, run
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "families"))
+import tiny
+
+
+def test_a_workflow_beside_the_picture(tmp_path: Path) -> None:
+    base = tiny.write_folder(tmp_path / "narrow", "sd1")
+    told = {"prompt": "a cat", "base": str(base), "out": tmp_path / "out", "steps": 2, "width": 64, "height": 64}
+    config = GenerateConfig.parse({**told, "sampler": "Euler a", "comfy": tmp_path / "flow.json"}, "test")
+    result = run(config)
+    flow = json.loads((tmp_path / "flow.json").read_text())
+    kinds = {node["class_type"]: node["inputs"] for node in flow.values()}
+    assert kinds["DiffusersLoader"] == {"model_path": "narrow"}
+    assert kinds["KSamplerAdvanced"]["noise_seed"] == result.seeds[0]
+    assert any(text.startswith("flow.json: Euler a adds noise of its own") for text in result.warnings)
+    with pytest.raises(MaquetteError, match="flow.json exists already; give a new name with --comfy"):
+        run(config)
+
+
+def test_pocket_is_not_for_comfyui(tmp_path: Path) -> None:
+    told = {"prompt": "a cat", "out": tmp_path / "out", "comfy": tmp_path / "flow.json"}
+    with pytest.raises(MaquetteError, match="ComfyUI cannot open pocket"):
+        run(GenerateConfig.parse(told, "test"))
+    assert not list(tmp_path.iterdir())
