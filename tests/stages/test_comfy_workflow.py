@@ -25,7 +25,7 @@ def test_a_workflow_beside_the_picture(tmp_path: Path) -> None:
     assert kinds["DiffusersLoader"] == {"model_path": "narrow"}
     assert kinds["KSamplerAdvanced"]["noise_seed"] == result.seeds[0]
     assert any(text.startswith("flow.json: Euler a adds noise of its own") for text in result.warnings)
-    with pytest.raises(MaquetteError, match="flow.json exists already; give a new name with --comfy"):
+    with pytest.raises(MaquetteError, match=r"flow.json exists already; give a new name with --comfy"):
         run(config)
 
 

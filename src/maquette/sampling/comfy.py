@@ -177,7 +177,7 @@ def _said(prompt: str, settings: DrawSettings) -> str:
 
 def _written(made: Workflow, text: str, settings: DrawSettings, embeddings: tuple[str, ...]) -> str:
     """A1111's weights in brackets as ComfyUI writes them, `(words:1.21)`, and names of embeddings."""
-    parts = [[text, 1.0]] if settings.emphasis == "None" else parse_attention(text)
+    parts: list[list[str | float]] = [[text, 1.0]] if settings.emphasis == "None" else parse_attention(text)
     words = []
     for piece, weight in parts:
         plain = re.sub(r"([()\\])", r"\\\1", str(piece))

@@ -22,18 +22,19 @@ def written(config: GenerateConfig, base: BaseModel, on_event: Listener) -> Gene
 
     Raises MaquetteError for what ComfyUI cannot draw, and where the file exists.
     """
-    if config.comfy is None:
+    path = config.comfy
+    if path is None:
         return config
-    if config.comfy.exists():
-        raise MaquetteError(f"{config.comfy} exists already; give a new name with --comfy, one for each drawing.")
+    if path.exists():
+        raise MaquetteError(f"{path} exists already; give a new name with --comfy, one for each drawing.")
     if config.seed == -1:
         config = config.model_copy(update={"seed": secrets.randbelow(MAX_SEED)})
     settings = next(iter(drawings_of(config)))
     made = workflow(settings, _facts(settings, base))
-    write_json(config.comfy, made.nodes)
+    write_json(path, made.nodes)
     for note in made.notes:
-        on_event(Event("warning", {"message": f"{config.comfy.name}: {note}"}))
-    on_event(Event("saved", {"path": str(config.comfy)}))
+        on_event(Event("warning", {"message": f"{path.name}: {note}"}))
+    on_event(Event("saved", {"path": str(path)}))
     return config
 
 
