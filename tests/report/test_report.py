@@ -114,6 +114,7 @@ def hostile_verdict() -> dict[str, Any]:
         "held": [SCRIPT],
         "hard": [{"name": SCRIPT, "caption": SCRIPT, "picture": "AAAA", "times": SCRIPT}],
         "noisy": False,
+        "encoders": {"heads": [SCRIPT], "rows": [(SCRIPT, [SCRIPT])]},
         "figures": [(SCRIPT, [SCRIPT])],
     }
 

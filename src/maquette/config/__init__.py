@@ -9,6 +9,7 @@ from __future__ import annotations
 from .base import Count as Count
 from .base import DenoisingSteps as DenoisingSteps
 from .base import Fraction as Fraction
+from .base import Kind as Kind
 from .base import Positive as Positive
 from .base import Precision as Precision
 from .base import Prediction as Prediction

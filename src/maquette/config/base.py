@@ -18,6 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Prediction = Literal["auto", "epsilon", "v_prediction", "flow"]
+Kind = Literal["person", "animal", "object", "style"]
 Precision = Literal["fp16", "bf16", "fp32"]
 DenoisingSteps = Annotated[int, Field(ge=1, le=1000)]  # a base has a thousand timesteps
 

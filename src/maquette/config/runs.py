@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import Count, Positive, StageConfig
+from .base import Count, Kind, Positive, StageConfig
 
 WEIGHTS = (0.5, 0.7, 0.85, 1.0, 1.15)  # at which checkpoints are tried
 
@@ -37,6 +37,14 @@ class EvaluateConfig(StageConfig):
     """Measure on so many panels, of this seed and the next: how far they differ is noise, and so many times slower."""
     twin: Path | None = None
     """Another run of the same settings, or its folder of LoRA files: how far the two differ is noise too."""
+    clip: Path | None = None
+    """Folder with a CLIP model of transformers: adds CLIP-I and CLIP-T on DreamBench's prompts."""
+    dino: Path | None = None
+    """Folder with a DINO model of transformers: adds DINO, PRES and, with two pictures a prompt, DIV."""
+    per_prompt: Count = 1
+    """Pictures of each of DreamBench's 25 prompts; the paper draws 4."""
+    kind: Kind = "object"
+    """What the subject is: of people and animals DreamBench asks for other things than of objects."""
     out: Path | None = None
     """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
     device: str = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -27,8 +27,11 @@ CURVES: dict[str, str] = {
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 320, 150, 36, 10, 22, 10
 
 
-def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
-    """For the template: JSON-like, pictures as base64 of PNG."""
+ENCODERS = {"dino": "DINO ↑", "clip_i": "CLIP-I ↑", "clip_t": "CLIP-T ↑", "pres": "PRES ↓", "div": "DIV ↑"}
+
+
+def values(verdict: Verdict, photos: Sequence[Example], encoders: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """For the template: JSON-like, pictures as base64 of PNG. encoders: rows of `dreambench`."""
     choice = verdict.choice
     return {
         "unit": verdict.unit,
@@ -59,6 +62,12 @@ def values(verdict: Verdict, photos: Sequence[Example]) -> dict[str, Any]:
             }
             for photo in verdict.hard
         ],
+        "encoders": {
+            "heads": list(ENCODERS.values()),
+            "rows": [
+                (row["name"], ["–" if row[key] is None else f"{row[key]:.3f}" for key in ENCODERS]) for row in encoders
+            ],
+        },
         "noisy": verdict.noise is not None,
         "figures": _figures(verdict),
     }

@@ -14,9 +14,11 @@ import torch
 from ..config.runs import EvaluateConfig
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
-from ..evaluation import page_values
+from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
-from ..evaluation.panel import LARGE, STANDARD
+from ..evaluation.encoders import Encoder, open_clip, open_dino
+from ..evaluation.panel import LARGE, STANDARD, Example
+from ..evaluation.tuned import tuned
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, until
 from ..families.base import BaseModel
@@ -45,6 +47,7 @@ class EvaluateResult:
     held_out: list[str]
     hard_photos: list[str]
     noise: dict[str, Any] | None = None  # of equal files' scores, where it was measured
+    encoders: list[dict[str, Any]] = field(default_factory=list)  # the DreamBooth paper's measures, by CLIP and DINO
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -84,6 +87,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
         photos = examples(dataset, base)
+        encoders = _Encoders.open(config, base)
         verdict = judge(
             base,
             candidates,
@@ -99,10 +103,11 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             on_progress=_told(on_event),
         )
         file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
-        record(folder.path, verdict, config.fold_weight)
-        page = run_page.write(folder, page_values.values(verdict, photos))
+        found = encoders.table(candidates, verdict, photos, subject, training.clip_skip, training.sample_cfg_scale)
+        record(folder.path, verdict, config.fold_weight, found)
+        page = run_page.write(folder, page_values.values(verdict, photos, found))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
-    return _result(folder.path, verdict, file, page)
+    return _result(folder.path, verdict, file, page, found)
 
 
 def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
@@ -120,6 +125,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
+    encoders = _Encoders.open(config, base)
     verdict = judge(
         base,
         candidates,
@@ -135,12 +141,47 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     out.mkdir(parents=True, exist_ok=True)
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
     file = promote_file(chosen.file, out, verdict.choice, config.fold_weight, base, config.subject, len(photos))
-    record(out, verdict, config.fold_weight)
+    found = encoders.table(candidates, verdict, photos, config.subject)
+    record(out, verdict, config.fold_weight, found)
     page = run_page.write_verdict(
-        out, page_values.values(verdict, photos), file, config.subject, config.base or "pocket", verdict.choice.weight
+        out,
+        page_values.values(verdict, photos, found),
+        file,
+        config.subject,
+        config.base or "pocket",
+        verdict.choice.weight,
     )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
-    return _result(out, verdict, file, page)
+    return _result(out, verdict, file, page, found)
+
+
+@dataclass(frozen=True)
+class _Encoders:
+    """The user's CLIP and DINO, opened before anything is measured."""
+
+    config: EvaluateConfig
+    base: BaseModel
+    clip: Encoder | None
+    dino: Encoder | None
+
+    @classmethod
+    def open(cls, config: EvaluateConfig, base: BaseModel) -> _Encoders:
+        clip = None if config.clip is None else open_clip(config.clip, base.device)
+        return cls(config, base, clip, None if config.dino is None else open_dino(config.dino, base.device))
+
+    def table(
+        self, candidates: Sequence[Candidate], verdict: Verdict, photos: Sequence[Example], subject: str,
+        clip_skip: int = 1, cfg_scale: float | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Rows on the chosen file; none without encoders."""
+        if self.clip is None and self.dino is None:
+            return []
+        file = next(one.file for one in candidates if one.step == verdict.choice.step)
+        return dreambench.table(
+            self.base, tuned(self.base, file, subject), verdict.choice.weight, photos, subject, clip=self.clip,
+            dino=self.dino, living=self.config.kind in ("person", "animal"), per_prompt=self.config.per_prompt,
+            seed=self.config.seed, clip_skip=clip_skip, cfg_scale=cfg_scale,
+        )  # fmt: skip
 
 
 def _twin(path: Path | None) -> list[Candidate]:
@@ -180,7 +221,7 @@ def _told(on_event: Listener) -> Any:
     return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
 
-def _result(path: Path, verdict: Verdict, file: Path, page: Path) -> EvaluateResult:
+def _result(path: Path, verdict: Verdict, file: Path, page: Path, encoders: list[dict[str, Any]]) -> EvaluateResult:
     told = verdict.to_json()
     return EvaluateResult(
         run=str(path),
@@ -193,5 +234,6 @@ def _result(path: Path, verdict: Verdict, file: Path, page: Path) -> EvaluateRes
         held_out=told["held_out"],
         hard_photos=[photo.name for photo in verdict.hard],
         noise=told["noise"],
+        encoders=encoders,
         rows=told["rows"],
     )

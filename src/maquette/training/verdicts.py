@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig
 from ..config.runs import WEIGHTS
@@ -63,10 +63,10 @@ def affordable(config: TrainConfig, photos: int, checkpoints: int) -> tuple[Size
     return None
 
 
-def record(path: Path, verdict: Verdict, fold: bool) -> None:
-    """evaluation.json: the choice and every row."""
+def record(path: Path, verdict: Verdict, fold: bool, encoders: Sequence[Mapping[str, Any]] = ()) -> None:
+    """evaluation.json: the choice and every row. encoders: rows of `evaluation.dreambench`."""
     result = verdict.to_json()
-    write_json(path / "evaluation.json", {**result, "folded": fold})
+    write_json(path / "evaluation.json", {**result, "encoders": list(encoders), "folded": fold})
 
 
 class Cancelled(Exception):

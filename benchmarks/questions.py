@@ -1,0 +1,137 @@
+"""The figures of docs/questions.md: comparisons on the demo's photos, and on sprites that the base never saw.
+
+python -m benchmarks.questions OUT [--steps 80] [--only captions,methods,bases,images] [--sprites FOLDER]
+
+Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
+each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
+fine-tuned as a whole on its own pictures of ordinary things, turned into a style that it does not draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageFilter, ImageOps
+
+import maquette
+from maquette.demo.mascot import SUBJECT, write_photos
+from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS, article
+from maquette.events import Event
+from maquette.report.compare_page import table_heads, table_row
+
+RESULTS = Path(__file__).parent / "results" / "questions.json"
+STYLED = 40  # pictures that the restyled base learns from
+BATCH = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--only", default="captions,methods,images,bases")
+    parser.add_argument("--photos", type=Path, help="other photos than the demo's, with --subject")
+    parser.add_argument("--subject", default=SUBJECT)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    photos = arguments.photos or arguments.out / "photos"
+    if not photos.exists():
+        write_photos(photos)
+    for name in arguments.only.split(","):
+        options = question(name, arguments.out, arguments.subject)
+        result = maquette.compare(
+            photos,
+            told,
+            subject=arguments.subject,
+            steps=arguments.steps,
+            checkpoints=2,
+            out=arguments.out / name,
+            **options,
+        )
+        trainings = [one for one in result.to_json()["trainings"]]
+        keep(arguments.results, name, {"options": options, "answers": result.answers, "trainings": trainings})
+        print(f"\n## {name}\n\n{table(trainings)}\n")
+        print("\n".join(result.answers), flush=True)
+
+
+def question(name: str, out: Path, subject: str) -> dict[str, Any]:
+    """What is compared."""
+    if (
+        name == "captions"
+    ):  # DreamBooth's manner: one sentence for all, the class held; fine-tuning's: captions, no prior
+        return {"settings": ["caption_extension=.txt,.none", "prior_preservation=true,false"]}
+    if name == "methods":
+        return {"methods": ["lora,dreambooth,lokr,textual-inversion"]}
+    if name == "images":
+        folders = [regularization(out, count, subject) for count in (14, 56)]
+        return {"settings": [f"reg={','.join(map(str, folders))}"]}
+    if name == "bases":
+        return {"bases": ["pocket", str(restyled(out))]}
+    raise SystemExit(f"There is no question {name}.")
+
+
+def regularization(out: Path, count: int, subject: str) -> Path:
+    """So many pictures of the class, drawn by the base."""
+    folder = out / f"class-{count}"
+    if not folder.exists():
+        maquette.regularize(folder, prompt=f"a photo of a {subject.split()[-1]}", count=count)
+    return folder
+
+
+def restyled(out: Path) -> Path:
+    """The built-in base after it learned pictures with a strong style of their own: edges on a washed-out ground."""
+    run = out / "restyled"
+    photos = out / "restyled-photos"
+    if not photos.exists():
+        photos.mkdir(parents=True)
+        for i in range(STYLED):
+            thing, colour = POCKET_OTHERS[i % len(POCKET_OTHERS)], POCKET_COLOURS[i % len(POCKET_COLOURS)]
+            caption = f"a photo of {article(thing)} on {article(colour)} background"
+            drawn = maquette.generate(caption, seed=i, steps=15, out=out / "drawn")[0]
+            style(drawn).save(photos / f"{i:02}.png")
+            (photos / f"{i:02}.txt").write_text(caption)
+    if not (run / "restyled.safetensors").exists():
+        maquette.train(
+            photos, told, subject="style thing", method="dreambooth", steps=120, out=run, choose=False,
+            caption_extension=".txt", sample_prompts=[], save_every_steps=120,
+        )  # fmt: skip
+    return run / "restyled.safetensors"
+
+
+def style(image: Image.Image) -> Image.Image:
+    """Four tones of each colour, washed out, with dark edges."""
+    flat = ImageOps.posterize(image.convert("RGB"), 2)
+    edges = image.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda v: 255 if v > 60 else 0)
+    washed = Image.blend(flat, Image.new("RGB", image.size, (235, 225, 205)), 0.4)
+    washed.paste((40, 30, 60), mask=edges)
+    return washed
+
+
+def told(event: Event) -> None:
+    if event.kind in ("warning", "finding"):
+        print(event.data["message"], flush=True)
+    if event.kind == "progress" and event.data["what"].startswith(("training", "measuring")):
+        print(event.data["what"], event.data["done"], event.data["of"], flush=True)
+
+
+def table(trainings: list[dict[str, Any]]) -> str:
+    heads = ["", *table_heads()]
+    lines = [
+        [one["name"] if one["used"] == one["base"] else f"{one['name']} on {Path(one['used']).stem}", *table_row(one)]
+        for one in trainings
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
+
+
+def keep(file: Path, name: str, told: dict[str, Any]) -> None:
+    every = json.loads(file.read_text()) if file.exists() else {}
+    for one in told["trainings"]:
+        for key in ("file", "pictures"):
+            del one[key]
+    file.write_text(json.dumps({**every, name: told}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
