@@ -11,6 +11,7 @@ import math
 import os
 import re
 import stat
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -235,6 +236,25 @@ def shown_bytes(size: int) -> str:
         if size >= 10**power:
             return f"{size / 10**power:.3g} {unit}"
     return f"{size} bytes"
+
+
+def named_cache() -> Path | None:
+    """$MAQUETTE_CACHE, where the user names a folder for everything that is kept between runs."""
+    named = os.environ.get("MAQUETTE_CACHE")
+    return Path(named).expanduser() if named else None
+
+
+def cache_of_user() -> Path:
+    """Where things that belong to no folder of runs are kept: $MAQUETTE_CACHE, or `maquette` in the system's folder for
+    caches. Raises RuntimeError for a user without a home.
+    """
+    if sys.platform == "win32":
+        system = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        system = Path.home() / "Library" / "Caches"
+    else:
+        system = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return named_cache() or system / "maquette"
 
 
 def slug(text: str) -> str:

@@ -35,8 +35,7 @@ Encode = Callable[[Photo, View], "tuple[Tensor, Tensor]"]
 
 def cache_folder(runs: Path) -> Path:
     """$MAQUETTE_CACHE, or `.cache` in the folder that holds the runs."""
-    named = os.environ.get("MAQUETTE_CACHE")
-    return Path(named).expanduser() if named else runs / ".cache"
+    return files.named_cache() or runs / ".cache"
 
 
 def latent_key(photo: Photo, encoder: str, view: View) -> str:

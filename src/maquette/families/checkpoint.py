@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..files import parse_json, read_bytes
 from ..formats import ldm, safetensors, tensor_files
+from ..formats.known_hashes import sha256_of
 from ..limits import CONFIGURATION_BYTES
 from . import configs, folders
 from .base import FamilySpec
@@ -54,12 +55,12 @@ class Checkpoint:
 
 
 def files_sha256(files: list[Path]) -> str:
-    """sha256 of a file, or over the sha256 of each of several."""
+    """sha256 of a file, or over the sha256 of each of several; of large ones as it is remembered."""
     if len(files) == 1:
-        return safetensors.file_sha256(files[0])
+        return sha256_of(files[0])
     digest = hashlib.sha256()
     for path in files:
-        digest.update(bytes.fromhex(safetensors.file_sha256(path)))
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()
 
 

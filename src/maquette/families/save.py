@@ -44,8 +44,8 @@ _CLASSES = {
 class Writing:
     """How a model is written: by default its own tensors, by one thread.
 
-    pieces: (part, name, dtype in the file) -> the numbers to write in that tensor's place, in pieces that follow one
-    another in rows; the checkpoint's own tensors say the shapes. memory: bytes that computing one as a whole needs.
+    pieces: (part, name, dtype in the file) -> the numbers to write in that tensor's place, in pieces of any shape that
+    follow one another; the checkpoint's own tensors say the shapes. memory: bytes that computing one as a whole needs.
     metadata: more of it; finish: the same keys with values that are known only at the end, and as long. beside: other
     work for the threads. on_bytes: see `streaming.write`.
     """
@@ -108,10 +108,10 @@ def _entry(checkpoint: Checkpoint, place: ldm.Place, dtype: torch.dtype | None, 
     pieces_of = writing.pieces or (lambda part, name, dtype: (checkpoint.parts[part][name],))
 
     def pieces() -> Iterator[Tensor]:
-        for name in place.names:
+        for name, one in zip(place.names, own, strict=True):
             found = pieces_of(place.part, name, stored)
             if place.form == "transposed":
-                yield torch.cat(list(found)).T
+                yield torch.cat([piece.reshape(-1) for piece in found]).reshape(one.shape).T
             else:
                 yield from found
 

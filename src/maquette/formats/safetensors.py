@@ -42,6 +42,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+_BLOCK = 1 << 18  # bytes that are read at a time for a hash; the cache of a processor's core holds them
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # The order in which the reference library lays tensors out: wider types first, so that everything is aligned.
 _LAYOUT = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"]
@@ -194,13 +195,13 @@ def tensors_sha256(tensors: Mapping[str, Tensor], dtype: torch.dtype | Mapping[s
 
 def file_sha256(path: str | Path, start: int = 0, length: int | None = None) -> str:
     """sha256, as hex, of a file or of `length` bytes of it from `start`."""
-    digest = hashlib.sha256()
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_BLOCK))
     with open_regular(path) as file:
         file.seek(start)
         left = math.inf if length is None else length
-        while left > 0 and (block := file.read(int(min(1 << 20, left)))):
-            digest.update(block)
-            left -= len(block)
+        while left > 0 and (count := file.readinto(buffer[: int(min(_BLOCK, left))])):  # type: ignore[attr-defined]
+            digest.update(buffer[:count])
+            left -= count
     return digest.hexdigest()
 
 

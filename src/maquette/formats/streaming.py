@@ -29,13 +29,15 @@ from .safetensors import head, layout, tensor_bytes
 MEMORY = 256_000_000
 """Bytes that tensors which are computed as a whole may need at a time, all threads together, unless one needs more."""
 
-TILE = 1 << 18
-"""Numbers that are calculated with at a time: as float32 a megabyte, which the processor's cache holds."""
+TILE = 1 << 16
+"""Numbers that are calculated with at a time: as float32 256 kB, so that what a formula holds of two or three models
+stays in the cache of a processor's core, and memory that was freed serves the next tile.
+"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor to be written: dtype and shape in the file, and its numbers as pieces that follow one another in rows.
+    """A tensor to be written: dtype and shape in the file, and its numbers as pieces that follow one another.
 
     pieces: of any floating-point type and shape; together they have as many numbers as the shape says. memory: bytes
     that computing it takes, where that is more than a tile.

@@ -8,7 +8,7 @@ whole tensors. Intermediate models never exist.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +22,7 @@ from ..formats import ldm
 from ..formats.keys import UNetLayout
 from ..formats.streaming import TILE
 from . import merge
-from .modes import MODES, Numbers
+from .modes import MODES, Formula, Numbers
 from .stream import Name, require_finite, require_storable, within
 
 TEXT = ("text_encoder", "text_encoder_2")
@@ -181,78 +181,95 @@ class Evaluation:
         still = MODES[node.mode].still and node.beta == 0 and node.shares.of(name, self.layout) == 0
         return absent or still or not self.first.parts[name[0]][name[1]].is_floating_point()
 
-    def _in_rows(self, node: Node, name: Name) -> bool:
+    def _in_tiles(self, node: Node, name: Name) -> bool:
         """Whether a tensor can be computed tile by tile."""
         if isinstance(node, Model):
             return node.checkpoint.parts[name[0]][name[1]].shape == self.first.parts[name[0]][name[1]].shape
         if isinstance(node, WithLoras):
-            return name not in node.plan.changes and self._in_rows(node.inner, name)
+            return name not in node.plan.changes and self._in_tiles(node.inner, name)
         if self._is_first(node, name):
-            return self._in_rows(node.inputs[0], name)
-        return MODES[node.mode].rows and all(self._in_rows(inner, name) for inner in node.inputs)
+            return self._in_tiles(node.inputs[0], name)
+        return MODES[node.mode].rows and all(self._in_tiles(inner, name) for inner in node.inputs)
 
     def memory(self, part: str, name: str) -> int:
         """Bytes that computing a tensor takes, where tiles will not do."""
-        if self.source(self.node, (part, name)) is not None or self._in_rows(self.node, (part, name)):
+        if self.source(self.node, (part, name)) is not None or self._in_tiles(self.node, (part, name)):
             return 0
         return (len(models(self.node)) + 3) * self.precision.itemsize * self.first.parts[part][name].numel()
 
     def tensor(self, name: Name) -> Tensor:
         """One tensor of the result as a whole."""
-        return self._value(self.node, name, slice(None))
+        return self._numbers(self.node, name, flat=False)(_ALL)
 
     def pieces(self, part: str, name: str, dtype: torch.dtype) -> Iterable[Tensor]:
-        """What stands in the new file in a tensor's place, in rows. Raises MaquetteError for numbers that are none."""
+        """What stands in the new file in a tensor's place, one piece after the other: flat tiles, or the tensor as a
+        whole. Raises MaquetteError for numbers that are none.
+        """
         source = self.source(self.node, (part, name))
         if source is not None:
             yield from merge.checked(source.parts[part][name], source.source, (part, name), dtype)
             return
-        for rows in self._tiles(part, name):
-            numbers = self._value(self.node, (part, name), rows)
-            if not within(numbers, torch.finfo(dtype).max):
-                self._blame((part, name), rows, numbers, dtype)
+        count = self.first.parts[part][name].numel()
+        flat = count > TILE and self._in_tiles(self.node, (part, name))
+        numbers_of, most = self._numbers(self.node, (part, name), flat), torch.finfo(dtype).max
+        for place in (slice(start, start + TILE) for start in range(0, count, TILE)) if flat else (_ALL,):
+            numbers = numbers_of(place)
+            if not within(numbers, most):
+                self._blame((part, name), place, numbers, dtype)
             yield numbers
 
-    def _tiles(self, part: str, name: str) -> Iterator[slice]:
-        shape = self.first.parts[part][name].shape
-        if not shape or shape.numel() <= TILE or not self._in_rows(self.node, (part, name)):
-            yield slice(None)
-            return
-        step = max(1, TILE * shape[0] // shape.numel())
-        yield from (slice(start, start + step) for start in range(0, shape[0], step))
-
-    def _blame(self, name: Name, rows: slice, numbers: Tensor, dtype: torch.dtype) -> None:
+    def _blame(self, name: Name, place: slice, numbers: Tensor, dtype: torch.dtype) -> None:
         """Raise MaquetteError naming the input that holds no numbers, or the type that is too narrow."""
         for model in models(self.node):
             if name[0] in model.parts:
-                require_finite(_rows(model.parts[name[0]][name[1]], rows).float(), model.source, name)
+                require_finite(model.parts[name[0]][name[1]].reshape(-1)[place].float(), model.source, name)
         require_finite(numbers, "the blend", name)
         require_storable(numbers, "the blend", name, dtype)
 
-    def _value(self, node: Node, name: Name, rows: slice) -> Tensor:
+    def _numbers(self, node: Node, name: Name, flat: bool) -> Callable[[slice], Tensor]:
+        """What computes a tensor: of a slice of it where it is flat, otherwise as a whole. All that does not depend on
+        the place is done here, once, for a tensor has hundreds of tiles.
+        """
         if isinstance(node, Model):
-            return _rows(node.checkpoint.parts[name[0]][name[1]], rows).to(self.precision)
+            return self._own(node.checkpoint.parts[name[0]][name[1]], flat)
         if isinstance(node, WithLoras):
-            return merge.with_changes(self._value(node.inner, name, rows), node.plan, name)
+            inner, plan = self._numbers(node.inner, name, flat), node.plan
+            return (lambda place: merge.with_changes(inner(place), plan, name)) if name in plan.changes else inner
         if self._is_first(node, name):
-            return self._value(node.inputs[0], name, rows)
+            return self._numbers(node.inputs[0], name, flat)
         mode = MODES[node.mode]
-        inputs = [self._value(inner, name, rows) for inner in node.inputs]
-        if not mode.tells:
-            for inner, value in zip(node.inputs, inputs, strict=True):
-                require_finite(value, models(inner)[0].source, name)
+        inputs = [self._numbers(inner, name, flat) for inner in node.inputs]
+        sources = [models(inner)[0].source for inner in node.inputs]
         settings = Numbers(
             node.shares.of(name, self.layout), node.beta, node.density, node.spread, _Generators(node.seed, name)
         )
-        channels = 4 if any(one.shape != inputs[0].shape for one in inputs) else None
-        if channels is None:
-            return mode.formula(inputs, settings)
-        merged = mode.formula([one[:, :channels].contiguous() for one in inputs], settings)
-        return torch.cat([merged, inputs[0][:, channels:]], 1)
+
+        def computed(place: slice) -> Tensor:
+            values = [one(place) for one in inputs]
+            if not mode.tells:
+                for source, value in zip(sources, values, strict=True):
+                    require_finite(value, source, name)
+            return _over_channels(mode.formula, values, settings)
+
+        return computed
+
+    def _own(self, tensor: Tensor, flat: bool) -> Callable[[slice], Tensor]:
+        precision = self.precision
+        if not flat:
+            return lambda place: tensor.to(precision)
+        row = tensor.reshape(-1)
+        return lambda place: row[place].to(precision)
 
 
-def _rows(tensor: Tensor, rows: slice) -> Tensor:
-    return tensor[rows] if tensor.ndim else tensor
+_ALL = slice(None)
+
+
+def _over_channels(formula: Formula, values: Sequence[Tensor], settings: Numbers) -> Tensor:
+    """A formula over tensors of one shape, or over the first 4 input channels, the others being A's."""
+    if all(one.shape == values[0].shape for one in values):
+        return formula(values, settings)
+    merged = formula([one[:, :4].contiguous() for one in values], settings)
+    return torch.cat([merged, values[0][:, 4:]], 1)
 
 
 @dataclass(frozen=True)

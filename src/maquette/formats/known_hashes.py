@@ -1,0 +1,66 @@
+"""sha256 of large model files, remembered: a base of 2 to 7 GB is read for its hash once, not at every run.
+
+A file counts as known while its path, size, inode and times of change (contents and status) are what they were. The
+memory is a convenience: where it cannot be read or written, the file is hashed again and nothing is said.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import MaquetteError
+from ..files import cache_of_user, read_object, write_json
+from .safetensors import file_sha256
+
+LEAST = 64_000_000  # bytes; smaller files are hashed as fast as their entry is found
+_MOST = 500  # files that are remembered, the last ones
+_SETTLED = 2.0  # seconds: a younger file could change again within the tick of a file system's clock
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 of a file, as hex. Raises MaquetteError where it cannot be read."""
+    path = Path(path)
+    before = _state(path)
+    if before is None or before[0] < LEAST:
+        return file_sha256(path)
+    place = str(path.absolute())
+    entry = _read().get(place)
+    if isinstance(entry, dict) and entry.get("state") == before and _SHA256.fullmatch(str(entry.get("sha256"))):
+        return str(entry["sha256"])
+    found = file_sha256(path)
+    settled = time.time() - max(before[2:]) / 1e9 > _SETTLED
+    if settled and _state(path) == before:
+        _write(place, {"state": before, "sha256": found})
+    return found
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size, inode, and when contents and status changed, in ns."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _file() -> Path:
+    return cache_of_user() / "model_hashes.json"
+
+
+def _read() -> Mapping[str, Any]:
+    try:
+        return read_object(_file())
+    except (MaquetteError, OSError, RuntimeError):  # the last: a user without a home
+        return {}
+
+
+def _write(place: str, entry: Mapping[str, Any]) -> None:
+    known = {key: value for key, value in _read().items() if key != place} | {place: entry}
+    with suppress(MaquetteError, OSError, RuntimeError):
+        write_json(_file(), dict(list(known.items())[-_MOST:]))
