@@ -11,10 +11,10 @@ from PIL import Image
 from maquette import families
 from maquette.config import TrainConfig
 from maquette.core.denoiser import Conditioning
+from maquette.core.seeds import seeded
 from maquette.formats import safetensors
 from maquette.stages import train
 from maquette.training import inpainting
-from maquette.training.batches import generator
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def base(folder: Path) -> families.BaseModel:
 
 
 def test_masks_are_whole_rectangles_and_ellipses_and_repeat_with_the_seed() -> None:
-    masks = [inpainting.random_mask(32, 48, generator(0, i)) for i in range(60)]
-    again = [inpainting.random_mask(32, 48, generator(0, i)) for i in range(60)]
+    masks = [inpainting.random_mask(32, 48, seeded(0, i)) for i in range(60)]
+    again = [inpainting.random_mask(32, 48, seeded(0, i)) for i in range(60)]
     assert all(torch.equal(a, b) for a, b in zip(masks, again, strict=True))
     assert {float(v) for mask in masks for v in mask.unique()} == {0.0, 1.0}
     whole = sum(bool(mask.all()) for mask in masks)

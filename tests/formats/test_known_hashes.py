@@ -96,9 +96,7 @@ def test_a_place_that_cannot_be_written_is_no_fault(
     assert sha256_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_only_the_last_files_are_remembered(
-    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_last_files_are_remembered(tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_hashes, "_MOST", 2)
     paths = [model(tmp_path, f"model number {i}".encode(), str(i)) for i in range(3)]
     for path in [*paths, *reversed(paths)]:

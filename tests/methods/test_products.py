@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from maquette.adapters.file import from_state_dict
+from maquette.core.seeds import seeded
 from maquette.methods import attach, loha
-from maquette.methods.base import MethodSpec, seeded
+from maquette.methods.base import MethodSpec
 from maquette.methods.lokr import split
 
 LAYERS = {

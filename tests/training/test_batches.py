@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from maquette.core.seeds import seeded
 from maquette.data.buckets import Crop, crop_box
 from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Photo, View, plan, views
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 from maquette.families import load
-from maquette.training.batches import EncodedPhoto, LatentDataset, encode_photos, generator, time_ids_of, views_of
+from maquette.training.batches import EncodedPhoto, LatentDataset, encode_photos, time_ids_of, views_of
 
 
 def photo(name: str, repeats: int = 1) -> Photo:
@@ -61,7 +62,7 @@ def test_a_step_depends_on_seed_and_number_only() -> None:
 
 def test_shapes_are_kept_apart_and_no_photo_is_lost() -> None:
     photos = photo_set([1] * 6, widths=[2, 3, 2, 3, 2, 3])
-    batches = photos.batches(0, 6, 1, generator(0, "x"))
+    batches = photos.batches(0, 6, 1, seeded(0, "x"))
     assert sorted(len(batch) for batch in batches) == [3, 3]
     for batch in batches:
         assert len({index % 2 for index in batch.photos}) == 1
@@ -70,14 +71,14 @@ def test_shapes_are_kept_apart_and_no_photo_is_lost() -> None:
 
 
 def test_accumulation_cuts_a_step_in_parts() -> None:
-    batches = photo_set([1] * 6).batches(0, 6, 3, generator(0, "x"))
+    batches = photo_set([1] * 6).batches(0, 6, 3, seeded(0, "x"))
     assert [len(batch) for batch in batches] == [2, 2, 2]
 
 
 def test_latents_are_drawn_from_mean_and_deviation() -> None:
     spread = EncodedPhoto(torch.full((1, 50, 50), 3.0), torch.full((1, 50, 50), 0.5))
     photos = LatentDataset([photo("a")], [[spread]], 0, "instance")
-    first, second = (photos.batches(step, 1, 1, generator(0, step))[0].x0 for step in (0, 1))
+    first, second = (photos.batches(step, 1, 1, seeded(0, step))[0].x0 for step in (0, 1))
     assert not torch.equal(first, second)
     assert abs(first.mean() - 3.0) < 0.05 and abs(first.std() - 0.5) < 0.05
 
@@ -98,14 +99,14 @@ def test_each_cut_brings_its_own_size_numbers() -> None:
     photos = LatentDataset([tall], [rows], 0, "instance")
     seen = {}
     for step in range(100):
-        batch = photos.batches(step, 1, 1, generator(0, step))[0]
+        batch = photos.batches(step, 1, 1, seeded(0, step))[0]
         seen[int(batch.x0[0, 0, 0, 0])] = batch.time_ids[0].tolist()
     assert seen == {i: [200, 100, view.crop.top, 0, 64, 64] for i, view in enumerate(shown)}
 
 
 def test_both_mirror_images_are_seen() -> None:
     photos = LatentDataset([photo("a")], [[latent(1.0), latent(-1.0)]], 0, "instance")
-    seen = {photos.batches(step, 1, 1, generator(0, step))[0].x0[0, 0, 0, 0].item() for step in range(20)}
+    seen = {photos.batches(step, 1, 1, seeded(0, step))[0].x0[0, 0, 0, 0].item() for step in range(20)}
     assert seen == {1.0, -1.0}
 
 
@@ -113,17 +114,17 @@ def test_masks_travel_with_their_photos_and_others_count_everywhere() -> None:
     half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     masked = EncodedPhoto(torch.ones(4, 2, 2), torch.zeros(4, 2, 2), half)
     photos = LatentDataset([photo("a"), photo("b")], [[masked], [latent(0.0)]], 0, "instance")
-    (batch,) = photos.batches(0, 2, 1, generator(0, "x"))
+    (batch,) = photos.batches(0, 2, 1, seeded(0, "x"))
     assert batch.mask is not None and batch.mask.shape == (2, 1, 2, 2)
     for index, mask in zip(batch.photos, batch.mask, strict=True):
         assert torch.equal(mask, half if index == 0 else torch.ones(1, 2, 2))
-    assert photo_set([1, 1]).batches(0, 2, 1, generator(0, "x"))[0].mask is None
+    assert photo_set([1, 1]).batches(0, 2, 1, seeded(0, "x"))[0].mask is None
 
 
 def test_captions_vary_and_drop_out() -> None:
     tags = replace(photo("a"), caption="zkw, red, big", options=CaptionOptions(shuffle=True, keep_tokens=1))
     photos = LatentDataset([tags], [[latent(0.0)]], 0, "instance", caption_dropout=0.3)
-    drawn = Counter(photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(300))
+    drawn = Counter(photos.batches(step, 1, 1, seeded(0, step))[0].captions[0] for step in range(300))
     assert set(drawn) == {"zkw, red, big", "zkw, big, red", ""}
     assert 60 <= drawn[""] <= 120
 
@@ -137,7 +138,7 @@ def test_what_is_drawn_for_one_photo_says_nothing_of_another() -> None:
     drawn: Counter[tuple[object, ...]] = Counter()
     noises = []
     for step in range(800):
-        (batch,) = LatentDataset(photos, rows, 0, "instance").batches(step, 2, 1, generator(0, "step", step))
+        (batch,) = LatentDataset(photos, rows, 0, "instance").batches(step, 2, 1, seeded(0, "step", step))
         order = [batch.photos.index(i) for i in (0, 1)]
         drawn[tuple((batch.x0[i, 0, 0, 0].item() > 0, batch.captions[i] == "x, y") for i in order)] += 1
         noises.append([batch.x0[i, 0, 0, 0].item() - round(batch.x0[i, 0, 0, 0].item()) for i in order])

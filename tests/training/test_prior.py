@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from maquette.config import TrainConfig
+from maquette.core.seeds import seeded
 from maquette.errors import MaquetteError
-from maquette.training.batches import Batch, generator
+from maquette.training.batches import Batch
 from maquette.training.prior import Prior
 
 CAPTIONS = ["a photo of zkw robot on a red background", "a photo of zkw robot", "the wall alone"]
@@ -30,7 +31,7 @@ def prior(**settings: object) -> Prior:
 def drawn(made: Prior, times: int = 300) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for step in range(times):
-        held, prompts = made.part(batch(), generator(1, "step", step))
+        held, prompts = made.part(batch(), seeded(1, "step", step))
         found.update(zip(held.captions, prompts, strict=True))
     return found
 
@@ -55,7 +56,7 @@ def test_each_kind_of_prompt_has_its_turn() -> None:
 def test_a_share_of_the_batch_keeps_rows_together() -> None:
     made = prior(prior_share=0.5)
     for step in range(20):
-        held, prompts = made.part(batch(mask=True), generator(2, "step", step))
+        held, prompts = made.part(batch(mask=True), seeded(2, "step", step))
         assert len(held) == len(prompts) == 2  # half of three, rounded up
         for row, photo in enumerate(held.photos):
             k = photo - 5

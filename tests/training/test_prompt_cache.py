@@ -11,6 +11,7 @@ import torch
 
 import maquette
 from maquette.core.denoiser import Conditioning
+from maquette.core.seeds import seeded
 from maquette.data.buckets import crop_box
 from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Photo
@@ -20,7 +21,7 @@ from maquette.families.base import BaseModel
 from maquette.formats import safetensors
 from maquette.prompts.captions import caption_chunks
 from maquette.prompts.encode import encode
-from maquette.training.batches import EncodedPhoto, LatentDataset, generator
+from maquette.training.batches import EncodedPhoto, LatentDataset
 from maquette.training.prompt_cache import PromptCache
 from maquette.training.trainer import TrainResult
 
@@ -120,9 +121,9 @@ def test_forty_alternatives_all_come_up() -> None:
         crop=crop_box((64, 64), (64, 64)),
     )  # fmt: skip
     photos = LatentDataset([shown], [[EncodedPhoto(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2))]], 0, "instance")
-    drawn = [photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(1600)]
+    drawn = [photos.batches(step, 1, 1, seeded(0, step))[0].captions[0] for step in range(1600)]
     assert len(set(drawn)) == 40
-    assert drawn[:9] == [photos.batches(step, 1, 1, generator(0, step))[0].captions[0] for step in range(9)]
+    assert drawn[:9] == [photos.batches(step, 1, 1, seeded(0, step))[0].captions[0] for step in range(9)]
 
 
 def test_captions_that_come_are_kept_up_to_a_bound(pocket: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Low-rank approximation of weight changes: randomised SVD, SVD of a product, nearest Kronecker product, and how many
 singular values to keep.
 
-Symbols: A (m, n) the matrix, σ₁ ≥ σ₂ ≥ … its singular values, k the rank, p the oversampling, q the power iterations;
-energy is ||A||²_F = Σ σⱼ².
+Symbols: A (m, n) the matrix, σ₁ ≥ σ₂ ≥ … its singular values, k the rank, p the oversampling; energy is
+||A||²_F = Σ σⱼ².
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 OVERSAMPLING = 8
-ITERATIONS = 2
+VIEWS = 6
 _EXACT_SHARE = 0.5  # of the smaller side: beyond it the range finder costs more than all singular values
 _INDEPENDENT = 1e-4  # smallest over largest diagonal of a root that is inverted: the square of it times 1e-16 is lost
+_DISTINCT = 1e-2  # the same for a Gram matrix that was multiplied in float32
 _SMALL = 64  # a matrix with a side of at most this is decomposed exactly
 
 
@@ -59,32 +60,44 @@ class SVD:
 
 
 def randomised_svd(
-    a: Tensor, rank: int, generator: torch.Generator, oversampling: int = OVERSAMPLING, iterations: int = ITERATIONS
+    a: Tensor, rank: int, generator: torch.Generator, oversampling: int = OVERSAMPLING, views: int = VIEWS
 ) -> SVD:
-    """The `rank` largest singular triples of A (m, n), float32: Halko, Martinsson & Tropp 2011 (arXiv:0909.4061),
-    algorithms 4.4 (subspace iteration) and 5.1.
+    """The `rank` largest singular triples of A (m, n), float32: subspace iteration of Halko, Martinsson & Tropp 2011
+    (arXiv:0909.4061, algorithms 4.4 and 5.1), which may end on either side of A (Bjarkason 2019, arXiv:1804.07531).
 
-    Its expected error is at most `expected_error` (theorem 10.5, for q = 0; every iteration lowers it), and the error
-    that it made is `SVD.error`. Small matrices and large ranks are decomposed exactly. Costs 2 (q + 1) products of A
-    with a thin matrix.
+    views: how often A or Aᵀ is multiplied with a thin matrix, which is what it costs; at least 2, and each brings the
+    error nearer to the smallest. With 2 the expected error is at most `expected_error` (theorem 10.5). The error that
+    was made is `SVD.error`. Small matrices and large ranks are decomposed exactly.
     """
     m, n = a.shape
     width = min(rank + oversampling, m, n)
     if min(m, n) <= _SMALL or width > _EXACT_SHARE * min(m, n):
         return exact_svd(a).first(rank)
     energy = squares(a)
-    basis = a @ torch.randn(n, width, generator=generator, dtype=a.dtype)  # (m, width)
-    for _ in range(iterations):
-        across, _ = torch.linalg.qr(a.mT @ torch.linalg.qr(basis)[0])  # (n, width)
-        basis = a @ across
-    basis, _ = torch.linalg.qr(basis)
-    rows, core = torch.linalg.qr(a.mT @ basis)  # Aᵀ Q = rows core
-    left, s, right = torch.linalg.svd(core.mT)  # Qᵀ A = coreᵀ rowsᵀ
-    return SVD(basis @ left, s, right @ rows.mT, energy, False).first(rank)
+    seen, unseen = a @ torch.randn(n, width, generator=generator, dtype=a.dtype), a.mT
+    for _ in range(views - 2):
+        seen, unseen = unseen @ _basis(seen), unseen.mT
+    basis, _ = torch.linalg.qr(seen)
+    rows, core = torch.linalg.qr(unseen @ basis)  # unseen basis = rows core
+    left, s, right = torch.linalg.svd(core)
+    one, other = rows @ left, basis @ right.mT  # of `unseen` and of its transpose
+    u, v = (other, one) if views % 2 == 0 else (one, other)
+    return SVD(u, s, v.mT, energy, False).first(rank)
+
+
+def _basis(y: Tensor) -> Tensor:
+    """A basis of y's columns, orthonormal to float32's rounding times their condition: by the Cholesky root of the Gram
+    matrix, which costs a product, or by Householder's QR where they are nearly dependent.
+    """
+    root = _root((y.mT @ y).double(), _DISTINCT)
+    if root is None:
+        return torch.linalg.qr(y)[0]
+    basis: Tensor = torch.linalg.solve_triangular(root.float(), y, upper=True, left=False)
+    return basis
 
 
 def expected_error(tail: float, rank: int, oversampling: int = OVERSAMPLING) -> float:
-    """Bound on E ||A − QQᵀA||_F without power iterations: (1 + k / (p − 1))^½ (Σ_{j>k} σⱼ²)^½, Halko et al. 2011,
+    """Bound on E ||A − QQᵀA||_F from two views of A: (1 + k / (p − 1))^½ (Σ_{j>k} σⱼ²)^½, Halko et al. 2011,
     theorem 10.5. tail: (Σ_{j>k} σⱼ²)^½, the error of the best approximation of rank k.
     """
     return math.sqrt(1 + rank / (oversampling - 1)) * tail
@@ -125,11 +138,11 @@ def product_svd(up: Tensor, down: Tensor, keep: Callable[[Tensor, float], int] |
     return SVD((left @ u).float(), s[:k].float(), (right @ v).mT.float(), energy, k == len(s))
 
 
-def _root(gram: Tensor) -> Tensor | None:
+def _root(gram: Tensor, least: float = _INDEPENDENT) -> Tensor | None:
     """Upper R with RᵀR = gram, or None where its columns are so near to dependent that digits would be lost."""
     root, fault = torch.linalg.cholesky_ex(gram, upper=True)
     diagonal = root.diagonal()
-    return root if not fault and diagonal.min() > _INDEPENDENT * diagonal.max() else None
+    return root if not fault and diagonal.min() > least * diagonal.max() else None
 
 
 def product_energy(up: Tensor, down: Tensor) -> float:
@@ -157,8 +170,8 @@ def nuclear_norm(a: Tensor) -> float:
 
 
 def squares(a: Tensor) -> float:
-    """||A||²_F: rows in A's type, their sum in float64."""
-    return float(torch.linalg.vector_norm(a.flatten(1) if a.ndim > 1 else a[None], dim=1).double().square().sum())
+    """||A||²_F: of 65,536 numbers at a time in A's type, their sum in float64."""
+    return math.fsum(float(torch.dot(tile, tile)) for tile in a.reshape(-1).split(1 << 16))
 
 
 def nearest_kronecker(a: Tensor, outer: tuple[int, int]) -> tuple[Tensor, Tensor]:

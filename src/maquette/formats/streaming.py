@@ -87,7 +87,7 @@ class Filled:
     """A file of a fixed size whose places several threads fill. on_bytes: as of `write`."""
 
     def __init__(self, handle: int, on_bytes: Callable[[int], None] | None = None) -> None:
-        self.handle, self.budget = handle, _Budget(MEMORY)
+        self.handle, self.budget = handle, Budget(MEMORY)
         self.on_bytes, self._reporting = on_bytes, threading.Lock()
 
     def write(self, raw: bytes | memoryview, place: int) -> None:
@@ -209,7 +209,7 @@ def _reserve(file: int, size: int) -> None:
         os.ftruncate(file, size)
 
 
-class _Budget:
+class Budget:
     """Memory that several threads share: whoever needs more than is left waits, unless it is alone."""
 
     def __init__(self, most: int) -> None:

@@ -6,7 +6,6 @@ and its state under Kohya's key names; the training loop knows nothing else abou
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -123,12 +122,6 @@ def has_kernel(layer: nn.Module) -> bool:
 def part_of(name: str) -> str:
     """Parameter group of a Kohya module name."""
     return "text_encoder" if name.startswith(("lora_te", "te")) else "unet"
-
-
-def seeded(seed: int, name: str) -> torch.Generator:
-    """A generator of its own for each layer, so that a layer's start does not depend on which others are adapted."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, run_layer, seeded, weight_of
+from ..core.seeds import seeded
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, run_layer, weight_of
 
 WEIGHT_COST = (
     1000  # of one weight of the product, forward and backward, in multiplications; most of it is memory traffic

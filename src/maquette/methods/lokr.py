@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, uniform, weight_of
+from ..core.seeds import seeded
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, uniform, weight_of
 
 
 def split(size: int, factor: int) -> tuple[int, int]:

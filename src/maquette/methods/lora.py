@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.seeds import seeded
 from . import fused
-from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, seeded, uniform, weight_of
+from .base import AdaptedLayers, LayerAdapter, MethodSpec, Slots, drop, uniform, weight_of
 
 
 class LoRALayer(LayerAdapter):

@@ -13,6 +13,7 @@ from ..fast import memory
 from ..weights import extract as algebra
 from ..weights import stream
 from .resize import rank_rules, refuse_taken
+from .writing_model import processors
 
 
 @dataclass
@@ -59,9 +60,9 @@ def run(config: ExtractConfig, on_event: Listener = ignore, cancel: Cancel | Non
 
     memory.keep()
     try:
-        made = algebra.extract(tuned, base, plan, told)
+        made = algebra.extract(tuned, base, plan, told, processors())
     finally:
-        memory.release()
+        memory.keep_no_longer()
     made.adapter.save(config.out, metadata={"ss_output_name": config.out.stem, "modelspec.title": config.out.stem})
     result = ExtractResult(
         str(config.out), base.spec.name, made.adapter.method, made.kept, made.kept_of_all, config.out.stat().st_size

@@ -81,7 +81,7 @@ def write(
         ancestry.placeholder(),
         ancestry.final,
         [parent.hash_now for parent in ancestry.parents],
-        config.threads or _processors(),
+        config.threads or processors(),
         meter.add,
     )
     dtype = DTYPES[config.dtype] if config.dtype else None
@@ -99,7 +99,8 @@ def write(
     )
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many tensors are computed at a time where nobody says otherwise."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(count, 8)
 

@@ -7,7 +7,6 @@ often than another, and each counts the same whatever its shape.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..core.seeds import seeded
 from ..core.transfer import to_device_of
 from ..data.cache import LatentCache, latents_of
 from ..data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..sampling.finite import damage
-
-
-def generator(seed: int, *stream: object) -> torch.Generator:
-    """A CPU generator that depends on the seed and the names or numbers of its stream only."""
-    digest = hashlib.sha256("/".join(map(str, (seed, *stream))).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class LatentDataset:
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> list[int]:
-        order = torch.randperm(len(self._row), generator=generator(self._seed, self._stream, "epoch", epoch))
+        order = torch.randperm(len(self._row), generator=seeded(self._seed, self._stream, "epoch", epoch))
         return [self._row[i] for i in order]
 
     def indices(self, step: int, batch_size: int, share: float = 1.0) -> list[int]:

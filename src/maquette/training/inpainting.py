@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..core.seeds import seeded
 from ..data.dataset import Photo, View, pixels
 from ..families.base import BaseModel
 from ..sampling.inpainting import extra_channels
-from .batches import generator
 
 MASKS = 8  # per photo and mirror image
 SMALLEST, LARGEST = 0.25, 0.9  # sides of a masked part, as shares of the picture's
@@ -48,7 +48,7 @@ def masks_of(
         row = []
         for view in views:
             picture = pixels(photo, view.flip, view.crop)
-            random = generator(seed, "mask", photo.name, view.flip, view.crop.left, view.crop.top)
+            random = seeded(seed, "mask", photo.name, view.flip, view.crop.left, view.crop.top)
             masks = [random_mask(picture.shape[1], picture.shape[2], random) for _ in range(MASKS)]
             row.append(torch.stack([extra_channels(base, picture, mask) for mask in masks]))
         found.append(row)

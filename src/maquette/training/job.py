@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import methods
 from ..config import TrainConfig
 from ..core.denoiser import Conditioning
+from ..core.seeds import seeded
 from ..data import findings
 from ..data.cache import LatentCache
 from ..data.caption_options import CaptionOptions
@@ -29,7 +30,7 @@ from ..methods.base import AdaptedLayer, Attached
 from ..sampling.apply_embeddings import with_names
 from . import defaults, holding_out, inpainting, optim, probe
 from .attaching import attach, load_initial_lora, must_reencode, placeholder_of
-from .batches import Batch, LatentDataset, encode_photos, generator, views_of
+from .batches import Batch, LatentDataset, encode_photos, views_of
 from .ema import EMA
 from .grad_scaler import GradScaler
 from .objective import LossTerm, Objective
@@ -83,7 +84,7 @@ class Job:
         half of a batch.
         """
         config = self.config
-        random = generator(config.seed, "step", step)
+        random = seeded(config.seed, "step", step)
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
         size, parts = config.batch_size or 1, config.gradient_accumulation
         total = torch.zeros((), device=self.base.device)
@@ -130,7 +131,7 @@ class Job:
         depend on the step at which a run goes on.
         """
         config = self.config
-        random = generator(config.seed, "step", 0)
+        random = seeded(config.seed, "step", 0)
         batch = self.instance.batches(0, config.batch_size or 1, config.gradient_accumulation, random)[0]
         self.attached.set_multiplier(0.0)
         part, captions = self._alike(batch, batch.captions)[0]
@@ -140,7 +141,7 @@ class Job:
     @torch.no_grad()
     def contradiction(self) -> str | None:
         """A sentence where the base's own loss on a few photos says that it predicts something else (`probe`)."""
-        random = generator(self.config.seed, "probe", 0)
+        random = seeded(self.config.seed, "probe", 0)
         batch = self.instance.batches(0, _ASKED, 1, random)[0]
         part, captions = self._alike(batch, batch.captions)[0]
         conditioning = _sized(self.texts(captions), part)

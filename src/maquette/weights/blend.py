@@ -7,14 +7,15 @@ whole tensors. Intermediate models never exist.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..adapters.block_weights import BASE, BlockWeights, block_of_layer
+from ..core.seeds import seeded
 from ..errors import MaquetteError
 from ..families.checkpoint import Checkpoint
 from ..families.detect import FAMILY_NAMES
@@ -241,7 +242,7 @@ class Evaluation:
         inputs = [self._numbers(inner, name, flat) for inner in node.inputs]
         sources = [models(inner)[0].source for inner in node.inputs]
         settings = Numbers(
-            node.shares.of(name, self.layout), node.beta, node.density, node.spread, _Generators(node.seed, name)
+            node.shares.of(name, self.layout), node.beta, node.density, node.spread, partial(seeded, node.seed, *name)
         )
 
         def computed(place: slice) -> Tensor:
@@ -270,15 +271,3 @@ def _over_channels(formula: Formula, values: Sequence[Tensor], settings: Numbers
         return formula(values, settings)
     merged = formula([one[:, :4].contiguous() for one in values], settings)
     return torch.cat([merged, values[0][:, 4:]], 1)
-
-
-@dataclass(frozen=True)
-class _Generators:
-    """Chance that depends on the seed, the tensor and the model's place alone, not on the order of the work."""
-
-    seed: int
-    name: Name
-
-    def __call__(self, index: int) -> torch.Generator:
-        told = hashlib.sha256(f"{self.seed} {self.name} {index}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(told[:8], "little") >> 1)

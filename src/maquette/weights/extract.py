@@ -4,10 +4,13 @@ Kronecker product (LoKr). Layer by layer, so that no model is ever in memory as 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,9 +23,10 @@ from ..errors import MaquetteError
 from ..families.checkpoint import Checkpoint
 from ..families.detect import FAMILY_NAMES
 from ..families.sd.spec import TARGETS, TEXT_TARGETS
+from ..formats.streaming import MEMORY, Budget, run_all
 from ..methods.lokr import split
 from . import stream
-from .products import kept_energy, product_from, relative_error, set_rank_metadata
+from .products import kept_energy, product_from, product_of, relative_error, set_rank_metadata
 
 METHODS = ("lora", "locon", "lokr")
 DYNAMIC_MOST = 128  # the largest rank that a rule alone gives a layer
@@ -92,36 +96,80 @@ class Extraction:
 
 
 def extract(
-    tuned: Checkpoint, base: Checkpoint, plan: Plan, on_layer: Callable[[int, int], None] = lambda done, of: None
+    tuned: Checkpoint,
+    base: Checkpoint,
+    plan: Plan,
+    on_layer: Callable[[int, int], None] = lambda done, of: None,
+    threads: int = 1,
 ) -> Extraction:
     """The adapter that turns `base` into about `tuned`, with Kohya's names.
 
-    Deterministic; every product's error is measured on the factors as they are stored. Raises MaquetteError for
-    checkpoints of different families or sizes, for numbers that are none, and where nothing differs.
+    Deterministic, whatever the number of threads; on_layer is called by one at a time. Every error is measured on the
+    factors as they are stored. Raises MaquetteError for checkpoints of different families or sizes, for numbers that
+    are none, and where nothing differs.
     """
     _require_pair(tuned, base, plan)
-    layers = stream.layers(base)
-    targets = {name: place for name, place in layers.items() if _is_target(place, plan)}
-    result = Extraction(Adapter(base.spec.name, "dora" if plan.dora_axis is not None else plan.method, {}))
-    for index, (name, (part, path)) in enumerate(targets.items()):
-        key = (part, f"{path}.weight")
-        after, before = stream.exact(tuned, key), stream.exact(base, key)
-        change = after - before
-        low, high = torch.aminmax(change)
-        if max(-float(low), float(high)) <= plan.min_difference:
-            result.unchanged.append(name)
-        else:
-            factors = _factors(name, change, after, before, plan)
-            error = relative_error(change, adapter_maths.delta(factors, before))
-            module = AdapterModule(factors)
-            result.adapter.modules[name] = module
-            result.layers.append(Extracted(name, module.rank, lowrank.squares(change), error))
-        on_layer(index + 1, len(targets))
-    if not result.layers:
+    targets = {name: place for name, place in stream.layers(base).items() if _is_target(place, plan)}
+    found: dict[str, tuple[dict[str, Tensor], float, float]] = {}
+    left_out: dict[stream.Name, float] = {}
+    budget, reporting, done = Budget(MEMORY), threading.Lock(), itertools.count(1)
+
+    def one_layer(name: str, place: stream.Name) -> None:
+        copies = 1 if plan.dora_axis is None and plan.method != "lokr" else 6
+        with budget.of(4 * copies * base.parts[place[0]][place[1]].numel()):
+            change, energy = stream.difference(tuned, base, place)
+            if energy > 0 and float(change.abs().max() if plan.min_difference else 1) > plan.min_difference:
+                found[name] = (*_layer(change, place, tuned, base, plan), energy)
+        with reporting:
+            on_layer(next(done), len(targets))
+
+    def one_other(place: stream.Name) -> None:
+        with budget.of(4 * base.parts[place[0]][place[1]].numel()):
+            left_out[place] = stream.difference(tuned, base, place)[1]
+
+    places = {name: (part, f"{path}.weight") for name, (part, path) in targets.items()}
+    others = _others(tuned, base, set(places.values()))
+    run_all(
+        [partial(one_layer, name, place) for name, place in places.items()]
+        + [partial(one_other, place) for place in others],
+        threads,
+    )
+    if not found:
         raise MaquetteError(_nothing(tuned, base, plan))
-    result.left_out = _left_out(tuned, base, {(part, f"{path}.weight") for part, path in targets.values()}, plan)
+    result = Extraction(Adapter(base.spec.name, "dora" if plan.dora_axis is not None else plan.method, {}))
+    for name in places:
+        if name not in found:
+            result.unchanged.append(name)
+            continue
+        factors, error, energy = found[name]
+        result.adapter.modules[name] = AdapterModule(factors)
+        result.layers.append(Extracted(name, result.adapter.modules[name].rank, energy, error))
+    for place in others:
+        if left_out[place] > 0:
+            kind = _kind(place, base.parts[place[0]][place[1]])
+            result.left_out[kind] = result.left_out.get(kind, 0.0) + left_out[place]
     _finish(result, tuned, base, plan)
     return result
+
+
+def _layer(
+    change: Tensor, place: stream.Name, tuned: Checkpoint, base: Checkpoint, plan: Plan
+) -> tuple[dict[str, Tensor], float]:
+    """A layer's factors, and the relative error that they make."""
+    generator = torch.Generator().manual_seed(0)
+    has_kernel = change.ndim == 4 and change.shape[2:] != (1, 1)
+    rule = plan.conv_rule if has_kernel and plan.conv_rule is not None else plan.rule
+    if plan.dora_axis is not None:
+        before = stream.exact(base, place)
+        factors = as_dora(stream.exact(tuned, place), before, rule, plan, generator)
+        return factors, relative_error(change, adapter_maths.delta(factors, before))
+    if plan.method == "lokr":
+        factors = _lokr(change, rule.rank, plan, generator)
+        return factors, relative_error(change, adapter_maths.delta(factors))
+    factors = _lora(change, rule, plan, generator)
+    product = product_of(factors)
+    assert product is not None
+    return factors, relative_error(change, product)
 
 
 def _require_pair(tuned: Checkpoint, base: Checkpoint, plan: Plan) -> None:
@@ -158,17 +206,6 @@ def _expression(patterns: Iterator[str] | tuple[str, ...]) -> re.Pattern[str]:
 _TEXT = _expression(TEXT_TARGETS)
 _UNET = _expression(pattern for group in _LINEAR for pattern in TARGETS[group])
 _UNET_CONV = _expression(pattern for group in (*_LINEAR, "conv") for pattern in TARGETS[group])
-
-
-def _factors(name: str, change: Tensor, after: Tensor, before: Tensor, plan: Plan) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    has_kernel = change.ndim == 4 and change.shape[2:] != (1, 1)
-    rule = plan.conv_rule if has_kernel and plan.conv_rule is not None else plan.rule
-    if plan.method == "lokr":
-        return _lokr(change, rule.rank, plan, generator)
-    if plan.dora_axis is not None:
-        return as_dora(after, before, rule, plan, generator)
-    return _lora(change, rule, plan, generator)
 
 
 def _lora(change: Tensor, rule: RankRule, plan: Plan, generator: torch.Generator) -> dict[str, Tensor]:
@@ -228,18 +265,18 @@ def _lokr(change: Tensor, rank: int | None, plan: Plan, generator: torch.Generat
     }
 
 
-def _left_out(tuned: Checkpoint, base: Checkpoint, adapted: set[stream.Name], plan: Plan) -> dict[str, float]:
-    """Kind of layer -> energy of its difference, where it is more than nothing."""
-    found: dict[str, float] = {}
-    for name, before in stream.tensors(base).items():
+def _others(tuned: Checkpoint, base: Checkpoint, adapted: set[stream.Name]) -> list[stream.Name]:
+    """Tensors of UNet and text encoders that the adapter does not hold."""
+
+    def is_like(name: stream.Name, before: Tensor) -> bool:
         after = tuned.parts.get(name[0], {}).get(name[1])
-        if name[0] == "vae" or name in adapted or after is None or after.shape != before.shape:
-            continue
-        energy = lowrank.squares(stream.exact(tuned, name).sub_(stream.exact(base, name)))
-        if energy > 0:
-            kind = _kind(name, before)
-            found[kind] = found.get(kind, 0.0) + energy
-    return found
+        return after is not None and after.shape == before.shape
+
+    return [
+        name
+        for name, before in stream.tensors(base).items()
+        if name[0] != "vae" and name not in adapted and is_like(name, before)
+    ]
 
 
 def _kind(name: stream.Name, tensor: Tensor) -> str:

@@ -7,6 +7,7 @@ file holds none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..families import checkpoint
 from ..families.checkpoint import Checkpoint
 from ..families.layers import Layer, kohya_layers
 from ..families.pocket import POCKET, WEIGHTS
+from ..formats.streaming import TILE
 
 Name = tuple[str, str]  # part ("unet", "vae", "text_encoder", "text_encoder_2") and the tensor's name in it
 
@@ -64,6 +66,24 @@ def exact(model: Checkpoint, name: Name, dtype: torch.dtype = torch.float32) -> 
     numbers = model.parts[part][own].to(dtype)
     require_finite(numbers, model.source, name)
     return numbers
+
+
+def difference(after: Checkpoint, before: Checkpoint, name: Name) -> tuple[Tensor, float]:
+    """One tensor's change in float32 and the sum of its squares, of two tensors of one shape.
+
+    Raises MaquetteError, naming file and tensor, where one of them holds NaN or infinity.
+    """
+    one, other = (model.parts[name[0]][name[1]] for model in (after, before))
+    change, squared = torch.empty(one.shape), []
+    for tile, x, y in zip(*(t.reshape(-1).split(TILE) for t in (change, one, other)), strict=True):
+        torch.sub(x.float(), y.float(), out=tile)
+        squared.append(float(torch.dot(tile, tile)))
+    energy = math.fsum(squared) if all(map(math.isfinite, squared)) else math.inf
+    if energy == math.inf:
+        exact(after, name)
+        exact(before, name)
+        energy = float(change.double().square().sum())
+    return change, energy
 
 
 def require_finite(numbers: Tensor, source: str, name: Name) -> None:
