@@ -90,9 +90,11 @@ def _basis(y: Tensor) -> Tensor:
     matrix, which costs a product, or by Householder's QR where they are nearly dependent.
     """
     root = _root((y.mT @ y).double(), _DISTINCT)
+    basis: Tensor
     if root is None:
-        return torch.linalg.qr(y)[0]
-    basis: Tensor = torch.linalg.solve_triangular(root.float(), y, upper=True, left=False)
+        basis, _ = torch.linalg.qr(y)
+    else:
+        basis = torch.linalg.solve_triangular(root.float(), y, upper=True, left=False)
     return basis
 
 
@@ -171,7 +173,7 @@ def nuclear_norm(a: Tensor) -> float:
 
 def squares(a: Tensor) -> float:
     """||A||²_F: of 65,536 numbers at a time in A's type, their sum in float64."""
-    return math.fsum(float(torch.dot(tile, tile)) for tile in a.reshape(-1).split(1 << 16))
+    return math.fsum(float(torch.dot(tile, tile)) for tile in torch.split(a.reshape(-1), 1 << 16))
 
 
 def nearest_kronecker(a: Tensor, outer: tuple[int, int]) -> tuple[Tensor, Tensor]:

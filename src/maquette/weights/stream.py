@@ -75,7 +75,7 @@ def difference(after: Checkpoint, before: Checkpoint, name: Name) -> tuple[Tenso
     """
     one, other = (model.parts[name[0]][name[1]] for model in (after, before))
     change, squared = torch.empty(one.shape), []
-    for tile, x, y in zip(*(t.reshape(-1).split(TILE) for t in (change, one, other)), strict=True):
+    for tile, x, y in zip(*(torch.split(t.reshape(-1), TILE) for t in (change, one, other)), strict=True):
         torch.sub(x.float(), y.float(), out=tile)
         squared.append(float(torch.dot(tile, tile)))
     energy = math.fsum(squared) if all(map(math.isfinite, squared)) else math.inf
