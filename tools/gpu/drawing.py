@@ -26,11 +26,11 @@ def compare(device: str, out: Path) -> None:
     rows, narrow = Rows("drawing", out), device == "cpu"
     for family, px, batches in (("sd1", 512, (1, 4)), ("sdxl", 1024, (1,))):
         base = families.load(_file(out / "step-models", family, narrow), _dtype(device), device)
-        pipeline = _pipeline(base)
+        pipeline, ours = _pipeline(base), maquette.Pipeline(base)
         for batch in batches[: 1 if narrow else None]:
             side = 64 if narrow else px
             found = [
-                (_timed(device, _ours, base, batch, side, out), _timed(device, _theirs, pipeline, batch, side))
+                (_timed(device, _ours, ours, batch, side), _timed(device, _theirs, pipeline, batch, side))
                 for _ in range(2 if narrow else TURNS + 1)
             ]
             ours, theirs = (statistics.median(row) for row in zip(*found[1:], strict=True))  # the first warms up
@@ -75,15 +75,15 @@ def _pipeline(base: BaseModel) -> Any:
     return pipeline
 
 
-def _ours(base: BaseModel, batch: int, px: int, out: Path) -> None:
-    maquette.generate(
-        "a photo of a robot", base=base, steps=STEPS, sampler="DDIM", cfg_scale=7.0, batch_size=batch, width=px,
-        height=px, seed=1, out=str(out / "drawn"),
+def _ours(ours: maquette.Pipeline, batch: int, px: int) -> None:
+    ours.generate(
+        "a photo of a robot", steps=STEPS, sampler="DDIM", cfg_scale=7.0, batch_size=batch, width=px,
+        height=px, seed=1,
     )  # fmt: skip
 
 
 def _theirs(pipeline: Any, batch: int, px: int) -> None:
-    """With text features ready, which favours it: ours includes tokens, text encoder and writing the PNG files."""
+    """With text features ready, which favours it: ours includes tokens and text encoder. Neither writes files."""
     width = pipeline.unet.config.cross_attention_dim
     like = {"device": pipeline.unet.device, "dtype": pipeline.unet.dtype}
     features = torch.zeros(batch, 77, width, **like)

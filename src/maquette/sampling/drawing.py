@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.denoiser import Conditioning
+from ..core.denoiser import Conditioning, Denoiser
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..families.base import BaseModel
@@ -24,6 +24,7 @@ from .denoiser import Takeover
 from .draw_settings import DrawSettings
 from .enlarging import Enlargement, enlarged, require_same_latents
 from .finite import require_finite_picture
+from .hot_loras import HotLoras
 from .infotext import cfg_scale
 from .loop import SamplingOptions, sample
 from .samplers import kind_of
@@ -33,9 +34,10 @@ from .words import Words
 
 @dataclass(frozen=True)
 class Pass:
-    """One way from noise, or from a picture, to latents. base: who draws; takeover: who ends it."""
+    """One way from noise, or from a picture, to latents. base: who draws, asked through model; takeover: who ends it."""
 
     base: BaseModel
+    model: Denoiser
     sampler: str
     steps: int
     cfg_scale: float
@@ -63,11 +65,11 @@ class Pass:
     ) -> Tensor:
         """Latents (B, 4, h, w), one for each seed. begin: (B, 4, h, w) or None for noise; keep: after each answer."""
         steps = self.steps if begin is None else self.done_from(strength, options.exact_steps)
-        model = Controlled(self.base, self.guides, steps) if self.guides else None
+        controlled = Controlled(self.base, self.guides, steps) if self.guides else None
 
         def after(i: int, x0: Tensor) -> None:
-            if model is not None:
-                model.step = i + 1
+            if controlled is not None:
+                controlled.step = i + 1
             on_step(i, x0)
 
         return sample(
@@ -83,7 +85,7 @@ class Pass:
             init_latents=begin,
             denoising_strength=strength,
             options=options,
-            model=model,
+            model=controlled or self.model,
             on_denoised=keep,
             takeover=self.takeover,
             on_step=after,
@@ -94,26 +96,27 @@ class Pass:
 class Drawing:
     """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made.
 
-    refiner: who takes over in the last drawing, if anyone.
+    loras: the base as it is asked. refiner: who takes over in the last drawing, if anyone.
     """
 
     def __init__(
         self,
-        base: BaseModel,
+        loras: HotLoras,
         settings: DrawSettings,
         canvas: Canvas,
         words: Words,
         load: Callable[[str], ControlNet],
         refiner: Refiner | None = None,
     ) -> None:
-        self.base, self.settings, self.canvas = base, settings, canvas
+        self.base, self.settings, self.canvas = loras.base, settings, canvas
+        base = loras.base
         self.load, self.refiner = load, refiner
         self.begin = canvas.beginning(base, settings)
         scale = cfg_scale(settings, base)
         cond, uncond = self._prompts(base, words.plain, words.negative, settings.sampler, settings.steps)
         guides = guides_of(settings, base, canvas, load)
         size = canvas.width, canvas.height
-        self.first = Pass(base, settings.sampler, settings.steps, scale, cond, uncond, *size, guides)
+        self.first = Pass(base, loras.denoiser, settings.sampler, settings.steps, scale, cond, uncond, *size, guides)
         if not settings.hires:
             self.first = self._refined(self.first, words)
         self.second: Pass | None = None
@@ -126,9 +129,9 @@ class Drawing:
             return self.settings.steps
         return self.first.done_from(self.settings.strength, self.settings.exact_steps)
 
-    def add_hires(self, words: Words, base: BaseModel, upscaler: str | Upscaler) -> None:
-        """Prepare the second drawing by `base`, which has its LoRAs."""
-        settings = self.settings
+    def add_hires(self, words: Words, loras: HotLoras, upscaler: str | Upscaler) -> None:
+        """Prepare the second drawing by the base of `loras`, which has them."""
+        settings, base = self.settings, loras.base
         self.upscaler = upscaler
         require_same_latents(self.base, base, upscaler)
         factor = max(base.spec.latent_factor, 8)
@@ -137,7 +140,9 @@ class Drawing:
         told = self._prompts(base, words.plain, words.negative, sampler, steps, first=settings)
         guides = guides_of(settings, base, self.canvas, self.load, size)
         scale = settings.hires_cfg_scale or self.first.cfg_scale
-        self.second = Pass(base, sampler, steps, scale, *told, size.kept_width, size.kept_height, guides)
+        self.second = Pass(
+            base, loras.denoiser, sampler, steps, scale, *told, size.kept_width, size.kept_height, guides
+        )
         self.second = self._refined(self.second, words, first=settings)
 
     def _refined(self, last: Pass, words: Words, first: DrawSettings | None = None) -> Pass:

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from .. import adapters
 from ..adapters.file import Adapter
 from ..families.base import BaseModel
+from ..fast.replayed import ReplayedDenoiser
 from .apply_loras import Applied, add_lora, layers_of
 from .lora_tags import Wish
 
 
 class HotLoras:
-    """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors."""
+    """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors.
+
+    denoiser: the base with these weights, as drawing asks it.
+    """
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
+        self.denoiser = ReplayedDenoiser(base, base.unet)
         self.applied: list[Applied] = []
         self._wanted: list[Wish] = []
         self._layers: dict[str, nn.Module] | None = None
@@ -53,6 +58,7 @@ class HotLoras:
             parameter.data = original
         self._originals.clear()
         self._wanted, self.applied = [], []
+        self.denoiser.forget()
 
 
 class AdapterShelf:

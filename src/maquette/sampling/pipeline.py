@@ -183,10 +183,10 @@ class Pipeline:
     ) -> None:
         others = self._others
         refiner = others.refiner(settings)
-        drawing = Drawing(self.base, settings, canvas, words, others.control, refiner)
+        drawing = Drawing(self._loras, settings, canvas, words, others.control, refiner)
         if settings.hires:
             self._fold(later, second, on_event)
-            drawing.add_hires(second, later.base, others.upscaler(settings))
+            drawing.add_hires(second, later, others.upscaler(settings))
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
         told = _as_read(settings, second) if second is not words else settings
