@@ -34,7 +34,7 @@ from .words import Words
 
 @dataclass(frozen=True)
 class Pass:
-    """One way from noise, or from a picture, to latents. base: who draws, asked through model; takeover: who ends it."""
+    """One way from noise, or from a picture, to latents. base: who draws, asked by model; takeover: who ends it."""
 
     base: BaseModel
     model: Denoiser
