@@ -51,11 +51,8 @@ class Again:
 def asked(denoiser: ReplayedDenoiser, model: Small, rows: int = 2, pooled: bool = False) -> None:
     """An answer on new numbers is the model's own."""
     device = model.layer.weight.device
-    x, tokens, t = (
-        torch.randn(rows, 4, device=device),
-        torch.randn(rows, 4, device=device),
-        torch.rand(rows, device=device),
-    )
+    x, tokens = torch.randn(2, rows, 4, device=device)
+    t = torch.rand(rows, device=device)
     told = Conditioning(tokens, tokens + 1 if pooled else None)
     found = denoiser.predict(x, t, told)
     assert torch.allclose(found, model.predict(x, t, told), atol=1e-6)
@@ -72,9 +69,8 @@ def test_answers_are_the_models_own_and_are_replayed(device: str) -> None:
     assert len(denoiser._recordings) == 2 and denoiser.trusted
     if device == "cpu":
         assert again.recorded == 2 and again.replayed == 2 + 2 * 3  # once to compare, and for the calls that follow
-    first = denoiser.predict(
-        torch.ones(2, 4, device=device), torch.ones(2, device=device), Conditioning(torch.zeros(2, 4, device=device))
-    )
+    told = Conditioning(torch.zeros(2, 4, device=device))
+    first = denoiser.predict(torch.ones(2, 4, device=device), torch.ones(2, device=device), told)
     kept = first.clone()
     asked(denoiser, model)
     assert torch.equal(first, kept)  # the next answer does not write into this one

@@ -60,13 +60,13 @@ class ReplayedDenoiser:
             return self.model.predict(x_t, t, conditioning)
         self._look_up_weights()
         inputs = (x_t, t, *conditioning.fields())
-        key = tuple(None if x is None else (tuple(x.shape), x.dtype) for x in inputs)
+        key = tuple(None if x is None else (tuple(x.shape), x.dtype) for x in inputs), tuple(conditioning.others)
         recording = self._recordings.get(key)
         if recording is None:
             answer = self.model.predict(x_t, t, conditioning)
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] > PLAIN and len(self._recordings) < MOST:
-                self._try(key, inputs, answer)
+                self._try(key, inputs, conditioning.rebuild, answer)
             return answer
         torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
         recording.replay()
@@ -78,14 +78,20 @@ class ReplayedDenoiser:
             self.forget()
             self._places = places
 
-    def _try(self, key: Hashable, inputs: tuple[Tensor | None, ...], expected: Tensor) -> None:
+    def _try(
+        self,
+        key: Hashable,
+        inputs: tuple[Tensor | None, ...],
+        rebuild: Callable[..., Conditioning],
+        expected: Tensor,
+    ) -> None:
         """Record, replay once on the same inputs and keep the recording if it gives the same."""
         held = [None if x is None else x.clone() for x in inputs]
 
         def work() -> tuple[Tensor, list[Tensor]]:
-            x_t, t, tokens, *more = held
-            assert x_t is not None and t is not None and tokens is not None
-            return self.model.predict(x_t, t, Conditioning(tokens, *more)), []
+            x_t, t, *told = held
+            assert x_t is not None and t is not None
+            return self.model.predict(x_t, t, rebuild(*told)), []
 
         try:
             if self._record is None:

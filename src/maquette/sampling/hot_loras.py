@@ -24,7 +24,7 @@ class HotLoras:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self.denoiser = ReplayedDenoiser(base, base.unet)
+        self.denoiser = ReplayedDenoiser(base, base.network)
         self.applied: list[Applied] = []
         self._wanted: list[Wish] = []
         self._layers: dict[str, nn.Module] | None = None
