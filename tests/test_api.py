@@ -31,12 +31,15 @@ def test_every_name_offered_is_a_function_with_its_own_options() -> None:
         "extract",
         "merge",
         "prune",
+        "push",
         "resize",
         "resume",
     }
     for name in set(maquette.__all__) - others:
         with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
             getattr(maquette, name)("x", zzz=1)
+    with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
+        maquette.push("x", "hf:a/b", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):
         maquette.convert("x", "kohya", "y", zzz=1)
     with pytest.raises(maquette.MaquetteError, match="unknown key 'zzz'"):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .stages.grid import GridResult
     from .stages.inspect import InspectResult
     from .stages.prune import PruneResult
+    from .stages.push import PushResult
     from .stages.regularize import RegularizeResult
     from .stages.resize import ResizeResult
     from .stages.runs import RunsResult
@@ -58,6 +59,7 @@ __all__ = [
     "inspect",
     "merge",
     "prune",
+    "push",
     "regularize",
     "resize",
     "resume",
@@ -153,6 +155,17 @@ def compare(photos: str | PathLike[str], on_event: Listener | None = None, **opt
     from .stages.compare import run
 
     return run(CompareConfig.parse({"photos": photos, **options}, "compare"), on_event or ignore)
+
+
+def push(run: str | PathLike[str], to: str, on_event: Listener | None = None, **options: Any) -> PushResult:
+    """Write a run's model card with pictures, and with upload=True send it and the file to the hub, "hf:owner/name".
+    options: keys of config.runs.PushConfig.
+    """
+    from .config.runs import PushConfig
+    from .events import ignore
+    from .stages.push import run as pushed
+
+    return pushed(PushConfig.parse({"run": run, "to": to, **options}, "push"), on_event or ignore)
 
 
 def runs(on_event: Listener | None = None, **options: Any) -> RunsResult:

@@ -1,4 +1,4 @@
-"""The configurations of `maquette evaluate`, `runs`, `demo`, `command` and `import`."""
+"""The configurations of `maquette evaluate`, `runs`, `push`, `demo`, `command` and `import`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,21 @@ class RunsConfig(StageConfig):
     """With `clean`: remove it, without asking."""
     out: Path | None = None
     """Of two runs: the picture with both side by side; otherwise in `folder`."""
+
+
+class PushConfig(StageConfig):
+    """What of a run goes to the Hugging Face hub."""
+
+    run: Path
+    """Run folder of a finished run."""
+    to: str
+    """Where to: hf:owner/name."""
+    upload: bool = False
+    """Upload; otherwise the card and pictures are only written, into the run folder's `hub`, to be read first."""
+    private: bool = True
+    """A repository that is made is seen by its owner alone."""
+    license: str = "other"
+    """The licence that the card names, as the hub spells it; a file may not be freer than its base."""
 
 
 class DemoConfig(StageConfig):
