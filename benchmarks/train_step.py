@@ -4,6 +4,7 @@
     python -m benchmarks.train_step --px 256 --batch 1 --dtype bf16 --method lora --steps 5
     python -m benchmarks.train_step --device cuda                # the lines of a graphics card
     python -m benchmarks.train_step --px 256 --dtype bf16 --ours maquette,compiled   # what a setting brings
+    python -m benchmarks.train_step --against ../older --method lora   # this checkout against an older one
 
 Random weights (a file of 2.1 GB, SDXL's 6.9 GB, deleted afterwards unless --keep), rank 16 on attention and
 feed-forward (locon: and convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in,
@@ -11,7 +12,7 @@ feed-forward (locon: and convolutions), AdamW. maquette's side is the product's 
 or LyCORIS's modules, noise, timesteps, mean squared error, backward, clipping, AdamW, with latents and text embeddings
 ready in memory; for bf16 the frozen weights are bf16, with autocast around ("peft-autocast": fp32 weights under
 autocast). Each contestant is a process of its own and they take turns, so whatever else the machine does falls on all
-alike; on CUDA a turn is many steps and ends when the device is done. Figures: median seconds of a step after two turns
+alike; --against puts an older checkout in the other loop's place. On CUDA a turn is many steps and ends when the device is done. Figures: median seconds of a step after two turns
 to warm up, the process's (CUDA: the device's) peak memory, and FLOP/s reached against a matrix product of that type.
 """
 
@@ -212,16 +213,19 @@ def work(options: argparse.Namespace) -> None:
 
 
 class Contestant:
-    """A worker process, told to step when it is its turn."""
+    """A worker process, told to step when it is its turn; `checkout`: of the code, if it is not this one."""
 
-    def __init__(self, name: str, options: argparse.Namespace, line: Line) -> None:
+    def __init__(self, name: str, options: argparse.Namespace, line: Line, checkout: Path | None = None) -> None:
         family, px, batch, dtype, method, _ = line
         command = [
             sys.executable, "-m", "benchmarks.train_step", "--worker", name, "--folder", str(options.folder),
             "--family", family, "--px", str(px), "--batch", str(batch), "--dtype", dtype, "--method", method,
-            "--device", options.device, "--turn", str(options.turn),
+            "--device", options.device, *(["--turn", str(options.turn)] if options.turn else []),
         ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = os.environ if checkout is None else {**os.environ, "PYTHONPATH": str(checkout / "src")}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=checkout, env=environment
+        )
         self.answers: list[dict[str, float]] = []
 
     def until_ready(self) -> None:
@@ -288,7 +292,12 @@ def compare(options: argparse.Namespace, line: Line) -> None:
     """The lines of a table for one setting: every way of ours against the rival."""
     family, px, batch, dtype, method, rival = line
     ways = options.ours.split(",")
-    contestants = {name: Contestant(name, options, line) for name in [*ways, rival]}
+    contestants = {name: Contestant(name, options, line) for name in ways}
+    if options.against:
+        rival = options.against.name
+        contestants[rival] = Contestant("maquette", options, line, options.against)
+    else:
+        contestants[rival] = Contestant(rival, options, line)
     for contestant in contestants.values():
         contestant.until_ready()
     for _ in range(WARM_UP + options.steps):
@@ -318,6 +327,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=tuple(DTYPES))
     parser.add_argument("--method", choices=("lora", "locon", "loha", "lokr"))
     parser.add_argument("--rival", choices=RIVALS)
+    parser.add_argument("--against", type=Path, help="an older checkout, instead of the other loop")
     parser.add_argument("--ours", help=f"one or more of {', '.join(OURS)}, with commas; on CUDA all of them")
     parser.add_argument("--steps", type=int, default=9, help="turns of each")
     parser.add_argument("--turn", type=int, default=0, help="steps of a turn; otherwise 1, on CUDA 20")
@@ -330,6 +340,7 @@ def main() -> None:
     from benchmarks.load import write_model
 
     options.ours = options.ours or (",".join(OURS) if options.device == "cuda" else "maquette")
+    options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     wanted = (options.family, options.px, options.batch, options.dtype, options.method, options.rival)
     lines = [

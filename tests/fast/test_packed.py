@@ -125,7 +125,8 @@ def test_memory_of_an_enlargement_is_told_before_and_after(with_bf16: None) -> N
     assert packed.size(fast) == 2 * 16 * 96 * 96 * 2
 
 
-def test_winograds_large_tiles_go_before_small_kernels() -> None:
+def test_winograds_large_tiles_go_before_small_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "LEAST_WIDTH", 0)
     plain, fast = made("enlarged", torch.float32)
     fast(input_of(plain, side=16))
     assert fast.kernels is None and fast.conv.layouts.tiled

@@ -44,12 +44,17 @@ def test_where_it_is_used() -> None:
     assert winograd.size_for(large, (1, 1), (4, 320, 8, 8)) == 2  # large tiles' weights would be many times the picture
     assert winograd.size_for(large, (1, 1), (1, 320, 8, 8)) == 0  # too few tiles for any
     assert winograd.size_for(large, (0, 0), (1, 320, 32, 32)) == 0
+    assert winograd.size_for(large[:192], (1, 1), (1, 320, 32, 32)) == 0  # which is quicker as it is
+    assert winograd.size_for(torch.empty(320, 960, 3, 3), (1, 1), (1, 960, 32, 32)) == 4
     assert winograd.size_for(large[..., :1], (1, 1), (1, 320, 32, 32)) == 0
     assert winograd.size_for(large.bfloat16(), (1, 1), (1, 320, 32, 32)) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_convolutions_use_it_in_float32_with_one_layout(dtype: torch.dtype, with_bf16: None) -> None:
+def test_packed_convolutions_use_it_in_float32_with_one_layout(
+    dtype: torch.dtype, with_bf16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "LEAST_WIDTH", 0)
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(96, 80, 3, padding=1)).requires_grad_(False).to(dtype)
     fast = copy.deepcopy(plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from maquette import families
 from maquette.core.vocabulary import ExtendedTokenizer
 from maquette.families.base import BaseModel
-from maquette.formats.tokenizer import Tokenizer, fix_text
+from maquette.formats.tokenizer import EMBEDDED, Tokenizer, fix_text
 from maquette.prompts.captions import encode_caption
 from maquette.prompts.encode import encode
 from maquette.stages import check
@@ -57,3 +58,13 @@ def test_plain_texts_stay_as_they_are(text: str) -> None:
 def test_plain_texts_do_not_wait_for_the_repair() -> None:
     code = "import sys; from maquette.formats import tokenizer as t; t.fix_text('a'); sys.exit('ftfy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_vocabulary_is_read_once_and_again_when_its_file_changes(tmp_path: Path) -> None:
+    text = EMBEDDED.read_text("utf-8")
+    (file := tmp_path / "tokenizer.json").write_text(text, "utf-8")
+    first = Tokenizer(file)
+    assert Tokenizer(file, pad=0).pairs is first.pairs and first.pad == first.eos
+    file.write_text(text.replace('"cat</w>":', '"zkwcat</w>":'), "utf-8")
+    changed = Tokenizer(file)
+    assert first.token(first.encode("cat")[0]) == "cat</w>" and changed.encode("cat") != first.encode("cat")

@@ -33,12 +33,18 @@ KERNELS = {
 }
 TURNED = {4: (5, 1, 2, 4, 3, 0), 2: (3, 1, 2, 0)}
 MOST_WEIGHT = 25  # times the numbers of the pictures that the large tiles' weights may be; beyond, memory buys little
+LEAST_WIDTH = (
+    150  # in x out / (in + out) below which cutting into tiles and joining takes longer than multiplying saves
+)
 FEWEST_TILES = 32  # small ones, of all pictures, below which reading the weights takes longer than multiplying saves
 
 
 def size_for(weight: Tensor, padding: object, pictures: Sequence[int]) -> int:
     """The size of the tiles' answers that pays for a weight (out, in, kh, kw) and pictures (B, in, h, w); 0: none."""
     if weight.dtype != torch.float32 or weight.shape[2:] != (3, 3) or padding != (1, 1):
+        return 0
+    out, given = weight.shape[:2]
+    if out * given < LEAST_WIDTH * (out + given):
         return 0
     batch, _, height, width = pictures
     numbers = sum(weight.shape[:2]) * height * width

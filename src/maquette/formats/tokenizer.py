@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ class Encoding:
     input_ids: list[list[int]]
 
 
+@lru_cache(maxsize=4)
+def _byte_pairs(path: str, changed: int, size: int) -> Any:
+    """A vocabulary, which takes longer to read than pocket's networks; no caller changes it. changed, size: the file's,
+    so that another one under the same name is read.
+    """
+    from tokenizers import Tokenizer as BytePairs
+
+    pairs: Any = BytePairs.from_file(path)
+    pairs.no_truncation()
+    pairs.no_padding()
+    return pairs
+
+
 class Tokenizer:
     """CLIP's byte-pair tokenizer.
 
@@ -42,12 +56,8 @@ class Tokenizer:
     """
 
     def __init__(self, path: str | Path = EMBEDDED, pad: int | None = None) -> None:
-        from tokenizers import Tokenizer as BytePairs
-
-        pairs: Any = BytePairs.from_file(str(path))
-        self.pairs = pairs
-        self.pairs.no_truncation()
-        self.pairs.no_padding()
+        state = Path(path).stat()
+        self.pairs = _byte_pairs(str(path), state.st_mtime_ns, state.st_size)
         self.bos = int(self.pairs.token_to_id("<|startoftext|>"))
         self.eos = int(self.pairs.token_to_id("<|endoftext|>"))
         self.pad = self.eos if pad is None else pad
