@@ -6,14 +6,15 @@
     python -m benchmarks.train_step --px 256 --dtype bf16 --ours maquette,compiled   # what a setting brings
     python -m benchmarks.train_step --against ../older --method lora   # this checkout against an older one
 
-Random weights (a file of 2.1 GB, SDXL's 6.9 GB, deleted afterwards unless --keep), rank 16 on attention and
-feed-forward (locon: and convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in,
+Random weights (a file of 2.1 GB, SDXL's 6.9 GB, deleted afterwards unless --keep), rank 16 on attention and feed-
+forward (locon: and convolutions), AdamW. maquette's side is the product's own path: file, photos and captions in,
 `Job.gradients`, clipping and optimizer step. The other side is written as diffusers' example script: UNet, add_adapter
 or LyCORIS's modules, noise, timesteps, mean squared error, backward, clipping, AdamW, with latents and text embeddings
 ready in memory; for bf16 the frozen weights are bf16, with autocast around ("peft-autocast": fp32 weights under
 autocast). Each contestant is a process of its own and they take turns, so whatever else the machine does falls on all
-alike; --against puts an older checkout in the other loop's place. On CUDA a turn is many steps and ends when the device is done. Figures: median seconds of a step after two turns
-to warm up, the process's (CUDA: the device's) peak memory, and FLOP/s reached against a matrix product of that type.
+alike; --against puts an older checkout in the other loop's place. On CUDA a turn is many steps and ends when the device
+is done. Figures: median seconds of a step after two turns to warm up, the process's (CUDA: the device's) peak memory,
+and FLOP/s reached against a matrix product of that type.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_a_vocabulary_is_read_once_and_again_when_its_file_changes(tmp_path: Pat
     (file := tmp_path / "tokenizer.json").write_text(text, "utf-8")
     first = Tokenizer(file)
     assert Tokenizer(file, pad=0).pairs is first.pairs and first.pad == first.eos
-    file.write_text(text.replace('"cat</w>":', '"zkwcat</w>":'), "utf-8")
-    changed = Tokenizer(file)
-    assert first.token(first.encode("cat")[0]) == "cat</w>" and changed.encode("cat") != first.encode("cat")
+    exchanged = json.loads(text)
+    numbers = exchanged["model"]["vocab"]
+    numbers["cat</w>"], numbers["dog</w>"] = numbers["dog</w>"], numbers["cat</w>"]
+    file.write_text(json.dumps(exchanged), "utf-8")
+    assert Tokenizer(file).encode("cat") == first.encode("dog") != first.encode("cat")

@@ -33,9 +33,7 @@ KERNELS = {
 }
 TURNED = {4: (5, 1, 2, 4, 3, 0), 2: (3, 1, 2, 0)}
 MOST_WEIGHT = 25  # times the numbers of the pictures that the large tiles' weights may be; beyond, memory buys little
-LEAST_WIDTH = (
-    150  # in x out / (in + out) below which cutting into tiles and joining takes longer than multiplying saves
-)
+LEAST_WIDTH = 150  # in x out / (in + out) below which cutting and joining takes longer than multiplying saves
 FEWEST_TILES = 32  # small ones, of all pictures, below which reading the weights takes longer than multiplying saves
 
 
