@@ -198,7 +198,8 @@ def generate(
     from .stages.generate import GenerateConfig, run
 
     opened = base if isinstance(base, BaseModel | Pipeline) else None
-    source = base.base.source if isinstance(base, Pipeline) else base.source if opened else fspath(base)  # type: ignore
+    model = base.base if isinstance(base, Pipeline) else base
+    source = model.source if isinstance(model, BaseModel) else fspath(model)
     config = GenerateConfig.parse({"prompt": prompt, "base": source, **options}, "generate")
     return run(config, on_event or ignore, cancel, opened)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from pydantic import Field, model_validator
 
 from .base import Count, StageConfig
 from .train import TrainConfig
 
-METHODS: tuple[str, ...] = TrainConfig.model_fields["method"].annotation.__args__  # type: ignore[union-attr]
+METHODS: tuple[str, ...] = get_args(TrainConfig.model_fields["method"].annotation)
 
 
 class CompareConfig(StageConfig):

@@ -238,8 +238,8 @@ def _eight_bits(picture: Image) -> Image:
     """Grey of 16 or 32 bits to 8 bits, a band of rows at a time. 65535 -> 255."""
     import numpy as np
 
-    extrema = picture.getextrema()
-    scale = 1 / 257 if picture.mode != "I" or float(extrema[1]) > 255 else 1.0  # type: ignore[arg-type]
+    extrema: Any = picture.getextrema()
+    scale = 1 / 257 if picture.mode != "I" or extrema[1] > 255 else 1.0
     whole: Image = pictures.pillow().new("L", picture.size)
     rows = max(1, _BAND // picture.width)
     for top in range(0, picture.height, rows):

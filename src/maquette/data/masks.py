@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .captions import same_name
 from .dataset import Problem
@@ -64,7 +64,8 @@ def is_grey(image: Image) -> bool:
 
     red, green, blue = image.split()
     differences = ImageChops.difference(red, green), ImageChops.difference(green, blue)
-    return all(int(difference.getextrema()[1]) < _COLOURED for difference in differences)  # type: ignore[arg-type]
+    extrema: list[Any] = [difference.getextrema() for difference in differences]
+    return all(highest < _COLOURED for _, highest in extrema)
 
 
 def _stem(file: Path) -> str:

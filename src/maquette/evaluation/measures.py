@@ -95,7 +95,8 @@ def relative_loss(said: Tensor, base: Tensor, target: Tensor, photos: int, times
     """
     error = _square(said - target).unflatten(0, (photos, times))  # (n, T)
     usual = _square(base - target).unflatten(0, (photos, times))
-    return (error / usual.mean(0, keepdim=True).clamp(min=1e-12)).mean(1)
+    result: Tensor = (error / usual.mean(0, keepdim=True).clamp(min=1e-12)).mean(1)
+    return result
 
 
 def drift(said: Tensor, base: Tensor, empty: Tensor) -> Tensor:
@@ -150,7 +151,8 @@ def copying(drawn: Tensor, photos: Tensor) -> Tensor:
     if len(groups) < 2:
         return torch.zeros(len(drawn), device=drawn.device)
     first, second = distances.topk(2, dim=1, largest=False).values.T
-    return (first < 0.5 * second).float()
+    result: Tensor = (first < 0.5 * second).float()
+    return result
 
 
 def _alike(among: Tensor) -> list[list[int]]:

@@ -116,6 +116,10 @@ class BaseModel:
         """Plain prompts (no weights syntax) -> Conditioning of batch len(prompts), tokens (B, 77, D)."""
         raise NotImplementedError
 
+    def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
+        """Windows of tokens, one (B, n) int64 tensor for each text encoder -> Conditioning of batch B."""
+        raise NotImplementedError
+
     def encode_negative(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
         """As `encode_text`, for negative prompts: of some families one without words is zeros."""
         told = self.encode_text(prompts, clip_skip)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ class DenseBlock(nn.Module):
         seen = x
         for i in range(1, 5):
             seen = torch.cat([seen, _leaky(getattr(self, f"conv{i}")(seen))], dim=1)
-        return x + _RESIDUAL * self.conv5(seen)
+        result: Tensor = x + _RESIDUAL * self.conv5(seen)
+        return result
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +72,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""
-        return x + _RESIDUAL * self.rdb3(self.rdb2(self.rdb1(x)))
+        result: Tensor = x + _RESIDUAL * self.rdb3(self.rdb2(self.rdb1(x)))
+        return result
 
 
 class RRDBNet(nn.Module):
@@ -152,7 +155,8 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str | tor
         raise MaquetteError(f"{path}: its upscaler is incomplete or of an unknown build ({error}).") from error
     with modules.unfilled():
         module = build()
-    return Upscaler(modules.fill(module, tensors, str(path), dtype, device), int(module.scale), str(path))  # type: ignore[arg-type]
+    scale = int(cast(Any, module).scale)
+    return Upscaler(modules.fill(module, tensors, str(path), dtype, device), scale, str(path))
 
 
 def _leaky(x: Tensor) -> Tensor:

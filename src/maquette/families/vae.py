@@ -77,7 +77,8 @@ class Attention(nn.Module):
         q, k, v = (project(y)[:, None] for project in (self.to_q, self.to_k, self.to_v))  # (B, 1, h w, C)
         y = F.scaled_dot_product_attention(q, k, v)[:, 0]  # (B, h w, C)
         y = self.to_out[0](y).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C, h, w)
-        return y + x
+        result: Tensor = y + x
+        return result
 
 
 class Downsample(nn.Module):
@@ -189,7 +190,8 @@ class Decoder(nn.Module):
         for level in self.up_blocks:
             x = level(x)  # level i from L down to 2: (B, C_i, H / 2^(i-2), W / 2^(i-2)); level 1: (B, C_1, H, W)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 3, H, W)
-        return x
+        result: Tensor = x
+        return result
 
 
 class Posterior(NamedTuple):

@@ -30,7 +30,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     heads = q.shape[0] * q.shape[1]
     keep = torch.is_grad_enabled() and heads * table * q.itemsize <= LARGEST_KEPT
     made: Tensor = _InBlocks.apply(*(x.flatten(0, 1).contiguous() for x in (q, k, v)), keep)
-    return made.unflatten(0, q.shape[:2])
+    result: Tensor = made.unflatten(0, q.shape[:2])
+    return result
 
 
 class _InBlocks(torch.autograd.Function):
@@ -86,5 +87,5 @@ def install(network: nn.Module) -> int:
         return 0
     layers = [module for module in network.modules() if hasattr(module, "attend")]
     for layer in layers:
-        layer.attend = attend  # type: ignore[assignment]
+        setattr(layer, "attend", attend)  # noqa: B010 (a module's attribute of its own kind)
     return len(layers)

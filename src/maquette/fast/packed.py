@@ -169,7 +169,8 @@ class PackedUpsample2D(nn.Module):
         large = nn.functional.interpolate(x, size, 2.0 if size is None else None, mode="nearest")
         if self.small:
             return nn.functional.conv2d(large, self.conv.weight, self.conv.bias, padding=self.conv.padding)
-        return self.conv(large)
+        result: Tensor = self.conv(large)
+        return result
 
     def _pays(self, x: Tensor) -> bool:
         """Not where Winograd's large tiles save more."""

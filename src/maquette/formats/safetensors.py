@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -326,8 +326,12 @@ def _view(storage: Any, offset: int, info: TensorInfo) -> Tensor:
     if info.numel == 0:
         return torch.empty(info.shape, dtype=info.dtype)
     if offset % info.dtype.itemsize:  # a foreign writer packed an odd number of bytes before it: copy to align
-        raw: Tensor = torch.empty(0, dtype=torch.uint8).set_(storage, offset, (info.end - info.start,))  # type: ignore[call-overload]
+        raw = _on_storage(torch.uint8, storage, offset, (info.end - info.start,))
         return raw.clone().view(info.dtype).reshape(info.shape)
-    tensor: Tensor = torch.empty(0, dtype=info.dtype)
-    tensor.set_(storage, offset // info.dtype.itemsize, info.shape)  # type: ignore[call-overload]
+    return _on_storage(info.dtype, storage, offset // info.dtype.itemsize, info.shape)
+
+
+def _on_storage(dtype: torch.dtype, storage: Any, offset: int, shape: Sequence[int]) -> Tensor:
+    empty: Any = torch.empty(0, dtype=dtype)
+    tensor: Tensor = empty.set_(storage, offset, shape)
     return tensor

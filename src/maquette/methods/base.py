@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,8 @@ def part_of(name: str) -> str:
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
     """Kaiming uniform with a = sqrt(5), the usual start of a LoRA's down matrix: U(-1, 1) / sqrt(fan_in)."""
-    return (torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5
+    result: Tensor = (torch.rand(shape, generator=generator) * 2 - 1) / fan_in**0.5
+    return result
 
 
 def drop(inner: Tensor, rank_axis: int, dropout: float, rank_dropout: float) -> Tensor:
@@ -182,12 +183,12 @@ def run_layer(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     """The layer's own computation with another weight (in x's dtype)."""
     if isinstance(layer, nn.Conv2d):
         return nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation)
-    return nn.functional.linear(x, weight, layer.bias)  # type: ignore[arg-type]
+    return nn.functional.linear(x, weight, cast("Tensor | None", layer.bias))
 
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The layer's frozen weight."""
-    return layer.weight  # type: ignore[return-value]
+    return cast(Tensor, layer.weight)
 
 
 class AdaptedLayer(nn.Module):
@@ -201,7 +202,8 @@ class AdaptedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.multiplier == 1.0:
-            return self.adapter(x, self.layer)
+            result: Tensor = self.adapter(x, self.layer)
+            return result
         base: Tensor = self.layer(x)
         return base if self.multiplier == 0 else torch.lerp(base, self.adapter(x, self.layer), self.multiplier)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 
 class LinearLoRA(torch.autograd.Function):
@@ -25,7 +26,8 @@ class LinearLoRA(torch.autograd.Function):
         y.view(-1, y.shape[-1]).addmm_(h, b.t(), alpha=scale)
         ctx.save_for_backward(x, h, a, b)
         ctx.layer, ctx.scale, ctx.dtypes = layer, scale, (down.dtype, up.dtype)
-        return y
+        result: Tensor = y
+        return result
 
     @staticmethod
     @once_differentiable
@@ -53,7 +55,8 @@ class PointwiseLoRA(torch.autograd.Function):
         y.view(*y.shape[:2], -1).baddbmm_(b.expand(len(x), *b.shape), h, alpha=scale)
         ctx.save_for_backward(x, h, a, b)
         ctx.layer, ctx.scale, ctx.dtypes = layer, scale, (down.dtype, up.dtype)
-        return y
+        result: Tensor = y
+        return result
 
     @staticmethod
     @once_differentiable
@@ -102,6 +105,7 @@ def _back(layer: Any, gradient: Tensor, x: Tensor) -> Tensor:
         made: Tensor = layer.back(gradient, x.shape)
         return made
     if isinstance(layer, nn.Conv2d):
-        return torch.nn.grad.conv2d_input(x.shape, layer.weight, gradient)  # type: ignore[attr-defined]
+        result: Tensor = conv2d_input(x.shape, layer.weight, gradient)
+        return result
     plain: Tensor = gradient @ layer.weight
     return plain

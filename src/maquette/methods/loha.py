@@ -57,12 +57,14 @@ class LoHaLayer(LayerAdapter):
 
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
-            return layer(x)
+            result: Tensor = layer(x)
+            return result
         first: Tensor = self.hada_w1_a
         if self.rank_dropout and self.training:
             first = drop(first[None], 2, 0.0, self.rank_dropout)[0]
         if self._low_rank_is_cheaper(x, layer):
-            return layer(x) + self._by_columns(x, layer, first)
+            result = layer(x) + self._by_columns(x, layer, first)
+            return result
         weight = (weight_of(layer) + self._product(first, layer)).to(x.dtype)
         return run_layer(layer, x, weight)
 

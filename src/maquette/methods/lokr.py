@@ -7,6 +7,7 @@ w1 X w2^T: the product itself is never formed, and costs about a `factor`-th of 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,13 +74,14 @@ class LoKrLayer(LayerAdapter):
         a, b, _, d = self.sizes
         kernel = self.lokr_w2 if self.whole else self.lokr_w2_b.reshape(-1, d, *self.kernel)
         rows = x.unflatten(1, (b, d)).flatten(0, 1)  # (B b, d, h, w)
-        padding: tuple[int, ...] = layer.padding  # type: ignore[assignment]
+        padding = cast("tuple[int, ...]", layer.padding)
         inner = F.conv2d(rows, kernel.to(x.dtype), None, layer.stride, padding, layer.dilation)
         inner = self._drop(inner.unflatten(0, (-1, b)), 2)  # (B, b, c or r, h, w)
         mixed = (w1 @ inner.flatten(2)).reshape(inner.shape[0] * a, *inner.shape[2:])  # (B a, c or r, h, w)
         if not self.whole:
             mixed = F.conv2d(mixed, self.lokr_w2_a.to(x.dtype)[:, :, None, None])
-        return mixed.unflatten(0, (-1, a)).flatten(1, 2)  # (B, a c, h, w)
+        result: Tensor = mixed.unflatten(0, (-1, a)).flatten(1, 2)  # (B, a c, h, w)
+        return result
 
     def _drop(self, inner: Tensor, rank_axis: int) -> Tensor:
         """A whole second factor has no rank: only its single values drop."""

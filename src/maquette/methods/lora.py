@@ -9,6 +9,7 @@ of the paper, PEFT, diffusers and LyCORIS (docs/lora-files.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ class DoRALayer(LoRALayer):
 
     def _norm(self, weight: Tensor) -> Tensor:
         axes = [i for i in range(weight.ndim) if i != self.axis]
-        return torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
+        result: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
+        return result
 
     def low_rank_change(self, layer: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:
         """The direction's; the magnitude is left as it is."""
@@ -102,12 +104,14 @@ class DoRALayer(LoRALayer):
             gain = gain[:, None, None]
         if self.axis == 1:
             x = (x * gain).to(x.dtype)  # the float32 gain is close to 1: rounding it, not the product, would lose it
-            return layer(x) + self.low_rank(x, layer)
+            result: Tensor = layer(x) + self.low_rank(x, layer)
+            return result
         y = layer(x) + self.low_rank(x, layer)
         if layer.bias is None:
             return (y * gain).to(x.dtype)
-        bias: Tensor = layer.bias.reshape(gain.shape)  # type: ignore[operator]
-        return ((y - bias) * gain + bias).to(x.dtype)
+        bias: Tensor = cast(Tensor, layer.bias).reshape(gain.shape)
+        result = ((y - bias) * gain + bias).to(x.dtype)
+        return result
 
     def delta(self, layer: nn.Module) -> Tensor:
         weight = weight_of(layer).float()

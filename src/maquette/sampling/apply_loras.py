@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def add_lora(
         multiplier = (te if name.startswith("lora_te") else unet) * share(name)
         if multiplier == 0:
             continue
-        weight: nn.Parameter = module.weight  # type: ignore[assignment]
+        weight = cast(nn.Parameter, module.weight)
         try:
             change = fitted_change(adapter, name, weight)
         except MaquetteError as error:

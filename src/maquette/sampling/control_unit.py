@@ -48,7 +48,7 @@ class ControlUnit(StageConfig):
     """Its second threshold."""
 
     @classmethod
-    def read(cls, text: str) -> Self:  # type: ignore[override]
+    def of_text(cls, text: str) -> Self:
         """Of the command line: `canny.safetensors,image=house.png,preprocessor=canny,weight=0.8`; commas in names need
         quotation marks. Raises MaquetteError naming what is wrong.
         """

@@ -143,7 +143,7 @@ class ImageSettings(StageConfig):
     @field_validator("controls", mode="before")
     @classmethod
     def _written_units(cls, units: Any) -> Any:
-        return [ControlUnit.read(unit) if isinstance(unit, str) else unit for unit in units or []]
+        return [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in units or []]
 
 
 class HiresSettings(StageConfig):

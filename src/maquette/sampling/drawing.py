@@ -186,9 +186,9 @@ class Drawing:
         if first is not None:
             counted = kind_of(first.sampler).calls if settings.prompt_editing == "A1111" else 1
             told["first_pass"] = first.steps * counted
-        cond = Prompt(base, plain, steps, **told)  # type: ignore[arg-type]
+        cond = Prompt(base, plain, steps, **told)
         told |= {"composable": False, "zeros": base.spec.zero_negative}
-        uncond = Prompt(base, negative, steps, **told)  # type: ignore[arg-type]
+        uncond = Prompt(base, negative, steps, **told)
         return cond, uncond
 
     @torch.no_grad()

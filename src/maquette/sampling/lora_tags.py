@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..adapters.block_weights import BlockWeights
 from ..adapters.file import Adapter, AdapterModule
@@ -135,7 +136,7 @@ def first_ranks(adapter: Adapter, rank: int) -> Adapter:
     )
 
 
-def _cut(factors: dict, rank: int) -> dict:  # type: ignore[type-arg]
+def _cut(factors: dict[str, Any], rank: int) -> dict[str, Any]:
     import torch
 
     down, up = factors.get("lora_down.weight"), factors.get("lora_up.weight")

@@ -54,9 +54,9 @@ def draw_prompts(
             uncond = base.encode_negative([negative] * len(places), clip_skip)
         else:
             prompt_options |= {"batch": len(places), "composable": True, "zeros": False}
-            cond = Prompt(base, strip_comments(prompt), steps, **prompt_options)  # type: ignore[arg-type]
+            cond = Prompt(base, strip_comments(prompt), steps, **prompt_options)
             prompt_options |= {"composable": False, "zeros": base.spec.zero_negative}
-            uncond = Prompt(base, strip_comments(negative), steps, **prompt_options)  # type: ignore[arg-type]
+            uncond = Prompt(base, strip_comments(negative), steps, **prompt_options)
         drawn = sample(base, cond, uncond, seeds=[seeds[place] for place in places], **options)
         latents |= dict(zip(places, drawn, strict=True))
     pixels = base.decode(torch.stack([latents[place] for place in range(len(prompts))]))

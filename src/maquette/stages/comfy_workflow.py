@@ -44,7 +44,7 @@ def _facts(settings: GenerateConfig, base: BaseModel) -> Facts:
     return Facts(
         base.source,
         base.spec.name,
-        int(base.unet.config.in_channels),  # type: ignore[union-attr, arg-type]
+        int(base.unet.config.in_channels),
         str(base.scheduler_config.get("prediction_type", "epsilon")),
         cfg_scale(settings, base),
         (canvas.width, canvas.height),

@@ -29,7 +29,7 @@ def repeated(picture: Path, given: dict[str, Any], on_event: Listener = ignore) 
         _warn(on_event, f"{picture}: {entry!r} cannot be understood and is left out.")
     values = {**recipe.settings, **given}
     missing = [*_base(recipe, values), *_models(recipe, values), *_pictures(recipe, values)]
-    controls = [ControlUnit.read(unit) if isinstance(unit, str) else unit for unit in given.get("controls") or []]
+    controls = [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in given.get("controls") or []]
     missing += [
         f"the ControlNet {wanted['model']} and its picture (--control FILE,image=FILE)"
         for wanted in recipe.controls[len(controls) :]

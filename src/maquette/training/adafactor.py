@@ -15,7 +15,8 @@ from .uncompiled import Uncompiled
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square, a scalar; equation (9) of the paper's section 6 clips updates by it."""
-    return x.norm(2) / x.numel() ** 0.5
+    result: Tensor = x.norm(2) / x.numel() ** 0.5
+    return result
 
 
 class Adafactor(Uncompiled):
@@ -46,7 +47,7 @@ class Adafactor(Uncompiled):
         super().__init__(params, defaults | {"relative_step": relative_step, "warmup_init": warmup_init})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -83,11 +84,13 @@ def _preconditioned(g: Tensor, state: dict[str, Any], beta2: float, eps1: float)
     squared = g**2 + eps1  # (…, n, m) or (n,)
     if g.ndim < 2:
         v = state.setdefault("exp_avg_sq", torch.zeros_like(g)).mul_(beta2)  # (n,)
-        return v.add_(squared, alpha=1.0 - beta2).rsqrt().mul_(g)
+        result: Tensor = v.add_(squared, alpha=1.0 - beta2).rsqrt().mul_(g)
+        return result
     r = state.setdefault("exp_avg_sq_row", torch.zeros_like(g[..., 0])).mul_(beta2)  # (…, n)
     c = state.setdefault("exp_avg_sq_col", torch.zeros_like(g[..., 0, :])).mul_(beta2)  # (…, m)
     r.add_(squared.mean(dim=-1), alpha=1.0 - beta2)
     c.add_(squared.mean(dim=-2), alpha=1.0 - beta2)
     rows = (r / r.mean(dim=-1, keepdim=True)).rsqrt_().unsqueeze(-1)  # (…, n, 1)
     columns = c.unsqueeze(-2).rsqrt()  # (…, 1, m)
-    return (rows * columns).mul_(g)  # (…, n, m)
+    result = (rows * columns).mul_(g)  # (…, n, m)
+    return result

@@ -31,7 +31,8 @@ def random_mask(height: int, width: int, random: torch.Generator) -> Tensor:
     y = (torch.arange(height) + 0.5)[:, None] / height - middle[0]
     x = (torch.arange(width) + 0.5)[None, :] / width - middle[1]
     inside = (x / half_x) ** 2 + (y / half_y) ** 2 < 1 if kind == 1 else (x.abs() < half_x) & (y.abs() < half_y)
-    return inside.float()[None]
+    result: Tensor = inside.float()[None]
+    return result
 
 
 def masks_of(

@@ -129,7 +129,8 @@ def pass_bytes(
             with torch.autocast("cpu", half if casts else torch.bfloat16, enabled=casts):
                 output = base.predict(x, torch.zeros(photos, dtype=torch.int64), conditioning)
             output.float().square().mean().backward()
-    return peak.most
+    result: int = peak.most
+    return result
 
 
 def _fake_model(base: BaseModel, config: TrainConfig, checkpointing: bool) -> BaseModel:
@@ -149,10 +150,10 @@ def _fake_model(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Ba
     unet.requires_grad_(whole)
     if base.device.type == "cpu" and not whole and not config.compile:
         attention.install(unet)  # whose tables are kept
-    if checkpointing:
-        unet.enable_gradient_checkpointing()  # type: ignore[operator]
     base = copy.copy(base)
     base.network = unet
+    if checkpointing:
+        base.enable_gradient_checkpointing()
     if method.product == "adapter":
         name = "lora" if method.embedding else config.method
         methods.attach(name, unet_slots(config, base), spec_of(config))

@@ -50,10 +50,12 @@ def lr_multiplier(config: TrainConfig, step: int, steps: int) -> float:
         return _cosine(done * config.scheduler_cycles % 1.0)
     if config.scheduler == "polynomial":
         end = POLYNOMIAL_END / (config.learning_rate or 1e-4)
-        return end + (1.0 - end) * (1.0 - done) ** config.scheduler_power
+        result: float = end + (1.0 - end) * (1.0 - done) ** config.scheduler_power
+        return result
     if config.scheduler == "inverse-sqrt":
         scale = config.scheduler_timescale or warm_up or 10_000
-        return (1.0 + (step - warm_up) / scale) ** -0.5
+        result = (1.0 + (step - warm_up) / scale) ** -0.5
+        return result
     if config.scheduler == "stable-decay":
         falling = steps_of(config.decay_steps, steps)
         return least + (1.0 - least) * _cosine(max(0.0, 1.0 - (steps - step) / max(1, falling)))
@@ -101,7 +103,8 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return the norm () of all gradients as one vector; not finite when any gradient is not."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients)
-    return torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+    result: Tensor = torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+    return result
 
 
 @torch.no_grad()
@@ -127,5 +130,5 @@ def optimizer_step_if_finite(
     optimizer: torch.optim.AdamW, parameters: Iterable[nn.Parameter], loss: Tensor, norm: Tensor, max_norm: float
 ) -> None:
     """Clip and step, unless the loss or the norm is not finite: the device itself decides that, in fused AdamW."""
-    optimizer.found_inf = (~torch.isfinite(loss + norm)).float()  # type: ignore[attr-defined]
+    setattr(optimizer, "found_inf", (~torch.isfinite(loss + norm)).float())  # noqa: B010 (fused AdamW reads it)
     optimizer_step(optimizer, parameters, norm, max_norm)

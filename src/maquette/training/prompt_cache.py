@@ -77,10 +77,7 @@ class PromptCache:
     def _encode(self, base: BaseModel, prompts: list[str]) -> Conditioning:
         if not self._weighted and self._count(base, prompts[0]) == 1:
             return base.encode_text(prompts, self._clip_skip)
-        parts = [
-            encode_caption(base, prompt, self._clip_skip, self._most_tokens, self._weighted)  # type: ignore[arg-type]
-            for prompt in prompts
-        ]
+        parts = [encode_caption(base, p, self._clip_skip, self._most_tokens, self._weighted) for p in prompts]
         return Conditioning.cat(parts)
 
     @property

@@ -33,7 +33,7 @@ class AdamW(Uncompiled, torch.optim.AdamW):
     """PyTorch's AdamW (arXiv 1711.05101, algorithm 2)."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         unwrap(torch.optim.AdamW.step)(self)
 
 
@@ -41,5 +41,5 @@ class SGD(Uncompiled, torch.optim.SGD):
     """PyTorch's gradient descent."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         unwrap(torch.optim.SGD.step)(self)

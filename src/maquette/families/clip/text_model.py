@@ -52,7 +52,8 @@ class Embeddings(nn.Module):
         """(B, n) int64 -> (B, n, D)."""
         tokens = self.token_embedding(ids)  # (B, n, D)
         places = self.position_embedding.weight[: ids.shape[1]]  # (n, D)
-        return tokens + places  # (B, n, D)
+        result: Tensor = tokens + places  # (B, n, D)
+        return result
 
 
 class Attention(nn.Module):
@@ -78,7 +79,8 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, n, D) -> (B, h, n, d)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        result: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return result
 
 
 class MLP(nn.Module):
@@ -167,7 +169,8 @@ class CLIPTextModel(nn.Module):
         """
         if self.config.eos_token_id == LEGACY_EOS:
             return ids.where(ids < self.config.vocab_size, -1).argmax(dim=-1)
-        return (ids == self.config.eos_token_id).int().argmax(dim=-1)
+        result: Tensor = (ids == self.config.eos_token_id).int().argmax(dim=-1)
+        return result
 
 
 class CLIPTextModelWithProjection(nn.Module):

@@ -31,7 +31,8 @@ class Judge:
     @torch.no_grad()
     def object_probabilities(self, pixels: Tensor) -> Tensor:
         """(B, 3, 64, 64) in [0, 1] -> (B, objects) softmax of the object head."""
-        return self.tower.object_head(self.tower.features(pixels * 2 - 1)).softmax(1)
+        result: Tensor = self.tower.object_head(self.tower.features(pixels * 2 - 1)).softmax(1)
+        return result
 
     @torch.no_grad()
     def name_objects(self, pixels: Tensor) -> list[str]:

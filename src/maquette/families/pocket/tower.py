@@ -39,7 +39,8 @@ class ImageTower(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, 64, 64) in [-1, 1] -> (B, 192)."""
-        return self.blocks(pixels).mean((2, 3))
+        result: Tensor = self.blocks(pixels).mean((2, 3))
+        return result
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, 64, 64) in [-1, 1] -> (B, 96) unit vectors, comparable with `embed_texts`."""

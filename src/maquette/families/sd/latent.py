@@ -36,7 +36,8 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     latents = latents.to(weight.device) / vae.config.scaling_factor + _shift(vae)
     pixels = vae.decode(latents.to(weight.dtype))
     pixels = pixels.float() / 2 + 0.5
-    return pixels.clamp(0, 1).where(pixels.isfinite(), torch.nan)
+    result: Tensor = pixels.clamp(0, 1).where(pixels.isfinite(), torch.nan)
+    return result
 
 
 def _shift(vae: Any) -> float:

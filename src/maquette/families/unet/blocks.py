@@ -35,7 +35,8 @@ class ResnetBlock2D(nn.Module):
         y = self.conv2(self.nonlinearity(self.norm2(y)))  # (B, C, h, w)
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)  # (B, C, h, w)
-        return x + y
+        result: Tensor = x + y
+        return result
 
 
 class Downsample2D(nn.Module):

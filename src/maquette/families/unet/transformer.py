@@ -81,7 +81,8 @@ class BasicTransformerBlock(nn.Module):
         """x (B, n, C), context (B, m, D) -> (B, n, C)."""
         x = self.attn1(self.norm1(x)) + x  # (B, n, C)
         x = self.attn2(self.norm2(x), context) + x  # (B, n, C)
-        return self.ff(self.norm3(x)) + x  # (B, n, C)
+        result: Tensor = self.ff(self.norm3(x)) + x  # (B, n, C)
+        return result
 
 
 class Transformer2DModel(Checkpointed):
@@ -109,7 +110,8 @@ class Transformer2DModel(Checkpointed):
             y = self.run(block, y, context)  # (B, hw, C)
         if self.linear:
             return _picture(self.proj_out(y), height, width) + x  # (B, C, h, w)
-        return self.proj_out(_picture(y, height, width)) + x  # (B, C, h, w)
+        result: Tensor = self.proj_out(_picture(y, height, width)) + x  # (B, C, h, w)
+        return result
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -119,4 +121,5 @@ def _tokens(x: Tensor) -> Tensor:
 
 def _picture(y: Tensor, height: int, width: int) -> Tensor:
     """(B, hw, C) -> (B, C, h, w)."""
-    return y.unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous()
+    result: Tensor = y.unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous()
+    return result

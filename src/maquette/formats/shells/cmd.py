@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ...errors import MaquetteError
 from . import Script, unset
 from .reader import Reader
 
@@ -33,8 +34,9 @@ def read(text: str, name: str) -> Script:
         setting, inner = _SET.match(line), _INNER_SET.match(line)
         depth += bare.rstrip().endswith("(")
         depth -= bare.startswith(")")
-        if inner or (setting and depth > 0):  # only running it would tell
-            variables.pop((inner or _NAME.match(line))[1].lower(), None)  # type: ignore[index]
+        unclear = inner or (_NAME.match(line) if setting and depth > 0 else None)
+        if unclear:  # only running it would tell
+            variables.pop(unclear[1].lower(), None)
         elif setting:
             _assign(setting[1], variables, name)
         else:
@@ -128,11 +130,11 @@ class _Cmd(Reader):
         elif character == '"':
             self.quoted, self.at = False, self.at + 1
         else:
-            self.add(self.take(_IN_QUOTES)[0])  # type: ignore[index]
+            self.add(self.require(_IN_QUOTES))
 
     def _slashes(self) -> None:
         """Backslashes mean themselves, but before a quotation mark, where two are one and an odd one makes it text."""
-        count = len(self.take(_SLASHES)[0])  # type: ignore[index]
+        count = len(self.require(_SLASHES))
         if self.text[self.at : self.at + 1] != '"':
             return self.add("\\" * count)
         self.add("\\" * (count // 2))
@@ -140,6 +142,6 @@ class _Cmd(Reader):
             self.add('"')
             self.at += 1
 
-    def open(self, begun: int, what: str = "a quotation mark") -> Exception:  # type: ignore[override]
+    def open(self, begun: int, what: str = "a quotation mark") -> MaquetteError:
         error = super().open(begun, what)
         return type(error)(str(error).replace("in line 1 ", f"in line {self.line} "))

@@ -51,7 +51,7 @@ class _Posix(Reader):
             self._redirect()
         elif character in ";&|\n":
             self.end_command()
-            newline = "\n" in self.take(_ENDS)[0]  # type: ignore[index]
+            newline = "\n" in self.require(_ENDS)
             if newline:
                 self._documents()
         elif self.take(_BLANK):

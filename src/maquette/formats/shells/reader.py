@@ -28,6 +28,12 @@ class Reader:
             self.at = match.end()
         return match
 
+    def require(self, pattern: re.Pattern[str]) -> str:
+        """What the pattern matches here, which it does; go behind it."""
+        match = self.take(pattern)
+        assert match is not None
+        return match[0]
+
     def until(self, end: str, begun: int, what: str = "a quotation mark") -> str:
         """The text up to `end`, and go behind that. begun: where what is to be closed begins."""
         found = self.text.find(end, self.at)

@@ -110,10 +110,10 @@ def _rewritten(network: Network, of: Mapping[str, Sequence[TagChange]]) -> str:
         if change.weight is not None:
             named = {key: value for key, value in named.items() if key not in ("te", "unet")}
             numbers = [change.weight] * max(1, min(2, len(numbers))) + numbers[2:]
-    names = [change.lora for change in of[name] if change.lora != ""]
-    if None in names:
+    if any(change.lora is None for change in of[name]):
         return ""
-    return str(Network(network.kind, [*names[-1:], *numbers] if names else [name, *numbers], named))  # type: ignore
+    names = [change.lora for change in of[name] if change.lora]
+    return str(Network(network.kind, [*(names[-1:] or [name]), *numbers], named))
 
 
 def _controlled(units: Sequence[Any], changes: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Any]:
@@ -126,5 +126,5 @@ def _controlled(units: Sequence[Any], changes: Sequence[tuple[int, Mapping[str, 
 
 
 def _keys(unit: Any) -> dict[str, Any]:
-    unit = ControlUnit.read(unit) if isinstance(unit, str) else unit
+    unit = ControlUnit.of_text(unit) if isinstance(unit, str) else unit
     return unit.model_dump(exclude_unset=True) if isinstance(unit, ControlUnit) else dict(unit)

@@ -37,12 +37,12 @@ def extended(picture: Image, sides: Mapping[str, int], overlap: int = 0) -> tupl
     left, top, right, bottom = (sides.get(side, 0) for side in SIDES)
     larger = drawn_out(picture, left, top, right, bottom)
     mask = Image.new("L", larger.size, 255)
-    inner = [
+    inner = (
         left + (overlap if left else 0),
         top + (overlap if top else 0),
         left + picture.width - (overlap if right else 0),
         top + picture.height - (overlap if bottom else 0),
-    ]
+    )
     if inner[0] < inner[2] and inner[1] < inner[3]:
-        mask.paste(0, tuple(inner))  # type: ignore[arg-type]
+        mask.paste(0, inner)
     return larger, mask
