@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import finished
-from benchmarks.choice.utility import Cell, cell_of, standing, two_draws
+from benchmarks.choice.utility import Cell, cell_of, halves, smoothed, standing, two_draws
 from maquette.evaluation.choice import Row
 
 
@@ -39,13 +39,24 @@ class Case:
 
     @cached_property
     def worths(self) -> dict[Cell, float]:
-        """Of every judged cell, and at weight 0.8 between its neighbours."""
+        """Of every judged cell, smoothed over its neighbours; and at weight 0.8 between its neighbours."""
+        return with_usual_weight(smoothed(standing(self.truth)))
+
+    @cached_property
+    def raw(self) -> dict[Cell, float]:
+        """The same as the pictures have it, luck included."""
         return with_usual_weight(standing(self.truth))
 
     @cached_property
     def second(self) -> dict[Cell, float]:
-        """The same by the subject's own probe."""
-        return with_usual_weight(standing(self.truth, "probe"))
+        """The smoothed worths by the subject's own probe."""
+        return with_usual_weight(smoothed(standing(self.truth, "probe")))
+
+    @cached_property
+    def halves(self) -> tuple[dict[Cell, float], dict[Cell, float]]:
+        """Worths by either half of the first draw's pictures."""
+        one, other = halves(self.truth)
+        return with_usual_weight(one), with_usual_weight(other)
 
     @cached_property
     def apart(self) -> tuple[dict[Cell, float], dict[Cell, float]] | None:

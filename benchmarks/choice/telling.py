@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.cases import Case
-from benchmarks.choice.utility import regret
+from benchmarks.choice.utility import STEP_WIDTH, WEIGHT_WIDTH, regret
 
 COLOURS = ("#1f6feb", "#d1242f", "#8250df", "#bf8700", "#1a7f37", "#57606a")
 BEGIN, END = "<!-- figures of benchmarks/checkpoint_choice.py -->", "<!-- end of figures -->"
@@ -33,6 +33,7 @@ def tables(told: Mapping[str, Any]) -> str:
         f"**These figures rest on {runs} of {subjects}{rest if done < planned else ''}.**",
         levels_line(told["levels"]),
         noise_line(told["noise"]),
+        smoothing_line(told["smoothing"]),
     ]
     if "fitted" not in told:
         parts.append("These are too few to fit the rule: what follows is the rule as shipped, unfitted.")
@@ -85,15 +86,31 @@ def noise_line(noise: Mapping[str, float]) -> str:
     )
 
 
+def smoothing_line(found: Mapping[str, float]) -> str:
+    others = {
+        f"widths {name.replace('/', ' of log(step) and ')} of the weight": f"{value:.2f}"
+        for name, value in found.items()
+        if name != "raw"
+    }
+    return (
+        "A cell is judged by 16 pictures, and the best of 60 such means owes much to luck: worths are therefore "
+        f"smoothed over neighbouring steps and weights (widths {STEP_WIDTH:g} of log(step) and {WEIGHT_WIDTH:g}). "
+        "How well one half of the pictures ranks the cells as the other half does (Spearman, median of the runs): "
+        f"raw {found['raw']:.2f}; smoothed with {listed(others)}."
+    )
+
+
 def regret_table(found: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        "| way to choose | median regret | 90th percentile | worst | median by the probe | median, crossed draws |",
-        "|---|---|---|---|---|---|",
+        "| way to choose | median regret | 90th percentile | worst | raw: median | 90th percentile "
+        "| median by the probe | median, best cell found by other pictures |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, values in found.items():
         crossed = f"{values['crossed_median']:.1%}" if "crossed_median" in values else "–"
         lines.append(
             f"| {name} | {values['median']:.1%} | {values['p90']:.1%} | {values['worst']:.1%} "
+            f"| {values['raw_median']:.1%} | {values['raw_p90']:.1%} "
             f"| {values['second_median']:.1%} | {crossed} |"
         )
     return "\n".join(lines)

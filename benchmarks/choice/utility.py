@@ -64,6 +64,33 @@ def standing(
     }
 
 
+STEP_WIDTH, WEIGHT_WIDTH = 0.5, 0.12  # of log(step) and of the weight, by which one half of the pictures best tells
+# the worths that the other half gives (`results.smoothing`)
+
+
+def smoothed(
+    worths: Mapping[Cell, float], step_width: float = STEP_WIDTH, weight_width: float = WEIGHT_WIDTH
+) -> dict[Cell, float]:
+    """Each cell's worth as the mean of its neighbourhood, weighted by a Gaussian of log(step) and weight (Nadaraya and
+    Watson, 1964). A cell is judged by sixteen pictures: the best of sixty such means is lucky, its neighbours are not.
+    """
+    cells = list(worths)
+    steps = np.log([step for step, _ in cells]) / step_width
+    weights = np.array([weight for _, weight in cells]) / weight_width
+    near = np.exp(-((steps[:, None] - steps) ** 2 + (weights[:, None] - weights) ** 2) / 2)
+    values = near @ np.array([worths[cell] for cell in cells]) / near.sum(1)
+    return dict(zip(cells, map(float, values), strict=True))
+
+
+def halves(told: Mapping[str, Any], opinion: str = "similarity") -> tuple[dict[Cell, float], dict[Cell, float]]:
+    """Worths of every cell by every second picture of its first draw, and by the others."""
+    found: list[dict[Cell, float]] = []
+    for first in (0, 1):
+        parts = {label: {n: v[first::2] for n, v in draws[0].items()} for label, draws in told["draws"].items()}
+        found.append({cell_of(label): worth(part, told["reference"], opinion) for label, part in parts.items()})
+    return found[0], found[1]
+
+
 def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
     """How far the chosen cell's worth lies below the best's, as a share of the best's."""
     best = max(worths.values())

@@ -33,15 +33,26 @@ class Rule:
 
 LEAST = 0.02
 
-# Provisional: the powers that followed the truth best in the first two runs of benchmarks/checkpoint_choice.py, which
-# fits them on half of the subjects once they are trained (docs/overtraining.md).
+# Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the other
+# half (docs/overtraining.md). The limits are practitioners', not fitted: they say why a file is overtrained.
 RULE = Rule(
-    terms={"likeness": Term(1.0), "neighbour_drift": Term(1.0, scale=0.7), "edit_retention": Term(2.0)},
+    terms={
+        "benefit": Term(0.86),
+        "obedience": Term(0.63),
+        "edit_retention": Term(0.6),
+        "neighbours_margin": Term(0.42),
+        "diversity": Term(0.25),
+        "gap": Term(0.25, scale=0.7),
+        "likeness": Term(0.22),
+        "drift": Term(0.2, scale=0.7),
+        "obedience_margin": Term(0.09),
+        "held_benefit": Term(0.07),
+    },
     least={"edit_retention": 0.5, "diversity": 0.3},
     most={"gap": 0.4, "neighbour_drift": 2.0, "copying": 0.3},
     dial={
         "balanced": {},
-        "likeness": {"likeness": 2.0},
-        "flexible": {"neighbour_drift": 2.0, "edit_retention": 2.0},
+        "likeness": {"likeness": 3.0, "benefit": 1.5},
+        "flexible": {"neighbours_margin": 2.0, "drift": 2.0, "edit_retention": 2.0},
     },
 )
