@@ -216,11 +216,12 @@ class Drawing:
         variation_seed: int,
         on_call: Callable[[int, int], None],
         on_step: Callable[[int, Tensor], None],
+        on_event: Listener,
     ) -> Tensor:
         """Of the second drawing, which begins from the first's latents."""
         assert self.second is not None and self.enlargement is not None
         require_finite_picture(latents, self.base)
-        start = enlarged(self.base, self.second.base, latents, self.enlargement, self.upscaler)
+        start = enlarged(self.base, self.second.base, latents, self.enlargement, self.upscaler, on_event)
         options = self.settings.batch_options(self.second.base.spec.latent_factor, variation_seed, exact_steps=True)
         strength = self.settings.strength
         return self.second.drawn(seeds, options, start, strength, None, on_call, on_step)

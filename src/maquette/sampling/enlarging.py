@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import MaquetteError
+from ..events import Listener, ignore
 from ..families.base import BaseModel
 from ..families.upscaler import Upscaler
+from .decoding import decoded
 from .inpainting import signed_pixels
 
 if TYPE_CHECKING:
@@ -83,7 +85,12 @@ class Enlargement:
 
 @torch.no_grad()
 def enlarged(
-    base: BaseModel, second: BaseModel, latents: Tensor, size: Enlargement, upscaler: str | Upscaler
+    base: BaseModel,
+    second: BaseModel,
+    latents: Tensor,
+    size: Enlargement,
+    upscaler: str | Upscaler,
+    on_event: Listener = ignore,
 ) -> Tensor:
     """(B, 4, h, w) latents that `base` drew -> those that the second drawing, by `second`, begins from, unit-scaled."""
     factor = second.spec.latent_factor
@@ -91,29 +98,29 @@ def enlarged(
         cells = size.height // factor, size.width // factor
         latents = F.interpolate(latents, cells, mode=way.mode, antialias=way.antialias)
     else:
-        latents = torch.cat([_by_pixels(base, second, each[None], size, upscaler) for each in latents])
+        latents = torch.cat(
+            [_by_pixels(second, pixels, size, upscaler) for pixels in decoded(base, latents, on_event, one_by_one=True)]
+        )
     down = latents.shape[2] - size.kept_height // factor
     right = latents.shape[3] - size.kept_width // factor
     rows = slice(down // 2, latents.shape[2] - (down + 1) // 2)
     return latents[:, :, rows, right // 2 : latents.shape[3] - (right + 1) // 2]
 
 
-def _by_pixels(
-    base: BaseModel, second: BaseModel, latents: Tensor, size: Enlargement, upscaler: str | Upscaler
-) -> Tensor:
-    """One picture: decoded by the first's VAE, enlarged and encoded by the second's."""
+def _by_pixels(second: BaseModel, pixels: Tensor, size: Enlargement, upscaler: str | Upscaler) -> Tensor:
+    """One picture (3, H, W) in [0, 1]: enlarged, and encoded by the second's VAE -> (1, 4, h, w)."""
     from PIL.Image import Resampling
 
     from .images import to_image
     from .upscaling import upscaled
 
-    picture = to_image(base.decode(latents)[0])
+    picture = to_image(pixels)
     if isinstance(upscaler, Upscaler):
         picture = upscaled(upscaler, picture, size.width, size.height)
     else:
         how = Resampling.NEAREST if upscaler == "Nearest" else Resampling.LANCZOS
         picture = picture.resize((size.width, size.height), how)
-    return second.encode_images(signed_pixels(picture))[0].to(latents)
+    return second.encode_images(signed_pixels(picture))[0].to(pixels)
 
 
 def require_same_latents(base: BaseModel, second: BaseModel, upscaler: str | Upscaler) -> None:

@@ -232,7 +232,7 @@ class Pipeline:
             report = reporter(on_event, before + settings.steps, again, total)
             previews = Previews(later.base, settings.preview_every, on_event)
             after = self._followed(later, second, again, previews)
-            latents = drawing.hires_latents(latents, seeds, varied, report, after)
+            latents = drawing.hires_latents(latents, seeds, varied, report, after, on_event)
         last = later.base if settings.hires else self.base
         return decoded(last, latents, on_event, settings.exact_batch)
 
