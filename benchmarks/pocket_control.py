@@ -46,7 +46,7 @@ def edge_f1(drawn: np.ndarray, wanted: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sprites", type=Path, help="folder with noto/, fluent-3d/ and fluent-flat/ of 128-pixel PNGs")
-    parser.add_argument("--scenes", type=int, default=96)
+    parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--control", default="pocket-canny")
     parser.add_argument("--sheet", type=Path, default=Path("out/pocket_control.png"))
     parser.add_argument("--card", action="store_true")

@@ -24,6 +24,7 @@ from maquette.families.base import BaseModel
 from maquette.prompts import parse_networks
 from maquette.sampling import hot_loras
 from maquette.sampling.decoding import decoded
+from maquette.sampling.enlarging import Enlargement, enlarged
 from maquette.sampling.lora_tags import LoraTag, Wish, tags_of
 from maquette.sampling.pipeline import Pipeline
 from maquette.sampling.preview import rough
@@ -231,6 +232,23 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_32_bits(monkeypatch: 
     assert told[0].data["message"] == (
         "The VAE of pocket gave numbers that are not finite in half precision; it goes on in 32 bits."
     )
+
+
+def test_hires_fix_by_pixels_goes_on_in_32_bits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = families.load("pocket")
+    base.vae.half()
+    told: list[Event] = []
+    decode = type(base).decode
+
+    def overflowing(self: Any, latents: torch.Tensor) -> torch.Tensor:
+        pixels = decode(self, latents)
+        return pixels * torch.nan if next(self.vae.parameters()).dtype == torch.float16 else pixels
+
+    monkeypatch.setattr(type(base), "decode", overflowing)
+    size = Enlargement(96, 96, 96, 96)
+    latents = enlarged(base, base, torch.zeros(2, 4, 16, 16), size, "Lanczos", told.append)
+    assert latents.shape == (2, 4, 24, 24) and bool(latents.isfinite().all())
+    assert [event.data["message"].endswith("it goes on in 32 bits.") for event in told] == [True]
 
 
 def test_the_pipeline_serves_generate(tmp_path: Path, loras: Path) -> None:

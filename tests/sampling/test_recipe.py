@@ -153,3 +153,11 @@ def test_older_texts_of_a1111() -> None:
          "mode": "prompt", "resize": "fill"}
     ]  # fmt: skip
     assert read_recipe("a\nSteps: many, Sampler: Euler, Seed: 1").unknown == ["Steps: many"]
+
+
+def test_what_a1111_calls_the_same_is_left_out() -> None:
+    """Some versions write what stands in the boxes of their page."""
+    written = "Hires sampler: Use same sampler, Hires checkpoint: Use same checkpoint"
+    recipe = read_recipe(f"a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512, Hires upscale: 2, {written}")
+    assert recipe.hires_model is None and recipe.settings["hires_scale"] == 2
+    assert "hires_sampler" not in recipe.settings

@@ -36,6 +36,8 @@ def command(
 
       maquette generate "a cat" --hires-scale 2 --denoising-strength 0.5
 
+      maquette generate "a photo of a cat on a red background" --control pocket-canny,image=photo.png,preprocessor=canny
+
       maquette generate "a house" --base sd15.safetensors --control canny.safetensors,image=house.png,preprocessor=canny
 
       maquette generate --from out/00001-1.png --seed 2

@@ -86,7 +86,7 @@ def read_recipe(text: str) -> Recipe:
     """A picture's text -> how to draw it again. Values that are no numbers where numbers belong are left out, named in
     `unknown`.
     """
-    values = parse_infotext(text)
+    values = {key: value for key, value in parse_infotext(text).items() if not value.startswith("Use same ")}
     recipe = Recipe({}, values.get("Model"), values.get("Model hash"), values.get("VAE"))
     recipe.hires_model, recipe.refiner = values.get("Hires checkpoint"), values.get("Refiner")
     for key, (name, kind) in _SIMPLE.items():
