@@ -33,8 +33,8 @@ class Rule:
 
 LEAST = 0.02
 
-# Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the other
-# half (docs/overtraining.md). The limits are practitioners', not fitted: they say why a file is overtrained.
+# Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the
+# other half (docs/overtraining.md). The limits are practitioners', not fitted: they say why a file is overtrained.
 RULE = Rule(
     terms={
         "benefit": Term(0.86),
