@@ -25,7 +25,7 @@ from maquette.evaluation.panel import QUICK, SMALL, STANDARD
 from maquette.families import load
 from maquette.run_folder import RunFolder
 from maquette.training.defaults import subject_of
-from maquette.training.job import read_photos
+from maquette.training.photos import read_photos
 from maquette.training.verdicts import examples
 
 SIZES = {"quick": QUICK, "small": SMALL, "standard": STANDARD}

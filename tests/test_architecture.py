@@ -95,3 +95,31 @@ def test_a_network_is_a_file_of_at_most_250_lines() -> None:
     networks = [*(SOURCE / "families/unet").glob("*.py"), *(SOURCE / "families/clip").glob("*.py")]
     for path in [*networks, SOURCE / "families/vae.py"]:
         assert len(path.read_text("utf-8").splitlines()) <= 250, path.name
+
+
+LONGEST = 50  # lines of a function
+# Longer ones, and why they stay in one piece.
+LONG = {
+    "evaluation/panel.py: build_panel": "a signature of settings by name, and a dataclass with a field on each line",
+    "evaluation/verdict.py: judge": "a signature of settings by name, and a dataclass with a field on each line",
+    "sampling/infotext.py: values_of": "a table: the entries of A1111's text, in its order",
+    "sampling/loop.py: sample": "a signature of settings by name, and what each means",
+    "trainers/kohya.py: _mapped": "a table: the options of Kohya's trainer",
+    "training/metadata.py: metadata": "a table: the keys of Kohya's metadata",
+    "weights/extract.py: extract": "two closures over what several threads collect",
+}
+
+
+def test_functions_are_short_or_say_why() -> None:
+    long = {
+        f"{path.relative_to(SOURCE)}: {node.name}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= LONGEST
+    }
+    assert long == set(LONG)
+
+
+def test_types_are_ignored_seldom() -> None:
+    lines = [line for path in SOURCE.rglob("*.py") for line in path.read_text().splitlines()]
+    assert sum("# type: ignore" in line for line in lines) < 10

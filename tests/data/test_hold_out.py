@@ -11,7 +11,7 @@ from maquette.data.dataset import hold_out
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 from maquette.families import load
-from maquette.training.job import read_photos
+from maquette.training.photos import read_photos
 from maquette.training.verdicts import examples
 
 

@@ -108,23 +108,7 @@ def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None 
     """
     on_event = until(cancel, on_event)
     facts = base_facts(config.base, config.vae, config.prediction_type)
-    looks: dict[Path, Look] = {}
-
-    def progress(done: int, total: int) -> None:
-        on_event(Event("progress", {"what": "reading photos", "done": done, "of": total}))
-
-    def look(path: Path, opened: OpenedPhoto) -> None:
-        looks[path] = look_at(opened)
-
-    dataset = read_folder(
-        config.photos,
-        config.subject,
-        reg=config.reg,
-        repeats=config.repeats,
-        alpha_mask=config.alpha_mask,
-        look=look,
-        progress=progress,
-    )
+    dataset, looks = _read(config, on_event)
     config = _with_settings(config, dataset)
     resolution = config.resolution or facts.native_size
     aspect_buckets = config.buckets if config.buckets is not None else facts.recipe.buckets
@@ -159,6 +143,28 @@ def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None 
         max_token_length=config.max_token_length,
         dataset=dataset,
     )
+
+
+def _read(config: CheckConfig, on_event: Listener) -> tuple[Dataset, dict[Path, Look]]:
+    """The photos, and what is measured on each."""
+    looks: dict[Path, Look] = {}
+
+    def progress(done: int, total: int) -> None:
+        on_event(Event("progress", {"what": "reading photos", "done": done, "of": total}))
+
+    def look(path: Path, opened: OpenedPhoto) -> None:
+        looks[path] = look_at(opened)
+
+    dataset = read_folder(
+        config.photos,
+        config.subject,
+        reg=config.reg,
+        repeats=config.repeats,
+        alpha_mask=config.alpha_mask,
+        look=look,
+        progress=progress,
+    )
+    return dataset, looks
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from ..files import read_object, slug, write_json
 from ..formats.png import write_png
 from ..run_folder import RunFolder
 from ..sampling.images import to_image
-from ..training.job import read_photos
+from ..training.photos import read_photos
 from ..training.variants import Variant
 from ..training.verdicts import examples, weights_for
 from .evaluate import open_base

@@ -27,7 +27,7 @@ from ..report import run_page
 from ..run_folder import RunFolder
 from ..training.checkpoint_writer import checkpoint_writer
 from ..training.defaults import pick_device, pick_dtype, subject_of
-from ..training.job import read_photos
+from ..training.photos import read_photos
 from ..training.promotion import promote, promote_file
 from ..training.resuming import read_config
 from ..training.verdicts import AROUND, examples, record, weights_for

@@ -153,15 +153,10 @@ def _draw(
             path = config.out / f"{_name(index)}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             values = {
-                "Steps": config.steps,
-                "Sampler": sampler,
-                "Schedule type": schedule,
-                "CFG scale": f"{scale:g}",
-                "Seed": config.seed + index,
-                "Size": f"{width}x{height}",
-                "VAE hash": base.vae_hash[:10] or None,
+                "Steps": config.steps, "Sampler": sampler, "Schedule type": schedule, "CFG scale": f"{scale:g}",
+                "Seed": config.seed + index, "Size": f"{width}x{height}", "VAE hash": base.vae_hash[:10] or None,
                 "VAE": Path(base.vae_source).name or None,
-            }
+            }  # fmt: skip
             write_text(path.with_suffix(".txt"), text + "\n")
             write_png(to_image(pixels), path, format_infotext(text, config.negative_prompt, values))
             result.paths.append(str(path))

@@ -16,11 +16,8 @@ from ..core.denoiser import Conditioning
 from ..core.seeds import seeded
 from ..data import findings
 from ..data.cache import LatentCache
-from ..data.caption_options import CaptionOptions
-from ..data.dataset import Dataset, Problem, hold_out, plan
-from ..data.doctor import Look, examine_captions, look_at
-from ..data.images import OpenedPhoto
-from ..data.layouts import read_folder, require_trainable
+from ..data.dataset import Dataset, Problem
+from ..data.doctor import Look
 from ..errors import MaquetteError
 from ..families import load
 from ..families.base import BaseModel
@@ -34,6 +31,7 @@ from .batches import Batch, LatentDataset, encode_photos, views_of
 from .ema import EMA
 from .grad_scaler import GradScaler
 from .objective import LossTerm, Objective
+from .photos import read_photos, with_settings
 from .prior import Prior
 from .probe import middle
 from .prompt_cache import PromptCache
@@ -184,60 +182,14 @@ def prepare(
     base, as `families.load` does.
     Raises MaquetteError for everything that is the user's to mend.
     """
-    device = defaults.pick_device(config.device)
-    dtype = defaults.pick_dtype(config.dtype, device, config.method)
-    lacking = compiled.lacking(device) if config.compile else None
-    if lacking is not None:
-        raise MaquetteError(f"compile = true needs {lacking}; install it, or train without: the result is the same.")
-    whole = methods.METHODS[config.method].product == "model"  # learns in float32, computes in less by autocast
-    base = load(
-        config.base, device=device, vae=config.vae, prediction_type=config.prediction_type,
-        unet_dtype=torch.float32 if whole else dtype,
-    )  # fmt: skip
-    channels = base.input_channels
-    require_channels(config.base, channels, base.spec.latent_channels)
+    base, dtype = _opened(config, load)
     dataset, looks = read_photos(config, base, on_progress)
-    config = _with_settings(config, dataset)
+    config = with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
-    shown = views_of(base, dataset.photos, config.flip, config.random_crop)
-    latents = encode_photos(
-        base, dataset.photos, shown, LatentCache(cache), lambda n, of: on_progress("encoding photos", n, of)
-    )
-    extra = None
-    if channels == INPAINTING_CHANNELS:
-        extra = inpainting.masks_of(
-            base, dataset.photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
-        )
-    sets: dict[str, LatentDataset] = {}
-    for role in ("instance", "class"):
-        chosen = [i for i, photo in enumerate(dataset.photos) if photo.role == role]
-        if chosen:
-            photos, kept = [dataset.photos[i] for i in chosen], [latents[i] for i in chosen]
-            masks = None if extra is None else [extra[i] for i in chosen]
-            sets[role] = LatentDataset(photos, kept, config.seed, role, config.caption_dropout, masks)
-    own_words = methods.METHODS[config.method].embedding
-    if dtype != torch.float32 and device.type == "cpu" and not whole and not config.compile:
+    sets = _encoded(config, base, dataset, LatentCache(cache), on_progress)
+    if dtype != torch.float32 and base.device.type == "cpu" and not _whole(config) and not config.compile:
         attention.install(base.network)
-    computing = copy.copy(base) if own_words else base  # its tokenizers will know the word
-    captions = [caption for photo in dataset.photos for caption in photo.some_captions(_DRAWS)]
-    fixed = [photo.caption_at(0) for photo in dataset.photos if not photo.options.varies]
-    prior = Prior.of(config, defaults.subject_of(config, dataset), fixed)
-    prompts = [*fixed, *(prior.prompts if prior else [])]
-    word = placeholder_of(config, dataset, captions) if own_words else ""
-    live = must_reencode(config, computing)
-    texts = PromptCache(  # before adapters are attached
-        computing, prompts, config.clip_skip, live, config.weighted_captions, config.max_token_length,
-        vary=any(photo.options.varies for photo in dataset.photos),
-    )  # fmt: skip
-    tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
-    attached = attach(config, computing, word)
-    if live is not None:
-        texts.untrained = attached.suspended
-    if config.gradient_checkpointing:
-        computing.enable_gradient_checkpointing()
-    computing.tokenizers = tokenizers
-    if config.from_lora is not None:
-        load_initial_lora(config.from_lora, attached)
+    computing, prior, texts, attached = _adapted(config, base, dataset)
     optimizer = optim.make_optimizer(config, attached.parameter_groups())
     if config.max_norm:
         optimizer.register_step_post_hook(lambda *_: attached.scale_weight_norms(config.max_norm))
@@ -254,6 +206,80 @@ def prepare(
     if base.device.type == "cuda" and _recordable(config):
         job.graphs = Graphs(parameters)
     return job
+
+
+def _whole(config: TrainConfig) -> bool:
+    """Whether whole networks learn: in float32, while they compute in less by autocast."""
+    return methods.METHODS[config.method].product == "model"
+
+
+def _opened(config: TrainConfig, load: Callable[..., BaseModel]) -> tuple[BaseModel, torch.dtype]:
+    """The base, and the type in which it computes."""
+    device = defaults.pick_device(config.device)
+    dtype = defaults.pick_dtype(config.dtype, device, config.method)
+    lacking = compiled.lacking(device) if config.compile else None
+    if lacking is not None:
+        raise MaquetteError(f"compile = true needs {lacking}; install it, or train without: the result is the same.")
+    base = load(
+        config.base, device=device, vae=config.vae, prediction_type=config.prediction_type,
+        unet_dtype=torch.float32 if _whole(config) else dtype,
+    )  # fmt: skip
+    require_channels(config.base, base.input_channels, base.spec.latent_channels)
+    return base, dtype
+
+
+def _encoded(
+    config: TrainConfig,
+    base: BaseModel,
+    dataset: Dataset,
+    cache: LatentCache,
+    on_progress: Callable[[str, int, int], None],
+) -> dict[str, LatentDataset]:
+    """The latents of the photos and of the regularization images, and of an inpainting base the masked photos."""
+    photos = dataset.photos
+    shown = views_of(base, photos, config.flip, config.random_crop)
+    latents = encode_photos(base, photos, shown, cache, lambda n, of: on_progress("encoding photos", n, of))
+    extra = None
+    if base.input_channels == INPAINTING_CHANNELS:
+        extra = inpainting.masks_of(
+            base, photos, shown, config.seed, lambda n, of: on_progress("encoding masked photos", n, of)
+        )
+    sets: dict[str, LatentDataset] = {}
+    for role in ("instance", "class"):
+        chosen = [i for i, photo in enumerate(photos) if photo.role == role]
+        if chosen:
+            masks = None if extra is None else [extra[i] for i in chosen]
+            kept = [photos[i] for i in chosen], [latents[i] for i in chosen]
+            sets[role] = LatentDataset(*kept, config.seed, role, config.caption_dropout, masks)
+    return sets
+
+
+def _adapted(
+    config: TrainConfig, base: BaseModel, dataset: Dataset
+) -> tuple[BaseModel, Prior | None, PromptCache, Attached]:
+    """The base that computes, with the method attached, after its prompts were encoded without."""
+    own_words = methods.METHODS[config.method].embedding
+    computing = copy.copy(base) if own_words else base  # its tokenizers will know the word
+    captions = [caption for photo in dataset.photos for caption in photo.some_captions(_DRAWS)]
+    fixed = [photo.caption_at(0) for photo in dataset.photos if not photo.options.varies]
+    prior = Prior.of(config, defaults.subject_of(config, dataset), fixed)
+    prompts = [*fixed, *(prior.prompts if prior else [])]
+    word = placeholder_of(config, dataset, captions) if own_words else ""
+    trainable = must_reencode(config, computing)
+    texts = PromptCache(  # before adapters are attached
+        computing, prompts, config.clip_skip, trainable, config.weighted_captions, config.max_token_length,
+        vary=any(photo.options.varies for photo in dataset.photos),
+    )  # fmt: skip
+    tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
+    attached = attach(config, computing, word)
+    if trainable is not None:
+        texts.untrained = attached.suspended
+    if config.gradient_checkpointing:
+        computing.enable_gradient_checkpointing()
+    computing.tokenizers = tokenizers
+    if config.from_lora is not None:
+        load_initial_lora(config.from_lora, attached)
+    return computing, prior, texts, attached
 
 
 def _probed(job: Job) -> list[Problem]:
@@ -291,65 +317,6 @@ def _findings(job: Job, looks: Mapping[Path, Look]) -> list[Problem]:
         *holding_out.findings(config, job.dataset),
         *findings.of_photos(job.dataset, config.subject, looks, tokens, config.max_token_length, seen),
     ]
-
-
-def read_photos(
-    config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]
-) -> tuple[Dataset, dict[Path, Look]]:
-    """The photos with captions and buckets, as `maquette check` sees them, and what is measured on each."""
-    looks: dict[Path, Look] = {}
-
-    def look(path: Path, opened: OpenedPhoto) -> None:
-        looks[path] = look_at(opened)
-
-    dataset = read_folder(
-        config.photos,
-        config.subject,
-        reg=config.reg,
-        repeats=config.repeats,
-        options=CaptionOptions(
-            prefix=config.caption_prefix,
-            suffix=config.caption_suffix,
-            wildcards=config.caption_wildcards,
-            keep_tokens=config.keep_tokens,
-            shuffle=config.shuffle_captions,
-            tag_dropout=config.tag_dropout,
-        ),
-        alpha_mask=config.alpha_mask,
-        extension=config.caption_extension,
-        look=look,
-        progress=lambda done, of: on_progress("reading photos", done, of),
-    )
-    config = _with_settings(config, dataset)
-    resolution = config.resolution or base.spec.native_size
-    buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
-    dataset = plan(dataset, resolution, base.spec.size_multiple, aspect_buckets=buckets, no_upscale=config.no_upscale)
-    blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
-    require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
-    if count := holding_out.count_for(config, dataset):
-        dataset = hold_out(dataset, count, config.seed, config.fold or 0)
-    _refuse_idle_images(config, dataset)
-    return dataset, looks
-
-
-def _refuse_idle_images(config: TrainConfig, dataset: Dataset) -> None:
-    """Regularization images that lie with the photos and that the run has no use for; `reg` is refused before."""
-    images = dataset.of("class")
-    if not images or not (config.prior_preservation or methods.METHODS[config.method].product == "embedding"):
-        return
-    what = "prior_preservation works without" if config.prior_preservation else f"{config.method} has no use for"
-    raise MaquetteError(
-        f"{what} regularization images, and {images[0].path.parent} holds some beside the photos: move that folder "
-        "elsewhere."
-    )
-
-
-def _with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """What a data set file asks for, where the user said nothing."""
-    wishes = {key: value for key, value in dataset.settings.items() if key not in config.model_fields_set}
-    if not wishes:
-        return config
-    return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
 
 
 def _only_for_training(job: Job) -> None:
