@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -154,7 +155,7 @@ class _Writer:
             datetime.datetime.now(),
         )
         name, suffix = file_name(self.config.file_name, told), SUFFIXES[self.config.image_format]
-        names = [name, *(f"{name}-{i}" for i in range(1, 100_000))]
+        names = chain([name], (f"{name}-{i}" for i in count(1)))
         return next(path for path in (self.config.out / f"{each}{suffix}" for each in names) if not path.exists())
 
 
