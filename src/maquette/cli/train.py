@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHORT = (
     "photos",
     "subject",
+    "kind",
     "base",
     "vae",
     "method",

@@ -50,6 +50,8 @@ class TrainConfig(
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.kind is not None and self.subject is not None and len(self.subject.split()) == 1:
+            self.subject = f"{self.subject} {self.kind}"  # a rare word alone has no class
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.save_every_steps is not None and self.save_every_epochs is not None:

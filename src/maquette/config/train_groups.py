@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Count, DenoisingSteps, Fraction, Positive, Precision, Prediction, StageConfig
+from .base import Count, DenoisingSteps, Fraction, Kind, Positive, Precision, Prediction, StageConfig
 
 
 class PhotoKeys(StageConfig):
@@ -19,6 +19,9 @@ class PhotoKeys(StageConfig):
     """Folder of photos: plain, or with Kohya's `40_ohwx man` folders."""
     subject: str | None = None
     """The rare word and the class, "ohwx man": makes the captions of photos that have no text file."""
+    kind: Kind | None = None
+    """What the subject is: person, animal, object or style. Gives a rare word without class its class word, captions
+    of a style ("a picture in zkw style") where photos have none, and sample prompts that suit it."""
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
     prediction_type: Prediction = "auto"

@@ -15,11 +15,11 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel, FamilySpec
 from ..fast import processor
 from ..methods import METHODS
+from . import kinds
 from .optim import schedules, steps_of
 from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 
 POCKET_BACKGROUNDS = ("red", "blue", "green")
-PLACES = ("on a beach", "in a snowy forest", "on a wooden table")
 MAX_REPLAYED = 4  # sample prompts made from the subject
 
 
@@ -157,7 +157,10 @@ def sample_prompts(config: TrainConfig, spec: FamilySpec, dataset: Dataset) -> l
     subject = subject_of(config, dataset)
     if subject is None:
         return list(dict.fromkeys(photo.caption for photo in dataset.of("instance")))[:MAX_REPLAYED]
-    places = [f"on a {name} background" for name in POCKET_BACKGROUNDS] if spec.name == "pocket" else list(PLACES)
+    if config.kind == "style":
+        return kinds.style_prompts(subject)
+    usual = kinds.traits(config.kind).endings
+    places = [f"on a {name} background" for name in POCKET_BACKGROUNDS] if spec.name == "pocket" else list(usual)
     return [
         f"a photo of {subject}",
         *(f"a photo of {subject} {place}" for place in places),

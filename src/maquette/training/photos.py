@@ -15,7 +15,7 @@ from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder, require_trainable
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from . import defaults, holding_out
+from . import defaults, holding_out, kinds
 
 
 def read_photos(
@@ -32,6 +32,7 @@ def read_photos(
         config.subject,
         reg=config.reg,
         repeats=config.repeats,
+        template=kinds.traits(config.kind).template,
         options=CaptionOptions(
             prefix=config.caption_prefix,
             suffix=config.caption_suffix,
