@@ -12,7 +12,7 @@ from maquette.errors import MaquetteError
 from maquette.families import load
 from maquette.families.sd.spec import SD1
 from maquette.training.defaults import sample_prompts
-from maquette.training.job import read_photos
+from maquette.training.photos import read_photos
 from tests.training.interrupted import make_photos
 
 
