@@ -101,17 +101,17 @@ def sample_unipc(
     known = [(sigmas[0], denoiser(x, sigmas[0]))]  # the newest first
     for i in range(1, last + 1):
         p = min(order, i, last + 1 - i)
-        base, h = _first_order(x, known[0], sigmas[i])
+        base, h = _first_order(x, known[0], sigmas[i])  # (B, C, h, w), UniP-1
         differences, weights_p, weights_c = _unipc_weights(known[:p], sigmas[i], variant)
-        B = -h if variant == "bh1" else math.expm1(-h)
+        B = -h if variant == "bh1" else math.expm1(-h)  # B(h) of section 3.2, for x0
         change = sum((w * D for w, D in zip(weights_p, differences, strict=True)), 0 * x)
-        x_p = base - B * change
+        x_p = base - B * change  # (B, C, h, w), UniP-p: predicted
         if i == last:
             on_step(i - 1, known[0][1])
             return x_p
-        x0 = denoiser(x_p, sigmas[i])
+        x0 = denoiser(x_p, sigmas[i])  # (B, C, h, w)
         change = sum((w * D for w, D in zip(weights_c, [*differences, x0 - known[0][1]], strict=True)), 0 * x)
-        x = base - B * change
+        x = base - B * change  # (B, C, h, w), UniC-p: corrected
         on_step(i - 1, known[0][1])
         known = [(sigmas[i], x0), *known[: order - 1]]
     return x
@@ -136,12 +136,12 @@ def _unipc_weights(
     differences = [(x0 - newest) / r for r, (_, x0) in zip(rs, known[1:], strict=True)]
     p = len(known)
     B = -h if variant == "bh1" else math.expm1(-h)
-    phi, factorial, b = math.expm1(-h) / -h - 1, 1.0, []
+    phi, factorial, b = math.expm1(-h) / -h - 1, 1.0, []  # phi_2(-h) (-h), i!, and the right side of equation 5
     for i in range(1, p + 1):
         b.append(phi * factorial / B)
         factorial *= i + 1
-        phi = phi / -h - 1 / factorial
-    R = np.array([[r**i for r in [*rs, 1.0]] for i in range(p)])
+        phi = phi / -h - 1 / factorial  # phi_(k+1) = (phi_k - 1 / k!) / -h, times -h
+    R = np.array([[r**i for r in [*rs, 1.0]] for i in range(p)])  # (p, p), Vandermonde's
     predictor = [0.5] if p == 2 else np.linalg.solve(R[:-1, :-1], b[:-1]).tolist() if p > 2 else []
     corrector = [0.5] if p == 1 else np.linalg.solve(R, b).tolist()
     return differences, predictor, corrector

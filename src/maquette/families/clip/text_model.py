@@ -168,7 +168,7 @@ class CLIPTextModel(nn.Module):
         number in the vocabulary. Words of one's own have higher numbers.
         """
         if self.config.eos_token_id == LEGACY_EOS:
-            return ids.where(ids < self.config.vocab_size, -1).argmax(dim=-1)
+            return ids.where(ids < self.config.vocab_size, -1).argmax(dim=-1)  # (B,)
         result: Tensor = (ids == self.config.eos_token_id).int().argmax(dim=-1)
         return result
 

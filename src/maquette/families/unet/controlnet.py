@@ -77,5 +77,6 @@ class ControlNetModel(ConditioningEmbeddings, Checkpointed):
         for block in self.down_blocks:
             made += block(made[-1], time, context)  # (B, Ci, h/2^i, w/2^i)
         middle = made[-1] if self.mid_block is None else self.mid_block(made[-1], time, context)  # (B, C, h/8, w/8)
+        # the paper's zero convolutions, section 3.1: (B, Ci, h/2^i, w/2^i) each
         down = [zero(skip) * strength for zero, skip in zip(self.controlnet_down_blocks, made, strict=True)]
         return down, self.controlnet_mid_block(middle) * strength

@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, C) -> (B, n, C)."""
-        y: Tensor = self.net[2](self.net[0](x))
+        y: Tensor = self.net[2](self.net[0](x))  # (B, n, C) by way of (B, n, 4C)
         return y
 
 
