@@ -105,3 +105,22 @@ def test_every_word_of_other_trainers_names_a_key() -> None:
     for words in (DIFFUSERS, ONETRAINER, COMMON):
         assert set(words.values()) <= set(TrainConfig.model_fields)
         assert not {word for word, ours in words.items() if word in TrainConfig.model_fields and word != ours}
+
+
+def test_old_names_of_keys_are_read_with_a_notice() -> None:
+    config = TrainConfig.parse({"photos": "p", "debiased": True, "max_norm": 0.5})
+    assert config.debiased_estimation and config.scale_weight_norms == 0.5
+    assert config.old_names() == [
+        "debiased is called debiased_estimation now; the old name is still read.",
+        "max_norm is called scale_weight_norms now; the old name is still read.",
+    ]
+    assert "scale_weight_norms = 0.5" in config.to_toml() and "max_norm" not in config.to_toml()
+    assert TrainConfig.parse({"photos": "p", "scale_weight_norms": 0.5}).old_names() == []
+    with pytest.raises(MaquetteError, match="max_norm is the old name of scale_weight_norms: give one of them"):
+        TrainConfig.parse({"photos": "p", "max_norm": 1.0, "scale_weight_norms": 0.5})
+
+
+def test_every_key_has_a_heading() -> None:
+    groups = [TrainConfig.group_of(key) for key in TrainConfig.model_fields]
+    assert "" not in groups
+    assert len(list(dict.fromkeys(groups))) == sum(a != b for a, b in zip(groups, ["", *groups], strict=False))

@@ -95,7 +95,7 @@ def test_module_dropout_gives_the_bare_layer(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "key", "value"),
-    [("loha", "dropout", 0.5), ("dreambooth", "dropout", 0.1), ("textual-inversion", "max_norm", 1.0)],
+    [("loha", "dropout", 0.5), ("dreambooth", "dropout", 0.1), ("textual-inversion", "scale_weight_norms", 1.0)],
 )
 def test_options_without_effect_are_refused(method: str, key: str, value: float) -> None:
     with pytest.raises(MaquetteError, match=f"{key} has no effect on the method {method}"):

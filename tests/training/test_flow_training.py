@@ -62,7 +62,7 @@ def test_a_flow_differs_from_epsilon(flow_sdxl: Path, tmp_path: Path) -> None:
     assert losses[0]["loss"] != losses[1]["loss"]
 
 
-@pytest.mark.parametrize("key", ["min_snr_gamma", "debiased", "v_pred_like_loss", "zero_terminal_snr"])
+@pytest.mark.parametrize("key", ["min_snr_gamma", "debiased_estimation", "v_pred_like_loss", "zero_terminal_snr"])
 def test_weights_of_other_predictions_are_refused(key: str, flow_sdxl: Path, tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=f"{key} has no effect on a base that predicts flow"):
         run(tmp_path, "run", base=str(flow_sdxl), prediction_type="flow", resolution=64, **{key: 1})

@@ -63,7 +63,7 @@ def test_the_plain_loss_is_the_noises_mean_square() -> None:
 
 
 def test_v_prediction_with_min_snr_and_debiasing() -> None:
-    losses, t, n, _ = run(Base(0.5, "v_prediction"), min_snr_gamma=2.0, debiased=True)
+    losses, t, n, _ = run(Base(0.5, "v_prediction"), min_snr_gamma=2.0, debiased_estimation=True)
     a, s = roots(t)
     snr = torch.tensor(ABAR)[t] / (1 - torch.tensor(ABAR)[t])
     plain = (0.5 * (a * X0 + s * n) - (a * n - s * X0)).square().mean((1, 2, 3))
@@ -98,8 +98,9 @@ def test_zero_terminal_snr_weighs_by_the_schedule_as_it_was() -> None:
         ("epsilon", {"scale_v_pred_loss_like_noise_pred": True}, lambda snr: 1.0),
         ("epsilon", {"v_pred_like_loss": 0.3}, lambda snr: 1 + 0.3 * (snr + 1) / snr),
         ("v_prediction", {"v_pred_like_loss": 0.3}, lambda snr: 1.0),
-        ("epsilon", {"v_pred_like_loss": 0.3, "debiased": True}, lambda snr: (1 + 0.3 * (snr + 1) / snr) / snr**0.5),
-        ("v_prediction", {"scale_v_pred_loss_like_noise_pred": True, "min_snr_gamma": 0.5, "debiased": True},
+        ("epsilon", {"v_pred_like_loss": 0.3, "debiased_estimation": True},
+         lambda snr: (1 + 0.3 * (snr + 1) / snr) / snr**0.5),
+        ("v_prediction", {"scale_v_pred_loss_like_noise_pred": True, "min_snr_gamma": 0.5, "debiased_estimation": True},
          lambda snr: min(snr, 0.5) / (snr + 1) * snr / (snr + 1) / (snr + 1)),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from ..errors import MaquetteError
 from ..files import NotToml, parse_toml, read_toml
@@ -27,6 +27,8 @@ class StageConfig(BaseModel):
     """Unknown keys are errors that name the nearest known one. A class that groups keys says its heading in `group`."""
 
     group: ClassVar[str] = ""
+    renamed: ClassVar[Mapping[str, str]] = {}  # keys that had another name, which is still read: old -> new
+    _old_names: tuple[str, ...] = PrivateAttr(())
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     @classmethod
@@ -38,9 +40,25 @@ class StageConfig(BaseModel):
         names: what the source calls keys, for messages, where it calls them otherwise.
         """
         try:
-            return cls.model_validate(values)
+            made = cls.model_validate(values)
+            made._old_names = tuple(sorted(cls.renamed.keys() & values.keys()))
+            return made
         except ValidationError as error:
             raise MaquetteError(_sentence(cls, error, source, names or {})) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for old in cls.renamed.keys() & values.keys():
+            if cls.renamed[old] in values:
+                raise ValueError(f"{old} is the old name of {cls.renamed[old]}: give one of them")
+        return {cls.renamed.get(key, key): value for key, value in values.items()}
+
+    def old_names(self) -> list[str]:
+        """A sentence for each key that was given by its old name."""
+        return [f"{old} is called {self.renamed[old]} now; the old name is still read." for old in self._old_names]
 
     @classmethod
     def read(cls, path: str | Path, **overrides: Any) -> Self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -47,6 +48,8 @@ class TrainConfig(
     OutputKeys, ChoiceKeys, HardwareKeys, LossKeys, CaptionKeys, OptimizerKeys, AdapterKeys, StepKeys, PhotoKeys
 ):
     """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"debiased": "debiased_estimation", "max_norm": "scale_weight_norms"}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -95,7 +98,15 @@ class TrainConfig(
 
     def _refuse_without_effect(self) -> None:
         """Options that the method has no use for would be silently without effect."""
-        rankless = ("from_lora", "block_ranks", "block_alphas", "max_norm", "dropout", "rank_dropout", "module_dropout")
+        rankless = (
+            "from_lora",
+            "block_ranks",
+            "block_alphas",
+            "scale_weight_norms",
+            "dropout",
+            "rank_dropout",
+            "module_dropout",
+        )
         useless = {
             "dreambooth": (*rankless, "layers", "conv_rank", "rank_stabilized"),
             "textual-inversion": (*rankless, "layers", "conv_rank", "rank_stabilized", "text_encoder"),

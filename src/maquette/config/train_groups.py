@@ -92,7 +92,7 @@ class AdapterKeys(StageConfig):
     """Ranks of blocks, by a part of their layers' names: {down_blocks_1 = 8, mid_block = 32}; 0 leaves a block out."""
     block_alphas: dict[str, Positive] = Field(default_factory=dict)
     """Alphas of blocks, likewise; otherwise a block's strength alpha / rank is everyone's."""
-    max_norm: float = Field(default=0.0, ge=0)
+    scale_weight_norms: float = Field(default=0.0, ge=0)
     """Longest weight change of a layer; longer ones are scaled down after each step (1 is usual). 0 is off."""
     alpha: Positive | None = None
     """Strength alpha / rank; otherwise alpha = rank."""
@@ -204,7 +204,7 @@ class LossKeys(StageConfig):
     """The loss counts only where photos are not transparent."""
     min_snr_gamma: float | None = Field(default=None, ge=0)
     """Weigh down the easy, nearly clean timesteps (min-SNR); 0 is off. Otherwise 5, for textual-inversion 0."""
-    debiased: bool = False
+    debiased_estimation: bool = False
     """Weigh timesteps by the debiased estimation loss."""
     scale_v_pred_loss_like_noise_pred: bool = False
     """For bases that predict v: weigh timesteps as a base that predicts noise does."""

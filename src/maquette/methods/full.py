@@ -57,7 +57,7 @@ class FullWeights:
 
     def scale_weight_norms(self, largest: float) -> None:
         """Weights have no factors to scale."""
-        raise MaquetteError("max_norm limits adapters; this method has none.")
+        raise MaquetteError("scale_weight_norms limits adapters; this method has none.")
 
     def set_multiplier(self, multiplier: float) -> None:
         """Between 0 and 1 the weights are mixed; learning goes on at 1 only."""

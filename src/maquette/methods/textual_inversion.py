@@ -65,7 +65,7 @@ class Vectors:
 
     def scale_weight_norms(self, largest: float) -> None:
         """Vectors have no factors to scale."""
-        raise MaquetteError("max_norm limits adapters; this method has none.")
+        raise MaquetteError("scale_weight_norms limits adapters; this method has none.")
 
     def set_multiplier(self, multiplier: float) -> None:
         """An embedding is called or not: prompts without its name are the base's own, whatever the multiplier."""

@@ -111,7 +111,8 @@ def _between(config: TrainConfig, steps: int) -> int:
 
 
 WEIGHTS_OF_OTHERS = (
-    "min_snr_gamma", "debiased", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "zero_terminal_snr",
+    "min_snr_gamma", "debiased_estimation", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss",
+    "zero_terminal_snr",
 )  # fmt: skip
 
 

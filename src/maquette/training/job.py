@@ -191,8 +191,8 @@ def prepare(
         attention.install(base.network)
     computing, prior, texts, attached = _adapted(config, base, dataset)
     optimizer = optim.make_optimizer(config, attached.parameter_groups())
-    if config.max_norm:
-        optimizer.register_step_post_hook(lambda *_: attached.scale_weight_norms(config.max_norm))
+    if config.scale_weight_norms:
+        optimizer.register_step_post_hook(lambda *_: attached.scale_weight_norms(config.scale_weight_norms))
     optim.schedule_free_eval(optimizer, False)
     parameters = [p for group in attached.parameter_groups().values() for p in group]
     ema = EMA(parameters, config.ema_decay) if config.ema_decay else None

@@ -24,6 +24,7 @@ _DORA = {
 def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
     """asked: the configuration before the defaults were filled in."""
     yield from base.notices
+    yield from asked.old_names()
     if (sentence := base.spec.skips(asked.clip_skip)) is not None:
         yield sentence
     yield from _rates(asked)

@@ -131,4 +131,5 @@ class Objective:
         loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)
         scale_v = config.scale_v_pred_loss_like_noise_pred and self.schedule.prediction_type == "v_prediction"
         v_like = config.v_pred_like_loss if self.schedule.prediction_type == "epsilon" else 0.0
-        return loss * self.schedule.loss_weight(t, config.min_snr_gamma or None, config.debiased, scale_v, v_like)
+        gamma, debiased = config.min_snr_gamma or None, config.debiased_estimation
+        return loss * self.schedule.loss_weight(t, gamma, debiased, scale_v, v_like)

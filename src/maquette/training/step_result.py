@@ -53,5 +53,5 @@ def may_defer(job: Job, processes: int) -> bool:
     deterministic mode, where a run that is stopped by such steps ends exactly after them.
     """
     alone = processes == 1 and job.base.device.type == "cuda"
-    simple = job.ema is None and not job.scaler.active and job.config.max_norm == 0
+    simple = job.ema is None and not job.scaler.active and job.config.scale_weight_norms == 0
     return alone and simple and type(job.optimizer) is torch.optim.AdamW and not job.config.deterministic

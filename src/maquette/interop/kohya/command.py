@@ -130,7 +130,7 @@ class Kohya(Writer):
             if ours in self.told and ours != "steps":
                 continue
             self.told.add(ours)
-            if not adapter and ours in ("rank", "alpha", "dropout", "max_norm", "from_lora"):
+            if not adapter and ours in ("rank", "alpha", "dropout", "scale_weight_norms", "from_lora"):
                 continue
             if ours == "rank" or (ours == "alpha" and value is None):
                 value = config.rank
