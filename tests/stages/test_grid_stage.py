@@ -3,7 +3,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,25 @@ def test_a_grid_that_was_ended_goes_on_to_the_same_bytes(loras: Path, tmp_path: 
     assert (third.drawn, third.kept, third.cells[0]) == (0, 8, str(out / "cells" / "z1-y1-x1.png"))
     assert json.loads((out / "grid.json").read_text())["asked"]["seeds"] == seed
     assert whole.warnings == second.warnings
+
+
+@pytest.mark.heavy
+def test_a_killed_grid_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    axes = ["--x", "seed=1-5", "--y", "cfg=2, 4", "--steps", "6", "--width", "64", "--height", "64"]
+    words = [sys.executable, "-m", "maquette", "grid", "a cat", *axes, "--out", str(tmp_path / "killed")]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as program:
+        while len(list((tmp_path / "killed").glob("cells/*.png"))) < 3:
+            assert program.poll() is None
+            time.sleep(0.02)
+        program.kill()
+    assert len(list((tmp_path / "killed").glob("cells/*.png"))) < 10
+    values = {"prompt": "a cat", "x": "seed=1-5", "y": "cfg=2, 4", "steps": 6}
+    again = run(config(tmp_path / "killed", **values))
+    assert again.status == "finished" and again.kept >= 3
+    run(config(tmp_path / "whole", **values))
+    left, whole = bytes_of(tmp_path / "killed"), bytes_of(tmp_path / "whole")
+    drawn = {name: data for name, data in left.items() if not name.endswith(".part") and name != "grid.json"}
+    assert drawn == {name: data for name, data in whole.items() if name != "grid.json"}  # the seeds that none used
 
 
 def test_another_grid_is_never_mixed_in(loras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

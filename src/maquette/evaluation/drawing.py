@@ -1,4 +1,7 @@
-"""What a checkpoint draws for its judgement: the subject under attributes, and other things; latents, never decoded."""
+"""What a checkpoint draws for its judgement: the subject under attributes, and other things; latents, never decoded.
+
+Through `sampling.loop` and no Pipeline: that draws one prompt at a time with LoRAs out of files, and here many prompts
+share each call of the network that is judged."""
 
 from __future__ import annotations
 
