@@ -32,11 +32,15 @@ SCALES = {"DDIM CFG++": 12.5, "LCM": 1.5}
 
 
 def combinations() -> list[tuple[str, str]]:
-    """(sampler, schedule); samplers with timesteps of their own have one, "Automatic"."""
-    pairs = []
-    for name, kind in SAMPLERS.items():
-        pairs += [(name, "Automatic")] if kind.by_timesteps else [(name, schedule) for schedule in SCHEDULES]
-    return pairs
+    """(sampler, schedule), with each sampler's usual schedule first of all; samplers with timesteps of their own have
+    one, "Automatic".
+    """
+    usual = [
+        (name, "Automatic" if kind.by_timesteps else kind.automatic or "Uniform") for name, kind in SAMPLERS.items()
+    ]
+    several = [name for name, kind in SAMPLERS.items() if not kind.by_timesteps]
+    every = [(name, schedule) for name in several for schedule in SCHEDULES]
+    return usual + [pair for pair in every if pair not in usual]
 
 
 @torch.no_grad()
