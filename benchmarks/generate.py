@@ -87,8 +87,8 @@ def model(name: str, folder: Path) -> str:
     return str(folder / "sd1.safetensors")
 
 
-def theirs_of(base: BaseModel) -> Any:
-    """diffusers' pipeline around the very weights of a base, without its text encoder."""
+def theirs_of(base: BaseModel, text: bool = False) -> Any:
+    """diffusers' pipeline around the very weights of a base; text: with a copy of its text encoder."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from . import theirs
@@ -96,6 +96,8 @@ def theirs_of(base: BaseModel) -> Any:
     scheduler = DDIMScheduler.from_config(base.scheduler_config)
     networks: dict[str, Any] = {"unet": theirs.unet(base.unet), "vae": theirs.vae(base.vae), "scheduler": scheduler}
     left_out: dict[str, Any] = dict.fromkeys(("tokenizer", "text_encoder", "safety_checker", "feature_extractor"))
+    if text:
+        left_out["text_encoder"] = theirs.text_encoder(base.text_encoders[0])
     pipeline = StableDiffusionPipeline(**networks, **left_out, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -159,12 +161,12 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
     for file in files:
         if not file.exists():
             random_lora(16).save(file)
-    pipeline, hot = theirs_of(base), HotLoras(base)
+    pipeline, hot = theirs_of(base, text=True), HotLoras(base)
     at = {"ours": 0, "theirs": 0}
 
     def switch_ours() -> None:
         at["ours"] += 1
-        hot.set([Wish(load(files[at["ours"] % 2]), 0.0, 1.0)])
+        hot.set([Wish(load(files[at["ours"] % 2]), 1.0, 1.0)])
 
     def switch_theirs() -> None:
         at["theirs"] += 1
