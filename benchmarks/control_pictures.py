@@ -21,16 +21,14 @@ from maquette.sampling.pipeline import Pipeline
 from maquette.stages import train
 
 SIZE, SEEDS = 256, (1, 2, 3)
-PROMPT = "a photo of zkw robot and a star on a blue background"
+PROMPT = "a photo of zkw robot on a blue background"
 
 
 def shown(folder: Path) -> tuple[Path, Path]:
-    """What the two ControlNets are shown: a robot on the left; a star at the top right."""
+    """What the two ControlNets are shown: the outline of a robot on the left; a star at the top right."""
     left, right = folder / "robot.png", folder / "star.png"
-    ground = Image.new("RGB", (SIZE, SIZE), "white")
-    figure = robot(SIZE, Pose(x=0.32, y=0.55, height=0.75))
-    ground.paste(figure, mask=figure)
-    ground.save(left)
+    figure = robot(SIZE, Pose(x=0.34, y=0.55, height=0.85))
+    figure.getchannel("A").convert("RGB").save(left)
     ground = Image.new("RGB", (SIZE, SIZE), "white")
     star = [
         (192, 20),
@@ -105,6 +103,7 @@ def main(lora: Path, out: Path) -> None:
         shutil.copy(offset_noise(out), folder / "offset-noise.safetensors")
         pictures = shown(folder)
         controls = [f"pocket-canny,image={picture},preprocessor=canny" for picture in pictures]
+        controls = [f"{controls[0]},weight=0.8,end=0.6", f"{controls[1]},weight=0.35,end=0.5"]
         notebook(pipeline, folder, controls).save(out / "control_notebook.png")
         settings(pipeline, pictures[1]).save(out / "control_settings.png")
         for picture in pictures:
