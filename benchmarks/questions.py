@@ -1,6 +1,6 @@
-"""The figures of docs/questions.md: comparisons on the demo's photos, and on sprites that the base never saw.
+"""The figures of docs/questions.md: comparisons on the demo's photos, or on other ones.
 
-python -m benchmarks.questions OUT [--steps 80] [--only captions,methods,bases,images] [--sprites FOLDER]
+python -m benchmarks.questions OUT [--steps 160] [--only dreambooth,captions,methods,images,bases] [--photos DIR --subject WORDS]
 
 Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
 each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
@@ -30,8 +30,9 @@ BATCH = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--only", default="captions,methods,images,bases")
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--only", default="dreambooth,captions,methods,images,bases")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--photos", type=Path, help="other photos than the demo's, with --subject")
     parser.add_argument("--subject", default=SUBJECT)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -47,6 +48,7 @@ def main() -> None:
             subject=arguments.subject,
             steps=arguments.steps,
             checkpoints=2,
+            jobs=arguments.jobs,
             out=arguments.out / name,
             **options,
         )
@@ -62,6 +64,8 @@ def question(name: str, out: Path, subject: str) -> dict[str, Any]:
         name == "captions"
     ):  # DreamBooth's manner: one sentence for all, the class held; fine-tuning's: captions, no prior
         return {"settings": ["caption_extension=.txt,.none", "prior_preservation=true,false"]}
+    if name == "dreambooth":
+        return {"methods": ["lora,dreambooth"]}
     if name == "methods":
         return {"methods": ["lora,dreambooth,lokr,textual-inversion"]}
     if name == "images":

@@ -57,7 +57,7 @@ def test_a_list_in_brackets_is_one_value_and_what_makes_no_sense_is_left_out() -
     settings = ['layers=["attention"]', "prior_preservation=true,false"]
     found, left = variants(config(methods=["lora", "textual-inversion"], settings=settings), Path("o"))
     assert [v.name for v in found] == [
-        "lora-prior_preservation-True", "lora-prior_preservation-False",
+        "lora-prior_preservation-true", "lora-prior_preservation-false",
     ]  # fmt: skip
     assert len(left) == 2 and "textual-inversion" in left[0]
     assert found[0].config.layers == ["attention"]

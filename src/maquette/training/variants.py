@@ -81,5 +81,5 @@ def _name(compare: CompareConfig, methods: list[str], method: str, base: str, va
     """Of what differs: "lora", "lora-rank-4", "anime-lora"."""
     parts = [Path(base).stem] if compare.bases else []
     parts += [method] if len(methods) > 1 or not (compare.bases or values) else []
-    parts += [f"{key}-{value}" for key, value in values.items()]
+    parts += [f"{key}-{str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()]
     return slug("-".join(parts))
