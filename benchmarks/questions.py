@@ -1,6 +1,6 @@
 """The figures of docs/questions.md: comparisons on the demo's photos, or on other ones.
 
-python -m benchmarks.questions OUT [--steps 160] [--only dreambooth,captions,methods,images,bases] [--photos DIR --subject WORDS]
+python -m benchmarks.questions OUT [--steps 160] [--only dreambooth,captions,methods,images,bases] [--photos DIR]
 
 Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
 each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
