@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from maquette import adapters, families
+from maquette.adapters import kohya_names
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.families.pocket.spec import WEIGHTS
-from maquette.formats import keys, safetensors
+from maquette.formats import safetensors
 
 peft = pytest.importorskip("peft")
 
@@ -84,7 +85,7 @@ def test_peft_folder(base: BaseModel, tmp_path: Path, case: str) -> None:
     assert len(adapter.modules) == len(layers) > 10
     for path, layer in layers.items():
         weight = layer.get_base_layer().weight
-        ours, theirs = adapter.delta(keys.kohya_module_name("sd1", "unet", path), weight), true_delta(layer)
+        ours, theirs = adapter.delta(kohya_names.kohya_module_name("sd1", "unet", path), weight), true_delta(layer)
         assert theirs.abs().max() > 1e-3
         assert torch.allclose(ours, theirs, atol=1e-5), path  # adding to the weight and subtracting again rounds
 
@@ -119,7 +120,7 @@ def test_what_we_write_for_diffusers_it_applies_exactly(base: BaseModel, pipelin
     seen = 0
     for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
         for path, layer in peft_layers(model):
-            name = keys.kohya_module_name("sd1", part, path)
+            name = kohya_names.kohya_module_name("sd1", part, path)
             theirs = layer.get_delta_weight(layer.active_adapters[0])
             assert torch.allclose(adapter.delta(name), theirs, atol=1e-4), path
             seen += 1
@@ -153,7 +154,7 @@ def test_what_diffusers_writes_with_its_alphas(base: BaseModel, pipeline: Any, t
     adapter = adapters.load(tmp_path / "pytorch_lora_weights.safetensors")
     for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
         for path, layer in peft_layers(model):
-            ours = adapter.delta(keys.kohya_module_name("sd1", part, path))
+            ours = adapter.delta(kohya_names.kohya_module_name("sd1", part, path))
             assert torch.allclose(ours, layer.get_delta_weight("default"), atol=1e-5), path
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from maquette import adapters, families
+from maquette.adapters import kohya_names
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
-from maquette.formats import keys, safetensors
+from maquette.formats import safetensors
 from maquette.methods.lokr import split
 from maquette.stages.convert import ConvertConfig
 from maquette.stages.convert import run as run_convert
@@ -59,7 +60,7 @@ def agree(ours: adapters.Adapter, model: torch.nn.Module, folder: Path, part: st
         weight = plain[f"{path}.weight"].float()
         layer.merge()
         theirs = layer.get_base_layer().weight.float() - weight
-        change = ours.delta(keys.kohya_module_name("sd1", part, path), weight)
+        change = ours.delta(kohya_names.kohya_module_name("sd1", part, path), weight)
         assert theirs.abs().max() > 1e-3 and torch.allclose(change, theirs, atol=1e-4), path
     return len(loaded)
 

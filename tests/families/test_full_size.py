@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from maquette import families
+from maquette.adapters.kohya_names import kohya_module_name
 from maquette.errors import MaquetteError
 from maquette.families.configs import text_config, unet_config, vae_config
 from maquette.families.detect import identify
 from maquette.families.full_size import networks
 from maquette.formats import ldm
-from maquette.formats.keys import kohya_module_name
 
 # sha256 over the sorted keys and shapes of files that sd-scripts wrote (rank 8, text encoders included), and module
 # counts.

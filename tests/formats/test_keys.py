@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from maquette.adapters import kohya_names
 from maquette.formats import keys
 
 SDXL_CONFIG = {
@@ -79,7 +80,7 @@ def test_sdxl_upsamplers_stand_behind_attention() -> None:
     ],
 )
 def test_kohya_names(family: str, part: str, path: str, expected: str) -> None:
-    assert keys.kohya_module_name(family, part, path) == expected
+    assert kohya_names.kohya_module_name(family, part, path) == expected
 
 
 def test_unknown_paths_are_refused() -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from maquette import adapters
+from maquette.adapters import kohya_names
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import load
 from maquette.families.pocket import WEIGHTS
-from maquette.formats import keys
 from maquette.stages.resize import ResizeConfig, run
 from tests.sampling.random_loras import random_adapter
 
@@ -121,6 +121,8 @@ def test_diffusers_reads_what_a_rule_made_rightly(tmp_path: Path) -> None:
         for path, layer in model.named_modules():
             if isinstance(layer, peft.tuners.lora.LoraLayer):
                 theirs = layer.get_delta_weight(layer.active_adapters[0])
-                assert torch.allclose(small.delta(keys.kohya_module_name("sd1", part, path)), theirs, atol=1e-5), path
+                assert torch.allclose(
+                    small.delta(kohya_names.kohya_module_name("sd1", part, path)), theirs, atol=1e-5
+                ), path
                 seen += 1
     assert seen == len(small.modules) == len(adapter.modules)

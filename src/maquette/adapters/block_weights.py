@@ -20,6 +20,7 @@ from ..files import read_text
 from ..formats import keys
 from ..formats.keys import UNetLayout
 from ..limits import CONFIGURATION_BYTES
+from . import kohya_names
 
 BASE = "BASE"
 _DEPTH = {"sd1": 12, "sd2": 12, "sdxl": 9, "pocket": 6}  # input blocks, as many as output blocks
@@ -63,7 +64,7 @@ def block_of_layer(part: str, path: str, layout: UNetLayout) -> str:
 
 def block_of(name: str, family: str) -> str:
     """The block of a LoRA's module, by its Kohya name. Raises ValueError for names of no layer."""
-    part, path = keys.kohya_module_path(name)
+    part, path = kohya_names.kohya_module_path(name)
     found = block_of_layer(part, path, _LAYOUTS.get(family, keys.SD_LAYOUT))
     return blocks(family)[-1] if found == "OUT" else found
 

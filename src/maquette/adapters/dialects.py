@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..formats import keys
+from . import kohya_names
 from . import parts as adapter_parts
 
 _FACTORS = {
@@ -139,10 +140,10 @@ def layer_of(name: str, key: str = "") -> Layer:
     """The layer that a module's name means. key: one of the module's keys, which shows who wrote it."""
     joined = _JOINED.fullmatch(name)
     if joined:
-        return _layer(joined[1], keys.dotted(joined[2]), "Kohya")
+        return _layer(joined[1], kohya_names.dotted(joined[2]), "Kohya")
     if name.startswith("lycoris_"):
         rest = name.removeprefix("lycoris_")
-        return _layer("te" if rest.startswith("text_model_") else "unet", keys.dotted(rest), "LyCORIS")
+        return _layer("te" if rest.startswith("text_model_") else "unet", kohya_names.dotted(rest), "LyCORIS")
     part, path, by = "", name, _writer(key)
     while prefix := next((p for p in _DOTTED_PREFIXES if path.startswith(p)), None):
         part, path = _DOTTED_PREFIXES[prefix] or part, path.removeprefix(prefix)
@@ -185,4 +186,4 @@ def kohya_name(family: str, module: Module) -> str:
         part = "te"
     if part == "te" and family == "sdxl":
         part = "te1"
-    return keys.kohya_module_name(family, part, layer.path)
+    return kohya_names.kohya_module_name(family, part, layer.path)

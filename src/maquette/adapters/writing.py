@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..formats import keys
+from . import kohya_names
 from . import parts as adapter_parts
 
 TARGETS = ("kohya", "diffusers", "peft", "comfyui", "onetrainer", "attn-procs")
@@ -44,7 +45,7 @@ def refusal(target: str, name: str, factors: Mapping[str, Tensor]) -> str | None
     if target == "kohya":
         return None
     try:
-        keys.kohya_module_path(name)
+        kohya_names.kohya_module_path(name)
     except ValueError as error:
         return str(error)
     if target in ("comfyui", "onetrainer"):
@@ -79,7 +80,7 @@ def _per_output(factors: Mapping[str, Tensor]) -> bool:
 
 
 def _is_attention(name: str) -> bool:
-    part, path = keys.kohya_module_path(name)
+    part, path = kohya_names.kohya_module_path(name)
     return part == "unet" and _PROCESSOR.fullmatch(path) is not None
 
 
@@ -100,7 +101,7 @@ def _fitted(name: str, factors: dict[str, Tensor], family: str) -> dict[str, Ten
         factors["lora_down.weight"] = whole.to(down.dtype)
     convolution = {"sd1": True, "pocket": True, "sd2": False, "sdxl": False}.get(family)
     try:
-        path = keys.kohya_module_path(name)[1]
+        path = kohya_names.kohya_module_path(name)[1]
     except ValueError:
         return factors
     if convolution is not None and _1X1.search(path):
@@ -155,12 +156,12 @@ def _diffusers(modules: Modules) -> dict[str, Tensor]:
 
 def network_path(name: str) -> str:
     """`unet.`, `text_encoder.` or `text_encoder_2.` and the layer's path, of Kohya's module name."""
-    part, path = keys.kohya_module_path(name)
+    part, path = kohya_names.kohya_module_path(name)
     return f"{_NETWORKS[part]}.{path}"
 
 
 def _layer(target: str, name: str, family: str) -> str:
-    part, path = keys.kohya_module_path(name)
+    part, path = kohya_names.kohya_module_path(name)
     if part == "unet":
         layout = keys.SDXL_LAYOUT if family == "sdxl" else keys.SD_LAYOUT
         prefix = "diffusion_model" if target == "comfyui" else "unet"
@@ -175,7 +176,7 @@ def _processors(modules: Modules) -> dict[str, Tensor]:
     """`….attn1.processor.to_q_lora.down.weight` of UNet layers; alpha / rank is multiplied into it."""
     found: dict[str, Tensor] = {}
     for name, factors in modules.items():
-        match = _PROCESSOR.fullmatch(keys.kohya_module_path(name)[1])
+        match = _PROCESSOR.fullmatch(kohya_names.kohya_module_path(name)[1])
         assert match is not None
         down = factors["lora_down.weight"]
         layer = f"{match[1]}.processor.{match[2]}_lora"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ..adapters.kohya_names import kohya_module_name
 from ..formats import ldm
-from ..formats.keys import kohya_module_name, unet_layer
+from ..formats.keys import unet_layer
 
 Layer = tuple[str, str]  # part ("unet", "text_encoder", "text_encoder_2") and diffusers or transformers path
 _TEXT = {"text_encoder": ("te", "te1"), "text_encoder_2": ("te2",)}

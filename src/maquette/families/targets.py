@@ -8,8 +8,8 @@ from functools import cache
 
 from torch import nn
 
+from ..adapters.kohya_names import kohya_module_name
 from ..errors import MaquetteError
-from ..formats.keys import kohya_module_name
 from . import full_size
 from .base import BaseModel
 from .sd.spec import TARGETS, TEXT_TARGETS

@@ -1,7 +1,7 @@
 """Names of the same layer in different programs, translated by rule.
 
-Three ways to name a UNet layer are in use: diffusers (`down_blocks.1.attentions.0.proj_in`), LDM single files
-(`input_blocks.4.1.proj_in`) and Kohya adapters, which join either with underscores behind a prefix.
+Two ways to name a UNet layer are in use: diffusers (`down_blocks.1.attentions.0.proj_in`) and LDM single files
+(`input_blocks.4.1.proj_in`); Kohya's adapters join either with underscores (`adapters.kohya_names`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_PREFIXES = {"unet": "lora_unet", "te": "lora_te", "te1": "lora_te1", "te2": "lora_te2"}
 _RESNET_TO_LDM = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -31,15 +30,6 @@ _OUTER_TO_LDM = {
 _OUTER_FROM_LDM = {ldm: ours for ours, ldm in _OUTER_TO_LDM.items()}
 
 
-# Words of module paths that contain an underscore themselves, longer ones first where one contains another.
-_WORDS = (
-    "down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "transformer_blocks",
-    "proj_in", "proj_out", "to_q", "to_k", "to_v", "to_out", "time_emb_proj", "conv_shortcut", "skip_connection",
-    "in_layers", "out_layers", "emb_layers", "label_emb", "time_embedding", "add_embedding", "time_embed",
-    "linear_1", "linear_2", "conv_in", "conv_out", "conv_norm_out", "text_model", "self_attn", "q_proj", "k_proj",
-    "v_proj", "out_proj", "final_layer_norm", "layer_norm1", "layer_norm2",
-    "text_projection", "token_embedding", "position_embedding",
-)  # fmt: skip
 _N = r"[0-9]{1,3}"  # a block's or layer's number: no network has more digits, and longer ones cost time
 _LDM_START = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
 _IN_RESNET = "norm1|conv1|time_emb_proj|norm2|conv2|conv_shortcut"
@@ -69,20 +59,6 @@ SD_LAYOUT = UNetLayout()
 SDXL_LAYOUT = UNetLayout(2, frozenset({0, 1}))
 
 
-def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
-    """The name that Kohya's trainer gives to a module.
-
-    family_name: "sd1", "sd2", "sdxl", "pocket". part: "unet", "te", "te1" or "te2". module_path: the diffusers or
-    transformers path. Text encoders always get the `text_model` level, whether or not the path has it (transformers 5
-    dropped it from CLIPTextModel); SDXL's UNet is named after the LDM layout, as sd-scripts does.
-    """
-    if part == "unet":
-        path = unet_to_ldm(module_path, SDXL_LAYOUT) if family_name == "sdxl" else module_path
-    else:
-        path = _with_level(module_path.removeprefix("text_model."))
-    return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
-
-
 def unet_layer(path: str) -> str | None:
     """The diffusers path of a UNet layer with a weight, from its diffusers or LDM path; None for what no Stable
     Diffusion UNet has, of whatever depth and width.
@@ -98,33 +74,12 @@ def unet_layer(path: str) -> str | None:
 def text_layer(path: str) -> str | None:
     """The transformers path of a CLIP text encoder's layer with a weight, with its `text_model.` level, or None."""
     path = path.removeprefix("text_model.")
-    return _with_level(path) if _TEXT_LAYER.fullmatch(path) else None
+    return with_level(path) if _TEXT_LAYER.fullmatch(path) else None
 
 
-def _with_level(path: str) -> str:
+def with_level(path: str) -> str:
     """All layers but the projection stand within `text_model`."""
     return path if path == "text_projection" else f"text_model.{path}"
-
-
-def dotted(joined: str) -> str:
-    """A path whose dots a trainer made underscores (`down_blocks_0_attentions_…`) with its dots again."""
-    for word in _WORDS:
-        joined = joined.replace(word, word.replace("_", "\0"))
-    return joined.replace("_", ".").replace("\0", "_")
-
-
-def kohya_module_path(name: str) -> tuple[str, str]:
-    """(part, diffusers or transformers path) of a Kohya module name: the inverse of `kohya_module_name`.
-
-    Text encoder paths keep their `text_model.` level. Raises ValueError for names of no layer of Stable Diffusion.
-    """
-    match = re.match(r"lora_(unet|te1|te2|te)_(.+)", name)
-    if match is None:
-        raise ValueError(f"not a Kohya module name: {name}")
-    path = (unet_layer if match[1] == "unet" else text_layer)(dotted(match[2]))
-    if path is None:
-        raise ValueError(f"{name} is no layer of Stable Diffusion")
-    return match[1], path
 
 
 def unet_to_ldm(path: str, layout: UNetLayout = SD_LAYOUT) -> str:
