@@ -218,3 +218,29 @@ def test_what_cannot_be_compared_is_told_and_the_last_is_taken(
     assert "The checkpoints were not compared (the memory does not suffice); the last one was taken." in told
     without = train.run(TrainConfig.parse({**values, "out": tmp_path / "other", "choose": False}))
     assert without.chosen == 2
+
+
+def test_clip_and_dino_add_the_papers_table_on_the_chosen_file(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+
+    def table(base: Any, change: Any, weight: float, photos: Any, subject: str, **options: Any) -> list[dict[str, Any]]:
+        given.update(options, weight=weight, subject=subject)
+        return [{"name": "trained", "dino": 0.612, "clip_i": None, "clip_t": None, "pres": 0.4, "div": None}]
+
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
+    monkeypatch.setattr(evaluate, "open_dino", lambda folder, device: f"dino of {folder}")
+    monkeypatch.setattr(evaluate.dreambench, "table", table)
+    result = maquette.evaluate(run, dino=tmp_path, kind="animal", per_prompt=4)
+    assert given["dino"] == f"dino of {tmp_path}" and given["clip"] is None
+    assert (given["weight"], given["living"], given["per_prompt"]) == (0.7, True, 4)
+    assert result.encoders[0]["dino"] == 0.612
+    assert json.loads((run / "evaluation.json").read_text())["encoders"] == result.encoders
+    page = (run / "report.html").read_text()
+    assert "By CLIP and DINO" in page and "0.612" in page and "PRES" in page
+
+
+def test_a_twin_that_is_no_folder_is_told(run: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"There is no folder .*gone; name the twin's run folder"):
+        maquette.evaluate(run, twin=run / "gone")
