@@ -96,3 +96,8 @@ def until(cancel: Cancel | None, on_event: Listener) -> Listener:
         on_event(event)
 
     return listen
+
+
+def progress(on_event: Listener, what: str) -> Callable[[int, int], None]:
+    """A function of (done, of) that tells how far a part of the work is."""
+    return lambda done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))

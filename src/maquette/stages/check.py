@@ -15,7 +15,7 @@ from ..data.doctor import GoldenRule, Look, golden_rule, longest_caption, look_a
 from ..data.images import OpenedPhoto
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Listener, ignore, progress, until
 from ..training.costs import Costs, base_facts, estimate
 
 _MOST_FOLDERS = 6  # named in a sentence
@@ -149,9 +149,6 @@ def _read(config: CheckConfig, on_event: Listener) -> tuple[Dataset, dict[Path, 
     """The photos, and what is measured on each."""
     looks: dict[Path, Look] = {}
 
-    def progress(done: int, total: int) -> None:
-        on_event(Event("progress", {"what": "reading photos", "done": done, "of": total}))
-
     def look(path: Path, opened: OpenedPhoto) -> None:
         looks[path] = look_at(opened)
 
@@ -162,7 +159,7 @@ def _read(config: CheckConfig, on_event: Listener) -> tuple[Dataset, dict[Path, 
         repeats=config.repeats,
         alpha_mask=config.alpha_mask,
         look=look,
-        progress=progress,
+        progress=progress(on_event, "reading photos"),
     )
     return dataset, looks
 

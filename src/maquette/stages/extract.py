@@ -8,7 +8,7 @@ from typing import Any
 from ..config.weights import ExtractConfig
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Event, Listener, ignore, progress, until
 from ..fast import memory
 from ..weights import extract as algebra
 from ..weights import stream
@@ -55,12 +55,9 @@ def run(config: ExtractConfig, on_event: Listener = ignore, cancel: Cancel | Non
         config.min_difference, dtype,
     )  # fmt: skip
 
-    def told(done: int, of: int) -> None:
-        on_event(Event("progress", {"what": "extracting", "done": done, "of": of}))
-
     memory.keep()
     try:
-        made = algebra.extract(tuned, base, plan, told, processors())
+        made = algebra.extract(tuned, base, plan, progress(on_event, "extracting"), processors())
     finally:
         memory.keep_no_longer()
     made.adapter.save(config.out, metadata={"ss_output_name": config.out.stem, "modelspec.title": config.out.stem})

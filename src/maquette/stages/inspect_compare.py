@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import adapters
 from ..errors import MaquetteError
-from ..events import Event, Listener
+from ..events import Event, Listener, progress
 from ..files import atomic_writer
 from ..report.bars import bars
 from ..weights import stream
@@ -28,11 +28,7 @@ def compare(path: Path, kind: str, other: Path, picture: Path | None, on_event: 
     if kind in _LORAS:
         found = compare_adapters(adapters.load(path), adapters.load(other))
     else:
-
-        def told(done: int, of: int) -> None:
-            on_event(Event("progress", {"what": "comparing", "done": done, "of": of}))
-
-        found = compare_models(stream.open_model(path), stream.open_model(other), told)
+        found = compare_models(stream.open_model(path), stream.open_model(other), progress(on_event, "comparing"))
     if picture is not None:
         _draw(found, path, other, picture)
         on_event(Event("saved", {"path": str(picture)}))

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import adapters, families
 from ..config.weights import PruneConfig
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Event, Listener, ignore, progress, until
 from ..weights import prune as algebra
 from .inspect_lora import trigger_words
 from .resize import refuse_taken
@@ -42,10 +42,9 @@ def run(config: PruneConfig, on_event: Listener = ignore, cancel: Cancel | None 
     prompt = config.prompt if config.prompt is not None else ", ".join(trigger_words(adapter.metadata))
     chosen = [name.strip() for name in (config.blocks or "").split(",") if name.strip()]
 
-    def told(done: int, of: int) -> None:
-        on_event(Event("progress", {"what": "measuring blocks", "done": done, "of": of}))
-
-    made = algebra.prune(adapter, base, chosen, config.limit, prompt, config.seed, told)
+    made = algebra.prune(
+        adapter, base, chosen, config.limit, prompt, config.seed, progress(on_event, "measuring blocks")
+    )
     made.adapter.save(config.out)
     result = PruneResult(
         str(config.out),

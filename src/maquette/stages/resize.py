@@ -11,7 +11,7 @@ from ..config.weights import RankConfig, ResizeConfig
 from ..core.dtypes import DTYPES
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Event, Listener, ignore, progress, until
 from ..weights import resize as algebra
 
 
@@ -62,10 +62,7 @@ def run(config: ResizeConfig, on_event: Listener = ignore, cancel: Cancel | None
     adapter = adapters.load(config.lora)
     dtype = DTYPES[config.dtype] if config.dtype else None
 
-    def told(done: int, of: int) -> None:
-        on_event(Event("progress", {"what": "resizing", "done": done, "of": of}))
-
-    made = algebra.resize(adapter, rule, conv_rule, target, dtype, told)
+    made = algebra.resize(adapter, rule, conv_rule, target, dtype, progress(on_event, "resizing"))
     made.adapter.save(config.out, dtype=dtype)
     size = sum(f.stat().st_size for f in config.lora.rglob("*") if f.is_file()) if config.lora.is_dir() else None
     result = ResizeResult(
