@@ -6,7 +6,8 @@
 Each row runs in a process of its own, in turns, `--repeats` times; medians are printed with the machine's load beside
 them. Peak memory is what the process itself took (anonymous pages), without the page cache through which files are
 read and written. "copy" is the yardstick of the blends: both inputs are read and as many bytes written as a blend
-writes. The naive rows are what other tools do: `load_file`, a loop, `save_file`.
+writes. "blend" reads both inputs for their sha256 as well; "blend-again" finds these remembered, as from the second use
+of a model on. The naive rows are what other tools do: `load_file`, a loop, `save_file`.
 """
 
 from __future__ import annotations
@@ -59,8 +60,27 @@ def work():
 """
 BLEND = """
 import maquette, maquette.stages.blend
+from maquette.formats import known_hashes
+known_hashes.LEAST = float("inf")
 def work():
     maquette.blend([a, b], out, alpha=0.3)
+"""
+BLEND_AGAIN = """
+import maquette, maquette.stages.blend
+from maquette.families.checkpoint import files_sha256
+os.environ["MAQUETTE_CACHE"] = str(folder)
+files_sha256([a]), files_sha256([b])
+def work():
+    maquette.blend([a, b], out, alpha=0.3)
+"""
+MECHA = """
+import sd_mecha, torch
+sd_mecha.set_log_level("ERROR")
+def work():
+    recipe = sd_mecha.weighted_sum(sd_mecha.model(str(a)), sd_mecha.model(str(b)), alpha=0.3)
+    sd_mecha.merge(recipe, output=out, merge_device="cpu", merge_dtype=torch.float32, output_dtype=torch.float16)
+    with open(out, "rb") as file:
+        os.fsync(file.fileno())
 """
 NAIVE_BLEND = """
 from safetensors.torch import load_file, save_file
@@ -104,6 +124,8 @@ def work():
 ROWS: dict[str, tuple[str, int]] = {  # name -> program, and how many files' bytes it moves
     "copy": (COPY, 3),
     "blend": (BLEND, 3),
+    "blend-again": (BLEND_AGAIN, 3),
+    "sd-mecha": (MECHA, 3),
     "naive-blend": (NAIVE_BLEND, 3),
     "merge": (MERGE, 2),
     "naive-merge": (NAIVE_MERGE, 2),

@@ -1,13 +1,13 @@
 """Extract a LoRA from a full-size Stable Diffusion 1.5 and resize one of rank 128, against full SVDs of each layer.
 
-    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--square 5120] [--keep]
+    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--threads 2] [--square 5120] [--keep]
 
 Two models of random float16 weights are written (4.3 GB): the tuned one differs by a change of rank 16 and noise. Other
 tools decompose every layer's difference by torch.linalg.svd with its default of square U and V; each distinct shape is
-decomposed so once here, sides beyond --square with thin ones, which is kinder, and counted as often as there are such.
+decomposed so once here (sides beyond --square with thin ones, which is kinder) and counted as often as there are such.
 "error" is what is left of the difference, both ways, on the same layers. Memory is what the process itself holds at
 most (anonymous pages), not the page cache of the files. Wall time on a busy machine means little: processor time is
-given beside it, and OMP_NUM_THREADS=1 keeps waiting threads out of it.
+given beside it. --threads are those of an extraction, and PyTorch's own in the rest.
 """
 
 from __future__ import annotations
@@ -106,27 +106,34 @@ def write_models(folder: Path) -> tuple[Path, Path]:
 
 def full_svds(
     shapes: Counter[Any], change_of: Callable[[Any], Tensor], rank: int, square: int
-) -> tuple[float, dict[Any, float]]:
-    """Processor seconds for all layers by torch.linalg.svd, and the relative error at the rank by shape.
+) -> tuple[Cost, dict[Any, float]]:
+    """Time for all layers by torch.linalg.svd, and the relative error at the rank by shape.
 
     square: sides up to which U and V are square.
     """
-    seconds, errors = 0.0, {}
+    cost, errors = Cost(), {}
     for shape, count in shapes.items():
         change = change_of(shape).flatten(1)
-        start = time.process_time()
+        wall, processor = time.perf_counter(), time.process_time()
         _, s, _ = torch.linalg.svd(change, full_matrices=max(change.shape) <= square)
-        seconds += count * (time.process_time() - start)
+        cost.wall += count * (time.perf_counter() - wall)
+        cost.processor += count * (time.process_time() - processor)
         errors[shape] = float(s[rank:].norm() / s.norm())
-    return seconds, errors
+    return cost, errors
 
 
-def extraction(folder: Path, square: int) -> None:
+def compared(full: Cost, cost: Cost) -> str:
+    wall, processor = full.wall / cost.wall, full.processor / cost.processor
+    told = f"{full.wall:.0f} s wall, {full.processor:.0f} s processor"
+    return f"full SVDs of the same layers: {told}: {wall:.0f} and {processor:.0f} times as much"
+
+
+def extraction(folder: Path, square: int, threads: int) -> None:
     base, tuned = (stream.open_model(path) for path in write_models(folder))
     memory.keep()
     for method in ("lora", "locon"):
         with measured() as cost:
-            made = extract(tuned, base, Plan(RankRule(rank=RANK), method=method, dtype=torch.float16))
+            made = extract(tuned, base, Plan(RankRule(rank=RANK), method=method, dtype=torch.float16), threads=threads)
         print(f"extract {method:5s} rank {RANK}, {len(made.layers)} layers: {cost}", flush=True)
         if method == "lora":
             against_full_svds(made, tuned, base, cost, square)
@@ -145,9 +152,9 @@ def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cos
         place = places[example[shape].name]
         return stream.exact(tuned, place) - stream.exact(base, place)
 
-    seconds, errors = full_svds(Counter(map(shape_of, made.layers)), change_of, RANK, square)
+    full, errors = full_svds(Counter(map(shape_of, made.layers)), change_of, RANK, square)
     worst = max(example[shape].error / error for shape, error in errors.items())
-    print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
+    print(compared(full, cost))
     print(f"error against the best possible: at most {worst:.4f} times")
 
 
@@ -175,9 +182,9 @@ def resizing(square: int) -> None:
     print(f"resize rank {BEFORE} to {AFTER}, {len(made.modules)} modules: {cost}")
     example = {tuple(lora.delta(module.name).shape): module for module in made.modules}
     shapes = Counter(tuple(lora.delta(module.name).shape) for module in made.modules)
-    seconds, errors = full_svds(shapes, lambda shape: lora.delta(example[shape].name), AFTER, square)
+    full, errors = full_svds(shapes, lambda shape: lora.delta(example[shape].name), AFTER, square)
     worst = max(math.sqrt(max(0.0, 1 - example[shape].kept)) / error for shape, error in errors.items())
-    print(f"full SVDs of the same layers: {seconds:.0f} s processor, {seconds / cost.processor:.0f} times as much")
+    print(compared(full, cost))
     print(f"error against the best possible: at most {worst:.4f} times")
 
 
@@ -185,13 +192,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/low_rank"))
     parser.add_argument("--only", choices=("extract", "resize"))
-    parser.add_argument("--square", type=int, default=5120, help="sides up to which full SVDs have square U and V")
+    parser.add_argument("--square", type=int, default=1 << 20, help="sides up to which full SVDs have square U and V")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="keep the models")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if arguments.only != "extract":
         resizing(arguments.square)
     if arguments.only != "resize":
-        extraction(arguments.folder, arguments.square)
+        extraction(arguments.folder, arguments.square, arguments.threads)
         if not arguments.keep:
             for path in write_models(arguments.folder):
                 path.unlink()

@@ -265,3 +265,22 @@ def test_the_same_every_time() -> None:
     base, tuned = model("sd1"), model("sd1", "tuned", noise)
     first, second = (extract(tuned, base, Plan(RankRule(rank=3))).adapter.state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    base, tuned = model("sd1"), model("sd1", "tuned", noise)
+    told: list[tuple[int, int]] = []
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one, three = (
+            extract(tuned, base, Plan(RankRule(rank=3)), lambda *where: told.append(where), threads)
+            for threads in (1, 3)
+        )
+    finally:
+        torch.set_num_threads(torch_threads)
+    first, second = one.adapter.state_dict(), three.adapter.state_dict()
+    assert list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+    assert one.layers == three.layers and one.left_out == three.left_out
+    count = told[0][1]
+    assert told == [(i + 1, count) for i in range(count)] * 2
