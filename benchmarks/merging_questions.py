@@ -1,7 +1,7 @@
 """The pictures and numbers of docs/questions.md on merging: is a merged LoRA the same as a prompted one, myself in two
 models blended, and an inpainting model out of a DreamBooth. All on the pocket base.
 
-python -m benchmarks.merging_questions merged|blended|inpainting [--out out/questions] [--sheet FILE.png] [--inpainting BASE]
+python -m benchmarks.merging_questions merged|blended|inpainting [--out out/merging] [--sheet FILE] [--inpainting BASE]
 
 What is trained or blended stays in --out, so that a stopped run goes on where it was. `inpainting` needs the 9-channel
 base that `python -m tools.pocket.inpainting` makes.
@@ -178,8 +178,8 @@ def inpainting(folder: Folder, target: Path, base: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=("merged", "blended", "inpainting"))
-    parser.add_argument("--out", type=Path, default=Path("out/questions"))
-    parser.add_argument("--sheet", type=Path, help="the picture; otherwise out/questions/QUESTION.png")
+    parser.add_argument("--out", type=Path, default=Path("out/merging"))
+    parser.add_argument("--sheet", type=Path, help="the picture; otherwise QUESTION.png in --out")
     parser.add_argument("--steps", type=int, default=150, help="of 8 pictures, of each training")
     parser.add_argument("--inpainting", type=Path, help="pocket-inpainting.safetensors")
     args = parser.parse_args()
