@@ -150,9 +150,10 @@ def first(source: str, pixels: int, args: argparse.Namespace) -> str:
 
 
 def switch(base: BaseModel, folder: Path, turns: int) -> str:
-    """From one LoRA of rank 16 to another: ours folds them into the weights, diffusers loads and unloads them."""
-    from maquette.adapters import load
-    from maquette.sampling.hot_loras import HotLoras
+    """From one LoRA of rank 16 to another and back: ours holds the files and folds them into the weights,
+    diffusers loads and unloads them.
+    """
+    from maquette.sampling.hot_loras import AdapterShelf, HotLoras
     from maquette.sampling.lora_tags import Wish
 
     from .low_rank import random_lora
@@ -161,12 +162,12 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
     for file in files:
         if not file.exists():
             random_lora(16).save(file)
-    pipeline, hot = theirs_of(base, text=True), HotLoras(base)
+    pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
     at = {"ours": 0, "theirs": 0}
 
     def switch_ours() -> None:
         at["ours"] += 1
-        hot.set([Wish(load(files[at["ours"] % 2]), 1.0, 1.0)])
+        hot.set([Wish(shelf.load(files[at["ours"] % 2]), 1.0, 1.0)])
 
     def switch_theirs() -> None:
         at["theirs"] += 1

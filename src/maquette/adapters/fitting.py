@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
@@ -22,7 +21,7 @@ def fitted_change(adapter: Adapter, name: str, weight: Tensor) -> Tensor:
     computed. Raises MaquetteError for a module of another shape.
     """
     shape = change_shape(adapter.modules[name].factors)
-    seen = weight if weight.dtype == torch.float64 else weight.float()
+    seen: Tensor = weight  # as it is: only kinds that compute with it make a float32 copy of it
     if shape is not None and weight.ndim == 4 and len(shape) > 1:
         seen = _with_inputs(seen, shape[1])
     if shape is not None and (shape[0] != seen.shape[0] or math.prod(shape) != seen.numel()):

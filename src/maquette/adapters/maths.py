@@ -48,7 +48,8 @@ def _delta(factors: Factors, base_weight: Tensor | None) -> Tensor:
     elif shape is None:  # a change of the bias alone
         change = torch.zeros((), dtype=dtype) if base_weight is None else torch.zeros(base_weight.shape, dtype=dtype)
     else:
-        change = _RULES[name](f) * scale(f)
+        change = _RULES[name](f)
+        change = change.mul_(scale(f)) if name == "lora" else change * scale(f)  # the product of a LoRA is new
     change = _with_additions(f, change)
     if base_weight is None:
         return change

@@ -135,12 +135,12 @@ def _add(
     changes: dict[nn.Parameter, Tensor] | None,
 ) -> None:
     original = originals.setdefault(parameter, parameter.data)
-    more = multiplier * change.to(parameter.device)
+    more = multiplier * change.to(parameter.device)  # new, so that sums may go into it: every copy costs as much
     if changes is None:
-        total = parameter.data.float() + more
+        total = more.add_(parameter.data) if more.stride() == parameter.stride() else parameter.data.float() + more
     else:
-        changes[parameter] = changes[parameter] + more if parameter in changes else more
-        total = original.float() + changes[parameter]
+        changes[parameter] = changes[parameter].add_(more) if parameter in changes else more
+        total = original + changes[parameter]  # in float32, as the change is
     parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
 
 
