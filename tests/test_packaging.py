@@ -91,8 +91,9 @@ def test_the_wheel_holds_the_pocket_base_and_nothing_else_that_is_big(built: dic
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         entry = archive.read(f"maquette_lora-{maquette.__version__}.dist-info/entry_points.txt").decode()
     assert "maquette = maquette.cli.start:main" in entry
-    weights = ROOT / "src" / "maquette" / "families" / "pocket" / "weights"
-    there = {f"maquette/families/pocket/weights/{p.relative_to(weights)}" for p in weights.rglob("*") if p.is_file()}
+    pocket = ROOT / "src" / "maquette" / "families" / "pocket"
+    models = [p for kind in ("weights", "controlnets") for p in (pocket / kind).rglob("*") if p.is_file()]
+    there = {f"maquette/families/pocket/{p.relative_to(pocket).as_posix()}" for p in models}
     assert {"maquette/py.typed", "maquette/families/pocket/CARD.md", *there} <= sizes.keys()
     assert {name for name, size in sizes.items() if size > 500_000} <= there
     strange = [name for name in sizes if not name.startswith(("maquette/", "maquette_lora-"))]
