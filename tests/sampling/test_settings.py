@@ -13,6 +13,7 @@ from maquette import families
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.formats.png import parse_infotext
+from maquette.sampling.samplers import schedule_notice
 from maquette.sampling.settings import SamplerSettings
 
 
@@ -78,3 +79,10 @@ def test_settings_reach_the_picture(base: BaseModel, tmp_path: Path) -> None:
         assert np.abs(changed - plain).max() > 5
     with pytest.raises(MaquetteError, match=r'"NV" gives the same numbers on any machine'):
         drawn(noise_source="GPU")
+
+
+def test_a_schedule_that_does_not_suit_is_told() -> None:
+    for sampler in ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE"):
+        assert "take Exponential, its usual schedule" in (schedule_notice(f"{sampler} Beta") or "")
+        assert schedule_notice(sampler) is None and schedule_notice(f"{sampler} Karras") is None
+    assert schedule_notice("DPM++ SDE Beta") is None

@@ -111,8 +111,12 @@ def schedule_of(sampler: str) -> tuple[str, str]:
 
 
 def schedule_notice(sampler: str) -> str | None:
-    """A sentence for the user where the schedule that was named changes nothing."""
+    """A sentence for the user where the schedule that was named changes nothing, or does not suit the sampler."""
     kind, schedule = _parted(sampler)
+    if schedule == "Beta" and SAMPLERS[kind].automatic == "Exponential":
+        return (
+            f"{kind} reaches too far over Beta's large last steps: take Exponential, its usual schedule, or 30 steps."
+        )
     if schedule is None or not SAMPLERS[kind].by_timesteps:
         return None
     return f"{kind} steps through the base's own timesteps, here as in A1111: the schedule {schedule} has no effect."
