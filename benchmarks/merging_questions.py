@@ -119,7 +119,7 @@ def figures(pixels: dict[str, Tensor], probe: Probe, court: Judge) -> str:
     """What the judge sees: of the subject, and of ordinary objects that were asked for without a style."""
     kept = np.mean([a == b for a, b in zip(court.name_backgrounds(pixels["subject"]), colours(PICTURES), strict=True)])
     right = np.mean([a == b for a, b in zip(court.name_objects(pixels["others"]), objects(PICTURES), strict=True)])
-    styled = np.mean([name.endswith(STYLE.split()[0]) for name in court.name_styles(pixels["others"])])
+    styled = np.mean([name == STYLE for name in court.name_styles(pixels["others"])])
     like = likeness(load("pocket"), court, pixels["subject"])
     return f"{like:.2f} | {probe.share(pixels['subject']):.0%} | {kept:.0%} | {right:.0%} | {styled:.0%}"
 
