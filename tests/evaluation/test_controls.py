@@ -61,7 +61,7 @@ def test_the_base_itself_has_no_benefit_and_no_fault(base: BaseModel, panel: Pan
     assert values["neighbours_margin"] == pytest.approx(1.0, abs=1e-3)
     assert abs(values["likeness"]) < 0.4
     assert {fault.measure for fault in faults(values)} <= {"copying"}
-    good = {**values, "likeness": 0.9, "identity": 0.95}
+    good = {**values, "benefit": 0.4, "likeness": 0.9}
     assert score(values) < 0.5 * score(good)
 
 

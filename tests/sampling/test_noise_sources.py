@@ -120,7 +120,7 @@ def test_the_motion_is_white_at_unit_deviation() -> None:
 class Waves:
     """A base whose network works on each number by itself, so that a batch can be equal to the bit."""
 
-    spec = SimpleNamespace(latent_factor=8, name="sd1")
+    spec = SimpleNamespace(latent_factor=8, latent_channels=4, size_multiple=8, name="sd1")
     device = CPU
     scheduler_config: dict[str, Any] = {  # noqa: RUF012
         "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading",

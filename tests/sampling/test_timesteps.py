@@ -35,7 +35,7 @@ COUNT = 40_000
 class Network:
     """A base whose network answers some smooth function of x_t and t."""
 
-    spec = SimpleNamespace(latent_factor=8, name="sd1")
+    spec = SimpleNamespace(latent_factor=8, latent_channels=4, size_multiple=8, name="sd1")
     device = torch.device("cpu")
 
     def __init__(self, **config: Any) -> None:

@@ -81,8 +81,9 @@ def toml_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     path.write_bytes(encoded(rng, text))
 
     def read() -> None:
-        from maquette.config import TrainConfig, read_toml
+        from maquette.config import TrainConfig
         from maquette.data.kohya_toml import read_dataset_file
+        from maquette.files import read_toml
         from maquette.interop.kohya import read as import_kohya
 
         if kind == 0:

@@ -51,6 +51,7 @@ def run_case(rng: random.Random, folder: Path) -> Callable[[], object]:
 
     def read() -> None:
         from maquette.config import TrainConfig
+        from maquette.config.runs import CommandConfig
         from maquette.files import read_object
         from maquette.report import run_page as report
         from maquette.run_folder import RunFolder
@@ -68,7 +69,7 @@ def run_case(rng: random.Random, folder: Path) -> Callable[[], object]:
             state.told_run(found[1])
         read_object(opened.computer)
         opened.keep_metrics_until(step)
-        command.run(run, rng.choice(("kohya", "diffusers")))
+        command.run(CommandConfig.parse({"run": run, "program": rng.choice(("kohya", "diffusers"))}))
         report.write(opened)
 
     return read

@@ -79,12 +79,14 @@ def test_what_cannot_be_compared_is_told(values: dict[str, Any], message: str) -
 
 
 def row(**values: float) -> Row:
-    base = {"likeness": 0.8, "neighbour_drift": 0.1, "edit_retention": 0.9}
+    base = {"likeness": 0.8, "neighbour_drift": 0.1, "neighbours_margin": 1.0, "edit_retention": 0.9}
     return Row.of(1, 1.0, {name: [value] * 8 for name, value in {**base, **values}.items()})
 
 
 def test_the_words_name_the_best_what_equals_it_and_why_others_are_behind() -> None:
-    told = ranking({"lora": row(), "dreambooth": row(neighbour_drift=1.5), "word": row(likeness=0.3)})
+    told = ranking(
+        {"lora": row(), "dreambooth": row(neighbour_drift=1.5, neighbours_margin=0.4), "word": row(likeness=0.3)}
+    )
     assert told[0].startswith("lora is best (score ")
     assert "dreambooth" in told[1] and "changes other things more" in told[1] and "less like the photos" in told[1]
     noisy = Row.of(1, 1.0, {**row().items, "likeness": [0.5, 1.08] * 4})
