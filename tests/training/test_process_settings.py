@@ -40,6 +40,24 @@ def test_limits_of_the_compiler_and_kernels_are_put_back(tmp_path: Path) -> None
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_attention_is_left_to_sound_kernels(deterministic: bool, tmp_path: Path) -> None:
+    """cuDNN's gives gradients that are not finite in bf16 (H200, PyTorch 2.11); the memory-efficient one adds in any
+    order."""
+
+    def allowed() -> list[bool]:
+        cuda = torch.backends.cuda
+        return [
+            cuda.cudnn_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.flash_sdp_enabled(),
+            cuda.math_sdp_enabled(),
+        ]  # fmt: skip
+
+    before = allowed()
+    with process_settings(settings(tmp_path, deterministic=deterministic)):
+        assert allowed() == [False, not deterministic, True, True]
+    assert allowed() == before
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_is_kept_no_longer() -> None:
     assert memory.keep() and memory.keep_no_longer()
