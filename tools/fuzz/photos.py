@@ -29,10 +29,12 @@ _KINDS = (
 @cache
 def _picture(kind: str, mode: str, progressive: bool) -> bytes:
     from PIL import Image
+    from pillow_heif import register_heif_opener  # maquette does so when it meets such a photo
 
     from maquette.formats import pictures
 
     pictures.pillow()
+    register_heif_opener()
     made = Image.effect_noise((48, 40), 60)
     picture = Image.new("I;16", (48, 40), 9000) if mode == "I;16" else made.convert("RGB").convert(mode)
     exif = Image.Exif()

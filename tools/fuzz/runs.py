@@ -78,7 +78,7 @@ def run_case(rng: random.Random, folder: Path) -> Callable[[], object]:
 def _spoil(rng: random.Random, path: Path, run: Path) -> None:
     """Change one file by its structure where it is JSON, by its bytes elsewhere, or put something else in its place."""
     act = rng.random()
-    if not path.exists() or path.is_symlink():
+    if path.is_symlink() or not path.is_file():  # it has been spoilt already
         return
     if act < 0.5 and path.suffix in (".json", ".jsonl"):
         lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text("utf-8")]
