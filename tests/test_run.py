@@ -52,12 +52,12 @@ def test_lock_refuses_a_second_process_and_ends_with_it(tmp_path: Path) -> None:
 def test_metrics_pass_over_a_cut_line_and_forget_later_steps(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in (1, 2, 3):
-        run.append_metric({"step": step})
+        run.append_metric({"step": step, "loss": 0.5})
     with run.metrics.open("a") as file:
-        file.write('{"step": 4, "lo')
+        file.write('{"step": 4}\n{"step": 5, "lo')  # without its loss no run has written it
     assert [line["step"] for line in run.read_metrics()] == [1, 2, 3]
     run.keep_metrics_until(2)
-    assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert run.metrics.read_text() == '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.5}\n'
 
 
 def test_checkpoints_are_found_in_order_of_their_step(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ class RunFolder:
                 raise
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines that are whole: a `step` from 1 on, and numbers. A line cut off by a kill is passed over."""
+        """All lines that are whole: a `step` from 1 on, a `loss`, numbers only. One cut off by a kill is passed over."""
         if not self.metrics.exists():
             return []
         raw = files.read_bytes(self.metrics, limits.METRICS_BYTES, "such file of a run")
@@ -278,7 +278,7 @@ def _metric(raw: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or not all(_number(value) for value in line.values()):
         return None
-    return line if isinstance(line.get("step"), int) and line["step"] > 0 else None
+    return line if "loss" in line and isinstance(line.get("step"), int) and line["step"] > 0 else None
 
 
 def _number(value: Any) -> bool:
