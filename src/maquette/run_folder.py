@@ -253,7 +253,7 @@ class RunFolder:
                 raise
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines that are whole: a `step` from 1 on, a `loss`, numbers only. One cut off by a kill is passed over."""
+        """All lines that are whole: a `step` from 1 on, a `loss`, numbers only. What a kill cut off is passed over."""
         if not self.metrics.exists():
             return []
         raw = files.read_bytes(self.metrics, limits.METRICS_BYTES, "such file of a run")
