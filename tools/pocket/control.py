@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from maquette.families.unet import ControlNetModel
 from maquette.formats.safetensors import save
 from maquette.sampling.pictures.edges import canny
 
+from .encoded import pixels_of, posteriors, shards_of, texts_of
 from .scenes import COLOURS, OBJECTS, PATTERNS, SIZE, STYLES, Sprites, background, caption_of, paste, with_article
 from .training import Averaged, Run, warm_stable_decay
 
@@ -98,30 +98,19 @@ class Pool:
 @torch.no_grad()
 def build_pool(sprites: Sprites, base: BaseModel, folder: Path, shards: int) -> Pool:
     """Compose and encode `shards` x 1,024 scenes; each shard is a file, so that a killed run goes on at the next."""
-    parts = []
-    for k in range(shards):
-        path = folder / f"control-pool-{k:03d}.pt"
-        if not path.exists():
-            rng = np.random.default_rng((11, k))
-            scenes = [compose(rng, sprites) for _ in range(SHARD)]
-            x = torch.from_numpy(np.stack([s.pixels for s in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
-            posteriors = [base.encode_images(part) for part in x.split(64)]
-            data = {
-                "mean": torch.cat([mean for mean, _ in posteriors]).half(),
-                "std": torch.cat([std for _, std in posteriors]).half(),
-                "edges": torch.from_numpy(np.stack([s.edges for s in scenes])),
-                "captions": [s.caption for s in scenes],
-            }
-            torch.save(data, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
-            print(f"pool {k + 1}/{shards}", flush=True)
-        parts.append(torch.load(path, weights_only=True))
-    captions = [caption for part in parts for caption in part["captions"]]
-    unique = ["", *sorted(set(captions) - {""})]
-    row = {caption: i for i, caption in enumerate(unique)}
-    texts = [base.encode_text(unique[i : i + 128]).tokens.half() for i in range(0, len(unique), 128)]
+
+    def shard(k: int) -> dict[str, Any]:
+        rng = np.random.default_rng((11, k))
+        scenes = [compose(rng, sprites) for _ in range(SHARD)]
+        return {
+            **posteriors(base, pixels_of([s.pixels for s in scenes])),
+            "edges": torch.from_numpy(np.stack([s.edges for s in scenes])),
+            "captions": [s.caption for s in scenes],
+        }
+
+    parts = shards_of(folder, "control", shards, shard)
     mean, std, edges = (torch.cat([part[key] for part in parts]) for key in ("mean", "std", "edges"))
-    return Pool(mean, std, edges, torch.tensor([row[c] for c in captions]), torch.cat(texts))
+    return Pool(mean, std, edges, *texts_of(base, parts))
 
 
 def build(unet: nn.Module, seed: int = 1) -> ControlNetModel:

@@ -9,9 +9,9 @@ user's cache, and made once. A killed run goes on where it was when called again
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from maquette.files import cache_of_user
 from maquette.sampling.inpainting import extra_channels
 from maquette.training.inpainting import random_mask
 
+from .encoded import pixels_of, posteriors, shards_of, texts_of
 from .scenes import SIZE, Sprites, batch_of
 from .training import Averaged, Run, warm_stable_decay
 
@@ -52,30 +53,19 @@ class Pool:
 @torch.no_grad()
 def build_pool(sprites: Sprites, base: BaseModel, folder: Path, shards: int) -> Pool:
     """Compose and encode `shards` x 1,024 scenes, each with one mask; each shard is a file."""
-    parts = []
-    for k in range(shards):
-        path = folder / f"inpainting-pool-{k:03d}.pt"
-        if not path.exists():
-            scenes = batch_of(np.random.default_rng((13, k)), sprites, SHARD)
-            x = torch.from_numpy(np.stack([s.pixels for s in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
-            random = seeded(13, "masks", k)
-            posteriors = [base.encode_images(part) for part in x.split(64)]
-            data = {
-                "mean": torch.cat([mean for mean, _ in posteriors]).half(),
-                "std": torch.cat([std for _, std in posteriors]).half(),
-                "shown": torch.stack([extra_channels(base, one, random_mask(SIZE, SIZE, random)) for one in x]).half(),
-                "captions": [s.caption for s in scenes],
-            }
-            torch.save(data, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
-            print(f"pool {k + 1}/{shards}", flush=True)
-        parts.append(torch.load(path, weights_only=True))
-    captions = [caption for part in parts for caption in part["captions"]]
-    unique = ["", *sorted(set(captions) - {""})]
-    row = {caption: i for i, caption in enumerate(unique)}
-    texts = torch.cat([base.encode_text(unique[i : i + 128]).tokens.half() for i in range(0, len(unique), 128)])
+
+    def shard(k: int) -> dict[str, Any]:
+        scenes, random = batch_of(np.random.default_rng((13, k)), sprites, SHARD), seeded(13, "masks", k)
+        x = pixels_of([s.pixels for s in scenes])
+        return {
+            **posteriors(base, x),
+            "shown": torch.stack([extra_channels(base, one, random_mask(SIZE, SIZE, random)) for one in x]).half(),
+            "captions": [s.caption for s in scenes],
+        }
+
+    parts = shards_of(folder, "inpainting", shards, shard)
     mean, std, shown = (torch.cat([part[key] for part in parts]) for key in ("mean", "std", "shown"))
-    return Pool(mean, std, shown, torch.tensor([row[c] for c in captions]), texts)
+    return Pool(mean, std, shown, *texts_of(base, parts))
 
 
 def widened(unet: nn.Module) -> dict[str, Tensor]:
