@@ -216,17 +216,23 @@ def test_tiles(pipeline: Pipeline) -> None:
     assert torch.allclose(by_tiles(lambda t: t, x, 16, 4, 1, up=True), x)
 
 
-def test_a_vae_that_overflows_in_half_precision_goes_on_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def overflowing(monkeypatch: pytest.MonkeyPatch) -> BaseModel:
+    """A base whose VAE is in half precision and gives numbers there that are not finite."""
     base = families.load("pocket")
     base.vae.half()
-    told: list[Event] = []
     decode = type(base).decode
 
-    def overflowing(self: Any, latents: torch.Tensor) -> torch.Tensor:
+    def overflow(self: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels = decode(self, latents)
         return pixels * torch.nan if next(self.vae.parameters()).dtype == torch.float16 else pixels
 
-    monkeypatch.setattr(type(base), "decode", overflowing)
+    monkeypatch.setattr(type(base), "decode", overflow)
+    return base
+
+
+def test_a_vae_that_overflows_in_half_precision_goes_on_in_32_bits(overflowing: BaseModel) -> None:
+    base, told = overflowing, list[Event]()
     pixels = decoded(base, torch.zeros(1, 4, 16, 16), told.append)
     assert bool(pixels.isfinite().all()) and next(base.vae.parameters()).dtype == torch.float32
     assert told[0].data["message"] == (
@@ -234,17 +240,8 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_32_bits(monkeypatch: 
     )
 
 
-def test_hires_fix_by_pixels_goes_on_in_32_bits_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = families.load("pocket")
-    base.vae.half()
-    told: list[Event] = []
-    decode = type(base).decode
-
-    def overflowing(self: Any, latents: torch.Tensor) -> torch.Tensor:
-        pixels = decode(self, latents)
-        return pixels * torch.nan if next(self.vae.parameters()).dtype == torch.float16 else pixels
-
-    monkeypatch.setattr(type(base), "decode", overflowing)
+def test_hires_fix_by_pixels_goes_on_in_32_bits_too(overflowing: BaseModel) -> None:
+    base, told = overflowing, list[Event]()
     size = Enlargement(96, 96, 96, 96)
     latents = enlarged(base, base, torch.zeros(2, 4, 16, 16), size, "Lanczos", told.append)
     assert latents.shape == (2, 4, 24, 24) and bool(latents.isfinite().all())

@@ -46,6 +46,14 @@ class Look:
     brightness: tuple[float, float, float, float]  # 1st, 5th, 95th, 99th percentile, 0..255
 
 
+class Looks(dict[Path, Look]):
+    """What was measured on each photo."""
+
+    def see(self, path: Path, opened: OpenedPhoto) -> None:
+        """Measure a photo while it is decoded: `look` of `layouts.read_folder`."""
+        self[path] = look_at(opened)
+
+
 def look_at(opened: OpenedPhoto) -> Look:
     """Measure a decoded photo, shrunk to LOOK_SIZE so that the numbers mean the same for every camera."""
     import numpy as np

@@ -16,9 +16,7 @@ from ..core.denoiser import Conditioning, Denoiser
 from .graphs import CUDARecorder, Recorder
 
 MOST = 4  # recordings kept; calls of further shapes are made as they are
-PLAIN = (
-    4  # calls of a shape before it is recorded: recording takes as long as some ten, and a short drawing has no more
-)
+PLAIN = 4  # calls of a shape before it is recorded: recording takes as long as some ten, as many as a short drawing has
 TOLERANCE = 1e-2  # relative distance of a recording's answer from the network's own; kernels may be chosen otherwise
 
 

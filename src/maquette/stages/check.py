@@ -11,8 +11,7 @@ from typing import Any
 from ..config.photos import CheckConfig
 from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
-from ..data.doctor import GoldenRule, Look, golden_rule, longest_caption, look_at
-from ..data.images import OpenedPhoto
+from ..data.doctor import GoldenRule, Look, Looks, golden_rule, longest_caption
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
 from ..events import Cancel, Listener, ignore, progress, until
@@ -147,18 +146,14 @@ def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None 
 
 def _read(config: CheckConfig, on_event: Listener) -> tuple[Dataset, dict[Path, Look]]:
     """The photos, and what is measured on each."""
-    looks: dict[Path, Look] = {}
-
-    def look(path: Path, opened: OpenedPhoto) -> None:
-        looks[path] = look_at(opened)
-
+    looks = Looks()
     dataset = read_folder(
         config.photos,
         config.subject,
         reg=config.reg,
         repeats=config.repeats,
         alpha_mask=config.alpha_mask,
-        look=look,
+        look=looks.see,
         progress=progress(on_event, "reading photos"),
     )
     return dataset, looks

@@ -10,8 +10,7 @@ from .. import methods
 from ..config import TrainConfig
 from ..data.caption_options import CaptionOptions
 from ..data.dataset import Dataset, hold_out, plan
-from ..data.doctor import Look, examine_captions, look_at
-from ..data.images import OpenedPhoto
+from ..data.doctor import Look, Looks, examine_captions
 from ..data.layouts import read_folder, require_trainable
 from ..errors import MaquetteError
 from ..families.base import BaseModel
@@ -22,11 +21,7 @@ def read_photos(
     config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]
 ) -> tuple[Dataset, dict[Path, Look]]:
     """The photos with captions and buckets, as `maquette check` sees them, and what is measured on each."""
-    looks: dict[Path, Look] = {}
-
-    def look(path: Path, opened: OpenedPhoto) -> None:
-        looks[path] = look_at(opened)
-
+    looks = Looks()
     dataset = read_folder(
         config.photos,
         config.subject,
@@ -43,7 +38,7 @@ def read_photos(
         ),
         alpha_mask=config.alpha_mask,
         extension=config.caption_extension,
-        look=look,
+        look=looks.see,
         progress=lambda done, of: on_progress("reading photos", done, of),
     )
     config = with_settings(config, dataset)
