@@ -16,6 +16,8 @@ FLOORS = (
     ("report",),
     ("training", "evaluation", "weights"),
     ("stages",),
+    ("fleet",),
+    ("studio",),
     ("cli",),
 )
 # What lies beneath all rooms: it imports no room but what is named here.
