@@ -188,8 +188,8 @@ def _check_numbers(value: Any, name: str) -> None:
         for item in _items(value):
             _check_numbers(item, name)
     elif (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not math.isfinite(value)):
-        told = f"{value.bit_length()} bits" if isinstance(value, int) else str(value)
-        raise MaquetteError(f"{name} has a number that is too large ({told}).")
+        shown = f"{value.bit_length()} bits" if isinstance(value, int) else str(value)
+        raise MaquetteError(f"{name} has a number that is too large ({shown}).")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def named(names: Iterable[str], metadata: Mapping[str, str], widths: Iterable[in
     """
     names = list(names)
     bare = [re.sub(r"\W", "_", _PREFIX.sub("", name)) for name in names]
-    told = _told(metadata)
-    if told is not None:
-        return told
+    by_metadata = _by_metadata(metadata)
+    if by_metadata is not None:
+        return by_metadata
     found = next((name for name, rule in _RULES if any(re.search(rule, one) for one in bare)), None)
     if found is None:
         return None
@@ -93,7 +93,7 @@ def named(names: Iterable[str], metadata: Mapping[str, str], widths: Iterable[in
     return next((table[width] for width in widths if width in table), found)
 
 
-def _told(metadata: Mapping[str, str]) -> str | None:
+def _by_metadata(metadata: Mapping[str, str]) -> str | None:
     for key in ("modelspec.architecture", "ss_base_model_version"):
         said = re.sub(r"[^a-z0-9]", "", metadata.get(key, "")[:200].lower())
         fitting = [mark for mark in _TOLD if mark in said]

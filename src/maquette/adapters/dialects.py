@@ -76,13 +76,13 @@ class Layer:
     """A layer that an adapter changes.
 
     part: "unet", "te" (the first or only text encoder), "te1" (so named, which SDXL's adapters mostly are) or "te2".
-    path: its diffusers or transformers path, None for what no Stable Diffusion has. told: its path as the file has it,
-    without the part. by: whose names these are. ldm: whether it has its LDM name.
+    path: its diffusers or transformers path, None for what no Stable Diffusion has. written: its path as the file has
+    it, without the part. by: whose names these are. ldm: whether it has its LDM name.
     """
 
     part: str
     path: str | None
-    told: str
+    written: str
     by: str
     ldm: bool = False
 

@@ -119,8 +119,8 @@ class Adapter:
         target cannot carry; nothing is written then.
         """
         if dialect not in writing.TARGETS:
-            told = f"{', '.join(writing.TARGETS[:-1])} or {writing.TARGETS[-1]}"
-            raise MaquetteError(f"adapters are written in the dialect {told}, not {dialect!r}.")
+            kept = f"{', '.join(writing.TARGETS[:-1])} or {writing.TARGETS[-1]}"
+            raise MaquetteError(f"adapters are written in the dialect {kept}, not {dialect!r}.")
         path = Path(path)
         facts = {**self.metadata, **(metadata or {})}
         words = {} if dialect in ("kohya", "onetrainer") else self.word_files(path)
@@ -168,9 +168,9 @@ class Adapter:
         return {name: module.factors for name, module in self.modules.items()}
 
     def _save_for_peft(self, folder: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]) -> None:
-        told = {key: value for key, value in metadata.items() if key not in _HASHES}
+        kept = {key: value for key, value in metadata.items() if key not in _HASHES}
         try:
-            peft_folder.write(self._factors(), folder, dtype, told, self.family)
+            peft_folder.write(self._factors(), folder, dtype, kept, self.family)
         except ValueError as error:
             raise MaquetteError(f"{self.source} cannot be written for PEFT: {error}.") from error
 

@@ -65,17 +65,17 @@ def _compare(factors: Factors, shape: tuple[int, ...] | None, base: Tensor | Non
         if shape is not None and math.prod(shape) > limits.CHANGE_NUMBERS:
             raise ValueError(f"it changes a weight of {shape}, which no layer has")
         return
-    told = tuple(base.shape)
-    if len(told) < 2 and kind(factors) in _OF_WEIGHT:
-        raise ValueError(f"its kind does not fit a weight of {told}")
-    if shape is not None and (shape[0] != told[0] or math.prod(shape) != math.prod(told)):
-        raise ValueError(f"its factors do not fit the layer: they change a weight of {shape}, here it is {told}")
-    if not {"oft_blocks", "oft_diag"}.isdisjoint(factors) and oft_outputs(factors) != told[0]:
-        raise ValueError(f"its blocks turn {oft_outputs(factors)} outputs, the layer has {told[0]}")
-    if "on_input" in factors and factors["weight"].numel() != told[1 if float(factors["on_input"]) else 0]:
-        raise ValueError(f"it scales {factors['weight'].numel()} features, the layer's weight is {told}")
-    if "dora_scale" in factors and factors["dora_scale"].numel() != told[_dora_axis(factors["dora_scale"])]:
-        raise ValueError(f"dora_scale is {tuple(factors['dora_scale'].shape)}, the layer's weight {told}")
+    layer = tuple(base.shape)
+    if len(layer) < 2 and kind(factors) in _OF_WEIGHT:
+        raise ValueError(f"its kind does not fit a weight of {layer}")
+    if shape is not None and (shape[0] != layer[0] or math.prod(shape) != math.prod(layer)):
+        raise ValueError(f"its factors do not fit the layer: they change a weight of {shape}, here it is {layer}")
+    if not {"oft_blocks", "oft_diag"}.isdisjoint(factors) and oft_outputs(factors) != layer[0]:
+        raise ValueError(f"its blocks turn {oft_outputs(factors)} outputs, the layer has {layer[0]}")
+    if "on_input" in factors and factors["weight"].numel() != layer[1 if float(factors["on_input"]) else 0]:
+        raise ValueError(f"it scales {factors['weight'].numel()} features, the layer's weight is {layer}")
+    if "dora_scale" in factors and factors["dora_scale"].numel() != layer[_dora_axis(factors["dora_scale"])]:
+        raise ValueError(f"dora_scale is {tuple(factors['dora_scale'].shape)}, the layer's weight {layer}")
 
 
 def bias_delta(factors: Factors) -> Tensor | None:

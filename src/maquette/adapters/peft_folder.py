@@ -78,9 +78,9 @@ def _lycoris(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Any]]]:
     networks: dict[str, dict[str, Mapping[str, Tensor]]] = {}
     for name, factors in modules.items():
-        told = writing.refusal("peft", name, factors)
-        if told:
-            raise ValueError(told)
+        why = writing.refusal("peft", name, factors)
+        if why:
+            raise ValueError(why)
         part, _, path = writing.network_path(name).partition(".")
         networks.setdefault(part, {})[_own_path(part, path)] = factors
     kind = adapter_parts.kind(next(iter(modules.values())))

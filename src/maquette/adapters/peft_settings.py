@@ -27,11 +27,11 @@ def of_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Settings]
     text = metadata.get("lora_adapter_metadata")
     if text is None:
         return {}
-    told = parse_json(text, f"{source}: its lora_adapter_metadata")
-    if not isinstance(told, dict):
+    by_path = parse_json(text, f"{source}: its lora_adapter_metadata")
+    if not isinstance(by_path, dict):
         raise MaquetteError(f"{source}: its lora_adapter_metadata holds no JSON object.")
     found: dict[str, dict[str, Any]] = {}
-    for key, value in told.items():
+    for key, value in by_path.items():
         part, _, setting = key.partition(".")
         found.setdefault(part, {})[setting] = value
     return dict(found)
@@ -42,8 +42,8 @@ class Strengths:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        told = settings.get("lora_alpha", settings.get("alpha"))
-        self._usual = None if told is None else _number("lora_alpha", told)
+        alpha = settings.get("lora_alpha", settings.get("alpha"))
+        self._usual = None if alpha is None else _number("lora_alpha", alpha)
         self._root = settings.get("use_rslora") is True
         patterns = settings.get("alpha_pattern") or {}
         if not isinstance(patterns, dict) or len(patterns) > limits.ALPHA_PATTERNS:
@@ -68,16 +68,16 @@ class Strengths:
 
         A pattern stands for the end of a path, behind a dot or from its beginning, as in PEFT.
         """
-        told = self._of(path)
-        return None if told is None else told * (math.sqrt(rank) if self._root else 1.0)
+        alpha = self._of(path)
+        return None if alpha is None else alpha * (math.sqrt(rank) if self._root else 1.0)
 
     def scale_without_rank(self, path: str) -> float:
         """The scaling of a layer whose factors show no rank (LoKr of two whole matrices): alpha / r."""
-        told = self._of(path)
-        if told is None:
+        alpha = self._of(path)
+        if alpha is None:
             return 1.0
         ranks = Strengths({"alpha": self._settings.get("r"), "alpha_pattern": self._settings.get("rank_pattern")})
-        return told / _number("r", ranks._of(path), positive=True)
+        return alpha / _number("r", ranks._of(path), positive=True)
 
     def _of(self, path: str) -> float | None:
         ends = [path, *(path[match.end() :] for match in islice(re.finditer(r"\.", path), 64))]

@@ -84,9 +84,9 @@ def read(
     return Reading(family, dialect, result, words)
 
 
-def _fault(name: str, told: str) -> str:
+def _fault(name: str, why: str) -> str:
     name = name if len(name) <= 160 else f"{name[:150]}…"
-    return f"module {name} cannot be applied: {told}" if told.startswith("its ") else f"{name}.{told}"
+    return f"module {name} cannot be applied: {why}" if why.startswith("its ") else f"{name}.{why}"
 
 
 def unbundled(tensors: Mapping[str, Tensor], source: str) -> tuple[list[embeddings.Embedding], dict[str, Tensor]]:
@@ -137,19 +137,19 @@ def foreign(modules: Sequence[Module], metadata: Mapping[str, str]) -> str | Non
 
 def _add_strengths(modules: Sequence[Module], settings: Mapping[str, Settings]) -> None:
     """Write the alphas that PEFT and diffusers keep beside the tensors into the modules."""
-    told: dict[str, Strengths] = {}
+    strengths: dict[str, Strengths] = {}
     for module in modules:
         factors, layer = module.factors, module.layer
-        if layer.part not in told:
-            told[layer.part] = Strengths(settings.get(_NETWORKS[layer.part], settings.get("", {})))
+        if layer.part not in strengths:
+            strengths[layer.part] = Strengths(settings.get(_NETWORKS[layer.part], settings.get("", {})))
         rank = adapter_parts.rank(factors)
         if "alpha" in factors or "scale" in factors:
             continue
         if rank is not None:
-            alpha = told[layer.part].alpha(layer.told, rank)
+            alpha = strengths[layer.part].alpha(layer.written, rank)
             factors |= {} if alpha is None else {"alpha": torch.tensor(alpha)}
         elif "lokr_w1" in factors:  # Kohya's form has no alpha there, PEFT's has
-            factors["lokr_w1"] = factors["lokr_w1"] * told[layer.part].scale_without_rank(layer.told)
+            factors["lokr_w1"] = factors["lokr_w1"] * strengths[layer.part].scale_without_rank(layer.written)
 
 
 def _plain(factors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,15 +178,15 @@ def _family(modules: Sequence[Module], metadata: Mapping[str, str]) -> str:
     version = metadata.get("ss_base_model_version", "")
     if version.startswith("maquette_pocket"):
         return "pocket"
-    told = next((family for prefix, family in _FAMILY_OF_VERSION if version.startswith(prefix)), None)
+    by_version = next((family for prefix, family in _FAMILY_OF_VERSION if version.startswith(prefix)), None)
     width = _text_width(modules)
     if width is not None and width in _CROSS_ATTENTION_WIDTH:
         return _CROSS_ATTENTION_WIDTH[width]
     by_layers = _family_by_layers(modules)
-    if by_layers == "sdxl" or (by_layers and told in (None, "sdxl")):
+    if by_layers == "sdxl" or (by_layers and by_version in (None, "sdxl")):
         return by_layers
-    if told is not None:
-        return told
+    if by_version is not None:
+        return by_version
     if any(module.layer.part == "te1" or module.layer.ldm for module in modules):
         return "sdxl"
     return "unknown"

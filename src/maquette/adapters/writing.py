@@ -118,9 +118,9 @@ def keys_of(target: str, modules: Modules, family: str) -> dict[str, Tensor]:
     for name, factors in modules.items():
         if target in ("diffusers", "peft") and _changes_nothing(name, factors):
             continue
-        told = refusal(target, name, factors)
-        if told:
-            raise ValueError(told)
+        why = refusal(target, name, factors)
+        if why:
+            raise ValueError(why)
     if target in ("diffusers", "peft"):
         return _diffusers(fitted(modules, family))
     if target == "attn-procs":

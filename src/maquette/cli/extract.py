@@ -45,10 +45,10 @@ def show(result: ExtractResult) -> None:
     """Print what was kept, for a person."""
     screen = Screen()
     ranks = Counter(layer["rank"] for layer in result.layers)
-    told = ", ".join(f"{'whole factors' if rank is None else rank} ({n})" for rank, n in ranks.most_common(4))
+    shown = ", ".join(f"{'whole factors' if rank is None else rank} ({n})" for rank, n in ranks.most_common(4))
     worst = min(result.layers, key=lambda layer: layer["kept"])
     facts = [
-        ("layers", f"{len(result.layers)}, of which the rank is {told}{' …' if len(ranks) > 4 else ''}"),
+        ("layers", f"{len(result.layers)}, of which the rank is {shown}{' …' if len(ranks) > 4 else ''}"),
         ("kept", f"{100 * result.kept:.2f} % of these layers' difference (energy)"),
         ("least in a layer", f"{100 * worst['kept']:.2f} %, {worst['name']}"),
         ("kept of all", f"{100 * result.kept_of_all:.2f} % of every difference of UNet and text encoders"),

@@ -77,9 +77,9 @@ def show_comparison(comparison: dict[str, Any], screen: Screen) -> None:
         norms = (f"{block['norm']:.4g}", f"{block['norm_of_other']:.4g}", f"{100 * block['relative']:.3g} %")
         rows.append((block["block"], str(block["tensors"]), *norms, cosine))
     screen.table(rows, ("block", "tensors", "norm", "other's norm", "difference", "cosine"))
-    for key, told in (("only_here", "only here"), ("only_in_other", "only in the other")):
+    for key, shown in (("only_here", "only here"), ("only_in_other", "only in the other")):
         if comparison[key]:
-            screen.line(f"{len(comparison[key])} {told}, for example {comparison[key][0]}")
+            screen.line(f"{len(comparison[key])} {shown}, for example {comparison[key][0]}")
 
 
 def _facts(result: InspectResult) -> list[tuple[str, str]]:
@@ -94,8 +94,8 @@ def _facts(result: InspectResult) -> list[tuple[str, str]]:
         lora = result.lora
         facts.append(("method", lora.method))
         for name, counts in (("rank", lora.ranks), ("alpha", lora.alphas)):
-            told = ", ".join(f"{value} ({n} modules)" for value, n in list(counts.items())[:4])
-            facts += [(name, told)] if told else []
+            shown = ", ".join(f"{value} ({n} modules)" for value, n in list(counts.items())[:4])
+            facts += [(name, shown)] if shown else []
         facts.append(("modules", f"{lora.modules}, of which {lora.matched} are layers of the family"))
         facts.append(("names", lora.dialect))
         if lora.words:

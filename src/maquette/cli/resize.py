@@ -45,11 +45,11 @@ def show(result: ResizeResult) -> None:
     """Print what was kept, for a person."""
     screen = Screen()
     ranks = Counter((module["before"], module["after"]) for module in result.modules)
-    told = ", ".join(f"{before} to {after} ({n})" for (before, after), n in ranks.most_common(4))
+    shown = ", ".join(f"{before} to {after} ({n})" for (before, after), n in ranks.most_common(4))
     worst = min(result.modules, key=lambda module: module["kept"])
     screen.table(
         [
-            ("ranks", told + (" …" if len(ranks) > 4 else "")),
+            ("ranks", shown + (" …" if len(ranks) > 4 else "")),
             ("energy kept", f"{100 * result.kept:.2f} %"),
             ("least in a layer", f"{100 * worst['kept']:.2f} %, {worst['name']}"),
             ("size", f"{result.size_before / 1e6:.2f} MB to {result.size_bytes / 1e6:.2f} MB"),

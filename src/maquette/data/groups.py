@@ -24,7 +24,7 @@ from .captions import (
 )
 from .dataset import Photo, Problem, Role
 from .images import OpenedPhoto, is_photo, read_photo
-from .leftovers import not_used, sharing, told_of_captions, unused_entries
+from .leftovers import caption_problems, not_used, sharing, unused_entries
 from .masks import is_grey, sort_masks
 from .metadata import Metadata
 
@@ -104,7 +104,7 @@ def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo],
             if reading.progress:
                 reading.progress(done, len(jobs))
     photos = [entry.photo for entry in read]
-    problems += told_of_captions([(r.photo, r.text, r.group.lines) for r in read if r.text], reading.keep_lines)
+    problems += caption_problems([(r.photo, r.text, r.group.lines) for r in read if r.text], reading.keep_lines)
     problems += sharing(photos)
     for metadata in {id(g.metadata): g.metadata for g in groups if g.metadata}.values():
         problems += unused_entries(metadata, any(photo.caption_source == "subject" for photo in photos))
@@ -197,7 +197,7 @@ def _caption(job: _Job, reading: Reading) -> _Caption:
     """The text file beside the photo, else the metadata, else what the subject makes."""
     group = job.group
     file = find_caption(job.file, job.names, group.extensions)
-    told = group.metadata.caption(job.file) if group.metadata else None
+    caption = group.metadata.caption(job.file) if group.metadata else None
     notes: tuple[str, ...] = ()
     if file:
         text = read_caption(file)
@@ -208,8 +208,8 @@ def _caption(job: _Job, reading: Reading) -> _Caption:
                 words = text.lines[0] if group.lines == "first" else text.joined
             return _Caption(words, file.name, file, text)
         notes = (f"its caption file {file.name} is empty",)
-    if group.metadata and told:
-        return _Caption(told, group.metadata.file.name, None)
+    if group.metadata and caption:
+        return _Caption(caption, group.metadata.file.name, None)
     if not group.subject or group.literal:
         words = group.subject
     elif group.role == "class":

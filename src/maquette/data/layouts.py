@@ -111,8 +111,8 @@ def _refuse_endless(dataset: Dataset) -> None:
 
 def _find(path: Path, subject: str | None) -> _Found:
     if path.is_file() and path.suffix.lower() == ".toml":
-        asked = read_dataset_file(path, subject)
-        return _Found(path.parent, "toml", asked.groups, asked.problems, asked.settings)
+        dataset_file = read_dataset_file(path, subject)
+        return _Found(path.parent, "toml", dataset_file.groups, dataset_file.problems, dataset_file.settings)
     if path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
         return _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
     return _find_in_folder(_existing_folder(path), subject)

@@ -106,7 +106,7 @@ def _names(photos: Sequence[Photo]) -> str:
     return ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
-def told_of_captions(read: Sequence[tuple[Photo, CaptionText, str]], keep_lines: bool) -> Iterable[Problem]:
+def caption_problems(read: Sequence[tuple[Photo, CaptionText, str]], keep_lines: bool) -> Iterable[Problem]:
     """Caption files in an old encoding, and those whose several lines are not read as such."""
     for photo, text, _ in read:
         if text.fallback and photo.caption_file:

@@ -31,14 +31,14 @@ def find_candidates(folder: Path) -> list[Candidate]:
     files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
     if not files:
         raise MaquetteError(f"{folder} holds no LoRA files (.safetensors); name the folder that a trainer saved into.")
-    told = {file: safetensors.read_metadata(file) for file in files}
-    _require_one_run(folder, files, told)
+    metadata = {file: safetensors.read_metadata(file) for file in files}
+    _require_one_run(folder, files, metadata)
     if len(files) == 1:
         raise MaquetteError(
             f"{folder} holds one checkpoint, {files[0].name}: there is nothing to choose between. Save more during "
             "training (save_every_steps)."
         )
-    steps = {file: _whole(told[file].get("ss_steps")) for file in files}
+    steps = {file: _whole(metadata[file].get("ss_steps")) for file in files}
     numbers = [steps[file] for file in files]
     if all(number is not None for number in numbers) and len(set(numbers)) == len(numbers):
         return sorted((Candidate(number or 0, file) for file, number in steps.items()), key=lambda c: c.step)
@@ -54,14 +54,14 @@ def _by_name(files: list[Path]) -> list[Candidate]:
     return sorted(numbered, key=lambda c: c.step)
 
 
-def _require_one_run(folder: Path, files: list[Path], told: dict[Path, dict[str, str]]) -> None:
+def _require_one_run(folder: Path, files: list[Path], metadata: dict[Path, dict[str, str]]) -> None:
     """Raise MaquetteError where the names, or the numbers of the runs in the metadata, are of several."""
     by_name: dict[str, Path] = {}
     by_session: dict[str, Path] = {}
     for file in files:
         match = _NUMBER.match(file.stem)
         by_name.setdefault(match["name"] if match else file.stem, file)
-        if session := told[file].get("ss_session_id"):
+        if session := metadata[file].get("ss_session_id"):
             by_session.setdefault(session, file)
     for kinds in (by_name, by_session):
         if len(kinds) > 1:

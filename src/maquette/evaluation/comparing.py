@@ -32,10 +32,10 @@ def judged(
     candidates: Sequence[Candidate],
     weights: Sequence[float],
     cells: int | None,
-    told: Callable[[], None] = lambda: None,
+    on_measured: Callable[[], None] = lambda: None,
 ) -> Judged:
     """Choose among a training's files on a panel that others are measured on too."""
-    measure = Cells(base, candidates, panel, told)
+    measure = Cells(base, candidates, panel, on_measured)
     rows = search(list(measure.files), weights, measure, cells)
     choice = choose(rows)
     return Judged(choice, tuple(rows), measure.drawn[choice.step, choice.weight])
@@ -54,16 +54,18 @@ def ranking(rows: dict[str, Row]) -> list[str]:
     order = sorted(rows, key=lambda name: -scores[name])
     best = order[0]
     same = [n for n in order[1:] if scores[best] - scores[n] <= difference_error(rows[best], rows[n])]
-    told = [f"{best} is best (score {scores[best]:.2f})."]
+    sentences = [f"{best} is best (score {scores[best]:.2f})."]
     if same:
-        told.append(f"{_listed(same)} {'does' if len(same) == 1 else 'do'} not differ from it by more than the noise.")
+        sentences.append(
+            f"{_listed(same)} {'does' if len(same) == 1 else 'do'} not differ from it by more than the noise."
+        )
     rest = [name for name in order[1:] if name not in same]
     if rest:
-        told.append(
+        sentences.append(
             "Behind: " + ", ".join(f"{name} ({scores[name]:.2f}, {why(rows[best], rows[name])})" for name in rest)
         )
-        told[-1] += "."
-    return told
+        sentences[-1] += "."
+    return sentences
 
 
 def why(best: Row, other: Row) -> str:
@@ -80,7 +82,7 @@ def why(best: Row, other: Row) -> str:
 
 def base_matters(rows: dict[tuple[str, str], Row]) -> list[str]:
     """Sentences on each pair of bases. rows: (trained on, used on) -> a row, on the panel of the base it is used on."""
-    told = []
+    sentences = []
     for trained, used in rows:
         if trained == used:
             continue
@@ -88,12 +90,12 @@ def base_matters(rows: dict[tuple[str, str], Row]) -> list[str]:
         a, b = score(moved.values), score(own.values)
         error = difference_error(own, moved)
         verdict = "as good as" if abs(a - b) <= error else ("better than" if a > b else "worse than")
-        told.append(
+        sentences.append(
             f"Trained on {trained} and used on {used} it is {verdict} one trained on {used} itself (score {a:.2f} "
             f"against {b:.2f}, ± {error:.2f}; likeness {moved.values['likeness']:.2f} against "
             f"{own.values['likeness']:.2f}; on its own base it has {score(home.values):.2f})."
         )
-    return told
+    return sentences
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def draw(base: BaseModel, plan: Plan, subject_prompts: Sequence[str]) -> Drawing
 def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed: int) -> Tensor:
     """(B, C, h, w): one picture for each prompt, seeds counted up."""
     texts = list(dict.fromkeys(prompts))
-    told, nothing = base.encode_text(texts, plan.clip_skip), base.encode_negative([""], plan.clip_skip)
+    conditioning, nothing = base.encode_text(texts, plan.clip_skip), base.encode_negative([""], plan.clip_skip)
     height, width = plan.size
     factor = base.spec.latent_factor
     at_once = max(1, cells_at_once(base.device) // (height // factor * (width // factor)) // 2)
@@ -109,7 +109,7 @@ def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed
         parts.append(
             sample(
                 base,
-                told[[texts.index(prompt) for prompt in part]],
+                conditioning[[texts.index(prompt) for prompt in part]],
                 nothing[[0] * len(part)],
                 sampler=SAMPLER,
                 steps=plan.steps,

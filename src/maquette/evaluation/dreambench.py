@@ -84,7 +84,9 @@ def table(
         base, subject, class_word, attributes_of(base.spec), others_of(base.spec, class_word), pictures=0,
         others_drawn=0, steps=STEPS, cfg_scale=cfg_scale, size=size, seed=seed, clip_skip=clip_skip,
     )  # fmt: skip
-    asked, plain = ([p for p in prompts(word, living) for _ in range(per_prompt)] for word in (subject, class_word))
+    subject_prompts, plain = (
+        [p for p in prompts(word, living) for _ in range(per_prompt)] for word in (subject, class_word)
+    )
     first = seed * 1000
 
     def draw(changed: BaseModel, texts: Sequence[str]) -> Tensor:
@@ -94,7 +96,7 @@ def table(
 
     before = draw(base, plain)
     with change(weight) as changed:
-        drawn = draw(changed, asked)
+        drawn = draw(changed, subject_prompts)
         of_class = draw(changed, [caption_for_class(class_word)] * max(4, per_prompt))
     rows = [
         _among_photos(real, clip, dino),

@@ -69,11 +69,11 @@ class Encoder:
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """(B, D) unit vectors of prompts, cut at 77 tokens."""
-        told = self.tokenizer(
+        encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self._window, return_tensors="pt"
         )
         found = self.model.get_text_features(
-            input_ids=told["input_ids"].to(self.device), attention_mask=told["attention_mask"].to(self.device)
+            input_ids=encoded["input_ids"].to(self.device), attention_mask=encoded["attention_mask"].to(self.device)
         )
         return F.normalize(_pooled(found).float(), dim=1).cpu()
 
@@ -137,16 +137,16 @@ def _load(folder: Path, kind: str, words: bool) -> tuple[Any, Any]:
 def _seen(folder: Path, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Seen:
     """As preprocessor_config.json says, where there is one."""
     file = folder / "preprocessor_config.json"
-    told = read_object(file) if file.is_file() else {}
-    edge, crop = (_length(told.get(key), size) for key in ("size", "crop_size"))
-    if not told.get("do_center_crop", "crop_size" in told):
+    settings = read_object(file) if file.is_file() else {}
+    edge, crop = (_length(settings.get(key), size) for key in ("size", "crop_size"))
+    if not settings.get("do_center_crop", "crop_size" in settings):
         crop = edge
-    told_mean, told_std = (tuple(told.get(key, ())) for key in ("image_mean", "image_std"))
-    return Seen(edge, min(edge, crop), told_mean or mean, told_std or std)
+    own_mean, own_std = (tuple(settings.get(key, ())) for key in ("image_mean", "image_std"))
+    return Seen(edge, min(edge, crop), own_mean or mean, own_std or std)
 
 
-def _length(told: Any, usual: int) -> int:
+def _length(value: Any, usual: int) -> int:
     """A size as transformers writes it: a number, {"shortest_edge": n} or {"height": n, "width": n}."""
-    if isinstance(told, dict):
-        told = told.get("shortest_edge", told.get("height"))
-    return int(told) if isinstance(told, int | float) else usual
+    if isinstance(value, dict):
+        value = value.get("shortest_edge", value.get("height"))
+    return int(value) if isinstance(value, int | float) else usual

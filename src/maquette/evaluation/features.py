@@ -111,7 +111,7 @@ def _raw(eye: Eye, latents: Tensor, ways: Sequence[Way]) -> list[Tensor]:
     class word is attended to (DAAM, arXiv 2210.04885).
     """
     base, caption = eye.base, caption_for_class(eye.class_word)
-    told = base.encode_text([caption], eye.clip_skip)
+    conditioning = base.encode_text([caption], eye.clip_skip)
     random = torch.Generator().manual_seed(eye.seed)
     noise = torch.randn((1, *latents.shape[1:]), generator=random).to(latents)  # the same for every picture
     places = _places(base, caption, eye.class_word)
@@ -121,7 +121,9 @@ def _raw(eye: Eye, latents: Tensor, ways: Sequence[Way]) -> list[Tensor]:
             t = torch.full((len(x0),), time, device=x0.device)
             features: dict[str, Tensor] = {}
             with word_maps(base.unet, places) as maps:
-                base.predict(eye.schedule.add_noise(x0, noise.expand_as(x0), t), t, told[[0] * len(x0)], features)
+                base.predict(
+                    eye.schedule.add_noise(x0, noise.expand_as(x0), t), t, conditioning[[0] * len(x0)], features
+                )
             attention = _joined(maps, x0.shape[-2:])
             for i, (block, at, part) in enumerate(ways):
                 if at == time:

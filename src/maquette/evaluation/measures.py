@@ -174,8 +174,8 @@ def distances_to(drawn: Tensor, photos: Tensor, grid: int = 4) -> Tensor:
     """
     views = [view for photo in (photos, photos.flip(-1)) for view in _cuts(photo)]
     small = [F.adaptive_avg_pool2d(view, grid).flatten(1) for view in views]  # each (n, D)
-    asked = F.adaptive_avg_pool2d(drawn, grid).flatten(1)  # (B, D)
-    return torch.stack([torch.cdist(asked, view) for view in small]).amin(0)
+    points = F.adaptive_avg_pool2d(drawn, grid).flatten(1)  # (B, D)
+    return torch.stack([torch.cdist(points, view) for view in small]).amin(0)
 
 
 def _cuts(photos: Tensor) -> list[Tensor]:

@@ -129,8 +129,8 @@ def build_panel(
     drawn = draw(base, plan, plan.class_prompts)
     random = torch.Generator().manual_seed(seed)
     rows, target = _rows(chosen, latents, schedule, size, plan, drawn, random)
-    told = {name: [_base_text(prompt, subject) for prompt in part.prompts] for name, part in rows.items()}
-    own = answers_of(base, {name: part.asking(told[name]) for name, part in rows.items()}, clip_skip)
+    texts = {name: [_base_text(prompt, subject) for prompt in part.prompts] for name, part in rows.items()}
+    own = answers_of(base, {name: part.asking(texts[name]) for name, part in rows.items()}, clip_skip)
     empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
     gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
     eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)

@@ -65,26 +65,26 @@ def reason(choice: Choice, rows: Sequence[Row], unit: str = "step", rule: Rule =
     with the chosen one itself.
     """
     row = choice.row
-    told = [f"Take {place(row, unit)}: {summary(row)}."]
+    sentences = [f"Take {place(row, unit)}: {summary(row)}."]
     if choice.prefer != "balanced":
-        told[0] = f"{told[0][:-1]} (chosen for {choice.prefer})."
+        sentences[0] = f"{sentences[0][:-1]} (chosen for {choice.prefer})."
     same = sorted({other.step for other in choice.accepted} - {row.step})
     if same:
         span = (
             f"{unit}s {', '.join(map(str, same))}" if len(same) < 4 else f"{len(same)} later {unit}s up to {same[-1]}"
         )
-        told.append(f"The difference to {span} is within the noise of the measurement, so the earliest is taken.")
+        sentences.append(f"The difference to {span} is within the noise of the measurement, so the earliest is taken.")
     last = max(rows, key=lambda other: (other.step, -abs(other.weight - 1)))
     if last.step != row.step:
         found = faults(last.values, rule)
         if found:
-            told.append(f"{place(last, unit).capitalize()} is overtrained: {'; '.join(map(phrase, found))}.")
+            sentences.append(f"{place(last, unit).capitalize()} is overtrained: {'; '.join(map(phrase, found))}.")
     if choice.faults:
-        told.append(
+        sentences.append(
             f"Even the chosen one is overtrained: {'; '.join(map(phrase, choice.faults))}. "
             f"Next time: {'; or '.join(remedies(choice.faults))}."
         )
-    return told
+    return sentences
 
 
 def summary(row: Row) -> str:

@@ -50,18 +50,18 @@ def batch_of(latents: Tensor) -> int:
 def answers(base: BaseModel, rows: Rows, clip_skip: int = 1) -> Tensor:
     """The denoiser's output for each row, (R, C, h, w) float32. Every text is encoded once."""
     texts = list(dict.fromkeys(rows.prompts))
-    told = base.encode_text(texts, clip_skip)
+    conditioning = base.encode_text(texts, clip_skip)
     index = torch.tensor([texts.index(prompt) for prompt in rows.prompts], device=rows.x_t.device)
     size = batch_of(rows.x_t)
     parts = [
-        base.predict(x_t, t, _picked(told, which)).float()
+        base.predict(x_t, t, _picked(conditioning, which)).float()
         for x_t, t, which in zip(rows.x_t.split(size), rows.t.split(size), index.split(size), strict=True)
     ]
     return torch.cat(parts)
 
 
-def _picked(told: Conditioning, which: Tensor) -> Conditioning:
-    return told[which]
+def _picked(conditioning: Conditioning, which: Tensor) -> Conditioning:
+    return conditioning[which]
 
 
 def answers_of(base: BaseModel, parts: dict[str, Rows], clip_skip: int = 1) -> dict[str, Tensor]:

@@ -91,9 +91,9 @@ class Cells:
     """Measures (step, weight) of files on a panel, with one file open at a time. drawn: latents of each cell."""
 
     def __init__(
-        self, base: BaseModel, candidates: Sequence[Candidate], panel: Panel, told: Callable[[], None]
+        self, base: BaseModel, candidates: Sequence[Candidate], panel: Panel, on_measured: Callable[[], None]
     ) -> None:
-        self.base, self.panel, self.told = base, panel, told
+        self.base, self.panel, self.on_measured = base, panel, on_measured
         self.files = {candidate.step: candidate.file for candidate in candidates}
         self.drawn: dict[tuple[int, float], Tensor] = {}
         self._opened: tuple[int, Tuned] | None = None
@@ -104,7 +104,7 @@ class Cells:
         items, drawing = examine(self.base, self._opened[1], weight, self.panel)
         assert drawing is not None
         self.drawn[step, weight] = drawing.subject
-        self.told()
+        self.on_measured()
         return Row.of(step, weight, items)
 
 
@@ -134,7 +134,7 @@ def judge(
         pass  # a file of another base is told before the panel is built
     done, of = 0, min(cells or len(candidates) * len(weights), len(candidates) * len(weights)) * seeds
 
-    def told() -> None:
+    def on_measured() -> None:
         nonlocal done
         done += 1
         on_progress("measuring checkpoints", done, max(of, done))
@@ -146,20 +146,20 @@ def judge(
         return made
 
     panel = panel_of(seed)
-    measure = Cells(base, candidates, panel, told)
+    measure = Cells(base, candidates, panel, on_measured)
     rows = search(list(measure.files), weights, measure, cells, prefer)
     rows.sort(key=lambda row: (row.step, row.weight))
     panels = [rows]
     for again in range(seed + 1, seed + seeds):
-        other = Cells(base, candidates, panel_of(again), told)
+        other = Cells(base, candidates, panel_of(again), on_measured)
         panels.append([other(row.step, row.weight) for row in rows])
     noises = [between_seeds(panels, prefer)] if seeds > 1 else []
-    noises += _of_twin(Cells(base, twin, panel, told), rows, prefer)
+    noises += _of_twin(Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
     choice = choose(every, prefer, floor=noise.difference if noise else 0.0)
     unit = candidates[0].unit
-    cautions = [told for told in (noise and noise.sentence(), caution(base)) if told]
+    cautions = [on_measured for on_measured in (noise and noise.sentence(), caution(base)) if on_measured]
     return Verdict(
         choice,
         tuple(every),

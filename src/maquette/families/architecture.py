@@ -28,8 +28,8 @@ def complete(
     """
     config = Config({**defaults, **{key: value for key, value in given.items() if not key.startswith("_")}})
     for key, allowed in fixed.items():
-        told = config.get(key, allowed[0])
-        for value in told if isinstance(told, list | tuple) else [told]:
+        value_read = config.get(key, allowed[0])
+        for value in value_read if isinstance(value_read, list | tuple) else [value_read]:
             if value not in allowed:
                 raise MaquetteError(
                     f"The configuration of the {network} says {key} = {value!r}; maquette knows "

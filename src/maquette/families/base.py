@@ -122,12 +122,14 @@ class BaseModel:
 
     def encode_negative(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:
         """As `encode_text`, for negative prompts: of some families one without words is zeros."""
-        told = self.encode_text(prompts, clip_skip)
+        conditioning = self.encode_text(prompts, clip_skip)
         if not self.spec.zero_negative:
-            return told
-        said = torch.tensor([float(prompt != "") for prompt in prompts], device=told.tokens.device)
-        pooled = None if told.pooled is None else told.pooled * said[:, None].to(told.pooled)
-        return replace(told, tokens=told.tokens * said[:, None, None].to(told.tokens), pooled=pooled)
+            return conditioning
+        said = torch.tensor([float(prompt != "") for prompt in prompts], device=conditioning.tokens.device)
+        pooled = None if conditioning.pooled is None else conditioning.pooled * said[:, None].to(conditioning.pooled)
+        return replace(
+            conditioning, tokens=conditioning.tokens * said[:, None, None].to(conditioning.tokens), pooled=pooled
+        )
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] -> posterior mean and standard deviation, each (B, C, H/f, W/f), unit-scaled."""

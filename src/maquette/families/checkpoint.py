@@ -187,12 +187,12 @@ def _tokenizer_folder(part: str) -> str:
 def _restore_extras(checkpoint: Checkpoint, path: Path) -> None:
     header = safetensors.read_header(path)
     try:
-        told = [parse_json(header.metadata[key], key) for key in ("prefixes", "metadata")]
-        if not all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in told):
+        records = [parse_json(header.metadata[key], key) for key in ("prefixes", "metadata")]
+        if not all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in records):
             raise MaquetteError("no table of texts")
     except (KeyError, MaquetteError) as error:
         raise MaquetteError(f"{path} is not as maquette writes it; delete it to go on without.") from error
-    checkpoint.prefixes, checkpoint.metadata = told
+    checkpoint.prefixes, checkpoint.metadata = records
     checkpoint.extras = safetensors.load(path, header)
     if header.metadata.get("family") == POCKET.name:
         checkpoint.spec = POCKET
@@ -272,9 +272,9 @@ def prediction_rule(
     it that says `parameterization: "v"`; 4. SD2 other than inpainting and depth, unless its `global_step` is 875000
     (the 512-pixel base model), is v-prediction, as nearly all SD2 models in use are; 5. epsilon.
     """
-    told = metadata.get("modelspec.prediction_type", "")
-    if told in _PREDICTIONS:
-        return _PREDICTIONS[told]
+    prediction = metadata.get("modelspec.prediction_type", "")
+    if prediction in _PREDICTIONS:
+        return _PREDICTIONS[prediction]
     if "v_pred" in extras:
         return "v_prediction"
     recipe = path.with_suffix(".yaml")

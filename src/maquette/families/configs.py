@@ -77,9 +77,9 @@ def vae_is_fixed(metadata: Mapping[str, str]) -> bool:
     """Whether a single file says that its SDXL VAE is one of those made to run in float16, which shapes do not tell:
     `maquette.vae_fp16`, or "fp16 fix" in its modelspec title or description.
     """
-    told = " ".join(metadata.get(f"modelspec.{key}", "") for key in ("title", "description"))
+    text = " ".join(metadata.get(f"modelspec.{key}", "") for key in ("title", "description"))
     return (
-        metadata.get("maquette.vae_fp16") == "yes" or re.search(r"fp16[\s_-]*(vae[\s_-]*)?fix", told, re.I) is not None
+        metadata.get("maquette.vae_fp16") == "yes" or re.search(r"fp16[\s_-]*(vae[\s_-]*)?fix", text, re.I) is not None
     )
 
 

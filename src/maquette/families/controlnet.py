@@ -81,8 +81,8 @@ def controlnet_config(shapes: Shapes, family: str, source: str) -> dict[str, Any
     except (KeyError, IndexError, StopIteration) as error:
         raise MaquetteError(f"{source}: its ControlNet is incomplete or of an unknown build ({error}).") from error
     kept = {key: value for key, value in config.items() if key not in _ONLY_UNET}
-    told = {"conditioning_channels": channels, "conditioning_embedding_out_channels": widths}
-    return kept | told | {"_class_name": "ControlNetModel"}
+    sizes = {"conditioning_channels": channels, "conditioning_embedding_out_channels": widths}
+    return kept | sizes | {"_class_name": "ControlNetModel"}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

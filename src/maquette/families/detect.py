@@ -87,9 +87,9 @@ def unet_family(shapes: Shapes) -> str | None:
         return None
     if any(name.startswith(("label_emb.", "add_embedding.")) for name in shapes):
         widths = {shape[1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")}
-        told = [shapes[name][1] for name in _TOLD if len(shapes.get(name, ())) == 2]
+        context_widths = [shapes[name][1] for name in _TOLD if len(shapes.get(name, ())) == 2]
         # The refiner is told five numbers and its one encoder's pooled vector, which is as wide as that one's tokens.
-        alone = widths == {1280} or (bool(told) and {told[0] - 5 * _NUMBER} == widths)
+        alone = widths == {1280} or (bool(context_widths) and {context_widths[0] - 5 * _NUMBER} == widths)
         return "refiner" if alone else "sdxl"
     projections = [shape for name, shape in shapes.items() if name.endswith(".proj_in.weight")]
     return "sd1" if projections and len(projections[0]) == 4 else "sd2"

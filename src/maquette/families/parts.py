@@ -34,8 +34,8 @@ def replace_unet(checkpoint: Checkpoint, path: Path) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     family, found = checkpoint.spec.name, unet_family(shapes)
     if found != family:
-        told = FAMILY_NAMES.get(str(found), "an unknown family")
-        raise MaquetteError(f"{path} holds a UNet of {told}, but {checkpoint.source} is {FAMILY_NAMES[family]}.")
+        family_name = FAMILY_NAMES.get(str(found), "an unknown family")
+        raise MaquetteError(f"{path} holds a UNet of {family_name}, but {checkpoint.source} is {FAMILY_NAMES[family]}.")
     try:
         config = configs.unet_config(shapes, family)
     except (KeyError, IndexError, StopIteration) as error:
@@ -63,8 +63,10 @@ def read_vae(path: Path, family: str) -> tuple[dict[str, Tensor], configs.Config
     identity = _identify(file.tensors)
     prefixes = dict(identity.prefixes)
     if identity.kind == "model" and identity.family not in (None, family):
-        told = FAMILY_NAMES[str(identity.family)]
-        raise MaquetteError(f"{path} is a model of {told}; its VAE does not fit {FAMILY_NAMES.get(family, family)}.")
+        family_name = FAMILY_NAMES[str(identity.family)]
+        raise MaquetteError(
+            f"{path} is a model of {family_name}; its VAE does not fit {FAMILY_NAMES.get(family, family)}."
+        )
     if identity.kind == "vae" and identity.layout == "diffusers":
         tensors = {ldm.vae_modern_name(name): _flat(name, tensor) for name, tensor in file.tensors.items()}
     elif "vae" in prefixes:

@@ -197,10 +197,10 @@ def write_folder(
             own = replace(writing, beside=() if number else writing.beside)
             _write_weights(checkpoint, root / part, part, None if part == "vae" and not half_vae else dtype, own)
         if checkpoint.extras or checkpoint.prefixes or writing.metadata or checkpoint.spec.name == "pocket":
-            told = checkpoint.metadata | dict(writing.finish() if writing.finish else writing.metadata)
+            written = checkpoint.metadata | dict(writing.finish() if writing.finish else writing.metadata)
             notes = {"family": checkpoint.spec.name} | {
                 "prefixes": json.dumps(checkpoint.prefixes),
-                "metadata": json.dumps(told),
+                "metadata": json.dumps(written),
             }
             safetensors.save(checkpoint.extras, root / EXTRAS, notes)
         if folder.exists():
@@ -226,8 +226,8 @@ def _write_weights(
     text = part.startswith("text_encoder")
     entries = {}
     for name in checkpoint.parts[part]:
-        told = f"text_model.{name}" if text and not name.startswith("text_projection") else name
-        entries[told] = _entry(checkpoint, ldm.Place(part, (name,)), dtype, writing)
+        written = f"text_model.{name}" if text and not name.startswith("text_projection") else name
+        entries[written] = _entry(checkpoint, ldm.Place(part, (name,)), dtype, writing)
     file = folder / ("model.safetensors" if text else "diffusion_pytorch_model.safetensors")
     streaming.write(entries, file, {"format": "pt"}, None, writing.beside, writing.threads, writing.on_bytes)
 

@@ -89,9 +89,9 @@ class ReplayedDenoiser:
         held = [None if x is None else x.clone() for x in inputs]
 
         def work() -> tuple[Tensor, list[Tensor]]:
-            x_t, t, *told = held
+            x_t, t, *conditioning = held
             assert x_t is not None and t is not None
-            return self.model.predict(x_t, t, rebuild(*told)), []
+            return self.model.predict(x_t, t, rebuild(*conditioning)), []
 
         try:
             if self._record is None:

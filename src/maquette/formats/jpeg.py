@@ -21,7 +21,7 @@ BLANK = 512  # bytes; a sector of a disk
 
 
 @dataclass
-class _Told:
+class _Header:
     """What the headers so far say about the scans to come."""
 
     restarts: bool = False
@@ -43,7 +43,7 @@ def fault(data: bytes) -> str:
 
     Reads the first picture in the file: phones put others behind it. Time grows with the length.
     """
-    told = _Told()
+    header = _Header()
     position, scanned = 2, False
     while found := _MARKER.search(data, position):
         marker, position = found[0][-1], found.end()
@@ -56,24 +56,24 @@ def fault(data: bytes) -> str:
         position += length
         if scanned and data[position : position + 1] != b"\xff" and marker != _SCAN:
             return _GARBLED  # it was no segment: nothing follows it
-        told.hear(marker, body)
+        header.hear(marker, body)
         if marker == _SCAN:
-            whole = told.sequential and body[:1] == bytes([told.components])
-            position, what = _scan(data, position, told, whole)
+            whole = header.sequential and body[:1] == bytes([header.components])
+            position, what = _scan(data, position, header, whole)
             scanned = True
             if what:
                 return what
     return "it breaks off before its end"
 
 
-def _scan(data: bytes, start: int, told: _Told, whole: bool) -> tuple[int, str]:
+def _scan(data: bytes, start: int, header: _Header, whole: bool) -> tuple[int, str]:
     """Walk the compressed data of one scan: where they end, and what is wrong with them. whole: no other may follow."""
     expected = 0
     position = start
     while found := _MARKER.search(data, position):
         marker, position = found[0][-1], found.end()
         if 0xD0 <= marker < 0xD8:
-            if not told.restarts or marker - 0xD0 != expected:
+            if not header.restarts or marker - 0xD0 != expected:
                 return position, _GARBLED
             expected = (expected + 1) % 8
         elif marker not in ({_END, _LINES} if whole else _BETWEEN_SCANS):
@@ -83,7 +83,7 @@ def _scan(data: bytes, start: int, told: _Told, whole: bool) -> tuple[int, str]:
     if found is None:
         return len(data), "it breaks off before its end"
     end = found.start()
-    if told.sequential and not told.zeros_are_data and data.find(bytes(BLANK), start, end) >= 0:
+    if header.sequential and not header.zeros_are_data and data.find(bytes(BLANK), start, end) >= 0:
         return end, "a part of its data is blank"
     return end, ""
 

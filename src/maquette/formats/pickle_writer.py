@@ -81,8 +81,8 @@ def write(
     path = Path(path)
     for name, entry in entries.items():
         if entry.dtype not in _STORAGES:
-            told = DTYPE_NAMES.get(entry.dtype, str(entry.dtype))
-            raise MaquetteError(f"{path}: {name} is of the type {told}, which only .safetensors files hold.")
+            dtype = DTYPE_NAMES.get(entry.dtype, str(entry.dtype))
+            raise MaquetteError(f"{path}: {name} is of the type {dtype}, which only .safetensors files hold.")
         if entry.nbytes >= _MANY:
             raise MaquetteError(f"{path}: {name} is too large for a .ckpt file; write a .safetensors file.")
     index = _index(entries, metadata)
@@ -128,7 +128,7 @@ class _Storage:
     """Stands for the numbers of a tensor: written as torch's name of a storage."""
 
     def __init__(self, key: str, entry: Entry) -> None:
-        self.told = (
+        self.arguments = (
             "storage",
             getattr(torch, _STORAGES[entry.dtype]),
             key,
@@ -146,17 +146,17 @@ class _Tensor:
             strides.append(step)
             step *= side
         hooks: OrderedDict[str, Any] = OrderedDict()
-        self.told = (_Storage(key, entry), 0, entry.shape, tuple(reversed(strides)), False, hooks)
+        self.arguments = (_Storage(key, entry), 0, entry.shape, tuple(reversed(strides)), False, hooks)
 
     def __reduce__(self) -> Any:
         from torch import _utils
 
-        return _utils._rebuild_tensor_v2, self.told
+        return _utils._rebuild_tensor_v2, self.arguments
 
 
 class _Pickler(pickle.Pickler):
     def persistent_id(self, value: Any) -> Any:
-        return value.told if isinstance(value, _Storage) else None
+        return value.arguments if isinstance(value, _Storage) else None
 
 
 def _index(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:

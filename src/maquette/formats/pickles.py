@@ -151,8 +151,8 @@ def _read_legacy(path: Path, file: IO[bytes], size: int) -> tuple[Any, Lookup]:
         raise Refused("it is a pickle, but not one of PyTorch's files of weights")
     version, _system = Machine(pickles).run(), Machine(pickles).run()
     if version != 1001:
-        told = str(version)[:40] if isinstance(version, int | str) else "of its kind"
-        raise Refused(f"its format version {told} is unknown")
+        shown = str(version)[:40] if isinstance(version, int | str) else "of its kind"
+        raise Refused(f"its format version {shown} is unknown")
     machine = Machine(pickles)
     content, keys = machine.run(), Machine(pickles).run()
     if not isinstance(keys, list):

@@ -34,8 +34,8 @@ def format_infotext(prompt: str, negative_prompt: str, values: Mapping[str, Any]
     """
     pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items() if value is not None)
     prompt, negative = _trimmed(prompt), _trimmed(negative_prompt)
-    told = f"\n{_NEGATIVE} {negative}" if negative else ""
-    return f"{prompt}{told}\n{pairs}".strip()
+    negative_line = f"\n{_NEGATIVE} {negative}" if negative else ""
+    return f"{prompt}{negative_line}\n{pairs}".strip()
 
 
 def _trimmed(text: str) -> str:

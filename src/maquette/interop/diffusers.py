@@ -45,7 +45,7 @@ class Diffusers(Writer):
             self.add("placeholder_token", config.subject or "")
             self.add("num_vectors", config.vectors)
             self.add("initializer_token", config.init_word or (config.subject or "object").split()[-1])
-            self.told |= {"vectors", "init_word", "embedding_learning_rate"}
+            self.covered |= {"vectors", "init_word", "embedding_learning_rate"}
         else:
             self.add("instance_data_dir", photos)
             self.add("instance_prompt", named_caption(config.subject) or found[0].words)
@@ -54,7 +54,7 @@ class Diffusers(Writer):
             options.pop("max_grad_norm")
             self.lose("max_grad_norm", "that script does not shorten gradients")
         for ours, theirs in options.items():
-            self.told.add(ours)
+            self.covered.add(ours)
             value = getattr(config, ours)
             if ours == "warmup_steps" and value < 1:
                 value = int(value * (config.steps or 0))  # a share
@@ -65,7 +65,7 @@ class Diffusers(Writer):
         self.add("train_batch_size", max(1, (config.batch_size or 1) // config.gradient_accumulation))
         if not config.random_crop:
             self.add("center_crop")
-        self.told.add("random_crop")
+        self.covered.add("random_crop")
         self._rest([place for place in found if place.reg])
         return self.finish(script)
 
@@ -86,26 +86,26 @@ class Diffusers(Writer):
 
     def _rest(self, class_pictures: list[Place]) -> None:
         config = self.config
-        self.told |= {"rank", "scheduler", "scheduler_cycles", "dtype", "reg", "prior_loss_weight", "weight_decay",
+        self.covered |= {"rank", "scheduler", "scheduler_cycles", "dtype", "reg", "prior_loss_weight", "weight_decay",
                       "max_token_length", "prior_share"}  # fmt: skip
-        self.told |= {"embedding_learning_rate", "caption_extension"}
-        self.told |= set() if config.buckets else {"buckets"}
+        self.covered |= {"embedding_learning_rate", "caption_extension"}
+        self.covered |= set() if config.buckets else {"buckets"}
         self._text_rate()
         if methods.METHODS[config.method].product == "adapter":
             self.add("rank", config.rank)
             if config.alpha in (None, config.rank):
-                self.told.add("alpha")
+                self.covered.add("alpha")
             if config.method == "dora" and self.xl:
                 self.add("use_dora")
                 if config.dora_axis == "output":
-                    self.told.add("dora_axis")
+                    self.covered.add("dora_axis")
                 else:
                     self.no_equal.append("dora_axis = input: PEFT's magnitude is one number per output")
             elif config.method == "dora":
                 self.no_equal.append("method = dora: only the SDXL script has --use_dora")
             self.no_equal.append("layers: attention only there; feed-forward layers are not trained")
         if config.optimizer == "adamw8bit":
-            self.told.add("optimizer")
+            self.covered.add("optimizer")
             self.add("use_8bit_adam")
         if config.scheduler in ("inverse-sqrt", "stable-decay"):
             self.lose("scheduler", "has no equal there")
@@ -119,10 +119,10 @@ class Diffusers(Writer):
             self._class_pictures(class_pictures)
         if config.method == "dreambooth" and config.min_snr_gamma:
             self.add("snr_gamma", config.min_snr_gamma)
-            self.told.add("min_snr_gamma")
+            self.covered.add("min_snr_gamma")
         elif config.min_snr_gamma:
             self.lose("min_snr_gamma", "the LoRA script weighs every timestep alike")
-        self.told |= {"min_snr_gamma", "sample_prompts"}
+        self.covered |= {"min_snr_gamma", "sample_prompts"}
         if config.sample_prompts:
             self.add("validation_prompt", config.sample_prompts[0])
         self.no_equal.append("captions: one prompt for all photos there; your caption files are not read")
@@ -132,9 +132,9 @@ class Diffusers(Writer):
         config = self.config
         rate = config.text_encoder_learning_rate
         if not config.text_encoder or rate in (None, config.learning_rate):
-            self.told.add("text_encoder_learning_rate")
+            self.covered.add("text_encoder_learning_rate")
         elif self.xl and methods.METHODS[config.method].product == "adapter":
-            self.told.add("text_encoder_learning_rate")
+            self.covered.add("text_encoder_learning_rate")
             self.add("text_encoder_lr", rate)
         else:
             self.lose("text_encoder_learning_rate", "one rate for all there")
@@ -146,7 +146,7 @@ class Diffusers(Writer):
         if config.scheduler == "restarts":
             self.add("lr_num_cycles", config.scheduler_cycles)
         if config.scheduler == "polynomial":
-            self.told.add("scheduler_power")
+            self.covered.add("scheduler_power")
             self.add("lr_power", config.scheduler_power)
 
     def _class_pictures(self, found: list[Place]) -> None:

@@ -55,14 +55,14 @@ class Writer(ABC):
         self.files: list[tuple[str, str]] = []
         self.before: list[str] = []  # lines of the shell
         self.no_equal: list[str] = []
-        self.told = set(SILENT)
+        self.covered = set(SILENT)
         self.out = config.out or Path("runs/lora")
 
     def add(self, option: str, value: Any = True) -> None:
         self.options.append((option, value))
 
     def lose(self, key: str, why: str) -> None:
-        self.told.add(key)
+        self.covered.add(key)
         self.no_equal.append(f"{key} = {getattr(self.config, key)}: {why}")
 
     def changed(self) -> list[str]:
@@ -75,7 +75,7 @@ class Writer(ABC):
 
     def finish(self, script: str) -> CommandResult:
         for key in self.changed():
-            if key not in self.told:
+            if key not in self.covered:
                 self.lose(key, "has no equal there")
         if self.config.base == "pocket":
             idle = {"embedding_learning_rate"} if self.config.method != "textual-inversion" else set()
@@ -99,9 +99,9 @@ class Writer(ABC):
         """Stops a shell until what is lost was read."""
         if not self.no_equal:
             return ""
-        told = "".join(f"#   {' '.join(line.split())}\n" for line in self.no_equal)
+        lines = "".join(f"#   {' '.join(line.split())}\n" for line in self.no_equal)
         return (
-            f"# This would not train what maquette trained. No equal in {self.program}:\n{told}"
+            f"# This would not train what maquette trained. No equal in {self.program}:\n{lines}"
             "# Change the command as you need it and take out the next line.\n"
             "echo 'Read the first lines of this script: it would train something else.' >&2; exit 1\n"
         )

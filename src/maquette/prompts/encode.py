@@ -72,18 +72,21 @@ def _encode_split(
     """Texts, each cut by each tokenizer -> their Conditionings; counts: how often each text stands in its schedule."""
     count = max(len(chunks[0]) for chunks in split)
     filled = [[[*own, *[Chunk()] * (count - len(own))] for own in chunks] for chunks in split]
-    told: list[Conditioning] = []
+    windows_encoded: list[Conditioning] = []
     for chunks in filled:
         windows = [
             torch.tensor([_window(chunk, tokenizer) for chunk in own])
             for own, tokenizer in zip(chunks, base.tokenizers, strict=True)
         ]
-        told.append(base.encode_ids(windows, clip_skip))  # tokens (k, 77, D)
-    tokens = torch.stack([each.tokens for each in told])  # (n, k, 77, D)
+        windows_encoded.append(base.encode_ids(windows, clip_skip))  # tokens (k, 77, D)
+    tokens = torch.stack([each.tokens for each in windows_encoded])  # (n, k, 77, D)
     if emphasis in ("Original", "No norm"):
         weights = torch.tensor([[_weights(chunk) for chunk in chunks[0]] for chunks in filled])
         tokens = emphasised(tokens, weights, base.token_widths, emphasis == "Original", torch.tensor(counts))
-    return [each.joined_chunks(rows.reshape(1, -1, rows.shape[-1])) for rows, each in zip(tokens, told, strict=True)]
+    return [
+        each.joined_chunks(rows.reshape(1, -1, rows.shape[-1]))
+        for rows, each in zip(tokens, windows_encoded, strict=True)
+    ]
 
 
 def _split(base: TextModel, prompt: str, emphasis: Emphasis) -> list[list[Chunk]]:
@@ -134,9 +137,9 @@ def _scheduled(text: str, length: int, first_pass: int | None) -> list[list[int 
     return parse_schedule(text, length) if first_pass is None else parse_schedule(text, first_pass, length)
 
 
-def _zeros(told: Conditioning) -> Conditioning:
-    pooled = None if told.pooled is None else torch.zeros_like(told.pooled)
-    return replace(told, tokens=torch.zeros_like(told.tokens), pooled=pooled)
+def _zeros(conditioning: Conditioning) -> Conditioning:
+    pooled = None if conditioning.pooled is None else torch.zeros_like(conditioning.pooled)
+    return replace(conditioning, tokens=torch.zeros_like(conditioning.tokens), pooled=pooled)
 
 
 class Prompt:
@@ -169,10 +172,10 @@ class Prompt:
         self.parts: list[tuple[list[tuple[int, Conditioning]], float]] = []
         for text, weight in parse_composable(prompt) if composable else [(prompt, 1.0)]:
             schedule = [(int(end), str(plain)) for end, plain in _scheduled(text, length, first_pass)]
-            told = encode_together(base, Counter(plain for _, plain in schedule), clip_skip, emphasis)
-            if zeros and not any(told):
-                told = {"": _zeros(told[""])}
-            copies = {plain: each[[0] * batch] for plain, each in told.items()}
+            conditionings = encode_together(base, Counter(plain for _, plain in schedule), clip_skip, emphasis)
+            if zeros and not any(conditionings):
+                conditionings = {"": _zeros(conditionings[""])}
+            copies = {plain: each[[0] * batch] for plain, each in conditionings.items()}
             self.parts.append(([(end, copies[plain]) for end, plain in schedule], weight))
 
     def mapped(self, change: Callable[[Conditioning], Conditioning]) -> Prompt:
@@ -180,12 +183,12 @@ class Prompt:
         made = copy(self)
         changed: dict[int, Conditioning] = {}
 
-        def told(each: Conditioning) -> Conditioning:
+        def once(each: Conditioning) -> Conditioning:
             if id(each) not in changed:
                 changed[id(each)] = change(each)
             return changed[id(each)]
 
-        made.parts = [([(end, told(each)) for end, each in schedule], weight) for schedule, weight in self.parts]
+        made.parts = [([(end, once(each)) for end, each in schedule], weight) for schedule, weight in self.parts]
         return made
 
     def at(self, place: int) -> list[tuple[Conditioning, float]]:

@@ -91,7 +91,7 @@ def _training(card: Card) -> str:
 
 def _plain(words: str | None) -> str:
     """A name or prompt within Markdown, where it commands nothing."""
-    told = visible(words or "")
+    text = visible(words or "")
     for sign in "\\`*_{}[]<>|#":
-        told = told.replace(sign, f"\\{sign}")
-    return told
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -72,8 +72,8 @@ def write_verdict(out: Path, verdict: dict[str, Any], file: Path, subject: str, 
 def preferred_weight(file: Path) -> float:
     """The weight at which a LoRA is offered, as its side-car says."""
     card = file.with_suffix(".json")
-    told = read_json(card, RECORD_BYTES, "side-car") if card.exists() else {}
-    weight = told.get("preferred weight") if isinstance(told, dict) else None
+    sidecar = read_json(card, RECORD_BYTES, "side-car") if card.exists() else {}
+    weight = sidecar.get("preferred weight") if isinstance(sidecar, dict) else None
     return float(weight) if isinstance(weight, int | float) and not isinstance(weight, bool) else WEIGHT
 
 

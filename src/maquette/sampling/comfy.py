@@ -80,11 +80,11 @@ def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
     latent = _drawn(made, model, positive, negative, latent, settings, facts, last=not settings.hires)
     if settings.hires:
         model, latent = _again(made, model, latent, settings, facts)
-    told: dict[str, Any] = {"samples": latent, "vae": model.vae}
+    inputs: dict[str, Any] = {"samples": latent, "vae": model.vae}
     if settings.tiled_vae:
-        image = made.add("VAEDecodeTiled", **told, tile_size=512, overlap=64, temporal_size=64, temporal_overlap=8)
+        image = made.add("VAEDecodeTiled", **inputs, tile_size=512, overlap=64, temporal_size=64, temporal_overlap=8)
     else:
-        image = made.add("VAEDecode", **told)
+        image = made.add("VAEDecode", **inputs)
     made.add("SaveImage", images=[image, 0], filename_prefix="maquette")
     _notes(made, settings)
     return made
@@ -149,8 +149,8 @@ def _add_loras(made: Workflow, model: _Model, prompt: str, settings: DrawSetting
     files = find_loras([tag.name for tag in tags], settings.lora_dir) if tags else {}
     for tag in tags:
         name = files[tag.name].name
-        told = {"model": model.model, "clip": model.clip, "lora_name": name}
-        node = made.add("LoraLoader", **told, strength_model=tag.unet, strength_clip=tag.te)
+        inputs = {"model": model.model, "clip": model.clip, "lora_name": name}
+        node = made.add("LoraLoader", **inputs, strength_model=tag.unet, strength_clip=tag.te)
         model.model, model.clip = [node, 0], [node, 1]
         if tag.blocks is not None or tag.rank is not None or tag.start or tag.stop < float("inf"):
             made.note(f"LoraLoader applies {name} whole and at every step: lbw, dyn, start and stop are left out.")
@@ -206,8 +206,8 @@ def _controlled(
         if unit.preprocessor == "canny":
             known = PREPROCESSORS["canny"]
             low, high = (usual if own is None else own for own, usual in ((unit.a, known.a), (unit.b, known.b)))
-            told = {"low_threshold": min(0.99, low / 255), "high_threshold": min(0.99, high / 255)}
-            image = [made.add("Canny", image=image, **told), 0]
+            inputs = {"low_threshold": min(0.99, low / 255), "high_threshold": min(0.99, high / 255)}
+            image = [made.add("Canny", image=image, **inputs), 0]
             made.note("ComfyUI's Canny measures its thresholds otherwise: look at its edges and adjust them.")
         elif unit.preprocessor == "invert":
             image = [made.add("ImageInvert", image=image), 0]
@@ -258,16 +258,16 @@ def _begun(
     if settings.mask_blur:
         made.note("ComfyUI's own nodes do not blur a mask: its border is hard there.")
     if facts.channels == 9:
-        told = {"positive": positive, "negative": negative, "vae": model.vae, "pixels": image, "mask": mask}
-        node = made.add("InpaintModelConditioning", **told, noise_mask=True)
+        inputs = {"positive": positive, "negative": negative, "vae": model.vae, "pixels": image, "mask": mask}
+        node = made.add("InpaintModelConditioning", **inputs, noise_mask=True)
         return [node, 2], [node, 0], [node, 1]
     if settings.masked_content == "original":
         encoded = made.add("VAEEncode", pixels=image, vae=model.vae)
         return [made.add("SetLatentNoiseMask", samples=[encoded, 0], mask=mask), 0], positive, negative
     if settings.masked_content != "latent nothing":
         made.note(f"VAEEncodeForInpaint fills what is masked with grey, not with {settings.masked_content!r}.")
-    told = {"pixels": image, "vae": model.vae, "mask": mask}
-    return [made.add("VAEEncodeForInpaint", **told, grow_mask_by=0), 0], positive, negative
+    inputs = {"pixels": image, "vae": model.vae, "mask": mask}
+    return [made.add("VAEEncodeForInpaint", **inputs, grow_mask_by=0), 0], positive, negative
 
 
 def _drawn(
@@ -286,8 +286,8 @@ def _drawn(
     start, end = 0, 10_000
     if settings.init_image is not None:
         if settings.exact_steps and not (last and settings.refiner):
-            told = {"model": model.model, "positive": positive, "negative": negative, "latent_image": latent}
-            node = made.add("KSampler", **told, seed=settings.seed, steps=steps, **how, denoise=settings.strength)
+            inputs = {"model": model.model, "positive": positive, "negative": negative, "latent_image": latent}
+            node = made.add("KSampler", **inputs, seed=settings.seed, steps=steps, **how, denoise=settings.strength)
             return [node, 0]
         start = max(0, steps - max(1, image_steps(settings.sampler, steps, settings.strength)))
     switched = last and settings.refiner is not None
@@ -307,14 +307,14 @@ def _refined(
     how: Mapping[str, Any],
 ) -> Link:  # fmt: skip
     loader = made.add("CheckpointLoaderSimple", ckpt_name=Path(str(settings.refiner)).name)
-    told = []
+    prompts = []
     for text, score in ((settings.prompt, 6.0), (settings.negative_prompt, 2.5)):
         plain = _written(made, _said(text, settings), settings, ())
         words = {"clip": [loader, 1], "text": plain, "ascore": score, "width": size[0], "height": size[1]}
-        told.append([made.add("CLIPTextEncodeSDXLRefiner", **words), 0])
+        prompts.append([made.add("CLIPTextEncodeSDXLRefiner", **words), 0])
     node = made.add(
         "KSamplerAdvanced", model=[loader, 0], add_noise="disable", noise_seed=settings.seed, steps=steps, **how,
-        positive=told[0], negative=told[1], latent_image=latent, start_at_step=start, end_at_step=10_000,
+        positive=prompts[0], negative=prompts[1], latent_image=latent, start_at_step=start, end_at_step=10_000,
         return_with_leftover_noise="disable",
     )  # fmt: skip
     return [node, 0]

@@ -30,10 +30,12 @@ class Guide:
     network: nn.Module
     picture: Tensor
 
-    def added(self, x_t: Tensor, t: Tensor, told: Sequence[Tensor], rows: Tensor | None) -> Control:
+    def added(self, x_t: Tensor, t: Tensor, conditioning_tensors: Sequence[Tensor], rows: Tensor | None) -> Control:
         """What it adds to the UNet. rows: (B,), 1 where the prompt is computed, 0 where the negative one is."""
         picture = self.picture.expand(len(x_t), -1, -1, -1)
-        down, middle = self.network(x_t.to(picture), t, told[0], picture, *told[1:], strength=self.unit.weight)
+        down, middle = self.network(
+            x_t.to(picture), t, conditioning_tensors[0], picture, *conditioning_tensors[1:], strength=self.unit.weight
+        )
         made = [*down, middle]
         if self.unit.mode != "balanced":
             made = [x * _SOFT ** (len(made) - 1 - i) for i, x in enumerate(made)]
@@ -52,8 +54,8 @@ class Controlled:
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """As the base's own; see `core.denoiser.Denoiser`."""
         active = [guide for guide in self.guides if guide.unit.weight and guide.unit.holds(self.step, self.steps)]
-        told = self.base.context(x_t, conditioning)
-        parts = [guide.added(x_t, t, told, conditioning.control) for guide in active]
+        conditioning_tensors = self.base.context(x_t, conditioning)
+        parts = [guide.added(x_t, t, conditioning_tensors, conditioning.control) for guide in active]
         return self.base.predict(x_t, t, conditioning, control=_sum(parts) if parts else None)
 
 

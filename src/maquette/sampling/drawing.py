@@ -137,11 +137,11 @@ class Drawing:
         factor = max(base.spec.latent_factor, 8)
         self.enlargement = size = Enlargement.of(settings, self.canvas.width, self.canvas.height, factor)
         sampler, steps = settings.hires_sampler or settings.sampler, settings.hires_steps or settings.steps
-        told = self._prompts(base, words.plain, words.negative, sampler, steps, first=settings)
+        prompts = self._prompts(base, words.plain, words.negative, sampler, steps, first=settings)
         guides = guides_of(settings, base, self.canvas, self.load, size)
         scale = settings.hires_cfg_scale or self.first.cfg_scale
         self.second = Pass(
-            base, loras.denoiser, sampler, steps, scale, *told, size.kept_width, size.kept_height, guides
+            base, loras.denoiser, sampler, steps, scale, *prompts, size.kept_width, size.kept_height, guides
         )
         self.second = self._refined(self.second, words, first=settings)
 
@@ -154,10 +154,10 @@ class Drawing:
             raise MaquetteError(
                 f"{refiner.source} goes on with latents of Stable Diffusion XL, and {last.base.source} draws others."
             )
-        told = self._encoded(refiner, words.plain, words.negative, last.sampler, last.steps, first)
+        prompts = self._encoded(refiner, words.plain, words.negative, last.sampler, last.steps, first)
         cond, uncond = (
             prompt.mapped(partial(_sized, numbers=size_numbers(last.width, last.height, score)))
-            for prompt, score in zip(told, (SCORE, NEGATIVE_SCORE), strict=True)
+            for prompt, score in zip(prompts, (SCORE, NEGATIVE_SCORE), strict=True)
         )
         below = 1000.0 - 1000.0 * settings.refiner_switch_at
         return replace(last, takeover=Takeover(refiner, cond, uncond, round(below, 6)))
@@ -167,7 +167,7 @@ class Drawing:
     ) -> tuple[Prompt, Prompt]:
         cond, uncond = self._encoded(base, plain, negative, sampler, steps, first)
         if first is None and self.begin is not None:
-            cond, uncond = cond.mapped(self.begin.told), uncond.mapped(self.begin.told)
+            cond, uncond = cond.mapped(self.begin.with_mask), uncond.mapped(self.begin.with_mask)
         if self.settings.controls:
             cond, uncond = cond.mapped(lambda c: marked(c, 1.0)), uncond.mapped(lambda c: marked(c, 0.0))
         return cond, uncond
@@ -176,7 +176,7 @@ class Drawing:
         self, base: BaseModel, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None
     ) -> tuple[Prompt, Prompt]:
         settings, calls = self.settings, kind_of(sampler).calls
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "clip_skip": settings.clip_skip,
             "emphasis": settings.emphasis,
             "batch": settings.batch_size,
@@ -185,10 +185,10 @@ class Drawing:
         }
         if first is not None:
             counted = kind_of(first.sampler).calls if settings.prompt_editing == "A1111" else 1
-            told["first_pass"] = first.steps * counted
-        cond = Prompt(base, plain, steps, **told)
-        told |= {"composable": False, "zeros": base.spec.zero_negative}
-        uncond = Prompt(base, negative, steps, **told)
+            options["first_pass"] = first.steps * counted
+        cond = Prompt(base, plain, steps, **options)
+        options |= {"composable": False, "zeros": base.spec.zero_negative}
+        uncond = Prompt(base, negative, steps, **options)
         return cond, uncond
 
     @torch.no_grad()

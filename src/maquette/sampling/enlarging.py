@@ -43,9 +43,9 @@ UPSCALERS = (*LATENT, *PIXELS)
 
 def find_upscaler(name: str) -> str:
     """The upscaler in its usual spelling, or a file's path. Raises MaquetteError with the list for an unknown one."""
-    asked = " ".join(name.split()).lower()
+    key = " ".join(name.split()).lower()
     for known in UPSCALERS:
-        if asked == known.lower():
+        if key == known.lower():
             return known
     if Path(name).is_file():
         return name

@@ -43,8 +43,8 @@ class HotLoras:
         try:
             changes: dict[nn.Parameter, Tensor] | None = {} if len(wanted) > 1 else None
             for wish in wanted:
-                told = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes
-                self.applied.append(add_lora(self.base, self._layers, *told))
+                state_of = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes
+                self.applied.append(add_lora(self.base, self._layers, *state_of))
         except BaseException:
             self.clear()
             raise
@@ -70,8 +70,8 @@ class AdapterShelf:
 
     def load(self, path: Path) -> Adapter:
         """As `adapters.load`."""
-        told = path.stat()
-        state = told.st_mtime_ns, told.st_size
+        state_of = path.stat()
+        state = state_of.st_mtime_ns, state_of.st_size
         found = self._held.pop(path, None)
         if found is None or found[0] != state or path.is_dir():
             found = (state, adapters.load(path))

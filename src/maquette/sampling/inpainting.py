@@ -63,7 +63,7 @@ class Beginning:
         mask, kept = self.mask, self.latents * (1 - self.mask)
         return lambda x0, sigma: x0 * mask + kept
 
-    def told(self, conditioning: Conditioning) -> Conditioning:
+    def with_mask(self, conditioning: Conditioning) -> Conditioning:
         """The conditioning with the channels of an inpainting model."""
         if self.concat is None:
             return conditioning

@@ -52,12 +52,12 @@ def _files(place: Path) -> Iterator[Path]:
         for name in sorted(folders):
             path = Path(root, name)
             try:
-                told = path.stat()
+                status = path.stat()
             except OSError:
                 continue
-            if name.startswith(".") or name == "state" or (told.st_dev, told.st_ino) in seen:
+            if name.startswith(".") or name == "state" or (status.st_dev, status.st_ino) in seen:
                 continue
-            seen.add((told.st_dev, told.st_ino))
+            seen.add((status.st_dev, status.st_ino))
             if peft_folder.parts_of(path):
                 yield path
             else:

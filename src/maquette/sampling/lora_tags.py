@@ -143,5 +143,5 @@ def _cut(factors: dict[str, Any], rank: int) -> dict[str, Any]:
     if down is None or up is None or "lora_mid.weight" in factors or len(down) <= rank:
         return factors
     alpha = float(factors["alpha"]) if "alpha" in factors else float(len(down))
-    told = {"alpha": torch.tensor(alpha * rank / len(down))}
-    return {**factors, "lora_down.weight": down[:rank], "lora_up.weight": up[:, :rank], **told}
+    extra = {"alpha": torch.tensor(alpha * rank / len(down))}
+    return {**factors, "lora_down.weight": down[:rank], "lora_up.weight": up[:, :rank], **extra}

@@ -88,7 +88,7 @@ class Pipeline:
         self._loras = HotLoras(self.base)
         self._shelf = AdapterShelf()
         self._others = Others(self.base)
-        self._told: set[str] = set()  # warnings of the drawing at work
+        self._warned: set[str] = set()  # warnings of the drawing at work
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +145,7 @@ class Pipeline:
             on_event(Event("warning", {"message": notice}))
         for hint in words.hints:
             on_event(Event("finding", {"message": hint}))
-        self._told = set()
+        self._warned = set()
         canvas = canvas_of(settings, base.spec.native_size)
         found: list[Embedding] = []
         passes = [words] if second is words else [words, second]
@@ -189,8 +189,8 @@ class Pipeline:
             drawing.add_hires(second, later, others.upscaler(settings))
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
-        told = _as_read(settings, second) if second is not words else settings
-        infotext_values = values_of(told, self.base, words, size, canvas.init_hash, files, other, refiner)
+        as_read = _as_read(settings, second) if second is not words else settings
+        infotext_values = values_of(as_read, self.base, words, size, canvas.init_hash, files, other, refiner)
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):
@@ -256,8 +256,8 @@ class Pipeline:
     def _fold(self, loras: HotLoras, words: Words, on_event: Listener) -> None:
         """Have the LoRAs of these words in a base's weights, with a warning for what does not exist in the base."""
         for application in loras.set(words.loras):
-            if application.warning and application.warning not in self._told:
-                self._told.add(application.warning)
+            if application.warning and application.warning not in self._warned:
+                self._warned.add(application.warning)
                 on_event(Event("warning", {"message": application.warning}))
 
     @staticmethod
@@ -279,8 +279,8 @@ class Pipeline:
 
 def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:
     """The settings with the second drawing's prompts as they are drawn, without comments."""
-    told = {"hires_prompt": second.prompt, "hires_negative_prompt": second.negative}
-    return settings.model_copy(update={key: text for key, text in told.items() if getattr(settings, key)})
+    as_read = {"hires_prompt": second.prompt, "hires_negative_prompt": second.negative}
+    return settings.model_copy(update={key: text for key, text in as_read.items() if getattr(settings, key)})
 
 
 def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:

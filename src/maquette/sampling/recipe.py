@@ -169,6 +169,6 @@ def _control(text: str, unknown: list[str]) -> dict[str, Any]:
         _take(found, unknown, {"start": start.strip(), "end": end.strip()}, "start", "start", float)
         _take(found, unknown, {"end": end.strip()}, "end", "end", float)
     for key, name, names in (("control mode", "mode", MODES), ("resize mode", "resize", RESIZE_MODES)):
-        told = pairs.get(key, "").lower()
-        found |= dict([(name, short) for short, known in names.items() if known.lower() == told])
+        written = pairs.get(key, "").lower()
+        found |= dict([(name, short) for short, known in names.items() if known.lower() == written])
     return found

@@ -159,13 +159,13 @@ def named_schedule(sampler: str) -> str | None:
 
 def _parted(name: str) -> tuple[str, str | None]:
     """A sampler's name and the schedule in it, if any. Raises MaquetteError for an unknown one."""
-    asked = " ".join(name.split()).lower()
+    key = " ".join(name.split()).lower()
     for known in SAMPLERS:
-        if asked == known.lower():
+        if key == known.lower():
             return known, None
     for known in sorted(SAMPLERS, key=len, reverse=True):
-        if asked.startswith(f"{known.lower()} "):
-            rest = asked.removeprefix(f"{known.lower()} ")
+        if key.startswith(f"{known.lower()} "):
+            rest = key.removeprefix(f"{known.lower()} ")
             for schedule in (AUTOMATIC, *SCHEDULES):
                 if rest == schedule.lower():
                     return known, None if schedule == AUTOMATIC else schedule

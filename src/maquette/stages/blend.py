@@ -178,7 +178,7 @@ def _ancestry(config: BlendConfig, recipe: RecipeConfig | None, kitchen: _Kitche
     parents += [Parent(str(file), files_of(file), {}, "lora") for _, file, _ in kitchen.loras]
     labels = list(recipe.models) if recipe else []
 
-    def told(found: Sequence[str]) -> dict[str, Any]:
+    def recipe_of(found: Sequence[str]) -> dict[str, Any]:
         facts: dict[str, Any] = {"interp_method": "recipe"}
         by_path = dict(zip(kitchen.opened, found, strict=False))
         if recipe is None:
@@ -201,7 +201,7 @@ def _ancestry(config: BlendConfig, recipe: RecipeConfig | None, kitchen: _Kitche
         facts["bake_in_vae"] = config.bake_vae.name if config.bake_vae else "None"
         return facts
 
-    return Ancestry(parents, told)
+    return Ancestry(parents, recipe_of)
 
 
 def _roles(config: BlendConfig, kitchen: _Kitchen) -> list[str]:

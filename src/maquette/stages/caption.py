@@ -96,8 +96,8 @@ def run(config: CaptionConfig, on_event: Listener = ignore, cancel: Cancel | Non
 def _doubts(config: CaptionConfig, dataset: Dataset, result: CaptionResult) -> list[Problem]:
     """What `maquette check` would warn of in the captions as they are now."""
     photos = [
-        replace(photo, caption=told.after, caption_source=Path(told.file).name)
-        for photo, told in zip(dataset.photos, result.captions, strict=True)
+        replace(photo, caption=new.after, caption_source=Path(new.file).name)
+        for photo, new in zip(dataset.photos, result.captions, strict=True)
     ]
     found = examine_captions(replace(dataset, photos=photos), config.subject, tokenizer())
     return [replace(problem, blocking=False) for problem in found]

@@ -197,9 +197,9 @@ def _as_kohya(dataset: Dataset) -> Iterable[str]:
         return
     photos = dataset.of("instance")
     read = dict.fromkeys((photo.path.parent.name, photo.repeats, photo.subject) for photo in photos)
-    told = [f"'{name}' is {repeats} x '{subject}'" for name, repeats, subject in list(read)[:_MOST_FOLDERS]]
+    folders = [f"'{name}' is {repeats} x '{subject}'" for name, repeats, subject in list(read)[:_MOST_FOLDERS]]
     more = f" and {len(read) - _MOST_FOLDERS} more" if len(read) > _MOST_FOLDERS else ""
-    yield f"Kohya's folders, repeats and subject: {', '.join(told)}{more}."
+    yield f"Kohya's folders, repeats and subject: {', '.join(folders)}{more}."
     made = next((photo for photo in photos if photo.caption_source == "subject" and photo.subject), None)
     if made and made.caption != made.subject:
         yield f"Without a caption file a photo is '{made.caption}' here; to Kohya's trainer it is '{made.subject}'."

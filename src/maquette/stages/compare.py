@@ -77,24 +77,24 @@ def run(config: CompareConfig, on_event: Listener = ignore, cancel: Cancel | Non
         str(out), str(out / "compare.html"), str(out / "pictures.png"), _answers(config, trainings, measured), left,
         trainings,
     )  # fmt: skip
-    told = result.to_json()
-    compare_page.write(told, out)
-    write_json(out / OUTCOME, told)
-    on_event(Event("done", told))
+    values = result.to_json()
+    compare_page.write(values, out)
+    write_json(out / OUTCOME, values)
+    on_event(Event("done", values))
     return result
 
 
 def _begin(config: CompareConfig, out: Path) -> None:
     """Make the folder, or see that what lies there is this comparison."""
     place = out / "compare.toml"
-    told = config.model_copy(update={"out": None, "jobs": 1}).to_toml()
+    text = config.model_copy(update={"out": None, "jobs": 1}).to_toml()
     if place.exists():
         if CompareConfig.read(place) != CompareConfig.parse(config.model_dump() | {"out": None, "jobs": 1}):
             raise MaquetteError(f"{out} holds another comparison ({place} differs): choose another --out.")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MaquetteError(f"{out} is not empty; choose another --out.")
-    write_text(place, told)
+    write_text(place, text)
 
 
 def _pairs(chosen: list[Variant]) -> list[tuple[Variant, str]]:
@@ -107,12 +107,12 @@ def _train(config: CompareConfig, chosen: list[Variant], out: Path, on_event: Li
     done = sum(_trained(out, variant).exists() for variant in chosen)
     on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
 
-    def finished(variant: Variant, told: dict[str, Any]) -> None:
+    def finished(variant: Variant, outcome: dict[str, Any]) -> None:
         nonlocal done
         done += 1
-        kept = {key: told[key] for key in ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start")}
-        if told["start"]:  # of a run that was interrupted only the last part was timed
-            kept["seconds"] = told["steps"] / (told["steps"] - told["start"]) * told["seconds"]
+        kept = {key: outcome[key] for key in ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start")}
+        if outcome["start"]:  # of a run that was interrupted only the last part was timed
+            kept["seconds"] = outcome["steps"] / (outcome["steps"] - outcome["start"]) * outcome["seconds"]
         write_json(_trained(out, variant), kept)
         on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
 
@@ -123,15 +123,15 @@ def _trained(out: Path, variant: Variant) -> Path:
     return out / "trained" / f"{variant.name}.json"
 
 
-def _compared(variant: Variant, used: str, out: Path, told: compare_judge.Measured) -> Compared:
+def _compared(variant: Variant, used: str, out: Path, measured: compare_judge.Measured) -> Compared:
     training = read_object(_trained(out, variant))
     assert variant.config.out is not None
-    file = RunFolder(variant.config.out).checkpoint(told.row.step)
+    file = RunFolder(variant.config.out).checkpoint(measured.row.step)
     return Compared(
-        variant.name, variant.config.method, variant.config.base, used, told.row.step, told.row.weight,
-        score(told.row.values), dict(told.row.values), told.overtrained, str(file), file.stat().st_size,
-        training["seconds"], training["memory_bytes"], training["steps"], [str(path) for path in told.pictures],
-        told.prompts,
+        variant.name, variant.config.method, variant.config.base, used, measured.row.step, measured.row.weight,
+        score(measured.row.values), dict(measured.row.values), measured.overtrained, str(file), file.stat().st_size,
+        training["seconds"], training["memory_bytes"], training["steps"], [str(path) for path in measured.pictures],
+        measured.prompts,
     )  # fmt: skip
 
 
@@ -139,14 +139,14 @@ def _answers(
     config: CompareConfig, trainings: list[Compared], measured: dict[tuple[str, str], compare_judge.Measured]
 ) -> list[str]:
     """What the table says, in words: for each base which training is best, and whether the base matters."""
-    told: list[str] = []
+    sentences: list[str] = []
     for base in dict.fromkeys(one.base for one in trainings):
         own = {one.name: measured[one.name, base].row for one in trainings if one.base == base == one.used}
         if len(own) > 1:
-            told += ([f"On {base}:"] if config.bases else []) + comparing.ranking(own)
+            sentences += ([f"On {base}:"] if config.bases else []) + comparing.ranking(own)
     if config.bases:
         first: dict[tuple[str, str], Row] = {}
         for one in trainings:
             first.setdefault((one.base, one.used), measured[one.name, one.used].row)
-        told += comparing.base_matters(first)
-    return told
+        sentences += comparing.base_matters(first)
+    return sentences

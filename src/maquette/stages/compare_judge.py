@@ -87,7 +87,7 @@ class Room:
         files = RunFolder(variant.config.out).checkpoints()
         done = 0
 
-        def told() -> None:
+        def on_measured() -> None:
             nonlocal done
             done += 1
             self.on_event(
@@ -98,7 +98,7 @@ class Room:
             weights = weights_for(variant.config.method, WEIGHTS)
             cells = None if self.config.thorough else len(files) + (MORE if len(weights) > 1 else 0)
             found = comparing.judged(
-                self.base, self.panel, [Candidate(*one) for one in files.items()], weights, cells, told
+                self.base, self.panel, [Candidate(*one) for one in files.items()], weights, cells, on_measured
             )
             row, drawn = found.choice.row, found.drawn
         else:
@@ -108,7 +108,7 @@ class Room:
         names = [str(path.relative_to(place.parent)) for path in pictures]
         items = {name: list(values) for name, values in row.items.items()}
         prompts = list(self.panel.plan.subject_prompts)
-        write_json(place, {**_told(row), "items": items, "pictures": names, "prompts": prompts})
+        write_json(place, {**_record(row), "items": items, "pictures": names, "prompts": prompts})
 
     @torch.no_grad()
     def _pictures(self, drawn: Tensor, place: Path) -> list[Path]:
@@ -120,7 +120,7 @@ class Room:
         return found
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _record(row: Row) -> dict[str, Any]:
     return {"step": row.step, "weight": row.weight, "overtrained": [fault.measure for fault in faults(row.values)]}
 
 
@@ -134,10 +134,10 @@ def _elsewhere(variant: Variant, used: str) -> str:
 
 
 def _read(place: Path) -> Measured:
-    told = read_object(place)
+    record = read_object(place)
     try:
-        row = Row.of(told["step"], told["weight"], told["items"])
-        pictures = [place.parent / name for name in told["pictures"]]
-        return Measured(row, list(told["overtrained"]), pictures, list(told["prompts"]))
+        row = Row.of(record["step"], record["weight"], record["items"])
+        pictures = [place.parent / name for name in record["pictures"]]
+        return Measured(row, list(record["overtrained"]), pictures, list(record["prompts"]))
     except (KeyError, TypeError) as error:
         raise MaquetteError(f"{place} is damaged; remove it, and it is measured again.") from error

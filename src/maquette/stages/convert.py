@@ -120,8 +120,8 @@ def _convert_adapter(config: ConvertConfig) -> ConvertResult:
             f"{carried.error:.3g}, at most {worst.error:.3g} ({worst.name})."
         )
     if carried.dropped:
-        told = f"{len(carried.dropped)} modules or parts have no place there and are left out"
-        warnings.append(f"{told}, for example {carried.dropped[0]}.")
+        lost = f"{len(carried.dropped)} modules or parts have no place there and are left out"
+        warnings.append(f"{lost}, for example {carried.dropped[0]}.")
     if config.out.suffix.lower() in adapters.PICKLED and adapter.metadata:
         warnings.append(f"{config.out.name} is a pickle, which holds none of the LoRA's metadata.")
     return result

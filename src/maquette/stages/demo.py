@@ -150,14 +150,14 @@ def prompts() -> list[str]:
 def before_after(folder: RunFolder, weight: float = 1.0) -> Image:
     """The same prompts and seeds drawn by the base alone, and below by the base with the run's LoRA at its weight."""
     config = TrainConfig.read(folder.config)
-    base, asked = load(config.base), prompts()
-    without = draw(base, asked, config)
+    base, questions = load(config.base), prompts()
+    without = draw(base, questions, config)
     with apply_loras(base, [(adapters.load(folder.final), weight, weight)]):
-        trained = draw(base, asked, config)
+        trained = draw(base, questions, config)
     return sheet(
         without + trained,
-        columns=len(asked),
-        labels_top=[prompt.removeprefix("a photo of ") for prompt in asked],
+        columns=len(questions),
+        labels_top=[prompt.removeprefix("a photo of ") for prompt in questions],
         labels_left=["the base alone", f"with {folder.final.name} at {weight:g}"],
         title=f"Before and after learning “{SUBJECT}”: prompts that no photo showed, the same seeds in both rows",
         zoom=ZOOM,
@@ -165,13 +165,13 @@ def before_after(folder: RunFolder, weight: float = 1.0) -> Image:
 
 
 @torch.no_grad()
-def draw(base: BaseModel, asked: Sequence[str], config: TrainConfig) -> list[Image]:
+def draw(base: BaseModel, questions: Sequence[str], config: TrainConfig) -> list[Image]:
     """One picture per prompt, with the sampling of the run's sample pictures and seeds counted up."""
     size = base.spec.native_size
     decoded = draw_prompts(
         base,
-        asked,
-        seeds=range(FIRST_SEED, FIRST_SEED + len(asked)),
+        questions,
+        seeds=range(FIRST_SEED, FIRST_SEED + len(questions)),
         sampler="DDIM",
         steps=config.sample_steps,
         cfg_scale=config.sample_cfg_scale or 4.0,

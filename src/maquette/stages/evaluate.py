@@ -82,7 +82,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
         _require_choice(folder.path, candidates)
         base = open_base(config.base or training.base, config.device, training.vae)
-        dataset, _ = read_photos(training, base, _told(on_event))
+        dataset, _ = read_photos(training, base, _progress(on_event))
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
@@ -100,7 +100,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             twin=_twin(config.twin),
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
-            on_progress=_told(on_event),
+            on_progress=_progress(on_event),
         )
         file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
         found = encoders.table(candidates, verdict, photos, subject, training.clip_skip, training.sample_cfg_scale)
@@ -136,7 +136,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         seed=config.seed,
         seeds=config.seeds,
         twin=_twin(config.twin),
-        on_progress=_told(on_event),
+        on_progress=_progress(on_event),
     )
     out.mkdir(parents=True, exist_ok=True)
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
@@ -217,23 +217,23 @@ def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Se
     return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
 
 
-def _told(on_event: Listener) -> Any:
+def _progress(on_event: Listener) -> Any:
     return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
 
 def _result(path: Path, verdict: Verdict, file: Path, page: Path, encoders: list[dict[str, Any]]) -> EvaluateResult:
-    told = verdict.to_json()
+    values = verdict.to_json()
     return EvaluateResult(
         run=str(path),
         step=verdict.choice.step,
         weight=verdict.choice.weight,
         file=str(file),
         report=str(page),
-        reasons=told["reasons"],
-        overtrained=told["overtrained"],
-        held_out=told["held_out"],
+        reasons=values["reasons"],
+        overtrained=values["overtrained"],
+        held_out=values["held_out"],
         hard_photos=[photo.name for photo in verdict.hard],
-        noise=told["noise"],
+        noise=values["noise"],
         encoders=encoders,
-        rows=told["rows"],
+        rows=values["rows"],
     )

@@ -104,9 +104,9 @@ def _each(config: GenerateConfig) -> Iterator[GenerateConfig]:
     """The configuration, once for each line of a file of prompts and each picture of a folder to begin from."""
     require_known(config.file_name)
     lines = read_prompts(config.prompts_file) if config.prompts_file else [{}]
-    told = config.model_dump(exclude_unset=True)
+    written = config.model_dump(exclude_unset=True)
     for line in lines:
-        one = GenerateConfig.parse({**told, **line}, str(config.prompts_file)) if line else config
+        one = GenerateConfig.parse({**written, **line}, str(config.prompts_file)) if line else config
         for picture in _pictures(config.init_image):
             yield one.model_copy(update={"init_image": picture})
 
@@ -145,7 +145,7 @@ class _Writer:
     def _free_path(self, drawn: Drawn) -> Path:
         """A name that no file has: with a number behind it where one has it."""
         begun = self.config.init_image
-        told = Picture(
+        picture = Picture(
             drawn.prompt,
             drawn.negative_prompt,
             drawn.values,
@@ -154,7 +154,7 @@ class _Writer:
             begun.stem if begun else "",
             datetime.datetime.now(),
         )
-        name, suffix = file_name(self.config.file_name, told), SUFFIXES[self.config.image_format]
+        name, suffix = file_name(self.config.file_name, picture), SUFFIXES[self.config.image_format]
         names = chain([name], (f"{name}-{i}" for i in count(1)))
         return next(path for path in (self.config.out / f"{each}{suffix}" for each in names) if not path.exists())
 

@@ -80,10 +80,10 @@ def _begun(config: GridConfig) -> tuple[Path, Plan]:
     files = _stamps(files_of(plan, find_loras))
     for out in [config.out] if config.out else _free_names():
         if (out / RECORD).exists():
-            told = read_object(out / RECORD)
-            asked = told.get("asked", {})
+            record = read_object(out / RECORD)
+            asked = record.get("asked", {})
             same = isinstance(asked, dict) and {**asked, "seeds": None} == {**plan.asked, "seeds": None}
-            if same and told.get("files") == files:
+            if same and record.get("files") == files:
                 return out, plan_of(config, _seeds(asked, out))
             if config.out is None:
                 continue
@@ -124,8 +124,8 @@ def _stamps(files: list[Path]) -> dict[str, list[int]]:
     for file in files:
         inside = sorted(each for each in file.rglob("*") if each.is_file()) if file.is_dir() else [file]
         for each in inside:
-            told = each.stat()
-            found[str(each)] = [told.st_size, told.st_mtime_ns]
+            status = each.stat()
+            found[str(each)] = [status.st_size, status.st_mtime_ns]
     return found
 
 

@@ -239,8 +239,8 @@ def _look_for_damage(result: InspectResult, tensors: Mapping[str, Tensor], body:
     broken = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         result.problems.append(f"{len(broken)} tensors hold NaN or infinite numbers, for example {broken[0]}.")
-    told = result.metadata.get("sshs_model_hash")
-    if told is not None and body is not None and told != body:
+    recorded = result.metadata.get("sshs_model_hash")
+    if recorded is not None and body is not None and recorded != body:
         result.problems.append("sshs_model_hash in the metadata is not the hash of the file's tensors.")
 
 

@@ -30,8 +30,8 @@ class LoraOption:
     @property
     def weight(self) -> str:
         """The strength in words, for the family tree."""
-        told = f"{self.te:g}" if self.te == self.unet else f"te {self.te:g}, unet {self.unet:g}"
-        return f"{told}, lbw {self.lbw}" if self.lbw else told
+        weights = f"{self.te:g}" if self.te == self.unet else f"te {self.te:g}, unet {self.unet:g}"
+        return f"{weights}, lbw {self.lbw}" if self.lbw else weights
 
     def opened(self, family: str, presets: Mapping[str, str] | None = None) -> Lora:
         """The adapter with its strengths. family: of the model, which the block weights' list must fit."""

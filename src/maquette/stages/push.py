@@ -54,8 +54,8 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
     pictures = _pictures(folder, hub)
     training = TrainConfig.read(folder.config)
     product = METHODS[training.method].product
-    told = read_object(folder.evaluation) if folder.evaluation.exists() else {}
-    reasons = told.get("reasons", [])
+    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    reasons = evaluation.get("reasons", [])
     photos = read_object(folder.dataset).get("photos", []) if folder.dataset.exists() else []
     card = Card(
         repository.split("/")[1], training, config.license, folder.final.name,
@@ -78,9 +78,9 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
 
 def _pictures(folder: RunFolder, hub: Path) -> list[str]:
     """Copy the sample pictures of the chosen step, else of the last, into hub/images. Returns their prompts."""
-    told = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
     places = folder.sample_folders()
-    chosen = told.get("step")
+    chosen = evaluation.get("step")
     order = ([chosen] if chosen in places else []) + sorted(places, reverse=True)
     for step in order:
         if step and (prompts := drawn(places[step])):

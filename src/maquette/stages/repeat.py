@@ -79,9 +79,9 @@ def _pictures(recipe: Recipe, values: dict[str, Any]) -> list[str]:
     return missing
 
 
-def _merged(told: list[dict[str, Any]], place: int, unit: ControlUnit) -> dict[str, Any]:
+def _merged(saved: list[dict[str, Any]], place: int, unit: ControlUnit) -> dict[str, Any]:
     """A ControlNet as the text has it, with what is given now."""
-    return {**(told[place] if place < len(told) else {}), **unit.model_dump(exclude_unset=True)}
+    return {**(saved[place] if place < len(saved) else {}), **unit.model_dump(exclude_unset=True)}
 
 
 def _warn(on_event: Listener, message: str) -> None:

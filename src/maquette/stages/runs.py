@@ -83,7 +83,7 @@ def entry(folder: RunFolder) -> RunEntry:
     try:
         config = TrainConfig.read(folder.config)
         lines = folder.read_metrics()
-        told = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+        evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
         photos = read_object(folder.dataset).get("photos", []) if folder.dataset.exists() else []
     except MaquetteError as error:
         made.problem = str(error)
@@ -98,13 +98,13 @@ def entry(folder: RunFolder) -> RunEntry:
         made.state = "finished"
     else:
         made.state = f"stopped at step {step} of {config.steps}"
-    made.verdict = _verdict(told, config)
+    made.verdict = _verdict(evaluation, config)
     return made
 
 
-def _verdict(told: dict[str, Any], config: TrainConfig) -> str:
+def _verdict(evaluation: dict[str, Any], config: TrainConfig) -> str:
     """ "step 400 at 0.85", and whether even that is overtrained."""
-    step, weight, over = told.get("step"), told.get("weight"), told.get("overtrained")
+    step, weight, over = evaluation.get("step"), evaluation.get("weight"), evaluation.get("overtrained")
     if type(step) is int and isinstance(weight, int | float):
         return f"step {step} at {weight:g}" + (
             f", {', '.join(map(str, over))}" if isinstance(over, list) and over else ""

@@ -38,12 +38,15 @@ def _outcome(folder: RunFolder) -> list[tuple[str, str]]:
     trained = [p for p in photos if isinstance(p, dict) and p.get("role") == "instance"]
     contents = sorted((str(p.get("sha256")), str(p.get("caption"))) for p in trained)
     losses = [line["loss"] for line in folder.read_metrics()][-20:]
-    told = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
     return [
         ("photos trained on", f"{len(trained)}: {_digest([sha for sha, _ in contents])}"),
         ("captions", _digest([caption for _, caption in contents])),
         ("loss at the end", f"{sum(losses) / len(losses):.4f}" if losses else ""),
-        ("chosen", f"step {told['step']} at {told['weight']}" if {"step", "weight"} <= told.keys() else ""),
+        (
+            "chosen",
+            f"step {evaluation['step']} at {evaluation['weight']}" if {"step", "weight"} <= evaluation.keys() else "",
+        ),
         ("size of the file", str(folder.final.stat().st_size) if folder.final.exists() else ""),
     ]
 
@@ -69,9 +72,9 @@ def side_by_side(one: RunFolder, other: RunFolder, target: Path) -> Path | None:
 
 def _shown(folder: RunFolder) -> tuple[int, dict[str, Path]]:
     """Step and pictures by prompt: of the chosen checkpoint where it has some, else of the last that has."""
-    told = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
     places = folder.sample_folders()
-    order = [told["step"]] if told.get("step") in places else []
+    order = [evaluation["step"]] if evaluation.get("step") in places else []
     for step in [*order, *sorted(places, reverse=True)]:
         if prompts := drawn(places[step]):
             return step, {prompt: places[step] / f"{i}.png" for i, prompt in enumerate(prompts)}

@@ -44,10 +44,12 @@ def train_twice(config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trai
     second = two_pass.second_pass(config, found, out)
     steps = ", ".join(f"{one.step} on {one.photos} of {one.all} photos" for one in found)
     weight = f" at weight {second.preferred_weight:g}" if second.preferred_weight else ""
-    told = f"First pass: the best step is {steps}{weight}. So all {found[0].all} are trained for {second.steps} steps."
-    on_event(Event("warning", {"message": told}))
+    sentence = (
+        f"First pass: the best step is {steps}{weight}. So all {found[0].all} are trained for {second.steps} steps."
+    )
+    on_event(Event("warning", {"message": sentence}))
     result = _once(second, on_event, cancel)
-    result.reasons.insert(0, told)
+    result.reasons.insert(0, sentence)
     result.weight = second.preferred_weight
     return result
 
@@ -80,8 +82,8 @@ def _found(folder: RunFolder, on_event: Listener) -> Found:
         from .evaluate import run as evaluate
 
         evaluate(EvaluateConfig(run=folder.path), lambda e: None if e.kind == "done" else on_event(e))
-    told = read_object(folder.evaluation)
-    step, weight = told.get("step"), told.get("weight")
+    sentence = read_object(folder.evaluation)
+    step, weight = sentence.get("step"), sentence.get("weight")
     if type(step) is not int or step < 1 or not isinstance(weight, float | int) or isinstance(weight, bool):
         raise MaquetteError(f"{folder.evaluation} is damaged; remove {folder.path} and begin again.")
     config = resuming.read_config(folder)

@@ -48,7 +48,7 @@ def train_all(
                 running.append(_start(waiting.pop(0), folder, jobs))
             for child in [one for one in running if one.process.poll() is not None]:
                 running.remove(child)
-                on_done(child.variant, _told(child))
+                on_done(child.variant, _result(child))
             if cancel is not None and cancel.is_set():
                 raise Cancelled("Stopped; what was finished is kept. Go on with the same command.")
             time.sleep(PATIENCE if running else 0.0)
@@ -77,12 +77,12 @@ def _start(variant: Variant, folder: Path, jobs: int) -> Child:
     return Child(variant, process, output, complaints)
 
 
-def _told(child: Child) -> dict[str, Any]:
+def _result(child: Child) -> dict[str, Any]:
     """What a child that ended said. Raises MaquetteError with its last words where it failed."""
     if child.process.returncode != 0:
         lines = child.complaints.read_text("utf-8", errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("error: ") if lines else f"it ended with {child.process.returncode}"
         raise MaquetteError(f"{child.variant.name} could not be trained: {last}")
-    told = json.loads(child.output.read_text("utf-8"))
-    assert isinstance(told, dict)
-    return told
+    record = json.loads(child.output.read_text("utf-8"))
+    assert isinstance(record, dict)
+    return record

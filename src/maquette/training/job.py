@@ -94,9 +94,9 @@ class Job:
                 conditioning = _sized(self.texts(captions), part)
                 total += self._learn(self.objective.denoising(part, conditioning, random), half / size)
             if self.prior is not None:
-                held, asked = self.prior.part(batch, random)
+                held, prior_prompts = self.prior.part(batch, random)
                 factor = len(batch) / len(held) / size * config.prior_loss_weight
-                for part, prompts in self._alike(held, asked):
+                for part, prompts in self._alike(held, prior_prompts):
                     now, original = _sized(self.texts(prompts), part), _sized(self.texts.original(prompts), part)
                     total += self._learn(self.objective.prior_loss(part, now, original, self.attached, random), factor)
         if self.regularization is not None:

@@ -21,25 +21,25 @@ _DORA = {
 }
 
 
-def notices(asked: TrainConfig, base: BaseModel) -> Iterator[str]:
+def notices(config: TrainConfig, base: BaseModel) -> Iterator[str]:
     """asked: the configuration before the defaults were filled in."""
     yield from base.notices
-    yield from asked.old_names()
-    if (sentence := base.spec.skips(asked.clip_skip)) is not None:
+    yield from config.old_names()
+    if (sentence := base.spec.skips(config.clip_skip)) is not None:
         yield sentence
-    yield from _rates(asked)
-    if asked.method == "dora":
-        yield _DORA[asked.dora_axis]
+    yield from _rates(config)
+    if config.method == "dora":
+        yield _DORA[config.dora_axis]
     v = base.scheduler_config.get("prediction_type") == "v_prediction"
-    if asked.scale_v_pred_loss_like_noise_pred and not v:
+    if config.scale_v_pred_loss_like_noise_pred and not v:
         yield "scale_v_pred_loss_like_noise_pred has no effect: the base predicts noise, not v."
-    if asked.v_pred_like_loss and v:
+    if config.v_pred_like_loss and v:
         yield "v_pred_like_loss has no effect: the base predicts v already."
-    if asked.noise_offset_random and not asked.noise_offset:
+    if config.noise_offset_random and not config.noise_offset:
         yield "noise_offset_random has no effect without noise_offset."
-    if asked.input_perturbation_random and not asked.input_perturbation:
+    if config.input_perturbation_random and not config.input_perturbation:
         yield "input_perturbation_random has no effect without input_perturbation."
-    if asked.zero_terminal_snr and not v:
+    if config.zero_terminal_snr and not v:
         yield (
             "zero_terminal_snr with a base that predicts noise: at the last timestep, pure noise, it learns nothing; "
             "use it with bases that predict v."
@@ -53,29 +53,29 @@ OWN_WARM_UP = {
 }
 
 
-def _rates(asked: TrainConfig) -> Iterator[str]:
+def _rates(config: TrainConfig) -> Iterator[str]:
     """What an optimizer makes of learning rates and their schedule."""
-    given = asked.model_fields_set
-    if not schedules(asked):
-        useless = ["scheduler"] if "scheduler" in given and asked.scheduler != "constant" else []
-        useless += ["warmup_steps"] if asked.warmup_steps else []
+    given = config.model_fields_set
+    if not schedules(config):
+        useless = ["scheduler"] if "scheduler" in given and config.scheduler != "constant" else []
+        useless += ["warmup_steps"] if config.warmup_steps else []
         if useless:
-            own = OWN_WARM_UP.get(asked.optimizer)
+            own = OWN_WARM_UP.get(config.optimizer)
             more = f'; its own warm-up is --set optimizer_args="{{{own}}}"' if own else ""
-            yield f"{asked.optimizer} needs no schedule: {_have_no_effect(useless)}{more}."
+            yield f"{config.optimizer} needs no schedule: {_have_no_effect(useless)}{more}."
     rates = ("learning_rate", "text_encoder_learning_rate", "embedding_learning_rate", "lora_plus_ratio")
-    if asked.optimizer_args.get("relative_step"):
+    if config.optimizer_args.get("relative_step"):
         useless = [key for key in rates if key in given]
         if useless:
             yield f"adafactor with relative_step chooses its own steps: {_have_no_effect(useless)}."
-    elif asked.optimizer == "prodigy":
-        useless = [key for key in rates[1:] if key in given and getattr(asked, key) != asked.learning_rate]
+    elif config.optimizer == "prodigy":
+        useless = [key for key in rates[1:] if key in given and getattr(config, key) != config.learning_rate]
         if useless:
             yield f"prodigy has one learning rate for all that learns: {_have_no_effect(useless)}."
-        if asked.learning_rate is not None and asked.learning_rate <= 0.1:
+        if config.learning_rate is not None and config.learning_rate <= 0.1:
             yield (
                 f"prodigy finds the size of its steps itself and multiplies it by learning_rate = "
-                f"{asked.learning_rate:g}: next to nothing would be learned; 1 is usual."
+                f"{config.learning_rate:g}: next to nothing would be learned; 1 is usual."
             )
 
 

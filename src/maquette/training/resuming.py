@@ -59,7 +59,7 @@ def find_start(folder: RunFolder, config: TrainConfig, steps: int) -> Start:
     found, faults = state.survey(folder)
     if found is not None:
         step, place = found
-        if other := identity.other_settings(state.told_run(place), config):
+        if other := identity.other_settings(state.manifest_run(place), config):
             raise MaquetteError(
                 f"{place} was not written under the settings of {folder.config} (other: {', '.join(sorted(other))}): "
                 "one of the two is of another run. Nothing was changed; put it back, or start a new run."
@@ -172,7 +172,7 @@ def refuse_other_contents(folder: RunFolder, start: Start, job: Job) -> Iterator
     """
     run: dict[str, object] = {}
     if start.state is not None:
-        run = state.told_run(start.state)
+        run = state.manifest_run(start.state)
     elif start.file is not None:
         run = read_object(folder.path / "state" / FINISHED, state.LARGEST_MANIFEST)["run"]
     other = identity.other_contents(run, job.dataset, job.base)

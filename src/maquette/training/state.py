@@ -87,7 +87,7 @@ def clear_newer(run: RunFolder, step: int) -> None:
             shutil.rmtree(folder)
 
 
-def told_run(folder: Path) -> dict[str, Any]:
+def manifest_run(folder: Path) -> dict[str, Any]:
     """What a whole state's manifest tells of its run; {} of states of older versions."""
     run = _manifest(folder).get("run", {})
     return run if isinstance(run, dict) else {}

@@ -43,8 +43,8 @@ def variants(compare: CompareConfig, out: Path) -> tuple[list[Variant], list[str
         except MaquetteError as error:
             left.append(f"{name} is left out: {error}")
     if not found or (len(found) < 2 and not compare.bases):
-        told = left[0] if left else "name methods, bases, or a setting with several values (--set rank=4,16)"
-        raise MaquetteError(f"There is nothing to compare: {told}")
+        reason = left[0] if left else "name methods, bases, or a setting with several values (--set rank=4,16)"
+        raise MaquetteError(f"There is nothing to compare: {reason}")
     return found, left
 
 

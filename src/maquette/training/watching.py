@@ -63,8 +63,8 @@ class Watcher:
                 )  # fmt: skip
             row = Row.of(step, 1.0, measure_items(base, file, 1.0, self.panel, drawings=False))
         self.rows[step] = row
-        told = [{**row.to_json(), "items": dict(row.items)} for _, row in sorted(self.rows.items())]
-        write_json(self.folder.measured, {"rows": told})
+        records = [{**row.to_json(), "items": dict(row.items)} for _, row in sorted(self.rows.items())]
+        write_json(self.folder.measured, {"rows": records})
         self.on_event(Event("measured", row.to_json()))
 
     def ending(self) -> str | None:
@@ -83,12 +83,12 @@ def _read(folder: RunFolder) -> list[Row]:
     return [_row(row) for row in rows if _is_row(row)] if isinstance(rows, list) else []
 
 
-def _row(told: dict[str, Any]) -> Row:
-    return Row.of(told["step"], 1.0, {name: [float(v) for v in values] for name, values in told["items"].items()})
+def _row(record: dict[str, Any]) -> Row:
+    return Row.of(record["step"], 1.0, {name: [float(v) for v in values] for name, values in record["items"].items()})
 
 
-def _is_row(told: Any) -> bool:
-    items = told.get("items") if isinstance(told, dict) else None
-    if not isinstance(items, dict) or type(told.get("step")) is not int:
+def _is_row(record: Any) -> bool:
+    items = record.get("items") if isinstance(record, dict) else None
+    if not isinstance(items, dict) or type(record.get("step")) is not int:
         return False
     return all(isinstance(v, list) and v and all(type(x) in (int, float) for x in v) for v in items.values())

@@ -125,9 +125,9 @@ def _grow(recipe: Mapping[str, Any], models: Mapping[str, Any], indent: str, lin
 
 def _method(recipe: Mapping[str, Any]) -> str:
     """ "add-difference, multiplier 0.5" of a recipe, A1111's or ours."""
-    told = str(recipe.get("interp_method") or "a merge")
+    method = str(recipe.get("interp_method") or "a merge")
     multiplier = recipe.get("multiplier")
-    return f"{told}, multiplier {multiplier}" if isinstance(multiplier, int | float) else told
+    return f"{method}, multiplier {multiplier}" if isinstance(multiplier, int | float) else method
 
 
 def _short(text: str) -> str:

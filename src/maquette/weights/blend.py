@@ -48,10 +48,10 @@ class Shares:
         patterns = [pattern for pattern in self.layers if pattern in whole]
         if patterns:
             return self.layers[max(patterns, key=len)]
-        told = self.parts.get("text_encoder" if part in TEXT else part)
-        if self.blocks is not None and (part == "unet" or told is None):
+        why = self.parts.get("text_encoder" if part in TEXT else part)
+        if self.blocks is not None and (part == "unet" or why is None):
             return self.blocks.of_block(BASE if part != "unet" else block_of_layer(part, own, layout))
-        return self.alpha if told is None else told
+        return self.alpha if why is None else why
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def check(node: Node) -> list[str]:
             _require_shapes(first, other, part)
             more = other.parts[part].keys() - named.keys()
             if more:
-                told = f"{len(more)} tensors that {first.source} lacks, such as {min(more)}"
-                notes.append(f"{other.source} holds {told}: left out.")
+                why = f"{len(more)} tensors that {first.source} lacks, such as {min(more)}"
+                notes.append(f"{other.source} holds {why}: left out.")
     return notes
 
 

@@ -185,10 +185,10 @@ def _require_pair(tuned: Checkpoint, base: Checkpoint, plan: Plan) -> None:
             continue
         here, there = (model.parts.get(part, {}).get(f"{path}.weight") for model in (tuned, base))
         if here is None or there is None or here.shape != there.shape:
-            told = [f"a weight of {tuple(t.shape)}" if t is not None else "no such layer" for t in (there, here)]
+            shapes = [f"a weight of {tuple(t.shape)}" if t is not None else "no such layer" for t in (there, here)]
             raise MaquetteError(
-                f"{tuned.source} does not come from {base.source}: for {name} the base has {told[0]}, the tuned model "
-                f"{told[1]}."
+                f"{tuned.source} does not come from {base.source}: for {name} the base has {shapes[0]}, "
+                f"the tuned model {shapes[1]}."
             )
 
 
@@ -309,7 +309,7 @@ def _finish(result: Extraction, tuned: Checkpoint, base: Checkpoint, plan: Plan)
         for module in result.adapter.modules.values():
             module.factors.pop("alpha", None)
     spec = base.spec
-    told = {
+    metadata = {
         "ss_base_model_version": spec.base_model_version,
         "ss_network_module": "networks.lora" if plan.method == "lora" else "lycoris.kohya",
         "ss_sd_model_name": _file(base),
@@ -321,8 +321,8 @@ def _finish(result: Extraction, tuned: Checkpoint, base: Checkpoint, plan: Plan)
         "maquette.extracted_from": f"{_file(tuned)} minus {_file(base)}",
     }
     if plan.method != "lora":
-        told["ss_network_args"] = f'{{"algo": "{plan.method}"}}'
-    result.adapter.metadata = set_rank_metadata(told, {rank or 0 for rank in ranks}, "maquette extract")
+        metadata["ss_network_args"] = f'{{"algo": "{plan.method}"}}'
+    result.adapter.metadata = set_rank_metadata(metadata, {rank or 0 for rank in ranks}, "maquette extract")
 
 
 def _file(model: Checkpoint) -> str:

@@ -138,5 +138,5 @@ def kept_energy(modules: Iterable[tuple[float, float]]) -> float:
 
 def set_rank_metadata(metadata: dict[str, str], ranks: set[int], how: str) -> dict[str, str]:
     """The metadata with what Kohya's tools and UIs read about ranks, made true: `Dynamic` where they differ."""
-    told = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
-    return metadata | {"ss_network_dim": told, "ss_network_alpha": told, "maquette.made_by": how}
+    rank_text = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
+    return metadata | {"ss_network_dim": rank_text, "ss_network_alpha": rank_text, "maquette.made_by": how}

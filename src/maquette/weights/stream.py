@@ -112,8 +112,8 @@ def require_storable(numbers: Tensor, source: str, name: Name, dtype: torch.dtyp
         return
     most = torch.finfo(dtype).max
     if not within(numbers, most):
-        told = str(dtype).removeprefix("torch.")
+        shown = str(dtype).removeprefix("torch.")
         raise MaquetteError(
-            f"{source}: {name[0]}: {name[1]} would hold numbers beyond {most:g}, the most in {told}; write it in a "
+            f"{source}: {name[0]}: {name[1]} would hold numbers beyond {most:g}, the most in {shown}; write it in a "
             "wider type with --dtype."
         )

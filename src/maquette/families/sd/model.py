@@ -52,9 +52,9 @@ class StableDiffusion(BaseModel):
         features: dict[str, Tensor] | None = None,
         control: Control | None = None,
     ) -> Tensor:
-        told = self.context(x_t, conditioning)
-        x = self._with_concat(x_t, conditioning).to(told[0].dtype)
-        output: Tensor = self.unet(x, t, *told, control=control, features=features)
+        context = self.context(x_t, conditioning)
+        x = self._with_concat(x_t, conditioning).to(context[0].dtype)
+        output: Tensor = self.unet(x, t, *context, control=control, features=features)
         return output
 
     def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:

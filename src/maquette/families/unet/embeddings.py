@@ -59,11 +59,11 @@ class ConditioningEmbeddings(nn.Module):
     def embed(self, x: Tensor, t: Tensor, pooled: Tensor | None, sizes: Tensor | None) -> Tensor:
         """x (B, C, h, w) gives batch and type; t (B,) or (); pooled (B, P), sizes (B, 5 or 6) -> (B, 4 width)."""
         waves = self.time_proj(t.reshape(-1).to(x.device).expand(len(x))).to(x.dtype)  # (B, width)
-        told: Tensor = self.time_embedding(waves)  # (B, 4 width)
+        emb: Tensor = self.time_embedding(waves)  # (B, 4 width)
         if not hasattr(self, "add_embedding"):
-            return told
+            return emb
         if pooled is None or sizes is None:
             raise ValueError("this UNet needs the pooled text vector and the size numbers")
         numbers = self.add_time_proj(sizes.flatten()).reshape(len(pooled), -1)  # (B, 6 x 256)
-        added: Tensor = self.add_embedding(torch.cat([pooled, numbers], dim=-1).to(told.dtype))  # (B, 4 width)
-        return told + added
+        added: Tensor = self.add_embedding(torch.cat([pooled, numbers], dim=-1).to(emb.dtype))  # (B, 4 width)
+        return emb + added

@@ -76,9 +76,9 @@ def _assign(text: str, variables: dict[str, str], source: str) -> None:
     """`set NAME=VALUE` or `set "NAME=VALUE"`; sums and questions leave the name without a value."""
     if text.startswith('"'):
         text = text[1:].rpartition('"')[0] or text[1:]
-    asked = re.match(r"/[ap]\s+\"?(\w+)", text, re.IGNORECASE)
-    if asked:
-        variables.pop(asked[1].lower(), None)
+    prompted = re.match(r"/[ap]\s+\"?(\w+)", text, re.IGNORECASE)
+    if prompted:
+        variables.pop(prompted[1].lower(), None)
         return
     name, equals, value = text.partition("=")
     if equals:

@@ -30,7 +30,7 @@ class Kohya(Writer):
 
     def result(self) -> CommandResult:
         config = self.config
-        self.told |= HANDLED
+        self.covered |= HANDLED
         self.script = self._script()
         if config.base == "pocket":
             self.add("pretrained_model_name_or_path", config.base)  # to be replaced
@@ -127,9 +127,9 @@ class Kohya(Writer):
         for ours, theirs in SAME.items():
             value = getattr(config, ours)
             default = THEIR_DEFAULTS.get(ours, defaults[ours].default)
-            if ours in self.told and ours != "steps":
+            if ours in self.covered and ours != "steps":
                 continue
-            self.told.add(ours)
+            self.covered.add(ours)
             if not adapter and ours in ("rank", "alpha", "dropout", "scale_weight_norms", "from_lora"):
                 continue
             if ours == "rank" or (ours == "alpha" and value is None):
@@ -147,7 +147,7 @@ class Kohya(Writer):
             for name in names.get(theirs, [theirs]) if config.method == "dreambooth" else [theirs]:
                 self.add(name, value)
         for ours, (theirs, words) in WORDS.items():
-            self.told.add(ours)
+            self.covered.add(ours)
             if (value := getattr(config, ours)) in words:
                 self.add(theirs, self._scheduler() if ours == "scheduler" else words[value])
             else:
@@ -188,9 +188,9 @@ class Kohya(Writer):
         config = self.config
         ours = OPTIMIZER_ARGS[config.optimizer] | config.optimizer_args
         theirs = OPTIMIZER_ARGS[config.optimizer] | THEIR_ARGUMENTS.get(config.optimizer, {})
-        told = {key: value for key, value in ours.items() if value != theirs[key] and value is not None}
-        told["weight_decay"] = config.weight_decay
-        self.add("optimizer_args", [f"{key}={_argument(value)}" for key, value in told.items()])
+        changed = {key: value for key, value in ours.items() if value != theirs[key] and value is not None}
+        changed["weight_decay"] = config.weight_decay
+        self.add("optimizer_args", [f"{key}={_argument(value)}" for key, value in changed.items()])
 
     def _network(self) -> None:
         config = self.config

@@ -53,34 +53,34 @@ def read_axis(written: str | None, config: GridConfig) -> Axis:
     name = " ".join(name.split())
     if not equals or not name or not values.strip():
         raise MaquetteError(f"The axis {written!r} is not of the form NAME=VALUES; write weight=0.4-1 [4].")
-    asked, _, target = name.partition(":")
-    asked = re.sub(r"[\s_.-]+", " ", asked).strip().lower()
-    axis = _axis(asked, target.strip(), values, config, name)
+    axis_name, _, target = name.partition(":")
+    axis_name = re.sub(r"[\s_.-]+", " ", axis_name).strip().lower()
+    axis = _axis(axis_name, target.strip(), values, config, name)
     if not axis.labels:
         raise MaquetteError(f"The axis {name} has no values.")
     return axis
 
 
-def _axis(asked: str, target: str, values: str, config: GridConfig, name: str) -> Axis:
-    if asked in _SEARCH:
+def _axis(axis_name: str, target: str, values: str, config: GridConfig, name: str) -> Axis:
+    if axis_name in _SEARCH:
         return _search(texts(values))
-    if asked in ("weight", "lora weight"):
+    if axis_name in ("weight", "lora weight"):
         weights = [f"{weight:g}" for weight in numbers(values, False, name)]
         changes = [Change(tag=TagChange(target or None, weight=weight)) for weight in weights]
         return Axis(f"weight of {target}" if target else "weight", weights, changes)
-    if asked == "lora":
+    if axis_name == "lora":
         found = _given(values)
         names = [None if each.lower() == NONE else each for each in found]
         return Axis("LoRA", found, [Change(tag=TagChange(target or None, lora=each)) for each in names])
-    if asked == "checkpoint":
+    if axis_name == "checkpoint":
         return _checkpoints(values, target, config, name)
-    if asked == "size":
+    if axis_name == "size":
         return _sizes(_given(values))
-    if asked == "control" or asked.startswith("control "):
-        return _control(asked.removeprefix("control").strip() or "weight", target, values, name)
+    if axis_name == "control" or axis_name.startswith("control "):
+        return _control(axis_name.removeprefix("control").strip() or "weight", target, values, name)
     if target:
         raise MaquetteError(f"The axis {name}: only lora, checkpoint, weight and control take a name behind a colon.")
-    return _key(asked, values, name)
+    return _key(axis_name, values, name)
 
 
 def _given(values: str) -> list[str]:
@@ -104,11 +104,11 @@ def _sizes(found: Sequence[str]) -> Axis:
     return Axis("size", list(found), changes)
 
 
-def _key(asked: str, values: str, name: str) -> Axis:
-    key = _NAMES.get(asked, asked.replace(" ", "_"))
+def _key(axis_name: str, values: str, name: str) -> Axis:
+    key = _NAMES.get(axis_name, axis_name.replace(" ", "_"))
     if key not in GridConfig.model_fields or key in _NO_AXES:
         known = sorted({*_OWN, *_NAMES, *(each for each in GridConfig.model_fields if each not in _NO_AXES)})
-        near = difflib.get_close_matches(asked, known, n=1)
+        near = difflib.get_close_matches(axis_name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MaquetteError(
             f"There is no axis {name!r}.{hint} Axes: checkpoint, lora, weight, search, prompt, seed, sampler, "
@@ -125,17 +125,17 @@ def _key(asked: str, values: str, name: str) -> Axis:
     return Axis(title, labels, [Change(keys={key: each}) for each in found])
 
 
-def _control(asked: str, target: str, values: str, name: str) -> Axis:
-    key = asked.replace(" ", "_")
+def _control(axis_name: str, target: str, values: str, name: str) -> Axis:
+    key = axis_name.replace(" ", "_")
     if key not in ControlUnit.model_fields:
         raise MaquetteError(f"The axis {name}: a ControlNet has {', '.join(ControlUnit.model_fields)}.")
     if (target and not target.isdecimal()) or target == "0":
-        raise MaquetteError(f"The axis {name}: write the number of the ControlNet, as control {asked}:2=…")
+        raise MaquetteError(f"The axis {name}: write the number of the ControlNet, as control {axis_name}:2=…")
     labels, found = _typed(ControlUnit.model_fields[key].annotation, values, name)
     if key in ("model", "image"):
         labels = [Path(each).stem for each in found]
     changes = [Change(control=(int(target or 1), {key: each})) for each in found]
-    return Axis(f"control {asked}" + (f" {target}" if target else ""), labels, changes)
+    return Axis(f"control {axis_name}" + (f" {target}" if target else ""), labels, changes)
 
 
 def _typed(annotation: Any, values: str, name: str) -> tuple[list[str], list[Any]]:
@@ -146,10 +146,10 @@ def _typed(annotation: Any, values: str, name: str) -> tuple[list[str], list[Any
         return [f"{value:g}" if kind is float else str(value) for value in found], list(found)
     given = _given(values)
     if kind is bool:
-        told = {"true": True, "yes": True, "false": False, "no": False}
-        if wrong := [each for each in given if each.lower() not in told]:
+        truths = {"true": True, "yes": True, "false": False, "no": False}
+        if wrong := [each for each in given if each.lower() not in truths]:
             raise MaquetteError(f"The axis {name} has {wrong[0]!r}; write true, false.")
-        return given, [told[each.lower()] for each in given]
+        return given, [truths[each.lower()] for each in given]
     return given, list(given)
 
 

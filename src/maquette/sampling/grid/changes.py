@@ -63,9 +63,9 @@ def _swapped(values: Mapping[str, Any], swaps: Sequence[tuple[str, str]]) -> dic
     for search, _ in swaps:
         if not any(search in text for text in prompts.values()):
             raise MaquetteError(f"The axis search looks for {search!r}, which is in no prompt.")
-    told = dict(swaps)
-    pattern = re.compile("|".join(re.escape(search) for search in sorted(told, key=len, reverse=True)))
-    return {key: pattern.sub(lambda match: told[match[0]], text) for key, text in prompts.items()}
+    replacements = dict(swaps)
+    pattern = re.compile("|".join(re.escape(search) for search in sorted(replacements, key=len, reverse=True)))
+    return {key: pattern.sub(lambda match: replacements[match[0]], text) for key, text in prompts.items()}
 
 
 def _tagged(prompt: str, changes: Sequence[TagChange]) -> str:
@@ -85,20 +85,20 @@ def _tagged(prompt: str, changes: Sequence[TagChange]) -> str:
 
 def _target(change: TagChange, names: Sequence[str]) -> str:
     """The name of the tag that is meant."""
-    told = list(dict.fromkeys(names))
+    found = list(dict.fromkeys(names))
     what = "weight" if change.weight is not None else "lora"
     if change.name is not None:
-        if change.name not in told:
+        if change.name not in found:
             raise MaquetteError(
                 f"The axis {what}:{change.name} needs <lora:{change.name}:1> in the prompt, which has "
-                f"{', '.join(told) or 'no LoRA'}."
+                f"{', '.join(found) or 'no LoRA'}."
             )
         return change.name
-    if not told:
+    if not found:
         raise MaquetteError(f"An axis changes a LoRA's {what}, and the prompt has none: write <lora:NAME:1> in it.")
-    if len(told) > 1:
-        raise MaquetteError(f"The prompt has several LoRAs: say which one is meant, as {what}:{told[0]}=…")
-    return told[0]
+    if len(found) > 1:
+        raise MaquetteError(f"The prompt has several LoRAs: say which one is meant, as {what}:{found[0]}=…")
+    return found[0]
 
 
 def _rewritten(network: Network, of: Mapping[str, Sequence[TagChange]]) -> str:
@@ -117,12 +117,12 @@ def _rewritten(network: Network, of: Mapping[str, Sequence[TagChange]]) -> str:
 
 
 def _controlled(units: Sequence[Any], changes: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Any]:
-    told = [_keys(unit) for unit in units]
+    keys_of = [_keys(unit) for unit in units]
     for number, keys in changes:
-        if number > len(told):
-            raise MaquetteError(f"An axis changes ControlNet {number}, and {len(told)} are given (--control).")
-        told[number - 1] |= keys
-    return told
+        if number > len(keys_of):
+            raise MaquetteError(f"An axis changes ControlNet {number}, and {len(keys_of)} are given (--control).")
+        keys_of[number - 1] |= keys
+    return keys_of
 
 
 def _keys(unit: Any) -> dict[str, Any]:

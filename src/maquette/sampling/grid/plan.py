@@ -50,8 +50,8 @@ class Plan:
 
     def labels(self, axis: int) -> list[str]:
         """With the axis' title before each value."""
-        told = self.axes[axis]
-        return [f"{told.title} {label}".strip() for label in told.labels]
+        chosen = self.axes[axis]
+        return [f"{chosen.title} {label}".strip() for label in chosen.labels]
 
     def in_order(self) -> list[Cell]:
         """For drawing: what costs most changes least often: bases, then other models, LoRAs, weights, and the rest."""
@@ -59,8 +59,8 @@ class Plan:
         first: list[dict[Any, int]] = [{} for _ in costs]
         keys = {}
         for i, cell in enumerate(self.cells):
-            told = [cost(cell.settings) for cost in costs]
-            keys[cell.place] = (*(seen.setdefault(key, i) for seen, key in zip(first, told, strict=True)), i)
+            prices = [cost(cell.settings) for cost in costs]
+            keys[cell.place] = (*(seen.setdefault(key, i) for seen, key in zip(first, prices, strict=True)), i)
         return sorted(self.cells, key=lambda cell: keys[cell.place])
 
 
@@ -83,11 +83,11 @@ def plan_of(config: GridConfig, seeds: dict[str, int] | None = None) -> Plan:
     cells = []
     for k, j, i in itertools.product(range(z), range(y), range(x)):
         place = i, j, k
-        told = changed(values, [axis.changes[n] for axis, n in zip(axes, place, strict=True)])
+        cell_values = changed(values, [axis.changes[n] for axis, n in zip(axes, place, strict=True)])
         for key, seed in seeds.items():
-            if told.get(key, -1) == -1:
-                told[key] = seed
-        cells.append(Cell(place, GridConfig.parse(told, "the grid")))
+            if cell_values.get(key, -1) == -1:
+                cell_values[key] = seed
+        cells.append(Cell(place, GridConfig.parse(cell_values, "the grid")))
     return Plan(axes, cells, {**asked, "seeds": seeds})
 
 
@@ -132,9 +132,9 @@ def files_of(plan: Plan, found: Callable[[Sequence[str], Path | None], dict[str,
     for folder, names in named.items():
         paths |= set(found(sorted(names), folder).values())
     for cell in plan.cells:
-        told = cell.settings
-        own = [told.vae, None if told.base == "pocket" else told.base, told.init_image, told.mask]
-        own += [told.hires_base, told.refiner, told.hires_upscaler]
-        own += [each for unit in told.controls for each in (unit.model, unit.image)]
+        settings = cell.settings
+        own = [settings.vae, None if settings.base == "pocket" else settings.base, settings.init_image, settings.mask]
+        own += [settings.hires_base, settings.refiner, settings.hires_upscaler]
+        own += [each for unit in settings.controls for each in (unit.model, unit.image)]
         paths |= {Path(each) for each in own if each and Path(each).exists()}
     return sorted(paths)
