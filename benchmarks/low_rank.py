@@ -7,7 +7,8 @@ tools decompose every layer's difference by torch.linalg.svd with its default of
 decomposed so once here (sides beyond --square with thin ones, which is kinder) and counted as often as there are such.
 "error" is what is left of the difference, both ways, on the same layers. Memory is what the process itself holds at
 most (anonymous pages), not the page cache of the files. Wall time on a busy machine means little: processor time is
-given beside it. --threads are those of an extraction, and PyTorch's own in the rest.
+given beside it. --threads are those of extraction and resizing, and
+PyTorch's own in the rest.
 """
 
 from __future__ import annotations
@@ -175,10 +176,10 @@ def random_lora(rank: int) -> Adapter:
     return Adapter("sd1", "lora", modules)
 
 
-def resizing(square: int) -> None:
+def resizing(square: int, threads: int) -> None:
     lora = random_lora(BEFORE)
     with measured() as cost:
-        made = resize(lora, RankRule(rank=AFTER))
+        made = resize(lora, RankRule(rank=AFTER), threads=threads)
     print(f"resize rank {BEFORE} to {AFTER}, {len(made.modules)} modules: {cost}")
     example = {tuple(lora.delta(module.name).shape): module for module in made.modules}
     shapes = Counter(tuple(lora.delta(module.name).shape) for module in made.modules)
@@ -198,7 +199,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.only != "extract":
-        resizing(arguments.square)
+        resizing(arguments.square, arguments.threads)
     if arguments.only != "resize":
         extraction(arguments.folder, arguments.square, arguments.threads)
         if not arguments.keep:

@@ -70,6 +70,19 @@ def test_a_smaller_rank_is_the_best_one() -> None:
     assert made.adapter.metadata["ss_network_dim"] == made.adapter.metadata["ss_network_alpha"] == "5"
 
 
+def test_several_threads_change_nothing_and_count_each_module_once() -> None:
+    told: list[tuple[int, int]] = []
+    one, several = (
+        resize(lora(16), RankRule(rank=6), on_module=lambda *done: told.append(done), threads=threads)
+        for threads in (1, 3)
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+    assert list(one.adapter.modules) == list(several.adapter.modules) == list(SHAPES)
+    for name, module in one.adapter.modules.items():
+        other = several.adapter.modules[name].factors
+        assert all(torch.equal(factor, other[part]) for part, factor in module.factors.items())
+
+
 def test_convolutions_may_have_a_rank_of_their_own() -> None:
     made = resize(lora(16), RankRule(rank=6), RankRule(rank=2))
     assert {module.name: module.after for module in made.modules} == {LINEAR: 6, CONV: 2, PROJECTION: 6}

@@ -13,6 +13,7 @@ from ..core.lowrank import RankRule
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, progress, until
 from ..weights import resize as algebra
+from .writing_model import processors
 
 
 @dataclass
@@ -62,7 +63,7 @@ def run(config: ResizeConfig, on_event: Listener = ignore, cancel: Cancel | None
     adapter = adapters.load(config.lora)
     dtype = DTYPES[config.dtype] if config.dtype else None
 
-    made = algebra.resize(adapter, rule, conv_rule, target, dtype, progress(on_event, "resizing"))
+    made = algebra.resize(adapter, rule, conv_rule, target, dtype, progress(on_event, "resizing"), processors())
     made.adapter.save(config.out, dtype=dtype)
     size = sum(f.stat().st_size for f in config.lora.rglob("*") if f.is_file()) if config.lora.is_dir() else None
     result = ResizeResult(

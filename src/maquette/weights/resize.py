@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from ..core import lowrank
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
 from ..formats import safetensors
+from ..formats.streaming import run_all
 from .products import kept_energy, product_from, set_rank_metadata
 
 _SIZES = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -54,15 +58,17 @@ def resize(
     target_bytes: int | None = None,
     dtype: torch.dtype | None = None,
     on_module: Callable[[int, int], None] = lambda done, of: None,
+    threads: int = 1,
 ) -> ResizedAdapter:
     """LoRA and LoCon modules of an adapter (DoRA's too) at the rank that the rule gives each.
 
     conv_rule: for convolutions with a kernel, otherwise as the others. target_bytes: the ranks, within the rule, that
     keep most energy in a file of at most this size when it is written in `dtype`. alpha becomes the rank, so nothing
     else scales the change; where ranks differ it is left out, which means the same to every reader and is what
-    diffusers does not misread. Raises MaquetteError for an adapter without such modules.
+    diffusers does not misread. The number of threads changes nothing in the result; on_module is called by one at a
+    time. Raises MaquetteError for an adapter without such modules.
     """
-    svds, untouched = _decomposed(adapter, rule, conv_rule, on_module)
+    svds, untouched = _decomposed(adapter, rule, conv_rule, on_module, threads)
     ranks = {name: svd.rank for name, svd in svds.items()}
     if target_bytes is not None:
         ranks = _fitting(adapter, svds, ranks, target_bytes, dtype)
@@ -79,23 +85,32 @@ def resize(
 
 
 def _decomposed(
-    adapter: Adapter, rule: RankRule, conv_rule: RankRule | None, on_module: Callable[[int, int], None]
+    adapter: Adapter,
+    rule: RankRule,
+    conv_rule: RankRule | None,
+    on_module: Callable[[int, int], None],
+    threads: int,
 ) -> tuple[dict[str, lowrank.SVD], list[str]]:
-    svds: dict[str, lowrank.SVD] = {}
-    untouched = []
-    for index, (name, module) in enumerate(adapter.modules.items()):
+    """The decompositions of the modules that have a rank, by name in the file's order; and the names of the others."""
+    found: dict[str, lowrank.SVD] = {}
+    reporting, done = threading.Lock(), itertools.count(1)
+
+    def one_module(name: str, module: AdapterModule) -> None:
         if module.kind in ("lora", "locon"):
-            svds[name] = _svd(module.factors, conv_rule if conv_rule and module.kind == "locon" else rule)
-        else:
-            untouched.append(name)
-        on_module(index + 1, len(adapter.modules))
-    if not svds:
+            found[name] = _svd(module.factors, conv_rule if conv_rule and module.kind == "locon" else rule)
+        with reporting:
+            on_module(next(done), len(adapter.modules))
+
+    run_all([partial(one_module, *each) for each in adapter.modules.items()], threads)
+    if not found:
         kind = adapter_parts.DISPLAY.get(adapter.method, adapter.method)
         raise MaquetteError(
             f"{adapter.source} has no rank to change: its modules are of the kind {kind}. Make a LoRA of it first: "
             "maquette convert FILE --to kohya --lossy --rank 16 --out LORA."
         )
-    return svds, untouched
+    return {name: found[name] for name in adapter.modules if name in found}, [
+        n for n in adapter.modules if n not in found
+    ]
 
 
 def _svd(factors: Mapping[str, Tensor], rule: RankRule) -> lowrank.SVD:
