@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..adapters import peft_folder
@@ -26,6 +26,15 @@ def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
         return {}
     by_stem = lora_files(folder)
     return {name: _find(name, DEFAULT_FOLDER if folder is None else folder, by_stem) for name in names}
+
+
+def known_lora(name: str, known: Mapping[str, Path]) -> dict[str, Path]:
+    """One of the LoRAs that a caller has named. Raises MaquetteError, listing the names, for another."""
+    if name in known:
+        return {name: known[name]}
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise MaquetteError(f"There is no LoRA {name!r}; there are {', '.join(sorted(known)) or 'none'}.{hint}")
 
 
 def lora_files(folder: Path | None) -> dict[str, list[Path]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -28,6 +28,7 @@ from .beginning import Canvas, canvas_of
 from .decoding import decoded
 from .draw_settings import DrawSettings
 from .drawing import Drawing, reporter
+from .ending import Ends, HalfDrawn
 from .finite import NotFiniteError, fault
 from .hot_loras import AdapterShelf, HotLoras
 from .images import to_image
@@ -78,6 +79,8 @@ class Pipeline:
     ) -> None:
         """base: "pocket", a file or a folder, or a base that `families.load` has opened. Raises MaquetteError."""
         self.notices: list[str] = []
+        self.loras: Mapping[str, Path] | None = None
+        """LoRAs by the names of prompts, instead of those of a folder."""
         if isinstance(base, BaseModel):
             self.base = base
         else:
@@ -116,17 +119,19 @@ class Pipeline:
         on_picture: Callable[[Drawn], None],
         on_event: Listener = ignore,
         cancel: threading.Event | None = None,
+        interrupt: threading.Event | None = None,
     ) -> None:
         """Draw batch_size x batch_count pictures; each is handed over as soon as it is there.
 
-        Setting `cancel` ends the drawing after the batch at work. Raises MaquetteError for an unknown LoRA, one that
+        Setting `cancel` ends the drawing after the batch at work; setting `interrupt` after the step at work, and the
+        pictures are handed over as they are then, as A1111 does. Raises MaquetteError for an unknown LoRA, one that
         does not fit, a picture that cannot be read.
         """
         settings = settings.model_copy(update={"sampler": suited(settings.sampler, self.base.scheduler_config)})
         with self._lock:
-            ends = cancel or threading.Event()
+            ends = Ends(cancel or threading.Event(), interrupt or threading.Event())
             for drawing in drawings_of(settings):
-                if not ends.is_set():
+                if not ends.reached():
                     self._draw(drawing, on_picture, on_event, ends)
 
     def _draw(
@@ -134,7 +139,7 @@ class Pipeline:
         settings: DrawSettings,
         on_picture: Callable[[Drawn], None],
         on_event: Listener,
-        cancel: threading.Event,
+        ends: Ends,
     ) -> None:
         base = self.base
         self._others.keep(settings)
@@ -163,7 +168,7 @@ class Pipeline:
                     stack.enter_context(apply_embeddings(model, found))
                     if settings.tiled_vae:
                         stack.enter_context(tiled(model))
-                self._draw_batches(settings, canvas, words, second, later, files, on_picture, on_event, cancel)
+                self._draw_batches(settings, canvas, words, second, later, files, on_picture, on_event, ends)
         except NotFiniteError as error:  # the base is as it was, so that its numbers and the LoRAs' can be told apart
             self._loras.clear()
             later.clear()
@@ -179,7 +184,7 @@ class Pipeline:
         files: dict[str, Path],
         on_picture: Callable[[Drawn], None],
         on_event: Listener,
-        cancel: threading.Event,
+        ends: Ends,
     ) -> None:
         others = self._others
         refiner = others.refiner(settings)
@@ -194,13 +199,15 @@ class Pipeline:
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):
-            if cancel.is_set():
+            if ends.reached():
                 return
             places = [batch * settings.batch_size + i for i in range(settings.batch_size)]
             # As in A1111, pictures of one seed differ by their variation seed where there is one.
             seeds = [first if settings.variation_strength else first + place for place in places]
             self._fold(self._loras, words, on_event)
-            pixels = self._batch(drawing, settings, words, second, later, seeds, varied + places[0], batch, on_event)
+            pixels = self._batch(
+                drawing, settings, words, second, later, seeds, varied + places[0], batch, on_event, ends
+            )
             for place, seed, each in zip(places, seeds, pixels, strict=True):
                 values = for_picture(infotext_values, seed, varied + place)
                 text = format_infotext(words.prompt, words.negative, values)
@@ -218,6 +225,7 @@ class Pipeline:
         varied: int,
         batch: int,
         on_event: Listener,
+        ends: Ends,
     ) -> torch.Tensor:
         """Pixels (B, 3, H, W) in [0, 1] of one batch."""
         again = (settings.hires_steps or settings.steps) if settings.hires else 0
@@ -225,15 +233,19 @@ class Pipeline:
         before, total = batch * each, settings.batch_count * each
         previews = Previews(self.base, settings.preview_every, on_event)
         report = reporter(on_event, before, settings.steps, total)
-        after = self._followed(self._loras, words, drawing.steps(), previews)
-        latents = drawing.latents(seeds, varied, report, after)
-        if settings.hires:
-            self._fold(later, second, on_event)
-            report = reporter(on_event, before + settings.steps, again, total)
-            previews = Previews(later.base, settings.preview_every, on_event)
-            after = self._followed(later, second, again, previews)
-            latents = drawing.hires_latents(latents, seeds, varied, report, after, on_event)
-        last = later.base if settings.hires else self.base
+        after = self._followed(self._loras, words, drawing.steps(), previews, ends)
+        last = self.base
+        try:
+            latents = drawing.latents(seeds, varied, report, after)
+            if settings.hires:
+                self._fold(later, second, on_event)
+                report = reporter(on_event, before + settings.steps, again, total)
+                previews = Previews(later.base, settings.preview_every, on_event)
+                after = self._followed(later, second, again, previews, ends)
+                last = later.base
+                latents = drawing.hires_latents(latents, seeds, varied, report, after, on_event)
+        except HalfDrawn as half:
+            latents = half.latents
         return decoded(last, latents, on_event, settings.exact_batch)
 
     def _words(self, settings: DrawSettings, later: BaseModel) -> tuple[Words, Words]:
@@ -245,6 +257,7 @@ class Pipeline:
             settings.block_weights,
             settings.lenient,
             settings.activation,
+            self.loras,
         )
         words = Words.read(settings.prompt, settings.negative_prompt, how, self._shelf.load)
         if not settings.hires_prompt and not settings.hires_negative_prompt and later is self.base:
@@ -261,8 +274,10 @@ class Pipeline:
                 on_event(Event("warning", {"message": application.warning}))
 
     @staticmethod
-    def _followed(loras: HotLoras, words: Words, steps: int, previews: Previews) -> Callable[[int, torch.Tensor], None]:
-        """What is done after each step, of so many: LoRAs that begin or end there, and previews."""
+    def _followed(
+        loras: HotLoras, words: Words, steps: int, previews: Previews, ends: Ends
+    ) -> Callable[[int, torch.Tensor], None]:
+        """What is done after each step, of so many: LoRAs that begin or end there, previews, an end that is asked."""
         scheduled = any(wish.scheduled for wish in words.loras)
 
         def at(step: int) -> None:
@@ -272,6 +287,7 @@ class Pipeline:
         def after(i: int, x0: torch.Tensor) -> None:
             at(i + 1)
             previews.after(i, x0)
+            ends.after_step(x0)
 
         at(0)
         return after

@@ -13,7 +13,7 @@ from ..adapters.file import Adapter
 from ..errors import MaquetteError
 from ..files import read_object
 from ..prompts import Network, parse_networks, replace_networks, strip_comments
-from .lora_folder import find_loras
+from .lora_folder import find_loras, known_lora
 from .lora_tags import LoraTag, Wish, first_ranks, tags_of
 
 
@@ -23,7 +23,8 @@ class Reading:
 
     family: of the base, for block weights. comments: leave out what stands behind #. lora_dir: where LoRAs are looked
     for. presets: a file of block weights by name. lenient: go on without a LoRA that is not there, as A1111 does.
-    activation: add the words that a LoRA's side-car asks for, and take its weight where none is written.
+    activation: add the words that a LoRA's side-car asks for, and take its weight where none is written. known: LoRAs
+    by name, instead of those of a folder.
     """
 
     family: str = "sd1"
@@ -32,6 +33,7 @@ class Reading:
     presets: Path | None = None
     lenient: bool = False
     activation: bool = False
+    known: Mapping[str, Path] | None = None
 
 
 @dataclass
@@ -91,7 +93,7 @@ def _found(tags: Sequence[LoraTag], how: Reading, warnings: list[str]) -> dict[s
     files: dict[str, Path] = {}
     for name in dict.fromkeys(tag.name for tag in tags):
         try:
-            files |= find_loras([name], how.lora_dir)
+            files |= find_loras([name], how.lora_dir) if how.known is None else known_lora(name, how.known)
         except MaquetteError as error:
             if not how.lenient:
                 raise

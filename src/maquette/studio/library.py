@@ -1,0 +1,181 @@
+"""Which bases, LoRAs, ControlNets and VAEs there are, by the names that A1111's interface calls them. Without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from ..errors import MaquetteError
+from ..limits import HEADER_BYTES
+
+Kind = Literal["model", "vae", "lora", "controlnet", "other"]
+POCKET = "pocket"
+CONTROLS = {"pocket-canny": "pocket-canny"}  # that the package ships
+_PICKLES = (".ckpt", ".pt", ".bin")
+_MOST = 5000  # files that are listed of a folder
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file or folder of weights by its name. metadata: what a safetensors file says of itself."""
+
+    name: str
+    path: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def file_name(self) -> str:
+        return Path(self.path).name
+
+    @property
+    def alias(self) -> str:
+        """The name that a trainer wrote into the file; the file's own where there is none."""
+        return self.metadata.get("ss_output_name") or self.name
+
+
+class Library:
+    """What lies in the folders now: each call looks again, and reads only headers of files that are new."""
+
+    def __init__(self, bases: Sequence[Path], loras: Sequence[Path], first: str = POCKET) -> None:
+        """first: the base that stands before the others, "pocket", a file or a folder."""
+        self.bases, self.lora_folders, self.first = [Path(p) for p in bases], [Path(p) for p in loras], first
+
+    def models(self) -> list[Weights]:
+        """Bases, pocket among them."""
+        found = {POCKET: Weights(POCKET, POCKET)}
+        for path in self._files("model"):
+            found.setdefault(str(path), Weights(path.stem if path.is_file() else path.name, str(path)))
+        if self.first not in found:
+            found[self.first] = Weights(Path(self.first).stem, self.first)
+        return sorted(found.values(), key=lambda model: (model.path != self.first, model.path != POCKET, model.name))
+
+    def model(self, name: str) -> Weights:
+        """A base by its title ("name.safetensors [hash]"), name, file name. Raises MaquetteError with the list."""
+        asked = name.partition(" [")[0].strip().lower()
+        models = self.models()
+        for model in models:
+            if asked in (model.name.lower(), model.file_name.lower(), model.path.lower()):
+                return model
+        raise MaquetteError(f"There is no model {name!r}; there are {', '.join(model.name for model in models)}.")
+
+    def controlnets(self) -> dict[str, str]:
+        """Name -> what a ControlNet is opened by."""
+        return CONTROLS | {path.stem: str(path) for path in self._files("controlnet")}
+
+    def vaes(self) -> dict[str, str]:
+        return {path.name: str(path) for path in self._files("vae")}
+
+    def loras(self) -> list[Weights]:
+        """LoRAs by the names of prompts. Of files of one name the newest has it; the others are called by their folder
+        as well ("run-3/anna").
+        """
+        paths = [path for folder in self.lora_folders for path in _walk(folder) if _is_lora(path)]
+        paths = sorted(dict.fromkeys(paths), key=_newest_first)
+        found: dict[str, Weights] = {}
+        for path in paths:
+            parts = path.with_suffix("").parts if path.is_file() else path.parts
+            names = ("/".join(parts[-n:]) for n in range(1, len(parts) + 1))
+            name = next((name for name in names if name not in found), None)
+            if name is not None:
+                found[name] = Weights(name, str(path), _metadata(path))
+        return sorted(found.values(), key=lambda lora: lora.name.lower())
+
+    def lora_paths(self) -> dict[str, str]:
+        """Name -> path, also by the names written inside."""
+        loras = self.loras()
+        return {lora.alias: lora.path for lora in reversed(loras)} | {lora.name: lora.path for lora in loras}
+
+    def _files(self, kind: Kind) -> Iterator[Path]:
+        for folder in self.bases:
+            yield from (path for path in _walk(folder) if kind_of(path) == kind)
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file or folder of weights is, by the names of its tensors."""
+    if path.is_dir():
+        return "model" if (path / "model_index.json").is_file() else "lora"
+    return "model" if path.suffix.lower() == ".ckpt" else _glance(path)[0]
+
+
+def _kind(names: Sequence[str]) -> Kind:
+    if any(name.startswith("model.diffusion_model.") for name in names):
+        return "model"
+    if any(name.startswith("control_model.") or "controlnet_cond_embedding" in name for name in names):
+        return "controlnet"
+    if any(part in name for name in names[:50] for part in _LORA_PARTS):
+        return "lora"
+    return (
+        "vae" if any(name.endswith(("encoder.conv_in.weight", "decoder.conv_in.weight")) for name in names) else "other"
+    )
+
+
+_LORA_PARTS = ("lora_", "lycoris_", "hada_", "lokr_", "oft_", ".diff")
+
+
+def _is_lora(path: Path) -> bool:
+    return path.suffix.lower() in _PICKLES or kind_of(path) == "lora"
+
+
+def _newest_first(path: Path) -> tuple[float, str]:
+    try:
+        return -path.stat().st_mtime, str(path)
+    except OSError:
+        return 0.0, str(path)
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    """Files and folders of weights below a folder, hidden ones and a run's state left out; a file stands for itself."""
+    if place.is_file():
+        yield place
+        return
+    count = 0
+    for root, folders, files in os.walk(place):
+        inside = []
+        for name in sorted(folders):
+            path = Path(root, name)
+            if (path / "model_index.json").is_file() or (path / "adapter_config.json").is_file():
+                yield path
+            elif not name.startswith(".") and name != "state":
+                inside.append(name)
+        folders[:] = inside
+        for name in sorted(files):
+            if Path(name).suffix.lower() in (".safetensors", *_PICKLES) and not name.startswith("."):
+                count += 1
+                if count > _MOST:
+                    return
+                yield Path(root, name)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    return dict(_glance(path)[1])
+
+
+def _glance(path: Path) -> tuple[Kind, dict[str, str]]:
+    """Kind and metadata of a safetensors file, whose header is not checked: to list it, not to load it."""
+    try:
+        state = path.stat()
+    except OSError:
+        return "other", {}
+    return _read(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=2048)
+def _read(path: str, size: int, changed: int) -> tuple[Kind, dict[str, str]]:
+    if not path.lower().endswith(".safetensors"):
+        return "other", {}
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            told = json.loads(file.read(length)) if length <= min(HEADER_BYTES, size) else {}
+    except (OSError, ValueError, RecursionError):
+        return "other", {}
+    if not isinstance(told, dict):
+        return "other", {}
+    metadata = told.pop("__metadata__", {})
+    texts = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+    return _kind(list(told)), texts
