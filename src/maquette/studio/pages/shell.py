@@ -1,0 +1,64 @@
+"""The frame of every page: templates, theme, keyboard list, the strip of the job at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+THEMES = ("light", "dark")  # anything else follows the system
+KEYS: tuple[tuple[str, tuple[tuple[tuple[str, ...], str], ...]], ...] = (
+    (
+        "Everywhere",
+        (
+            (("Ctrl", "Enter"), "The page's main button; ⌘ on a Mac"),
+            (("?",), "This list"),
+            (("Esc",), "Close, or leave a field"),
+        ),
+    ),
+    (
+        "Photos",
+        (
+            (("←", "→", "↑", "↓"), "From card to card"),
+            (("Enter",), "Edit the caption"),
+            (("Ctrl", "Enter"), "In a caption: save it and go to the next"),
+            (("Space",), "Select"),
+            (("Ctrl", "A"), "Select all"),
+            (("X",), "Leave the photo out, or take it in again"),
+            (("M",), "Paint a mask"),
+            (("Shift", "←→↑↓"), "Move the crop frame"),
+            (("Ctrl", "Z"), "Undo"),
+        ),
+    ),
+    (
+        "Results",
+        (
+            (("←", "→", "↑", "↓"), "From picture to picture"),
+            (("C",), "Compare with the base"),
+            (("1", "…", "9"), "Keep that checkpoint"),
+        ),
+    ),
+    ("Mask", ((("[", "]"), "Size of the brush"), (("E",), "Erase"))),
+)
+
+_templates = Environment(
+    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+
+
+def theme(request: Request) -> str:
+    """ "light", "dark", or "" for the system's; kept in a cookie so that no page flashes in the other one."""
+    value = request.cookies.get("theme", "")
+    return value if value in THEMES else ""
+
+
+def html(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """A page or a piece of one. A page that extends base.html needs `place`: home, play, queue or project."""
+    from .jobs import running
+
+    shell = {"theme": theme(request), "keys": KEYS, "place": "", "running": running(request.app.state.studio)}
+    return HTMLResponse(_templates.get_template(template).render(**(shell | context)), status_code=status)
