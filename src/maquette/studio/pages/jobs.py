@@ -81,14 +81,12 @@ def line_of(job: Job, status: dict[str, Any]) -> str:
         return "Finishes the step at work and saves everything …"
     if state in ("failed", "stopped", "finished"):
         return str(status.get("message") or f"Step {status.get('step', 0)} of {status.get('steps', 0)}")
-    parts = [f"step {status['step']}/{status['steps']}"] if status.get("steps") else []
     what = str(status.get("what") or "starting: loading the base")
-    parts = (
-        parts
-        if what == "training" and parts
-        else [what + (f", {status['done']} of {status['of']}" if status.get("of") and what != "training" else "")]
-    )
-    return " · ".join(part for part in (*parts, duration(status.get("remaining_seconds"))) if part)
+    if status.get("steps"):
+        what = f"step {status['step']}/{status['steps']}" + ("" if what == "training" else f" · {what}")
+    elif status.get("of"):
+        what += f", {status['done']} of {status['of']}"
+    return " · ".join(part for part in (what, duration(status.get("remaining_seconds"))) if part)
 
 
 def live(job: Job) -> dict[str, Any]:
@@ -148,14 +146,17 @@ def curve(run: RunFolder) -> dict[str, Any] | None:
     ordered = sorted(loss for _, loss in raw)
     top = max(ordered[int(0.98 * (len(ordered) - 1))], max(value for _, value in means)) * 1.05 or 1.0  # spikes are cut
 
+    def across(step: int) -> float:
+        return round((step - first) / max(1, last - first) * width, 1)
+
     def place(step: int, loss: float) -> str:
-        return f"{(step - first) / max(1, last - first) * width:.1f},{max(0.0, height * (1 - loss / top)):.1f}"
+        return f"{across(step)},{max(0.0, height * (1 - loss / top)):.1f}"
 
     return {
         "width": width, "height": height, "first": first, "last": last, "words": f"now {smooth[-1]:.4f}",
         "raw": " ".join(place(*point) for point in raw), "mean": " ".join(place(*point) for point in means),
         "rules": [height * part // 4 for part in range(1, 5)],
-        "marks": [round((step - first) / max(1, last - first) * width, 1) for step in run.checkpoints() if first < step < last],
+        "marks": [across(step) for step in run.checkpoints() if first < step < last],
     }  # fmt: skip
 
 
