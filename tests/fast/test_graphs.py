@@ -126,6 +126,7 @@ def test_training_with_recorded_passes_ends_in_the_same_file(
 
     from maquette.config import TrainConfig
     from maquette.stages import train
+    from maquette.training import running
     from maquette.training.job import Job
 
     photos = tmp_path / "photos"
@@ -140,14 +141,14 @@ def test_training_with_recorded_passes_ends_in_the_same_file(
         job.graphs = Graphs(job.parameters, recorders[-1])
         return job
 
-    original, files = train.prepare, []
+    original, files = running.prepare, []
     for name in ("plain", "recorded"):
         config = {
             "photos": photos, "subject": "zkw disc", "base": "pocket", "steps": 4, "batch_size": 2, "rank": 2,
             "out": tmp_path / name, "sample_prompts": [], "prior_preservation": prior, "dtype": "fp32",
         }  # fmt: skip
         files.append(train.run(TrainConfig.parse(config)).file)
-        monkeypatch.setattr(train, "prepare", prepared)
+        monkeypatch.setattr(running, "prepare", prepared)
     from safetensors.torch import load_file
 
     plain, recorded = (load_file(str(file)) for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -79,6 +80,23 @@ class BaseModel:
         return next(self.network.parameters()).device
 
     @property
+    def networks(self) -> list[nn.Module]:
+        return [self.network, self.vae, *self.text_encoders]
+
+    def shared(self) -> BaseModel:
+        """The same base again: modules and parameters of its own, around the very numbers of this one.
+
+        Layers of either may be exchanged and parameters given other numbers without the other's noticing, as long as
+        nobody writes into a tensor, which nothing here does: a changed weight is always another tensor.
+        """
+        other = copy.copy(self)
+        other.network, other.vae = _shared(self.network), _shared(self.vae)
+        other.text_encoders = [_shared(encoder) for encoder in self.text_encoders]
+        other.tokenizers, other.notices = list(self.tokenizers), list(self.notices)
+        other.scheduler_config = copy.deepcopy(self.scheduler_config)
+        return other
+
+    @property
     def input_channels(self) -> int:
         """Channels that the network takes: those of a latent, of an inpainting base more."""
         return self.spec.latent_channels
@@ -138,3 +156,10 @@ class BaseModel:
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) unit-scaled latents -> (B, 3, H, W) pixels in [0, 1], clamped."""
         raise NotImplementedError
+
+
+def _shared(network: nn.Module) -> nn.Module:
+    """A copy of the modules whose parameters and buffers have the same storage. Tied ones stay tied."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
+    memo |= {id(buffer): buffer.detach() for buffer in network.buffers()}
+    return copy.deepcopy(network, memo)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from .sd.model import StableDiffusion
 from .sd.spec import TARGETS
 from .sd.text import Tokenizer
 from .sdxl.model import StableDiffusionXL
+
+kept_by: ContextVar[Callable[..., BaseModel] | None] = ContextVar("kept_by", default=None)
+"""Who opens bases instead of `open_anew`, in this thread: `families.kept.KeptBases`, while it is in use."""
 
 
 @contextmanager
@@ -53,6 +57,20 @@ def load(
     `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
     """
+    if (kept := kept_by.get()) is not None:
+        return kept(path, dtype, torch.device(device), vae, prediction_type, unet_dtype or dtype)
+    return open_anew(path, dtype, device, vae, prediction_type, unet_dtype)
+
+
+def open_anew(
+    path: str | Path,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    vae: str | Path | None = None,
+    prediction_type: str | None = None,
+    unet_dtype: torch.dtype | None = None,
+) -> BaseModel:
+    """What `load` does where no base is kept in memory (`families.kept`)."""
     if (family := family_of(path)) is not None:
         return family.open(Path(path), dtype, torch.device(device), unet_dtype or dtype)
     return build(find(path, vae, prediction_type), dtype, device, unet_dtype)

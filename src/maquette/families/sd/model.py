@@ -40,6 +40,15 @@ class StableDiffusion(BaseModel):
     def content_hash(self, value: str) -> None:
         self._hash = value
 
+    def shared(self) -> BaseModel:
+        """As BaseModel.shared; the hash is computed once for all."""
+        other = super().shared()
+        assert isinstance(other, StableDiffusion)
+        other.__dict__.pop("_grey", None)  # each keeps its own
+        if not self._hash:
+            other.hash_when_asked(lambda: self.content_hash)
+        return other
+
     @property
     def input_channels(self) -> int:
         return int(self.unet.config.in_channels)
