@@ -1,0 +1,150 @@
+"""Jobs: the queue, one job, its events and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from ..job import Job
+from ..names import Busy
+from .common import ERRORS, studio_of
+from .models import Done, JobInfo, More, Place
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], responses=dict(ERRORS))
+LOOK = 0.25  # seconds between looks at the file of events
+HEARTBEAT = 15.0
+MOST_STREAMS = 20
+LOG_BYTES = 200_000
+
+
+def infos(jobs: list[Job]) -> list[JobInfo]:
+    """With their places in the queue."""
+    waiting = [job.id for job in jobs if job.state == "queued"]
+    return [JobInfo.of(job, waiting.index(job.id) if job.id in waiting else None) for job in jobs]
+
+
+def info(request: Request, job: Job) -> JobInfo:
+    return next(one for one in infos(studio_of(request).queue.jobs()) if one.id == job.id)
+
+
+@router.get("")
+def list_jobs(request: Request) -> list[JobInfo]:
+    """The job at work, those that wait in their order, then the others, the newest first."""
+    return infos(studio_of(request).queue.jobs())
+
+
+@router.get("/{job_id}")
+def get_job(request: Request, job_id: str) -> JobInfo:
+    """One job."""
+    return info(request, studio_of(request).queue.job(job_id))
+
+
+@router.delete("/{job_id}")
+def delete_job(request: Request, job_id: str) -> Done:
+    """End a job and delete everything it made."""
+    studio_of(request).queue.delete(job_id)
+    return Done()
+
+
+@router.post("/{job_id}/move")
+def move_job(request: Request, job_id: str, place: Place) -> JobInfo:
+    """Put a waiting job at a place of the queue."""
+    return info(request, studio_of(request).queue.move(job_id, place.place))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(request: Request, job_id: str) -> JobInfo:
+    """Save, and let the machine draw with the checkpoint so far; no other job begins meanwhile."""
+    return info(request, studio_of(request).queue.pause(job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(request: Request, job_id: str) -> JobInfo:
+    """Go on with a job that is paused, was stopped or has failed."""
+    return info(request, studio_of(request).queue.resume(job_id))
+
+
+@router.post("/{job_id}/stop")
+def stop_job(request: Request, job_id: str) -> JobInfo:
+    """End a job and keep what it made."""
+    return info(request, studio_of(request).queue.stop(job_id))
+
+
+@router.post("/{job_id}/sample")
+def sample_now(request: Request, job_id: str) -> JobInfo:
+    """Save a checkpoint and draw its pictures after the step at work."""
+    return info(request, studio_of(request).queue.sample_now(job_id))
+
+
+@router.get("/{job_id}/log", response_class=PlainTextResponse)
+def get_log(request: Request, job_id: str) -> PlainTextResponse:
+    """The end of what its process printed."""
+    log = studio_of(request).queue.job(job_id).log
+    if not log.exists():
+        return PlainTextResponse("")
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        return PlainTextResponse(file.read().decode("utf-8", "replace"))
+
+
+@router.get("/{job_id}/events", response_class=StreamingResponse)
+async def stream_events(
+    request: Request, job_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None, after: int = 0
+) -> StreamingResponse:
+    """Server-sent events: each line of events.jsonl with its number as `id` and its kind as `event`, resumed behind
+    `Last-Event-ID` (or `after`), and `status` (the job as GET gives it, without id) whenever it changes.
+    """
+    studio = studio_of(request)
+    job = await run_in_threadpool(studio.queue.job, job_id)
+    seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else max(0, after)
+    if request.app.state.streams >= MOST_STREAMS:
+        raise Busy(f"{MOST_STREAMS} pages listen already; close some of them.")
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_events(request, job, seen), media_type="text/event-stream", headers=headers)
+
+
+async def _events(request: Request, job: Job, seen: int) -> AsyncIterator[str]:
+    state, status, quiet = request.app.state, "", 0.0
+    state.streams += 1
+    try:
+        yield "retry: 2000\n\n"
+        while not await request.is_disconnected() and not state.ending.is_set():
+            lines, told = await run_in_threadpool(_news, request, job, seen)
+            for number, event in lines:
+                seen, quiet = number, 0.0
+                yield f"id: {number}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
+            if told != status:
+                status, quiet = told, 0.0
+                yield f"event: status\ndata: {told}\n\n"
+            if told == "null":
+                return
+            quiet += LOOK
+            if quiet >= HEARTBEAT:
+                quiet = 0.0
+                yield ": still here\n\n"
+            await asyncio.sleep(LOOK)
+    finally:
+        state.streams -= 1
+
+
+def _news(request: Request, job: Job, seen: int) -> tuple[list[tuple[int, dict[str, Any]]], str]:
+    """Events after a line, and the job's status as JSON; "null" once it was deleted."""
+    if not job.path.exists():
+        return [], "null"
+    return list(job.events_after(seen)), info(request, job).model_dump_json()
+
+
+@router.post("/{job_id}/continue")
+def go_on(request: Request, job_id: str, more: More) -> JobInfo:
+    """Train longer: the same run with more steps, or a new training that begins from its weights."""
+    from .training import fresh
+
+    studio = studio_of(request)
+    job = fresh(studio, job_id, more.steps) if more.fresh else studio.queue.go_on(job_id, more.steps)
+    return info(request, job)

@@ -1,0 +1,231 @@
+"""What the API takes and gives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...config import Kind
+from ..job import Job
+from ..photos import Photo
+from ..store import Project
+
+Text = Annotated[str, Field(max_length=4_000)]
+Word = Annotated[str, Field(max_length=80)]
+Box = Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=4, max_length=4)]
+PhotoIds = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=200)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewProject(Model):
+    """A project to make."""
+
+    name: Word
+    kind: Kind = "object"
+    subject: Word = ""
+    """Class word or phrase, such as robot; otherwise that of the kind."""
+    token: Word = "zkw"
+    """The rare word that will call it up."""
+
+
+class ProjectChange(Model):
+    """What changes; the rest stays."""
+
+    name: Word | None = None
+    kind: Kind | None = None
+    subject: Word | None = None
+    token: Word | None = None
+    settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
+    """base, preset ("quick", "good", "best"), prompts and, under changed, keys of `maquette train`."""
+
+
+class ProjectInfo(BaseModel):
+    id: str
+    name: str
+    kind: Kind
+    subject: str
+    token: str
+    phrase: str
+    created: float
+    photos: int
+    used: int
+    thumbnail: str | None
+    """URL of a picture."""
+    job: str | None
+    """Id of the newest job."""
+    state: str
+    """Of the newest training; "draft" without one."""
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, project: Project, jobs: list[Job]) -> ProjectInfo:
+        """jobs: the project's, the newest first."""
+        photos = project.photos()
+        newest = next((job for job in jobs if job.spec["kind"] == "train"), None)
+        return cls(
+            id=project.id, name=project.name, kind=project.kind, subject=project.subject, token=project.token,
+            phrase=project.phrase, created=project.created, photos=len(photos),
+            used=sum(not photo.excluded for photo in photos), settings=project.settings,
+            thumbnail=photo_url(project, photos[0]) if photos else None,
+            job=newest.id if newest else None, state=newest.state if newest else "draft",
+        )  # fmt: skip
+
+
+class PhotoChange(Model):
+    """What changes; the rest stays."""
+
+    caption: Text | None = None
+    excluded: bool | None = None
+    crop: Box | None = None
+    """x, y, width and height in pixels of the upright photo."""
+    as_usual: bool = False
+    """Cut it as training does by itself: forget the crop."""
+    version: int | None = None
+    """The version that the page shows; where the photo has another, the answer says that somebody else changed it."""
+
+
+class PhotoInfo(BaseModel):
+    id: str
+    name: str
+    width: int
+    height: int
+    caption: str
+    excluded: bool
+    crop: list[int] | None
+    frame: list[float] | None
+    """What training sees of it: x, y, width, height in pixels of the upright photo."""
+    mask: str | None
+    problems: list[str]
+    notes: list[str]
+    version: int
+    thumbnail: str
+    picture: str
+    conflict: bool = False
+    """Whether another page had changed it since the version that the request named."""
+
+    @classmethod
+    def of(cls, project: Project, photo: Photo, frame: list[float] | None = None) -> PhotoInfo:
+        url = photo_url(project, photo)
+        return cls(
+            id=photo.id, name=photo.original_name, width=photo.width, height=photo.height, caption=photo.caption,
+            excluded=photo.excluded, crop=list(photo.crop) if photo.crop else None, frame=frame,
+            mask=f"/api/projects/{project.id}/photos/{photo.id}/mask" if photo.mask else None,
+            problems=photo.problems, notes=photo.notes, version=photo.version, thumbnail=url,
+            picture=f"{url}?size=large",
+        )  # fmt: skip
+
+
+class Added(BaseModel):
+    """What became of an upload."""
+
+    added: list[PhotoInfo]
+    captions: int
+    skipped: list[dict[str, str]]
+    """name and message of each file that was not used."""
+
+
+class TagEdit(Model):
+    """A change of the tags (parts between commas) of several captions."""
+
+    action: Literal["add", "remove", "replace"]
+    tag: Annotated[str, Field(min_length=1, max_length=200)]
+    to: Annotated[str, Field(max_length=200)] = ""
+    """With replace: what takes its place; also within tags."""
+    photos: PhotoIds | None = None
+    """Ids; otherwise all."""
+    first: bool = False
+    """With add: in front of the others."""
+
+
+class Tag(BaseModel):
+    tag: str
+    count: int
+
+
+class Undone(BaseModel):
+    undone: str | None
+    """What was taken back; null where there was nothing."""
+    left: int
+
+
+class NewJob(Model):
+    """A training to queue, or another kind of work on a project."""
+
+    kind: Literal["train", "caption"] = "train"
+    preset: Literal["quick", "good", "best"] = "good"
+    settings: Annotated[dict[str, Any], Field(max_length=150)] = Field(default_factory=dict)
+    """Keys of `maquette train` that differ from the preset; of a caption job: overwrite, captioner."""
+
+
+class JobInfo(BaseModel):
+    id: str
+    kind: str
+    project: str
+    title: str
+    preset: str | None
+    state: str
+    place: int | None
+    """Place in the queue, from 0; null for what does not wait."""
+    message: str | None
+    remedy: str | None
+    """Which button helps: smaller, room, base, photos or resume."""
+    what: str | None
+    step: int
+    steps: int
+    percent: float
+    loss: float | None
+    remaining_seconds: float | None
+    created: float
+    began: float | None
+    ended: float | None
+    result: dict[str, Any]
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, job: Job, place: int | None = None) -> JobInfo:
+        spec, status = job.spec, job.status()
+        step, steps = status.get("step", 0), status.get("steps") or spec["config"].get("steps") or 0
+        counted = (step, steps) if status.get("what", "training") == "training" else None
+        done, of = counted or (status.get("done", 0), status.get("of", 0))
+        percent = 100.0 if status["state"] == "finished" else 100.0 * done / of if of else 0.0
+        return cls(
+            id=job.id, kind=spec["kind"], project=spec["project"], title=spec.get("title", ""),
+            preset=spec.get("preset"), state=job.state, place=place, message=status.get("message"),
+            remedy=status.get("remedy"), what=status.get("what"), step=step, steps=steps, percent=round(percent, 1),
+            loss=status.get("loss"), remaining_seconds=status.get("remaining_seconds"), created=spec["created"],
+            began=status.get("began"), ended=status.get("ended"), result=status.get("result") or {},
+            config={key: value for key, value in spec["config"].items() if key not in ("photos", "out")},
+        )  # fmt: skip
+
+
+class Place(Model):
+    place: Annotated[int, Field(ge=0, le=1_000)]
+    """Place in the queue, from 0."""
+
+
+class More(Model):
+    """How a training goes on."""
+
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Steps in all, or with fresh of the new training."""
+    fresh: bool = False
+    """Begin a new training from its weights, with a fresh optimizer and schedule."""
+
+
+class Choice(Model):
+    step: Annotated[int, Field(ge=0, le=10**12)]
+    weight: Annotated[float, Field(gt=0, le=4)] = 1.0
+
+
+class Done(BaseModel):
+    """It was done."""
+
+    done: bool = True
+
+
+def photo_url(project: Project, photo: Photo) -> str:
+    return f"/api/projects/{project.id}/photos/{photo.id}/picture"

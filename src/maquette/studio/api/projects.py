@@ -1,0 +1,47 @@
+"""Projects."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from .common import ERRORS, jobs_of, studio_of
+from .models import Done, NewProject, ProjectChange, ProjectInfo
+
+router = APIRouter(prefix="/projects", tags=["projects"], responses=dict(ERRORS))
+
+
+@router.get("")
+def list_projects(request: Request) -> list[ProjectInfo]:
+    """All projects, the newest first."""
+    studio = studio_of(request)
+    return [ProjectInfo.of(project, jobs_of(studio, project.id)) for project in studio.store.projects()]
+
+
+@router.post("", status_code=201)
+def create_project(request: Request, new: NewProject) -> ProjectInfo:
+    """Make a project."""
+    project = studio_of(request).store.create(new.name, new.kind, new.subject, new.token)
+    return ProjectInfo.of(project, [])
+
+
+@router.get("/{project_id}")
+def get_project(request: Request, project_id: str) -> ProjectInfo:
+    """One project."""
+    studio = studio_of(request)
+    return ProjectInfo.of(studio.store.project(project_id), jobs_of(studio, project_id))
+
+
+@router.patch("/{project_id}")
+def change_project(request: Request, project_id: str, change: ProjectChange) -> ProjectInfo:
+    """Change names, words or settings."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    project.change(**change.model_dump(exclude_none=True))
+    return ProjectInfo.of(project, jobs_of(studio, project_id))
+
+
+@router.delete("/{project_id}")
+def delete_project(request: Request, project_id: str) -> Done:
+    """Delete a project with its photos, captions, jobs and files. Nothing of it is left."""
+    studio_of(request).delete_project(project_id)
+    return Done()

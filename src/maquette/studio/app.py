@@ -1,0 +1,81 @@
+"""The web application: routes, pages, errors, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from .. import __version__
+from ..config.studio import StudioSettings
+from ..errors import MaquetteError
+from .core import Studio
+from .names import Busy, NotFound
+from .security import Guard
+
+ROUTERS = ("api", "pages", "sdapi", "openai")  # modules of this room with a `router`
+_log = logging.getLogger("maquette.studio")
+
+
+def create_app(settings: StudioSettings) -> FastAPI:
+    """The application, with the data folder taken until it ends. Raises MaquetteError where another studio has it."""
+    studio = Studio.open(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.ending = asyncio.Event()
+        try:
+            yield
+        finally:
+            app.state.ending.set()
+            await run_in_threadpool(studio.close)
+
+    app = FastAPI(
+        title="maquette studio", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )  # fmt: skip
+    app.state.studio = studio
+    app.state.streams = 0  # pages that listen to events
+    app.state.ending = asyncio.Event()
+    for name in ROUTERS:
+        if importlib.util.find_spec(f".{name}", __package__) is not None:
+            module = importlib.import_module(f".{name}", __package__)
+            app.include_router(module.router)
+            getattr(module, "mount", _nothing)(app)
+    _answer_errors(app)
+    app.add_middleware(Guard, studio=studio)
+    return app
+
+
+def _nothing(app: FastAPI) -> None:
+    """Of a module that mounts nothing."""
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error is JSON with one sentence; no traceback leaves the machine."""
+
+    @app.exception_handler(MaquetteError)
+    async def refused(request: Request, error: MaquetteError) -> JSONResponse:
+        status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, Busy) else 400
+        return JSONResponse({"error": str(error)}, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first: dict[str, Any] = dict(error.errors()[0]) if error.errors() else {}
+        where = ".".join(str(part) for part in first.get("loc", ())[1:])
+        sentence = f"{where or 'The request'}: {first.get('msg', 'is not understood')}."
+        return JSONResponse({"error": sentence}, 422)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        _log.error("fault in %s %s", request.method, request.url.path, exc_info=error)
+        return JSONResponse({"error": "An unexpected fault in the studio; its log says where it arose."}, 500)

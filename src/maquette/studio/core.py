@@ -1,0 +1,83 @@
+"""The studio itself: its settings, its folder, its queue and whoever draws for it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from .. import files
+from ..config.studio import StudioSettings
+from ..errors import MaquetteError
+from .jobs import Queue
+from .store import Store
+
+
+class Studio:
+    """What the requests share. `open` it once; `close` it at the end: jobs go on."""
+
+    def __init__(self, settings: StudioSettings, lock: int) -> None:
+        self.settings = settings
+        self.folder = settings.folder
+        self.token = secrets.token_urlsafe(24)
+        self._lock = lock
+        self.store = Store(self.folder / "projects")
+        self.queue = Queue(self.folder / "jobs")
+        self._engine: Any = None
+
+    @classmethod
+    def open(cls, settings: StudioSettings) -> Studio:
+        """Take the data folder. Raises MaquetteError where another studio has it."""
+        folder = settings.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.chmod(folder, 0o700)
+        except OSError as error:
+            raise MaquetteError(
+                f"The data folder {folder} cannot be used: {error.strerror or error}; choose another with --data."
+            ) from error
+        studio = cls(settings, _locked(folder))
+        studio.queue.open()
+        return studio
+
+    def close(self) -> None:
+        """Let go of the data folder. Running jobs outlive the studio."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self.queue.close()
+        os.close(self._lock)
+
+    @property
+    def engine(self) -> Any:
+        """The drawing engine, made at its first use."""
+        if self._engine is None:
+            self._engine = importlib.import_module(".engine", __package__).DrawingEngine(self)
+        return self._engine
+
+    def delete_project(self, identity: str) -> None:
+        """Remove a project with its photos, captions, jobs and files; nothing of it is left."""
+        project = self.store.project(identity)
+        self.queue.delete_of(identity)
+        project.delete()
+
+
+def fake_engine() -> bool:
+    """Whether jobs and pictures are made by the fake engine, for tests: MAQUETTE_ENGINE=fake."""
+    return os.environ.get("MAQUETTE_ENGINE") == "fake"
+
+
+def _locked(folder: Path) -> int:
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        files.lock(handle)
+    except OSError as error:
+        os.close(handle)
+        raise MaquetteError(
+            f"Another studio works in {folder} already: use its page, end it first, or choose another folder with "
+            "--data."
+        ) from error
+    return handle

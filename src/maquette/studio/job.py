@@ -1,0 +1,161 @@
+"""A job: one folder with what is wanted (job.json), how it goes (status.json), what was told (events.jsonl) and `run`.
+
+While its worker lives, the worker alone writes status and events; the server leaves wishes, which are empty files.
+A worker holds `worker.lock` as long as it lives, however it ends, so that nobody takes a dead one for a running one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import files
+from ..errors import MaquetteError
+from ..files import read_object, write_json
+from ..run_folder import RunFolder
+from ..shown import finite_json
+
+State = Literal["queued", "running", "paused", "stopping", "finished", "failed", "stopped"]
+Kind = Literal["train", "caption", "evaluate", "merge"]
+KINDS: tuple[Kind, ...] = ("train", "caption", "evaluate", "merge")
+WISHES = ("stop", "pause", "sample")
+ENDED: tuple[State, ...] = ("finished", "failed", "stopped")
+EVENT_BYTES = 64_000_000  # of one reading
+
+
+class Job:
+    """A job's folder. Nothing is kept in memory: two servers, or a server and a worker, see the same."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    @classmethod
+    def create(cls, path: Path, spec: Mapping[str, Any]) -> Job:
+        """A new job in the state queued. The folder appears whole."""
+        making = path.with_name(f".{path.name}.new")
+        making.mkdir(parents=True)
+        write_json(making / "job.json", dict(spec))
+        write_json(making / "status.json", {"state": "queued"})
+        os.replace(making, path)
+        job = cls(path)
+        job.tell("state", {"state": "queued"})
+        return job
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """kind, project, title, preset, config, created, place."""
+        return read_object(self.path / "job.json")
+
+    def change_spec(self, **values: Any) -> None:
+        write_json(self.path / "job.json", self.spec | values)
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder of its training; its name is that of the file."""
+        return RunFolder(self.path / "run" / str(self.spec.get("name", "lora")))
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    def status(self) -> dict[str, Any]:
+        """What status.json says; a job whose worker died without a word has failed."""
+        try:
+            told = read_object(self.path / "status.json")
+        except MaquetteError:
+            told = {"state": "failed", "message": "The status of this job cannot be read.", "remedy": "resume"}
+        return told
+
+    @property
+    def state(self) -> State:
+        state: State = self.status()["state"]
+        if state == "running" and (self.wishes("stop") or self.wishes("pause")):
+            return "stopping"
+        return state
+
+    def set_status(self, **values: Any) -> None:
+        """Change some keys of the status; None removes a key."""
+        merged = self.status() | values
+        write_json(self.path / "status.json", {key: value for key, value in merged.items() if value is not None})
+
+    def enter(self, state: State, **values: Any) -> None:
+        """Change the state, and tell it as an event."""
+        self.set_status(state=state, changed=round(time.time(), 3), **values)
+        self.tell("state", {"state": state, **{k: v for k, v in values.items() if k in ("message", "remedy")}})
+
+    def wish(self, name: str) -> None:
+        """Ask the worker for something: stop, pause or sample."""
+        (self.path / name).touch()
+
+    def wishes(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    def forget(self, *names: str) -> None:
+        for name in names or WISHES:
+            (self.path / name).unlink(missing_ok=True)
+
+    def alive(self) -> bool:
+        """Whether its worker lives: whether somebody holds its lock."""
+        path = self.path / "worker.lock"
+        try:
+            with path.open("r+b") as file:
+                files.lock(file.fileno())
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        """One more line of events.jsonl."""
+        line = {"time": round(time.time(), 3), "kind": kind, "data": finite_json(dict(data))}
+        with self.events.open("a+b", buffering=0) as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a kill cut the last line off
+                    file.write(b"\n")
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    def events_after(self, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every whole event after the first `number` lines, with the number of its line, counted from 1."""
+        if not self.events.exists():
+            return
+        with self.events.open("rb") as file:
+            for at, line in enumerate(file, 1):
+                if at > number and line.endswith(b"\n") and (event := _event(line)) is not None:
+                    yield at, event
+
+    def delete(self) -> None:
+        """Remove the folder; what remains after a kill in between begins with a dot, and goes at the next start."""
+        away = self.path.with_name(f".{self.path.name}.old")
+        os.replace(self.path, away)
+        shutil.rmtree(away)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def started(pid: int) -> str | None:
+    """When a process was started, as the system counts, so that a number that was given anew is known; None where the
+    system does not tell.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[19]

@@ -1,0 +1,78 @@
+"""What the worker does: the stages on the real engine. Imports torch, so only a job's own process imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import TrainConfig
+from ..config.photos import CaptionConfig
+from ..config.runs import EvaluateConfig
+from ..config.weights import MergeConfig
+from ..errors import MaquetteError
+from ..events import Cancel, Event
+from ..run_folder import RunFolder
+from ..stages import caption, evaluate, merge, train
+from .worker import keep_last
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .worker import Engine, Report
+
+
+def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
+    """Train, or go on with a run that has begun; then choose, where the training itself has not chosen."""
+    run, config = job.run, job.spec["config"]
+    if run.config.exists():
+        steps = {"steps": config["steps"]} if config.get("steps") else {}
+        result = train.resume(run.path, steps, report, cancel)
+    else:
+        result = train.run(TrainConfig.parse(config | {"out": str(run.path)}, "the studio"), report, cancel)
+    if result.status == "stopped":
+        paused = job.wishes("pause") and not job.wishes("stop")
+        file = None if paused else keep_last(job)
+        return {"status": "stopped", "step": result.step, "steps": result.steps, "file": file}
+    told = {"status": "finished", "step": result.step, "steps": result.steps, "file": run.final.name}
+    told |= {"chosen": result.chosen, "weight": result.weight, "reasons": result.reasons}
+    if not run.evaluation.exists() and config.get("choose", True) and len(run.checkpoints()) > 1:
+        told |= _evaluated(run, report, cancel)
+    return told
+
+
+def _evaluated(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]:
+    """The verdict; a run without one still has its last checkpoint, and why there is none is told."""
+    try:
+        verdict = evaluate.run(EvaluateConfig(run=run.path), report, cancel)
+    except MaquetteError as error:
+        report(Event("warning", {"message": f"The checkpoints were not compared: {error}"}))
+        return {}
+    return {"chosen": verdict.step, "weight": verdict.weight, "reasons": verdict.reasons}
+
+
+def evaluate_run(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
+    """Evaluate a finished run anew."""
+    verdict = evaluate.run(EvaluateConfig.parse(job.spec["config"], "the studio"), report, cancel)
+    return {
+        "chosen": verdict.step,
+        "weight": verdict.weight,
+        "reasons": verdict.reasons,
+        "file": Path(verdict.file).name,
+    }
+
+
+def write_captions(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
+    """Describe photos; the captions lie beside the photos in the job's own folder, from which the studio takes them."""
+    result = caption.run(CaptionConfig.parse(job.spec["config"], "the studio"), report, cancel)
+    return {"written": len(result.to_json().get("captions", []))}
+
+
+def merge_files(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
+    """Merge LoRA files into one."""
+    result = merge.run(MergeConfig.parse(job.spec["config"], "the studio"), report, cancel)
+    return {"file": Path(result.to_json()["file"]).name}
+
+
+WORK: dict[str, Engine] = {
+    "train": train_and_evaluate, "evaluate": evaluate_run, "caption": write_captions, "merge": merge_files,
+}  # fmt: skip
