@@ -51,7 +51,7 @@ def train(setting: plan.Setting, subject: Subject, folder: Path) -> dict[str, An
         out=folder / "run",
         steps=plan.STEPS,
         batch_size=plan.BATCH,
-        scheduler="constant",
+        lr_scheduler="constant",
         save_every_steps=plan.SAVED,
         sample_prompts=[],
         choose=False,  # that is what is measured here, by other means

@@ -120,7 +120,7 @@ def like(file: Path) -> Adapter:
 def trained(photos: Path, out: Path, **changes: Any) -> Path:
     settings = {
         "photos": photos, "subject": SUBJECT, "out": out, "steps": 100, "batch_size": 4, "learning_rate": 4e-3,
-        "scheduler": "constant", "sample_prompts": [], "rank": 8, "choose": False,
+        "lr_scheduler": "constant", "sample_prompts": [], "rank": 8, "choose": False,
     }  # fmt: skip
     result = train.run(TrainConfig.parse({**settings, **changes}))
     assert result.file is not None

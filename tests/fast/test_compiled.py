@@ -122,8 +122,8 @@ def test_a_compiled_run_ends_in_the_same_file_and_resumes_to_the_same_bytes(tmp_
         return tmp_path / name / "disc"
 
     whole = trained("compiled", compile=True)
-    parts = trained("parts", compile=True, steps=2, scheduler="constant")
-    again = trained("again", compile=True, scheduler="constant")
+    parts = trained("parts", compile=True, steps=2, lr_scheduler="constant")
+    again = trained("again", compile=True, lr_scheduler="constant")
     train.resume(parts, {"steps": 4})
     assert (parts / "disc.safetensors").read_bytes() == (again / "disc.safetensors").read_bytes()
     exact = trained("exact", dtype="fp32")

@@ -68,7 +68,7 @@ def test_what_the_gui_writes_into_toml(tmp_path: Path) -> None:
     assert config("text_encoder_lr = [5e-05, 5e-05]\n")["text_encoder_learning_rate"] == 5e-5
     assert config("text_encoder_lr = []\n")["text_encoder_learning_rate"] == 2e-6  # Kohya's learning_rate
     warm = config('lr_scheduler = "constant_with_warmup"\nlr_warmup_steps = 40\n')
-    assert warm["scheduler"] == "constant" and warm["warmup_steps"] == 40
+    assert warm["lr_scheduler"] == "constant" and warm["warmup_steps"] == 40
     assert read(tmp_path, TOML.replace("alpha = 8", "alpha = 0"), "a.toml").config["alpha"] == 16.0
     found = read(tmp_path, TOML + "text_encoder_lr = [5e-05, 1e-05]\n", "a.toml")
     assert found.no_equal == ["text_encoder_lr = [5e-05, 1e-05]: both text encoders learn at 5e-05"]
@@ -373,7 +373,7 @@ def test_waves_of_schedulers_that_fall_once_here(tmp_path: Path) -> None:
     for name, listed in (("cosine_with_min_lr", True), ("warmup_stable_decay", True), ("cosine_with_restarts", False)):
         found = read(tmp_path, NETWORK + f"--lr_scheduler={name} --lr_scheduler_num_cycles=2")
         said = ["lr_scheduler_num_cycles = 2: it falls once here"] if listed else []
-        assert found.no_equal == said and found.config["scheduler_cycles"] == (1 if listed else 2)
+        assert found.no_equal == said and found.config["lr_scheduler_cycles"] == (1 if listed else 2)
 
 
 ODD: list[Any] = [

@@ -158,8 +158,8 @@ def test_a_command_of_the_wild_is_read_and_what_is_lost_named(tmp_path: Path) ->
         "rank": 32, "alpha": 16.0, "conv_rank": 8, "conv_alpha": 1.0, "weight_decay": 0.01,
         "learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5,
         "epochs": 10, "batch_size": 2, "optimizer": "adamw8bit", "dtype": "fp16", "save_dtype": "fp16", "seed": 42,
-        "scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
-        "scheduler_cycles": 1, "save_every_epochs": 1, "caption_extension": ".caption", "max_token_length": 75,
+        "lr_scheduler": "cosine", "buckets": True, "text_encoder": True, "min_snr_gamma": 0.0, "sample_prompts": [],
+        "lr_scheduler_cycles": 1, "save_every_epochs": 1, "caption_extension": ".caption", "max_token_length": 75,
     }  # fmt: skip
     assert found.config == expected
     assert found.needless == ["cache_latents", "xformers"]
@@ -180,7 +180,7 @@ def test_kohyas_toml_has_kohyas_defaults(tmp_path: Path) -> None:
         config["rank"] == 4 and config["alpha"] == 1.0 and config["steps"] == 1600 and config["learning_rate"] == 2e-6
     )
     assert config["flip"] is True and config["text_encoder"] is False and config["min_snr_gamma"] == 5.0
-    assert config["scheduler"] == "constant" and config["dtype"] == "fp32"
+    assert config["lr_scheduler"] == "constant" and config["dtype"] == "fp32"
 
 
 def test_the_guis_json_is_read(tmp_path: Path) -> None:

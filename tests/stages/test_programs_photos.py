@@ -174,9 +174,9 @@ def test_diffusers_is_given_folders_of_pictures_alone(tmp_path: Path) -> None:
 
 def test_schedules_have_their_names_there() -> None:
     for changes, name in (
-        ({"scheduler": "constant", "warmup_steps": 10}, "constant_with_warmup"),
-        ({"scheduler": "cosine", "scheduler_min_ratio": 0.1}, "cosine_with_min_lr"),
-        ({"scheduler": "polynomial", "scheduler_power": 2.0}, "polynomial"),
+        ({"lr_scheduler": "constant", "warmup_steps": 10}, "constant_with_warmup"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_min_ratio": 0.1}, "cosine_with_min_lr"),
+        ({"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0}, "polynomial"),
     ):
         told = command.command_for(TrainConfig.parse({**RUN, **changes}), "kohya").command
         assert f"--lr_scheduler {name} " in told

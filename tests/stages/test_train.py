@@ -99,7 +99,7 @@ VARIANTS: list[dict[str, Any]] = [
     {
         "optimizer": "adafactor",
         "optimizer_args": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
-        "scheduler": "stable-decay",
+        "lr_scheduler": "stable-decay",
         "warmup_steps": 0.25,
         "decay_steps": 0.5,
         "input_perturbation": 0.1,
@@ -108,8 +108,13 @@ VARIANTS: list[dict[str, Any]] = [
     {"optimizer": "lion", "method": "dora", "dropout": 0.2, "rank_dropout": 0.2, "text_encoder": True},
     {"optimizer": "prodigy", "learning_rate": 1.0, "method": "locon", "noise_offset": 0.1, "dtype": "bf16"},
     {"optimizer": "sgd", "method": "dreambooth", "text_encoder": True, "learning_rate": 0.01, "reg": "itself"},
-    {"optimizer": "sgd", "learning_rate": 0.01, "scheduler": "inverse-sqrt", "scale_v_pred_loss_like_noise_pred": True},
-    {"optimizer": "schedule-free-radam", "optimizer_args": {"silent_sgd_phase": False}, "scheduler": "cosine"},
+    {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "lr_scheduler": "inverse-sqrt",
+        "scale_v_pred_loss_like_noise_pred": True,
+    },
+    {"optimizer": "schedule-free-radam", "optimizer_args": {"silent_sgd_phase": False}, "lr_scheduler": "cosine"},
     {"optimizer": "schedule-free-sgd", "learning_rate": 0.1, "optimizer_args": {"warmup_steps": 3}},
     {"optimizer": "schedule-free-adamw", "prior_preservation": True, "gradient_accumulation": 2},
     {
@@ -126,7 +131,7 @@ VARIANTS: list[dict[str, Any]] = [
         "dropout": 0.1,
         "rank_dropout": 0.2,
         "pyramid_noise_levels": 3,
-        "scheduler": "restarts",
+        "lr_scheduler": "restarts",
         "prior_preservation": True,
     },
     {"method": "textual-inversion", "vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
@@ -426,7 +431,7 @@ def test_several_resolutions_in_one_run_and_after_a_stop(photos: Path, tmp_path:
         f"[[datasets]]\nresolution = [32, 48]\n{subset}"
     )
     run = tmp_path / "disc"
-    settings = {**SMALL, "photos": file, "scheduler": "constant", "keep_state": True}
+    settings = {**SMALL, "photos": file, "lr_scheduler": "constant", "keep_state": True}
     train.run(TrainConfig.parse({**settings, "out": run, "steps": 3}))
     entries = json.loads((run / "dataset.json").read_text())["photos"]
     assert [entry["bucket"] for entry in entries] == [[64, 64]] * 3 + [[80, 48]] * 2 + [[32, 48]] * 5

@@ -63,14 +63,14 @@ def test_prodigy_finds_the_rate_of_everything_itself(method: str, chosen: dict[s
 
 
 def test_shares_of_the_steps_become_numbers_and_schedule_free_has_none() -> None:
-    found = resolved(SD1, steps=1234, warmup_steps=0.05, scheduler="stable-decay", decay_steps=0.5)
-    assert (found.warmup_steps, found.decay_steps, found.scheduler) == (61, 617, "stable-decay")
+    found = resolved(SD1, steps=1234, warmup_steps=0.05, lr_scheduler="stable-decay", decay_steps=0.5)
+    assert (found.warmup_steps, found.decay_steps, found.lr_scheduler) == (61, 617, "stable-decay")
     assert isinstance(found.warmup_steps, int)
     assert resolved(SD1, epochs=10, warmup_steps=0.1).warmup_steps == 14  # of 140
     free = resolved(SD1, steps=100, warmup_steps=0.1, optimizer="schedule-free-adamw")
-    assert (free.warmup_steps, free.scheduler) == (0, "constant")
+    assert (free.warmup_steps, free.lr_scheduler) == (0, "constant")
     own = resolved(SD1, steps=100, warmup_steps=5, optimizer="adafactor", optimizer_args={"relative_step": True})
-    assert (own.warmup_steps, own.scheduler) == (0, "constant")
+    assert (own.warmup_steps, own.lr_scheduler) == (0, "constant")
 
 
 def test_fourteen_photos_take_as_many_pictures_whatever_the_batch() -> None:

@@ -138,7 +138,7 @@ def test_two_processes_make_what_one_makes_with_the_whole_batch(
 
 @pytest.mark.heavy
 def test_a_split_optimizers_state_is_resumed_by_two(photos: Path, start: Path, tmp_path: Path) -> None:
-    values = {"method": "dreambooth", "learning_rate": 1e-5, "photos": photos, "scheduler": "constant", "steps": 1}
+    values = {"method": "dreambooth", "learning_rate": 1e-5, "photos": photos, "lr_scheduler": "constant", "steps": 1}
     finish(together("--config", write(tmp_path / "two.toml", **values, out=tmp_path / "two/disc")))
     finish(together("--resume", tmp_path / "two/disc", "--steps", 3))
     train.run(TrainConfig.parse({**VALUES, **values, "steps": 3, "out": tmp_path / "one/disc"}))
@@ -149,7 +149,7 @@ def test_a_split_optimizers_state_is_resumed_by_two(photos: Path, start: Path, t
 def test_stopped_together_and_resumed_by_two_or_by_one(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "disc"
     # Whenever it is stopped, so little has been learned that differences have not grown by learning.
-    values = {"scheduler": "constant", "learning_rate": 1e-6, "steps": 100000, "save_every_steps": 100000}
+    values = {"lr_scheduler": "constant", "learning_rate": 1e-6, "steps": 100000, "save_every_steps": 100000}
     long = write(tmp_path / "two.toml", **values, photos=photos, out=run)
     processes = together("--config", long)
     while all(p.poll() is None for p in processes) and not (run / "metrics.jsonl").exists():

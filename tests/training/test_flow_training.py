@@ -40,7 +40,7 @@ def flow_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_flow_is_trained_and_resumed_bit_for_bit(flow_sdxl: Path, tmp_path: Path) -> None:
-    values = {"base": str(flow_sdxl), "prediction_type": "flow", "resolution": 64, "scheduler": "constant"}
+    values = {"base": str(flow_sdxl), "prediction_type": "flow", "resolution": 64, "lr_scheduler": "constant"}
     whole = run(tmp_path, "whole", **values, steps=3)
     half = run(tmp_path, "half", **values, steps=2, keep_state=True)
     train.resume(half, {"steps": 3})

@@ -46,7 +46,7 @@ def test_gradients_too_small_for_float16_survive() -> None:
 
 VALUES: dict[str, Any] = {
     "subject": "zkw disc", "batch_size": 1, "rank": 2, "steps": 3, "sample_prompts": [], "save_dtype": "fp32",
-    "optimizer": "sgd", "learning_rate": 0.1, "scheduler": "constant", "max_grad_norm": 0,
+    "optimizer": "sgd", "learning_rate": 0.1, "lr_scheduler": "constant", "max_grad_norm": 0,
     "keep_state": True,
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from tests.training.interrupted import SETTINGS, make_photos
 
 VALUES: dict[str, Any] = {
     **SETTINGS, "steps": 2, "sample_prompts": [], "keep_last": 0, "keep_steps": [], "ema_decay": 0.0,
-    "scheduler": "constant",
+    "lr_scheduler": "constant",
 }  # fmt: skip
 
 

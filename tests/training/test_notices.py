@@ -18,7 +18,7 @@ def told(spec: Any = SD1, prediction: str = "epsilon", **values: Any) -> list[st
 
 def test_a_plain_run_tells_nothing() -> None:
     assert told() == told(SDXL) == told(prediction="v_prediction") == []
-    assert told(clip_skip=2, noise_offset=0.1, noise_offset_random=True, scheduler="linear", warmup_steps=9) == []
+    assert told(clip_skip=2, noise_offset=0.1, noise_offset_random=True, lr_scheduler="linear", warmup_steps=9) == []
 
 
 def test_clip_skip_on_sdxl() -> None:
@@ -31,9 +31,9 @@ def test_clip_skip_on_sdxl() -> None:
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"scheduler": "cosine"}, "scheduler has no effect"),
+        ({"lr_scheduler": "cosine"}, "lr_scheduler has no effect"),
         ({"warmup_steps": 10}, "warmup_steps has no effect"),
-        ({"scheduler": "linear", "warmup_steps": 0.1}, "scheduler, warmup_steps have no effect"),
+        ({"lr_scheduler": "linear", "warmup_steps": 0.1}, "lr_scheduler, warmup_steps have no effect"),
     ],
 )
 def test_schedules_of_schedule_free_optimizers(values: dict[str, Any], what: str) -> None:
@@ -44,13 +44,13 @@ def test_schedules_of_schedule_free_optimizers(values: dict[str, Any], what: str
     )
     (sentence,) = told(optimizer="schedule-free-radam", **values)
     assert sentence == f"schedule-free-radam needs no schedule: {what}."
-    assert told(optimizer="schedule-free-adamw") == told(optimizer="schedule-free-adamw", scheduler="constant") == []
+    assert told(optimizer="schedule-free-adamw") == told(optimizer="schedule-free-adamw", lr_scheduler="constant") == []
 
 
 @pytest.mark.parametrize(
     ("values", "sentences"),
     [
-        ({"optimizer": "adafactor", "learning_rate": 1e-3, "scheduler": "linear"}, []),
+        ({"optimizer": "adafactor", "learning_rate": 1e-3, "lr_scheduler": "linear"}, []),
         (
             {"optimizer": "adafactor", "optimizer_args": {"relative_step": True}, "warmup_steps": 5,
              "learning_rate": 1e-3, "text_encoder_learning_rate": 1e-4},

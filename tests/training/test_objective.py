@@ -113,13 +113,13 @@ def test_kohyas_weights_by_hand(prediction: str, values: dict[str, Any], weight:
 
 @pytest.mark.parametrize(("kind", "expected"), [("l1", lambda e: e.abs()), ("l2", lambda e: e.square())])
 def test_l1_and_l2(kind: str, expected: Any) -> None:
-    losses, _, n, _ = run(Base(0.0), loss=kind)
+    losses, _, n, _ = run(Base(0.0), loss_type=kind)
     torch.testing.assert_close(losses, expected(n).mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize(("kind", "outer"), [("huber", True), ("smooth_l1", False)])
 def test_huber_with_the_threshold_of_the_timestep(kind: str, outer: bool) -> None:
-    losses, t, n, _ = run(Base(0.0), loss=kind, huber_delta=0.2, huber_schedule="snr")
+    losses, t, n, _ = run(Base(0.0), loss_type=kind, huber_delta=0.2, huber_schedule="snr")
     sigma = torch.tensor([((1 - ABAR[i]) / ABAR[i]) ** 0.5 for i in t.tolist()]).reshape(2, 1, 1, 1)
     d = 0.8 / (1 + sigma) ** 2 + 0.2
     pseudo = 2 * ((n.square() + d * d).sqrt() - d) * (d if outer else 1)

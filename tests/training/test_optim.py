@@ -30,26 +30,28 @@ def config(**values: Any) -> TrainConfig:
     ],
 )
 def test_rates_by_hand(scheduler: str, step: int, expected: float) -> None:
-    assert optim.lr_multiplier(config(scheduler=scheduler, scheduler_cycles=2), step, 100) == pytest.approx(expected)
+    assert optim.lr_multiplier(config(lr_scheduler=scheduler, lr_scheduler_cycles=2), step, 100) == pytest.approx(
+        expected
+    )
 
 
 def test_warm_up_rises_to_one_and_the_rest_follows() -> None:
-    rates = [optim.lr_multiplier(config(scheduler="linear", warmup_steps=4), step, 12) for step in range(12)]
+    rates = [optim.lr_multiplier(config(lr_scheduler="linear", warmup_steps=4), step, 12) for step in range(12)]
     assert rates[:5] == [0.0, 0.25, 0.5, 0.75, 1.0] and rates[8] == 0.5
 
 
 SCHEDULES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
-    ({"scheduler": "constant"}, "constant_with_warmup", {}),
-    ({"scheduler": "linear"}, "linear", {}),
-    ({"scheduler": "cosine"}, "cosine", {}),
-    ({"scheduler": "restarts", "scheduler_cycles": 3}, "cosine_with_restarts", {"num_cycles": 3}),
-    ({"scheduler": "polynomial", "scheduler_power": 2.0}, "polynomial", {"power": 2.0}),
-    ({"scheduler": "polynomial"}, "polynomial", {}),
-    ({"scheduler": "inverse-sqrt"}, "inverse_sqrt", {}),
-    ({"scheduler": "inverse-sqrt", "scheduler_timescale": 30}, "inverse_sqrt", {"timescale": 30}),
-    ({"scheduler": "cosine", "scheduler_min_ratio": 0.2}, "cosine_with_min_lr", {"min_lr_rate": 0.2}),
-    ({"scheduler": "stable-decay", "decay_steps": 10}, "warmup_stable_decay", {"num_decay_steps": 10}),
-    ({"scheduler": "stable-decay", "decay_steps": 0.25, "scheduler_min_ratio": 0.1}, "warmup_stable_decay",
+    ({"lr_scheduler": "constant"}, "constant_with_warmup", {}),
+    ({"lr_scheduler": "linear"}, "linear", {}),
+    ({"lr_scheduler": "cosine"}, "cosine", {}),
+    ({"lr_scheduler": "restarts", "lr_scheduler_cycles": 3}, "cosine_with_restarts", {"num_cycles": 3}),
+    ({"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0}, "polynomial", {"power": 2.0}),
+    ({"lr_scheduler": "polynomial"}, "polynomial", {}),
+    ({"lr_scheduler": "inverse-sqrt"}, "inverse_sqrt", {}),
+    ({"lr_scheduler": "inverse-sqrt", "lr_scheduler_timescale": 30}, "inverse_sqrt", {"timescale": 30}),
+    ({"lr_scheduler": "cosine", "lr_scheduler_min_ratio": 0.2}, "cosine_with_min_lr", {"min_lr_rate": 0.2}),
+    ({"lr_scheduler": "stable-decay", "decay_steps": 10}, "warmup_stable_decay", {"num_decay_steps": 10}),
+    ({"lr_scheduler": "stable-decay", "decay_steps": 0.25, "lr_scheduler_min_ratio": 0.1}, "warmup_stable_decay",
      {"num_decay_steps": 10, "min_lr_ratio": 0.1}),
 ]  # fmt: skip
 
@@ -85,7 +87,7 @@ def test_every_scheduler_is_the_one_that_sd_scripts_calls(
 def test_a_warm_up_below_one_is_a_share_of_the_steps(value: float, steps: int, expected: int) -> None:
     assert optim.steps_of(value, steps) == expected
     rates = [
-        optim.lr_multiplier(config(scheduler="constant", warmup_steps=value), step, steps) for step in (0, expected)
+        optim.lr_multiplier(config(lr_scheduler="constant", warmup_steps=value), step, steps) for step in (0, expected)
     ]
     assert rates == [0.0 if expected else 1.0, 1.0]
 

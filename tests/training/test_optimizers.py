@@ -107,12 +107,13 @@ def schedule_free(rate: float, warm_up: int = 0, betas: tuple[float, float] = (0
 def test_sgd_is_nesterovs(momentum: float | None) -> None:
     arguments = {} if momentum is None else {"momentum": momentum}
     agree(
-        ours(config(optimizer="sgd", optimizer_args=arguments, scheduler="constant")), nesterov(0.01, momentum or 0.9)
+        ours(config(optimizer="sgd", optimizer_args=arguments, lr_scheduler="constant")),
+        nesterov(0.01, momentum or 0.9),
     )
 
 
 def test_sgd_without_nesterov_and_momentum_is_plain() -> None:
-    found = ours(config(optimizer="sgd", optimizer_args={"momentum": 0.0, "nesterov": False}, scheduler="constant"))
+    found = ours(config(optimizer="sgd", optimizer_args={"momentum": 0.0, "nesterov": False}, lr_scheduler="constant"))
     plain = [p - 0.01 * sum(given[i] for given in gradients()) for i, p in enumerate(begin())]
     agree(found, plain)
 
@@ -129,20 +130,20 @@ def test_sgd_without_nesterov_and_momentum_is_plain() -> None:
 )
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adafactor_is_the_papers(arguments: dict[str, Any], rate: float | None, relative: bool, decay: float) -> None:
-    asked = config(optimizer="adafactor", optimizer_args=arguments, scheduler="constant", weight_decay=decay)
+    asked = config(optimizer="adafactor", optimizer_args=arguments, lr_scheduler="constant", weight_decay=decay)
     agree(ours(asked), adafactor(rate, relative, decay))
 
 
 def test_adafactor_teaches_a_matrix_of_zeros_at_the_learning_rate() -> None:
     """Relative to its size, at least 1e-3, it would move a thousandth of that."""
-    moved = ours(config(optimizer="adafactor", scheduler="constant"))[1]
+    moved = ours(config(optimizer="adafactor", lr_scheduler="constant"))[1]
     assert 0.2 * STEPS * 0.01 < moved.abs().max().item() < 3 * STEPS * 0.01
 
 
 @pytest.mark.parametrize(("scheduler", "warm_up"), [("constant", 0), ("cosine", 0), ("linear", 5), ("restarts", 0.5)])
 def test_schedule_free_takes_neither_scheduler_nor_warm_up(scheduler: str, warm_up: float) -> None:
     pytest.importorskip("pytorch_optimizer")
-    asked = config(optimizer="schedule-free-adamw", scheduler=scheduler, warmup_steps=warm_up)
+    asked = config(optimizer="schedule-free-adamw", lr_scheduler=scheduler, warmup_steps=warm_up)
     agree(ours(asked), schedule_free(0.01))
 
 
@@ -156,7 +157,7 @@ def test_schedule_free_sgd_is_the_papers() -> None:
         for p, average, g in zip(z, x, given, strict=True):
             p.sub_(rate * g)
             average.lerp_(p, rate**2 / total)
-    agree(ours(config(optimizer="schedule-free-sgd", scheduler="linear", warmup_steps=5)), x)
+    agree(ours(config(optimizer="schedule-free-sgd", lr_scheduler="linear", warmup_steps=5)), x)
 
 
 def test_schedule_free_has_a_warm_up_of_its_own() -> None:
@@ -187,7 +188,7 @@ def test_arguments_reach_the_library(name: str, library: str, renamed: dict[str,
         theirs.step()
     if hasattr(theirs, "eval"):
         theirs.eval()
-    asked = config(optimizer=name, scheduler="constant", weight_decay=0.1, optimizer_args=changed)
+    asked = config(optimizer=name, lr_scheduler="constant", weight_decay=0.1, optimizer_args=changed)
     agree(ours(asked), [p.detach() for p in weights])
 
 
@@ -202,7 +203,7 @@ def test_adamw_is_the_papers(arguments: dict[str, Any]) -> None:
             m.mul_(b1).add_(g, alpha=1 - b1)
             v.mul_(b2).addcmul_(g, g, value=1 - b2)
             p.sub_(0.01 * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + eps))
-    agree(ours(config(scheduler="constant", weight_decay=0.1, optimizer_args=arguments)), weights)
+    agree(ours(config(lr_scheduler="constant", weight_decay=0.1, optimizer_args=arguments)), weights)
 
 
 @pytest.mark.parametrize(

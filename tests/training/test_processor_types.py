@@ -19,7 +19,7 @@ from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
     "subject": "zkw disc", "batch_size": 1, "rank": 2, "steps": 2, "sample_prompts": [], "device": "cpu",
-    "scheduler": "constant", "optimizer": "sgd", "learning_rate": 1e-3,
+    "lr_scheduler": "constant", "optimizer": "sgd", "learning_rate": 1e-3,
 }  # fmt: skip
 TOLD = "This processor has no instructions for {}: everything is computed in fp32"
 

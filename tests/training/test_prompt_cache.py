@@ -104,7 +104,7 @@ def test_a_resumed_run_reads_the_captions_that_an_uninterrupted_one_does(tmp_pat
     photos = folder_of(tmp_path / "photos", [f"zkw robot, {{{places}}}", "zkw robot, red, big " + "very, " * 60])
     options: dict[str, Any] = {
         "subject": "zkw robot", "batch_size": 2, "sample_prompts": [], "shuffle_captions": True,
-        "caption_wildcards": True, "save_every_steps": 2, "scheduler": "constant", "prior_preservation": True,
+        "caption_wildcards": True, "save_every_steps": 2, "lr_scheduler": "constant", "prior_preservation": True,
         "keep_state": True,
     }  # fmt: skip
     whole = maquette.train(photos, out=tmp_path / "whole", steps=4, **options)

@@ -21,7 +21,7 @@ from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
     "subject": "zkw disc", "batch_size": 2, "rank": 2, "dtype": "fp32", "learning_rate": 1e-3, "sample_steps": 2,
-    "buckets": False, "choose": False, "probe_prediction": False, "scheduler": "constant",
+    "buckets": False, "choose": False, "probe_prediction": False, "lr_scheduler": "constant",
 }  # fmt: skip
 
 

@@ -44,7 +44,9 @@ def test_the_second_pass_shows_each_photo_as_often_and_its_rate_falls_as_in_the_
     assert (second.steps, second.schedule_steps, second.preferred_weight) == (153, 382, 0.85)
     assert (second.held_out, second.stop, second.two_pass, second.choose) == (0, "never", False, False)
     assert optim.lr_multiplier(second, 191, 153) == pytest.approx(0.5)
-    constant = second_pass(config(tmp_path, scheduler="constant"), [Found(120, None, 300, 11, 14)], tmp_path / "disc")
+    constant = second_pass(
+        config(tmp_path, lr_scheduler="constant"), [Found(120, None, 300, 11, 14)], tmp_path / "disc"
+    )
     assert (constant.steps, constant.schedule_steps, constant.preferred_weight) == (153, None, None)
 
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from . import runs, weights
+from . import algebra, runs, weights
 from .configurations import json_case, kohya_case, toml_case
 from .harness import SECONDS, Case, Outcome, run
 from .photos import photo_case
@@ -18,6 +18,7 @@ from .texts import caption_case, prompt_case
 KINDS: dict[str, Case] = {
     "safetensors": weights.safetensors_case,
     "pickles": weights.pickle_case,
+    "algebra": algebra.algebra_case,
     "captions": caption_case,
     "toml": toml_case,
     "json": json_case,
@@ -29,6 +30,7 @@ KINDS: dict[str, Case] = {
 PREPARE: dict[str, Callable[[], None]] = {
     "safetensors": weights.prepare,
     "pickles": weights.prepare,
+    "algebra": algebra.prepare,
     "runs": runs.prepare,
 }
 

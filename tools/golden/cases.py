@@ -108,7 +108,7 @@ def methods(bench: Bench) -> None:
         "lora": bench.train(
             "lora", text_encoder=True, noise_offset=0.05, ema_decay=0.5, sample_prompts=["a (cat:1.2)"]
         ),
-        "locon": bench.train("locon", method="locon", scheduler="linear", warmup_steps=1, scale_weight_norms=0.02),
+        "locon": bench.train("locon", method="locon", lr_scheduler="linear", warmup_steps=1, scale_weight_norms=0.02),
         "dora": bench.train("dora", method="dora", lora_plus_ratio=4, gradient_accumulation=2),
         "loha": bench.train("loha", method="loha", shuffle_captions=True, tag_dropout=0.3, caption_dropout=0.3),
         "lokr": bench.train("lokr", method="lokr", factor=4, buckets=True, flip=True),
@@ -116,13 +116,13 @@ def methods(bench: Bench) -> None:
     }
     bench.folder("previews lora", "runs/lora/samples")
     bench.train("dreambooth", method="dreambooth", steps=2)
-    word = bench.train("word", method="textual-inversion", vectors=2, loss="huber")
+    word = bench.train("word", method="textual-inversion", vectors=2, loss_type="huber")
     bench.train("lora-options", optimizer="adafactor", layers=["attention"], dropout=0.2, alpha_mask=True,
                 pyramid_noise_levels=4, debiased_estimation=True, random_crop=True, rank_dropout=0.1)  # fmt: skip
     bench.train("lora-blocks", optimizer="lion", block_ranks={"mid_block": 0, "down_blocks_1": 2}, save_dtype="fp32",
                 rank_stabilized=True, input_perturbation=0.1, timestep_sampling="logit-normal")  # fmt: skip
     bench.train("lora-bf16", dtype="bf16", gradient_checkpointing=True)
-    bench.train("lora-reg", reg="photos", prior_share=0.5, scheduler="restarts", caption_extension=".txt")
+    bench.train("lora-reg", reg="photos", prior_share=0.5, lr_scheduler="restarts", caption_extension=".txt")
     Path("loras").mkdir()
     Path("words").mkdir()
     for name, file in keep.items():

@@ -49,7 +49,12 @@ class TrainConfig(
 ):
     """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"debiased": "debiased_estimation", "max_norm": "scale_weight_norms"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "debiased": "debiased_estimation", "loss": "loss_type", "max_norm": "scale_weight_norms",
+        "scheduler": "lr_scheduler", "scheduler_cycles": "lr_scheduler_cycles",
+        "scheduler_min_ratio": "lr_scheduler_min_ratio", "scheduler_power": "lr_scheduler_power",
+        "scheduler_timescale": "lr_scheduler_timescale",
+    }  # fmt: skip
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

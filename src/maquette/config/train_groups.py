@@ -139,13 +139,13 @@ class OptimizerKeys(StageConfig):
         "schedule-free-sgd",
     ] = "adamw"  # fmt: skip
     """adamw, adamw8bit (its moments take a quarter), sgd (with Nesterov's momentum), adafactor, lion, prodigy (finds
-    its own rate, times learning_rate, which is 1 then) or schedule-free-adamw, -radam, -sgd (take neither scheduler
+    its own rate, times learning_rate, which is 1 then) or schedule-free-adamw, -radam, -sgd (take neither lr_scheduler
     nor warm-up)."""
     optimizer_args: dict[str, bool | float | list[float]] = Field(default_factory=dict)
     """Further arguments of the optimizer, as its library names them: {betas = [0.9, 0.99], eps = 1e-7}."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Pull of the weights toward zero."""
-    scheduler: Literal["constant", "linear", "cosine", "restarts", "polynomial", "inverse-sqrt", "stable-decay"] = (
+    lr_scheduler: Literal["constant", "linear", "cosine", "restarts", "polynomial", "inverse-sqrt", "stable-decay"] = (
         "cosine"
     )
     """How the learning rate falls: constant, linear, cosine, cosine with restarts, polynomial, inverse-sqrt (as one
@@ -153,14 +153,14 @@ class OptimizerKeys(StageConfig):
     warmup_steps: int | float = Field(default=0, ge=0)
     """Steps over which the learning rate rises from zero; below 1: a share of all steps."""
     decay_steps: int | float = Field(default=0, ge=0)
-    """Last steps over which the scheduler "stable-decay" falls; below 1: a share of all steps."""
-    scheduler_cycles: Count = 3
-    """Number of cosines of the scheduler "restarts"."""
-    scheduler_power: Positive = 1.0
-    """Power of the scheduler "polynomial"; 1 is a straight line, 2 falls faster at first."""
-    scheduler_timescale: Count | None = None
+    """Last steps over which the lr_scheduler "stable-decay" falls; below 1: a share of all steps."""
+    lr_scheduler_cycles: Count = 3
+    """Number of cosines of the lr_scheduler "restarts"."""
+    lr_scheduler_power: Positive = 1.0
+    """Power of the lr_scheduler "polynomial"; 1 is a straight line, 2 falls faster at first."""
+    lr_scheduler_timescale: Count | None = None
     """Steps after which "inverse-sqrt" begins to fall; otherwise the warm-up's, without one 10,000."""
-    scheduler_min_ratio: Fraction = 0.0
+    lr_scheduler_min_ratio: Fraction = 0.0
     """Share of the learning rate at which the schedulers "cosine" and "stable-decay" end."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Longer gradients are shortened to this; 0 is off."""
@@ -227,7 +227,7 @@ class LossKeys(StageConfig):
     """Draw the strength of that noise between 0 and input_perturbation."""
     zero_terminal_snr: bool = False
     """Correct the schedule to end in pure noise; only for bases trained so."""
-    loss: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
+    loss_type: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
     """How errors count: l2, l1, huber or smooth_l1."""
     huber_delta: Positive = 0.1
     """Error size from which huber and smooth_l1 stop squaring."""

@@ -86,8 +86,8 @@ class Diffusers(Writer):
 
     def _rest(self, class_pictures: list[Place]) -> None:
         config = self.config
-        self.covered |= {"rank", "scheduler", "scheduler_cycles", "dtype", "reg", "prior_loss_weight", "weight_decay",
-                      "max_token_length", "prior_share"}  # fmt: skip
+        self.covered |= {"rank", "lr_scheduler", "lr_scheduler_cycles", "dtype", "reg", "prior_loss_weight",
+                      "weight_decay", "max_token_length", "prior_share"}  # fmt: skip
         self.covered |= {"embedding_learning_rate", "caption_extension"}
         self.covered |= set() if config.buckets else {"buckets"}
         self._text_rate()
@@ -107,8 +107,8 @@ class Diffusers(Writer):
         if config.optimizer == "adamw8bit":
             self.covered.add("optimizer")
             self.add("use_8bit_adam")
-        if config.scheduler in ("inverse-sqrt", "stable-decay"):
-            self.lose("scheduler", "has no equal there")
+        if config.lr_scheduler in ("inverse-sqrt", "stable-decay"):
+            self.lose("lr_scheduler", "has no equal there")
         else:
             self._scheduler()
         self.add("adam_weight_decay", config.weight_decay)
@@ -141,13 +141,15 @@ class Diffusers(Writer):
 
     def _scheduler(self) -> None:
         config = self.config
-        warm = config.scheduler == "constant" and config.warmup_steps
-        self.add("lr_scheduler", "constant_with_warmup" if warm else SCHEDULERS.get(config.scheduler, config.scheduler))
-        if config.scheduler == "restarts":
-            self.add("lr_num_cycles", config.scheduler_cycles)
-        if config.scheduler == "polynomial":
-            self.covered.add("scheduler_power")
-            self.add("lr_power", config.scheduler_power)
+        warm = config.lr_scheduler == "constant" and config.warmup_steps
+        self.add(
+            "lr_scheduler", "constant_with_warmup" if warm else SCHEDULERS.get(config.lr_scheduler, config.lr_scheduler)
+        )
+        if config.lr_scheduler == "restarts":
+            self.add("lr_num_cycles", config.lr_scheduler_cycles)
+        if config.lr_scheduler == "polynomial":
+            self.covered.add("lr_scheduler_power")
+            self.add("lr_power", config.lr_scheduler_power)
 
     def _class_pictures(self, found: list[Place]) -> None:
         """As many as there are: fewer than it expects, and the script draws more into the folder."""

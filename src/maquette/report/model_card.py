@@ -81,7 +81,7 @@ def _training(card: Card) -> str:
     config = card.config
     rows = {
         "method": config.method, "steps": config.steps, "photos per step": config.batch_size,
-        "learning rate": config.learning_rate, "scheduler": config.scheduler, "seed": config.seed,
+        "learning rate": config.learning_rate, "scheduler": config.lr_scheduler, "seed": config.seed,
     }  # fmt: skip
     if METHODS[config.method].product == "adapter":
         rows |= {"rank": config.rank, "alpha": config.alpha}

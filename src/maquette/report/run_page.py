@@ -122,7 +122,7 @@ def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[
         + ("" if METHODS[config.method].product != "adapter" else f", rank {config.rank}, alpha {config.alpha:g}"),
         "Photos": f"{len(photos)} used, {len(data['left_out'])} left out" + (f", {len(held)} held out" if held else ""),
         "Training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, "
-        f"{config.scheduler}, seed {config.seed}",
+        f"{config.lr_scheduler}, seed {config.seed}",
         "State": state,
     }
     return list(rows.items())

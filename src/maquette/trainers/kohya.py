@@ -95,12 +95,12 @@ def _mapped() -> Iterator[Option]:
     yield from _same("ip_noise_gamma=input_perturbation", "float", 0.0)
     yield from _same("prior_loss_weight", "float", 1.0)
     yield from _same("huber_c=huber_delta", "float", 0.1)
-    yield from _same("loss_type=loss", "text", "l2")
+    yield from _same("loss_type", "text", "l2")
     yield from _same("huber_schedule", "text", "snr")
     yield from _same("save_every_n_steps=save_every_steps save_every_n_epochs=save_every_epochs", "int")
     yield from _same("pretrained_model_name_or_path=base vae network_weights=from_lora", "text")
     yield from _same("network_dim=rank", "int", 4)
-    yield from _same("lr_scheduler_num_cycles=scheduler_cycles", "int", 1)
+    yield from _same("lr_scheduler_num_cycles=lr_scheduler_cycles", "int", 1)
     yield _as("network_alpha", "alpha", "float", 1.0, "0 means the rank", True)
     yield _as("noise_offset", "noise_offset", "float", 0.0, "", True)
     yield _as("noise_offset_random_strength", "noise_offset_random", "flag", False, "with noise_offset", True)
@@ -136,10 +136,10 @@ def _mapped() -> Iterator[Option]:
     yield _as("optimizer_args", "optimizer_args, weight_decay", "list", None, "those that are ours too are left out")
     yield _as("use_8bit_adam", "optimizer", "flag", False, "adamw8bit")
     yield _as("use_lion_optimizer", "optimizer", "flag", False, "lion")
-    yield _as("lr_scheduler", "scheduler", "text", "constant", "see the words below")
-    yield from _same("lr_scheduler_power=scheduler_power", "float", 1.0)
-    yield from _same("lr_scheduler_timescale=scheduler_timescale", "int")
-    yield from _same("lr_scheduler_min_lr_ratio=scheduler_min_ratio", "float", 0.0)
+    yield _as("lr_scheduler", "lr_scheduler", "text", "constant", "see the words below")
+    yield from _same("lr_scheduler_power=lr_scheduler_power", "float", 1.0)
+    yield from _same("lr_scheduler_timescale=lr_scheduler_timescale", "int")
+    yield from _same("lr_scheduler_min_lr_ratio=lr_scheduler_min_ratio", "float", 0.0)
     yield _as("lr_decay_steps", "decay_steps", "float", 0, "as lr_warmup_steps", True)
     yield _as("lr_warmup_steps", "warmup_steps", "float", 0, "below 1 or with %: a share of all, rounded down", True)
     yield from _same("max_grad_norm", "float", 1.0)
@@ -273,7 +273,7 @@ WORDS: dict[str, tuple[str, dict[str, str]]] = {
             "schedule-free-sgd": "SGDScheduleFree",
         },
     ),
-    "scheduler": (
+    "lr_scheduler": (
         "lr_scheduler",
         {
             "constant": "constant",
@@ -318,12 +318,12 @@ THEIR_DEFAULTS: dict[str, Any] = {
     "batch_size": 1,
     "buckets": False,
     "resolution": 512,
-    "scheduler": "constant",
+    "lr_scheduler": "constant",
     "min_snr_gamma": 0.0,
     "text_encoder": True,
     "dtype": "fp32",
     "save_dtype": "fp32",
-    "scheduler_cycles": 1,
+    "lr_scheduler_cycles": 1,
     "max_token_length": 75,
 }
 # Arguments of their optimizers where none is given, as far as they are not ours; and their usual weight decay.

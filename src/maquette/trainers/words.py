@@ -11,7 +11,7 @@ DIFFUSERS = {
     "with_prior_preservation": "reg", "num_class_images": "reg", "output_dir": "out", "max_train_steps": "steps",
     "num_train_epochs": "epochs", "train_batch_size": "batch_size", "center_crop": "random_crop",
     "random_flip": "flip", "train_text_encoder": "text_encoder", "text_encoder_lr": "text_encoder_learning_rate",
-    "lr_num_cycles": "scheduler_cycles", "lr_power": "scheduler_power", "snr_gamma": "min_snr_gamma",
+    "lr_num_cycles": "lr_scheduler_cycles", "lr_power": "lr_scheduler_power", "snr_gamma": "min_snr_gamma",
     "adam_weight_decay": "weight_decay", "adam_weight_decay_text_encoder": "weight_decay",
     "adam_beta1": "optimizer_args", "adam_beta2": "optimizer_args", "adam_epsilon": "optimizer_args",
     "checkpointing_steps": "save_every_steps", "checkpoints_total_limit": "keep_last",
@@ -23,18 +23,19 @@ DIFFUSERS = {
 }  # fmt: skip
 ONETRAINER = {
     "base_model_name": "base", "output_model_destination": "out", "training_method": "method", "peft_type": "method",
-    "concepts": "photos", "learning_rate_scheduler": "scheduler", "learning_rate_warmup_steps": "warmup_steps",
-    "learning_rate_cycles": "scheduler_cycles", "learning_rate_min_factor": "scheduler_min_ratio",
+    "concepts": "photos", "learning_rate_scheduler": "lr_scheduler", "learning_rate_warmup_steps": "warmup_steps",
+    "learning_rate_cycles": "lr_scheduler_cycles", "learning_rate_min_factor": "lr_scheduler_min_ratio",
     "lora_rank": "rank", "lora_decompose": "method", "lora_model_name": "from_lora", "dropout_probability": "dropout",
     "ema": "ema_decay", "clip_grad_norm": "max_grad_norm", "train_dtype": "dtype", "output_dtype": "save_dtype",
     "aspect_ratio_bucketing": "buckets", "masked_training": "alpha_mask", "offset_noise_weight": "noise_offset",
     "perturbation_noise_weight": "input_perturbation", "force_v_prediction": "base",
     "rescale_noise_scheduler_to_zero_terminal_snr": "zero_terminal_snr", "min_noising_strength": "min_timestep",
-    "max_noising_strength": "max_timestep", "mse_strength": "loss", "mae_strength": "loss", "huber_strength": "loss",
+    "max_noising_strength": "max_timestep", "mse_strength": "loss_type", "mae_strength": "loss_type",
+    "huber_strength": "loss_type",
     "loss_weight_fn": "min_snr_gamma", "loss_weight_strength": "min_snr_gamma", "timestep_distribution":
     "timestep_sampling", "save_every": "save_every_steps", "text_encoder_layer_skip": "clip_skip",
     "initial_embedding_text": "init_word", "token_count": "vectors", "layer_filter": "layers",
-    "custom_learning_rate_scheduler": "scheduler", "gradient_checkpointing": "gradient_checkpointing",
+    "custom_learning_rate_scheduler": "lr_scheduler", "gradient_checkpointing": "gradient_checkpointing",
 }  # fmt: skip
 # Not of one trainer.
 COMMON = {"lr": "learning_rate", "dim": "rank", "lora_dim": "rank", "lora_lr": "learning_rate", "bs": "batch_size",

@@ -101,7 +101,7 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
 def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:
     """Shares of the steps as numbers of steps; where nothing is scheduled (`learning.schedules`), no steps."""
     if not schedules(config):
-        return {"scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
+        return {"lr_scheduler": "constant", "warmup_steps": 0, "decay_steps": 0}
     return {key: steps_of(getattr(config, key), steps) for key in ("warmup_steps", "decay_steps")}
 
 

@@ -57,7 +57,7 @@ def _rates(config: TrainConfig) -> Iterator[str]:
     """What an optimizer makes of learning rates and their schedule."""
     given = config.model_fields_set
     if not schedules(config):
-        useless = ["scheduler"] if "scheduler" in given and config.scheduler != "constant" else []
+        useless = ["lr_scheduler"] if "lr_scheduler" in given and config.lr_scheduler != "constant" else []
         useless += ["warmup_steps"] if config.warmup_steps else []
         if useless:
             own = OWN_WARM_UP.get(config.optimizer)

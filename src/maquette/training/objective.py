@@ -128,7 +128,7 @@ class Objective:
     def _loss(self, output: Tensor, target: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
         config = self.config
         delta = N.huber_delta(self.schedule, t, config.huber_delta, config.huber_schedule).reshape(-1, 1, 1, 1)
-        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss, delta), mask)
+        loss = N.masked_mean(N.elementwise_loss(output, target, config.loss_type, delta), mask)
         scale_v = config.scale_v_pred_loss_like_noise_pred and self.schedule.prediction_type == "v_prediction"
         v_like = config.v_pred_like_loss if self.schedule.prediction_type == "epsilon" else 0.0
         gamma, debiased = config.min_snr_gamma or None, config.debiased_estimation

@@ -37,26 +37,26 @@ def lr_multiplier(config: TrainConfig, step: int, steps: int) -> float:
     if not schedules(config):
         return 1.0
     steps = config.schedule_steps or steps
-    warm_up, least = steps_of(config.warmup_steps, steps), config.scheduler_min_ratio
+    warm_up, least = steps_of(config.warmup_steps, steps), config.lr_scheduler_min_ratio
     if step < warm_up:
         rising = step / warm_up
-        return least + (1.0 - least) * rising if config.scheduler == "stable-decay" else rising
+        return least + (1.0 - least) * rising if config.lr_scheduler == "stable-decay" else rising
     done = (step - warm_up) / max(1, steps - warm_up)  # in [0, 1)
-    if config.scheduler == "linear":
+    if config.lr_scheduler == "linear":
         return 1.0 - done
-    if config.scheduler == "cosine":
+    if config.lr_scheduler == "cosine":
         return least + (1.0 - least) * _cosine(done)
-    if config.scheduler == "restarts":
-        return _cosine(done * config.scheduler_cycles % 1.0)
-    if config.scheduler == "polynomial":
+    if config.lr_scheduler == "restarts":
+        return _cosine(done * config.lr_scheduler_cycles % 1.0)
+    if config.lr_scheduler == "polynomial":
         end = POLYNOMIAL_END / (config.learning_rate or 1e-4)
-        result: float = end + (1.0 - end) * (1.0 - done) ** config.scheduler_power
+        result: float = end + (1.0 - end) * (1.0 - done) ** config.lr_scheduler_power
         return result
-    if config.scheduler == "inverse-sqrt":
-        scale = config.scheduler_timescale or warm_up or 10_000
+    if config.lr_scheduler == "inverse-sqrt":
+        scale = config.lr_scheduler_timescale or warm_up or 10_000
         result = (1.0 + (step - warm_up) / scale) ** -0.5
         return result
-    if config.scheduler == "stable-decay":
+    if config.lr_scheduler == "stable-decay":
         falling = steps_of(config.decay_steps, steps)
         return least + (1.0 - least) * _cosine(max(0.0, 1.0 - (steps - step) / max(1, falling)))
     return 1.0

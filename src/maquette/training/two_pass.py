@@ -55,7 +55,7 @@ def second_pass(config: TrainConfig, found: Sequence[Found], out: Path) -> Train
     weights = [one.weight for one in found if one.weight is not None]
     changes = {
         "two_pass": False, "stop": "never", "held_out": 0, "choose": False, "out": out, "epochs": None, "steps": steps,
-        "schedule_steps": whole if schedules(config) and config.scheduler != "constant" else None,
+        "schedule_steps": whole if schedules(config) and config.lr_scheduler != "constant" else None,
         "preferred_weight": median_low(weights) if weights else None,
     }  # fmt: skip
     return changed(config, changes)

@@ -17,7 +17,7 @@ FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_t
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
 HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word", "reg", "optimizer_args",
            "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
-           "caption_extension", "clip_skip", "scheduler_cycles", "dora_axis",
+           "caption_extension", "clip_skip", "lr_scheduler_cycles", "dora_axis",
            *kohya_network.SAME}  # fmt: skip
 
 
@@ -149,7 +149,7 @@ class Kohya(Writer):
         for ours, (theirs, words) in WORDS.items():
             self.covered.add(ours)
             if (value := getattr(config, ours)) in words:
-                self.add(theirs, self._scheduler() if ours == "scheduler" else words[value])
+                self.add(theirs, self._scheduler() if ours == "lr_scheduler" else words[value])
             else:
                 self.lose(ours, "depends on the device; --mixed_precision bf16 on a recent GPU")
         if self.xl and config.clip_skip != 1:
@@ -160,13 +160,13 @@ class Kohya(Writer):
     def _scheduler(self) -> str:
         """Its name there, which may depend on more than ours."""
         config = self.config
-        if config.scheduler == "constant" and config.warmup_steps:
+        if config.lr_scheduler == "constant" and config.warmup_steps:
             return "constant_with_warmup"
-        if config.scheduler == "cosine" and config.scheduler_min_ratio:
+        if config.lr_scheduler == "cosine" and config.lr_scheduler_min_ratio:
             return "cosine_with_min_lr"
-        if config.scheduler != "stable-decay" and config.scheduler_cycles != 1:  # these two count waves otherwise
-            self.add("lr_scheduler_num_cycles", config.scheduler_cycles)
-        return WORDS["scheduler"][1][config.scheduler]
+        if config.lr_scheduler != "stable-decay" and config.lr_scheduler_cycles != 1:  # these two count waves otherwise
+            self.add("lr_scheduler_num_cycles", config.lr_scheduler_cycles)
+        return WORDS["lr_scheduler"][1][config.lr_scheduler]
 
     def _batch(self) -> None:
         """Regularization images are half of a batch there, and come on top of it here."""

@@ -149,12 +149,16 @@ def _as_given(reader: _Reader, name: str, value: Any, ours: Any) -> Any:
 def _schedule(reader: _Reader) -> None:
     values, made = reader.values, reader.made
     theirs = values.left.get("lr_scheduler")
-    words(reader, "scheduler")
+    words(reader, "lr_scheduler")
     for option, key in (("lr_warmup_steps", "warmup_steps"), ("lr_decay_steps", "decay_steps")):
         found = values.share(option)
         if found:
             made[key] = int(found * made["steps"]) if found < 1 and "steps" in made else found
-    if made.get("warmup_steps") and made["scheduler"] == "constant" and str(theirs or "constant").lower() == "constant":
+    if (
+        made.get("warmup_steps")
+        and made["lr_scheduler"] == "constant"
+        and str(theirs or "constant").lower() == "constant"
+    ):
         if theirs is None:  # which their trainer refuses
             reader.lose("lr_warmup_steps", made["warmup_steps"], "kept; there it needs an lr_scheduler that has one")
         else:
@@ -163,7 +167,7 @@ def _schedule(reader: _Reader) -> None:
     waves = values.left.get("lr_scheduler_num_cycles")
     if str(theirs).lower() in ("cosine_with_min_lr", "warmup_stable_decay") and str(waves or 1) != "1":
         reader.lose("lr_scheduler_num_cycles", values.left.pop("lr_scheduler_num_cycles"), "it falls once here")
-    if made["scheduler"] not in ("cosine", "stable-decay") or str(theirs).lower() == "cosine":
+    if made["lr_scheduler"] not in ("cosine", "stable-decay") or str(theirs).lower() == "cosine":
         values.left.pop("lr_scheduler_min_lr_ratio", None)  # which the others pass over
 
 
