@@ -26,7 +26,7 @@ from ..errors import MaquetteError
 from ..files import shown_bytes, sync_folder, umask
 from .safetensors import head, layout, tensor_bytes
 
-MEMORY = 256_000_000
+MEMORY = 192_000_000
 """Bytes that tensors which are computed as a whole may need at a time, all threads together, unless one needs more."""
 
 TILE = 1 << 16
