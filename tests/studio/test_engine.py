@@ -16,21 +16,7 @@ from maquette.errors import MaquetteError
 from maquette.formats.png import parse_infotext
 from maquette.studio.engine import DrawingEngine, DrawingFailed, Progress, Refused
 from maquette.studio.library import Library
-
-
-def lora_file(path: Path, **metadata: str) -> Path:
-    """A file whose header is that of a LoRA, without numbers."""
-    import json
-
-    head = json.dumps(
-        {
-            "__metadata__": metadata,
-            "lora_unet_x.lora_down.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-        }
-    ).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(len(head).to_bytes(8, "little") + head)
-    return path
+from tests.studio.serving import lora_file
 
 
 def pixels(png: bytes) -> Image.Image:

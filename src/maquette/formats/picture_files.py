@@ -57,11 +57,15 @@ def read_parameters(path: str | Path) -> str:
     """
     with open_regular(path) as file:
         try:
-            picture = pictures.open_picture(file)
-            text = picture.info.get(KEY, "")
-            return text if isinstance(text, str) and text else _comment(picture)
+            return parameters_of(pictures.open_picture(file))
         except Exception as error:  # Pillow raises a dozen kinds for damaged files
             raise MaquetteError(f"{path} cannot be read as a picture.") from error
+
+
+def parameters_of(picture: Image) -> str:
+    """The generation parameters of an opened picture, "" when it has none."""
+    text = picture.info.get(KEY, "")
+    return text if isinstance(text, str) and text else _comment(picture)
 
 
 def _comment(picture: Image) -> str:

@@ -120,6 +120,7 @@ class DrawingEngine:
         self.opening = dict(opening or {})
         self.model = library.model(library.first)
         self.vae: str | None = None
+        self.options: dict[str, Any] = {}
         self.hashes: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._turn, self._writing, self._counting = threading.Lock(), threading.Lock(), threading.Lock()

@@ -52,6 +52,7 @@ class FakeArtist:
         interrupt: threading.Event,
     ) -> None:
         plain = {**settings, "sampler": "DDIM", "schedule_type": "Automatic"}  # whose tables need torch
+        plain["controls"] = [{**unit, "image": None} for unit in settings.get("controls", [])]
         plain |= {"hires_sampler": None, "hires_schedule_type": None, "hires_upscaler": "Latent"}
         wish = DrawSettings.model_construct(**{**_defaults(), **plain})
         networks = _known(parse_networks(wish.prompt)[1], loras, on_event)
@@ -90,7 +91,7 @@ class FakeArtist:
 
     def _key(self, wish: DrawSettings, networks: Sequence[Network], seed: int) -> str:
         weights = [(n.positional[0], _weight(n)) for n in networks if _weight(n) != 0]
-        hints = [unit.weight for unit in wish.controls]
+        hints = [repr(unit) for unit in wish.controls]
         words = parse_networks(wish.prompt)[0].strip()
         return repr((words, wish.negative_prompt, seed, weights, hints, self.base))
 
