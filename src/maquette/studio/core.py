@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import secrets
 from pathlib import Path
-from typing import Any
 
 from .. import files
 from ..config.studio import StudioSettings
 from ..errors import MaquetteError
+from .engine import DrawingEngine
 from .jobs import Queue
 from .store import Store
 
@@ -26,7 +24,8 @@ class Studio:
         self._lock = lock
         self.store = Store(self.folder / "projects")
         self.queue = Queue(self.folder / "jobs")
-        self._engine: Any = None
+        self._engine: DrawingEngine | None = None
+        self.queue.make_room = self._make_room
 
     @classmethod
     def open(cls, settings: StudioSettings) -> Studio:
@@ -51,11 +50,15 @@ class Studio:
         self.queue.close()
         os.close(self._lock)
 
+    def _make_room(self) -> bool:
+        """End the drawing process before a job begins; whether it is gone."""
+        return self._engine is None or self._engine.make_room()
+
     @property
-    def engine(self) -> Any:
+    def engine(self) -> DrawingEngine:
         """The drawing engine, made at its first use."""
         if self._engine is None:
-            self._engine = importlib.import_module(".engine", __package__).DrawingEngine(self)
+            self._engine = DrawingEngine.of(self)
         return self._engine
 
     def delete_project(self, identity: str) -> None:

@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
 from . import frames
 from .library import Library, Weights
+
+if TYPE_CHECKING:
+    from .core import Studio
 
 MOST_WAITING = 8
 RETRY_SECONDS = 30
@@ -130,6 +133,18 @@ class DrawingEngine:
         self._closed = False
         shutil.rmtree(self._temporary, ignore_errors=True)  # of a server that was killed
 
+    @classmethod
+    def of(cls, studio: Studio) -> DrawingEngine:
+        """Of a studio: its bases, its LoRAs and those its jobs have trained. It draws unless a job computes."""
+        settings, queue = studio.settings, studio.queue
+
+        def blocked() -> str | None:
+            job = queue.training()
+            return None if job is None else f"{job.spec.get('title') or 'A job'} has the machine: pause it to draw."
+
+        library = Library([settings.bases_folder], [queue.folder, *settings.loras], settings.base)
+        return cls(library, studio.folder, blocked=blocked)
+
     @property
     def _temporary(self) -> Path:
         return self.folder / "drawing"
@@ -195,6 +210,17 @@ class DrawingEngine:
         self.interrupt()
         with self._turn:
             self._end()
+
+    def make_room(self) -> bool:
+        """End the drawing process for a job, without waiting. Returns whether it is gone; ask again where it is not."""
+        self.interrupt()
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._end()
+        finally:
+            self._turn.release()
+        return True
 
     def close(self) -> None:
         """End for good, in the middle of a drawing too."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Queue:
         self._wake = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self.make_room: Callable[[], bool] = lambda: True  # before a job begins; False: not yet
         self._child: tuple[str, subprocess.Popen[bytes]] | None = None  # the job's id, and its process
 
     def open(self) -> None:
@@ -210,7 +211,7 @@ class Queue:
         if any(job.state in ("running", "stopping", "paused") for job in jobs) or self._child is not None:
             return True
         waiting = [job for job in jobs if job.state == "queued"]
-        if waiting:
+        if waiting and self.make_room():
             self._start(waiting[0])
         return bool(waiting)
 

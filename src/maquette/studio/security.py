@@ -39,7 +39,7 @@ HEADERS = {
     "x-frame-options": "DENY",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-_API = re.compile(r"/(sdapi/v1|v1|internal)(/|$)")  # of programs that speak A1111's or OpenAI's API
+_API = re.compile(r"/(sdapi/v1|v1|internal|controlnet)(/|$)")  # of programs that speak A1111's or OpenAI's API
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?")
 
 

@@ -64,27 +64,11 @@ class Common(BaseModel):
     s_tmax: Annotated[float, Field(ge=0)] | None = None
     s_tmin: Annotated[float, Field(ge=0)] | None = None
     s_noise: Annotated[float, Field(ge=0, le=10)] | None = None
-    override_settings: def _unicode(text: str) -> str:
-    """Halves of characters, which JSON can hold, can be written nowhere."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("holds half of a character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_unicode)]
-AnyDict = Field(default_factory=dict)
+    override_settings: AnyDict = Field(default_factory=dict)
     override_settings_restore_afterwards: bool | None = True
     script_name: str | None = None
     script_args: Any = None
-    alwayson_scripts: def _unicode(text: str) -> str:
-    """Halves of characters, which JSON can hold, can be written nowhere."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("holds half of a character")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_unicode)]
-AnyDict = Field(default_factory=dict)
+    alwayson_scripts: AnyDict = Field(default_factory=dict)
     send_images: bool | None = True
     save_images: bool | None = False
     denoising_strength: Unit | None = None
