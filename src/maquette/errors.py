@@ -8,3 +8,11 @@ class MaquetteError(Exception):
 
     The command line prints it without a traceback and exits with 1.
     """
+
+
+class OutOfMemory(MaquetteError):
+    """The memory does not suffice for the settings on this machine."""
+
+
+class Diverged(MaquetteError):
+    """The training ran into numbers that are not finite, as it would again."""

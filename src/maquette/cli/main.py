@@ -85,10 +85,17 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.list_commands(ctx):
             return None
+        module = importlib.import_module(f"{PACKAGE}.{_module(cmd_name)}")
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(cmd_name, cls=Command)(importlib.import_module(f"{PACKAGE}.{_module(cmd_name)}").command)
-        command = typer.main.get_command(app)
-        command.help = _keep_examples(command.help or "")
+        below: dict[str, Any] = getattr(module, "COMMANDS", {})  # of a command that is a group of some
+        if below:
+            app.callback(no_args_is_help=True)(module.command)
+        for name, function in (below or {cmd_name: module.command}).items():
+            app.command(name, cls=Command)(function)
+        command: Any = typer.main.get_command(app)
+        for one in [command, *getattr(command, "commands", {}).values()]:
+            one.help = _keep_examples(one.help or "")
+        command.name = cmd_name
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

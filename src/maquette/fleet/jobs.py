@@ -70,7 +70,7 @@ class _Reader:
         bare = ""
         try:
             tenant, priority, deadline = self._head(told)
-            settings = self._settings(told, place)
+            settings = self._settings(told)
             then = self._then(told.get("then", []))
             where = self._photos(told.get("photos"))
             body: dict[str, Any] = {"photos": where, "settings": settings[1], "then": then}
@@ -106,7 +106,7 @@ class _Reader:
             raise MaquetteError(f"the id {name!r} is there twice.")
         self.seen.add(known)
 
-    def _settings(self, told: dict[str, Any], place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _settings(self, told: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what the key is made of, the keys as they were given). What many rows share is checked once."""
         given = settings_of(told)
         for key in keys.FILES:
@@ -117,7 +117,7 @@ class _Reader:
         shared = {key: value for key, value in given.items() if not plain or key not in ("subject", "seed")}
         name = json.dumps(shared, sort_keys=True, default=str)
         if name not in self.templates:
-            config = TrainConfig.parse({"photos": "photos", **shared}, place)
+            config = TrainConfig.parse({"photos": "photos", **shared}, "the job")
             self.templates[name] = keys.settings(config)
         own = {} if not plain else {"seed": seed} | ({} if subject is None else {"subject": subject})
         return {**self.templates[name], **own}, given

@@ -155,9 +155,9 @@ def delete(files: Sequence[str]) -> None:
         else:
             Path(place).unlink(missing_ok=True)
             parents.add(Path(place).parent)
-    for parent in sorted(parents, key=lambda path: -len(path.parts)):
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+    for folder in sorted(parents, key=lambda path: -len(path.parts)):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def marked(config: dict[str, Any], mark: str, base_mark: str) -> str:

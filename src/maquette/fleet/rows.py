@@ -135,5 +135,5 @@ def settings_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_keys() -> set[str]:
-    """Every key that a row may have."""
-    return {*OWN, *TrainConfig.model_fields} - {*NOT_OF_A_JOB}
+    """Every key that a row may have, or that is refused by name."""
+    return {*OWN, *TrainConfig.model_fields}

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from ..config import TrainConfig
+<<<<<<< HEAD
 from ..events import Cancel, Listener, ignore
 from ..training.running import once, resume
 from ..training.trainer import TrainResult
+=======
+from ..core.dtypes import DTYPES
+from ..data.cache import cache_folder
+from ..data.dataset import manifest
+from ..errors import MaquetteError, OutOfMemory
+from ..events import Cancel, Event, Listener, ignore
+from ..fast import processor
+from ..files import write_json, write_text
+from ..run_folder import RunFolder
+from ..training import identity, memory, resuming, state
+from ..training.disk import explain_full_disk
+from ..training.distributed import ProcessGroup, process_group, require_enough
+from ..training.environment import began_on, differences, environment, pinned_threads
+from ..training.job import Job, prepare
+from ..training.notices import notices
+from ..training.process_settings import process_settings
+from ..training.trackers import following
+from ..training.trainer import Trainer, TrainResult
+>>>>>>> 2c3bf97 (The fleet: jobs, keys, store, driver and local workers; plan, run, status, retry, cancel, report, gc)
 
 __all__ = ["TrainResult", "once", "resume", "run"]
 
@@ -20,3 +40,139 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
 
         return two_pass.train_twice(config, on_event, cancel or Cancel())
     return once(config, on_event, cancel)
+<<<<<<< HEAD
+=======
+
+
+def once(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
+    """One run."""
+    with process_group(config.device) as processes, ExitStack() as held:
+        held.enter_context(process_settings(config))
+        on_event = on_event if processes.is_main else ignore
+        named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
+        folder = RunFolder(processes.broadcast(str(named)))
+        if processes.is_main:
+            RunFolder.refuse_taken(folder.path)
+        job = _prepared(processes, config, folder, on_event)
+        job.config = job.config.model_copy(update={"out": folder.path})
+        if processes.is_main:
+            RunFolder.create(folder.path)
+            held.enter_context(folder.locked())
+            held.enter_context(explain_full_disk(folder))
+            RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
+            write_json(folder.dataset, manifest(job.dataset))
+            write_json(folder.computer, environment(job.base.device, processes.size))
+            write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
+            on_event = held.enter_context(following(job.config, folder, on_event))
+        for message in [*_other_type(config, job), *notices(config, job.base)]:
+            on_event(Event("warning", {"message": message}))
+        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(0)
+
+
+def resume(
+    path: str | Path, changes: dict[str, Any] | None = None, on_event: Listener = ignore, cancel: Cancel | None = None
+) -> TrainResult:
+    """Go on with a run from its newest whole state, to the same final file as if it had never stopped.
+
+    changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed.
+    """
+    folder = RunFolder.open(path)
+    config = resuming.read_config(folder)
+    changed = _changed(config, changes or {})
+    with process_group(config.device) as processes, ExitStack() as held:
+        held.enter_context(process_settings(changed))
+        on_event = on_event if processes.is_main else ignore
+        if processes.is_main:
+            held.enter_context(folder.locked())
+            held.enter_context(explain_full_disk(folder))
+            folder.stop.unlink(missing_ok=True)  # of an earlier part of the run
+        start = resuming.find_start(folder, config, changed.steps or 0)
+        began, notes = began_on(folder.computer)
+        held.enter_context(pinned_threads(began, processes.size))
+        # where there is a state, the file that the run began from is needed no more
+        beginning = start.file if start.step else changed.from_lora
+        job = _prepared(processes, changed.model_copy(update={"from_lora": beginning}), folder, on_event)
+        job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
+        notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
+        if start.state is not None:
+            state.load(start.state, job.attached, job.optimizer, job.ema, job.scaler)
+        processes.barrier()  # until all have read the state
+        if processes.is_main:
+            notes += _put_in_order(folder, job, start.step)
+            if changed != config:
+                write_text(folder.config, job.config.to_toml())
+            on_event = held.enter_context(following(job.config, folder, on_event))
+        notes += _other_type(config, job)
+        notes += _unlike(config, job, start.step, differences(began, environment(job.base.device, processes.size)))
+        for message in notes:
+            on_event(Event("warning", {"message": message}))
+        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(start.step)
+
+
+def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:
+    """Remove what is newer than `step`, which will be written again. Yields what of the rest is not as it was."""
+    folder.clear_unfinished()
+    state.clear_newer(folder, step)
+    folder.keep_metrics_until(step)
+    write_json(folder.dataset, manifest(job.dataset))  # the photos are proven; what else it told may not have been true
+    lines = {line["step"] for line in folder.read_metrics()}
+    if len(lines) < step:
+        yield f"{folder.metrics} lacks {step - len(lines)} of the first {step} steps: the curve of the report has gaps."
+    for at, file in folder.checkpoints().items():
+        if at < step and (fault := resuming.unreadable(file)):
+            yield fault
+
+
+def _other_type(config: TrainConfig, job: Job) -> list[str]:
+    """A sentence where the processor does not compute in the type that was asked for."""
+    return processor.notices(config.dtype, DTYPES[job.config.dtype])
+
+
+def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iterator[str]:
+    """Sentences on why a resumed run will not end as it would have ended."""
+    if other and (job.base.device.type == "cpu" or job.config.deterministic):
+        yield (
+            f"The run began under other conditions ({'; '.join(other)}): it goes on, but the last digits of its "
+            "weights will not be those of an uninterrupted run."
+        )
+    if job.config.steps != before.steps:
+        yield f"The run now ends at step {job.config.steps}: from step {start} the learning rate follows that length."
+
+
+def _prepared(processes: ProcessGroup, config: TrainConfig, folder: RunFolder, on_event: Listener) -> Job:
+    """The job, made ready in the first process before the others, which then find the photos encoded."""
+    if not processes.is_main:
+        processes.barrier()
+    try:
+        job = prepare(config, cache_folder(folder.path.parent), _progress(on_event))
+    except RuntimeError as error:
+        if not memory.exhausted(error):
+            raise
+        raise OutOfMemory(
+            "The memory does not suffice to open the base and to encode the largest photo; lower resolution."
+        ) from error
+    require_enough(job.config.batch_size or 1, processes.size)
+    job.objective.rank_rows = processes.rank_rows()
+    if methods.METHODS[config.method].product == "model":
+        job.optimizer = processes.shard(job.optimizer)
+    if processes.is_main:
+        processes.barrier()
+    return job
+
+
+def _progress(on_event: Listener) -> Any:
+    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
+
+
+def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    before = config.model_dump(exclude_none=True)
+    if changes.keys() & {"save_every_steps", "save_every_epochs"}:  # one takes the other's place
+        before = {key: value for key, value in before.items() if not key.startswith("save_every_")}
+    changed = TrainConfig.parse(before | changes, "the command line")
+    free = identity.FREE_TO_CHANGE
+    fixed = [key for key in changes if key not in free and getattr(changed, key) != getattr(config, key)]
+    if fixed:
+        allowed = ", ".join(sorted(free))
+        raise MaquetteError(f"A resumed run cannot change {fixed[0]!r}, only {allowed}; start a new run for the rest.")
+    return changed
+>>>>>>> 2c3bf97 (The fleet: jobs, keys, store, driver and local workers; plan, run, status, retry, cancel, report, gc)

@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from .. import methods
 from ..core.dtypes import DTYPES
 from ..data import findings
-from ..errors import MaquetteError
+from ..errors import Diverged, MaquetteError, OutOfMemory
 from ..evaluation import page_values
 from ..evaluation.verdict import Verdict
 from ..events import Cancel, Event, Listener
@@ -108,7 +108,7 @@ class Trainer:
             except RuntimeError as error:
                 if not memory.exhausted(error):
                     raise
-                raise MaquetteError(memory.advice(self.job, self.processes.size)) from error
+                raise OutOfMemory(memory.advice(self.job, self.processes.size)) from error
             step += 1
             self.stop |= self.processes.size == 1 and self._cancelled()  # set while the step was reported
             if self.job.saves_after(step) or step == self.steps or self.stop:
@@ -215,7 +215,7 @@ class Trainer:
                     raise MaquetteError(found)
         if self.refused:
             self._save_state(done)
-            raise MaquetteError(
+            raise Diverged(
                 f"The loss is not finite at steps {step} and {step + 1} (photos {names}); training stopped at the last "
                 f"good weights, and the checkpoints in {self.folder.path} are good. "
                 "Lower learning_rate, or try --set dtype=fp32."

@@ -1,0 +1,298 @@
+"""One attempt at a job, in a worker: photos, key, training, what follows, upload, and the result last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig
+from ..errors import MaquetteError
+from ..events import Cancel, Event
+from . import carrying, failures, keys, layout, photos
+from .records import Outcome, Result, Task, price_of, read_result
+from .store import Store, open_store
+from .trainer import Trained, Trainer
+
+BEAT = 10.0  # seconds between signs of life in an attempt's claim
+LEASE = 60.0  # seconds without one after which nobody is thought to work on it
+LOW_MEMORY: dict[str, Any] = {"gradient_checkpointing": True, "gradient_accumulation": 4}
+
+
+class Refused(Exception):
+    """The job is another's already."""
+
+    def __init__(self, state: str, result: dict[str, Any] | None = None) -> None:
+        super().__init__(state)
+        self.state, self.result = state, result
+
+
+@dataclass
+class Prepared:
+    """A task whose photos lie here and whose key is known."""
+
+    task: Task
+    store: Store
+    config: TrainConfig
+    then: list[Any]
+    key: str
+    scratch: Path
+    seconds: float
+    fault: BaseException | None = None
+    max_cost: float | None = None
+    began: float = field(default_factory=time.time)
+
+    def close(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def prepare(task: Task, digests: keys.Digests) -> Prepared:
+    """Bring the photos here, and find the key. What goes wrong is in `fault`. Needs no device: a thread beside the
+    training may do it.
+    """
+    began = time.monotonic()
+    scratch = Path(tempfile.mkdtemp(prefix="maquette-fleet-", dir=task.scratch))
+    told = json.loads(task.body)
+    store = open_store(task.store)
+    blank = TrainConfig.parse({"photos": "photos"})
+    made = Prepared(task, store, blank, told["then"], "", scratch, 0.0, max_cost=told.get("max_cost"))
+    try:
+        folder = photos.fetch(told["photos"], scratch)
+        given = dict(told["settings"])
+        for name in keys.FILES:
+            if photos.is_remote(str(given.get(name, ""))):
+                given[name] = str(carrying.pulled(given[name]))
+        contents: dict[str, Any] = {"photos": photos.contents(folder)}
+        contents |= {name: digests.of(str(given[name])) for name in keys.FILES if given.get(name) is not None}
+        contents.setdefault("base", "pocket")
+        config = TrainConfig.parse({**given, "photos": folder}, f"job {task.job}")
+        made.key = keys.key_of(config, made.then, contents)
+        changes = {"out": scratch / "lora"} | (LOW_MEMORY if task.low_memory else {})
+        made.config = config.model_copy(update=changes)
+    except Exception as error:
+        made.fault = error
+    made.seconds = time.monotonic() - began
+    return made
+
+
+class Attempt:
+    """Train what was prepared, and commit it."""
+
+    def __init__(self, made: Prepared, trainer: Trainer, node: str, worker: str, cancel: Cancel) -> None:
+        self.made, self.task, self.store, self.trainer = made, made.task, made.store, trainer
+        self.node, self.worker, self.cancel = node, worker, cancel
+        self.drain = False  # set with cancel: stop, but only to go on elsewhere
+        self.over_budget = False
+        self.key = made.key
+        self.name = layout.new_attempt(made.task.trial)
+        self.began = time.monotonic()
+        self.parts: dict[str, float] = {"prepare": made.seconds}
+        self.device = trainer.device()
+
+    @property
+    def folder(self) -> str:
+        return f"{layout.attempts(self.task.tenant, self.key)}/{self.name}"
+
+    def run(self) -> Outcome:
+        """Never raises: what goes wrong is in the outcome."""
+        try:
+            return self._run()
+        except Refused as refused:
+            return self._outcome(refused.state, result=refused.result)
+        except Exception as error:
+            return self._failed(error)
+        finally:
+            self.made.close()
+
+    def _run(self) -> Outcome:
+        if self.made.fault is not None:
+            raise self.made.fault
+        self._require_free()
+        with self._claimed():
+            trained = self._train()
+            if trained.status == "stopped" and not self.over_budget:
+                return self._stopped(trained)
+            if self.over_budget:
+                why = f"The job would cost more than its max_cost of {self.made.max_cost:g}."
+                return self._commit(self._result("failed", "budget", why))
+            result = self._follow(trained)
+            with self._timed("upload"):
+                result.files, result.size = carrying.upload(self.made.config, trained, self.store, self.folder)
+            return self._commit(result)
+
+    def _require_free(self) -> None:
+        """Raise Refused where the job has a result, or somebody gives signs of life from an attempt at it."""
+        place = layout.result(self.task.tenant, self.key)
+        try:
+            known = read_result(self.store.read(place))
+        except FileNotFoundError:
+            known = None
+        else:
+            if known is not None:
+                raise Refused("known", known)
+            self.store.remove([place])
+        if any(alive(claim) for claim in claims(self.store, self.task.tenant, self.key)):
+            raise Refused("busy")
+
+    @contextlib.contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Tell others that somebody works on it. A claim only saves work: what counts is the result."""
+        over = threading.Event()
+        place = f"{self.folder}/claim.json"
+        told = {"host": socket.gethostname(), "pid": os.getpid(), "node": self.node}
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                with contextlib.suppress(Exception):  # the next beat may come through
+                    self.store.write(place, json.dumps({**told, "beat": time.time()}).encode())
+
+        self.store.write(place, json.dumps({**told, "beat": time.time()}).encode())
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+            with contextlib.suppress(Exception):
+                self.store.remove([place])
+
+    def _train(self) -> Trained:
+        state = carrying.newest_state(self.store, self.task.tenant, self.key)
+        keeper = carrying.Keeper(self.store, self.folder, self.made.config)
+        price = price_of(self.device, self.task.prices)
+
+        def listen(event: Event) -> None:
+            keeper.listen(event)
+            spent = (time.monotonic() - self.began) / 3600 * (price or 0.0)
+            if self.made.max_cost is not None and spent > self.made.max_cost:
+                self.over_budget = True
+                self.cancel.set()
+
+        with self._timed("train"):
+            if state is not None:
+                carrying.restore(self.store, state, self.made.config)
+                trained = self.trainer.resume(self.made.config, listen, self.cancel)
+                trained.resumed_from = state.rpartition("/")[2]
+            else:
+                trained = self.trainer.train(self.made.config, listen, self.cancel)
+        if trained.status == "stopped" and self.drain:
+            keeper.keep(force=True)
+        return trained
+
+    def _follow(self, trained: Trained) -> Result:
+        """What `then` asks for, and the result with its figures."""
+        result = self._result("done")
+        result.steps, result.step, result.weight = trained.steps, trained.chosen, trained.weight
+        result.resumed_from = trained.resumed_from
+        for step in self.made.then:
+            if step == "evaluate":
+                with self._timed("evaluate"):
+                    judged = self.trainer.evaluate(self.made.config)
+                result.step, result.weight = judged.step, judged.weight
+                result.accepted, result.score = judged.accepted, judged.score
+            else:
+                with self._timed("generate"):
+                    self.trainer.generate(self.made.config, step["generate"], result.weight or 1.0)
+        return result
+
+    def _stopped(self, trained: Trained) -> Outcome:
+        if not self.drain:
+            self.store.remove([self.folder])
+        return self._outcome("drained" if self.drain else "cancelled")
+
+    def _failed(self, error: Exception) -> Outcome:
+        kind = failures.kind_of(error)
+        message = self._plain(str(error) or type(error).__name__)
+        if not isinstance(error, MaquetteError):
+            message = f"{type(error).__name__}: {message}"
+        if kind not in failures.FINAL or (kind == "user" and not self.key):
+            return self._outcome("failed", kind=kind, message=message)
+        try:
+            self._discard()
+            return self._commit(self._result("rejected" if kind == "user" else "failed", kind, message))
+        except Exception as second:
+            return self._outcome("failed", kind="machine", message=str(second))
+
+    def _plain(self, message: str) -> str:
+        """A message without the folders of the photos and of this machine."""
+        for place, word in ((self.made.scratch, "job"), (self.made.config.photos, "photos")):
+            message = message.replace(str(place), word)
+        return message
+
+    def _commit(self, result: Result) -> Outcome:
+        """Write the result where there is none. Whoever comes second deletes what he made."""
+        result.finished = time.time()
+        result.seconds = {part: round(seconds, 3) for part, seconds in self.parts.items()}
+        price = price_of(self.device, self.task.prices)
+        if price is not None:
+            result.cost = (result.busy_seconds + result.wasted_seconds) / 3600 * price
+        told: dict[str, Any] = json.loads(result.to_bytes())
+        if not self.store.exclusive:
+            return self._outcome("committed", result=told, uncommitted=True, kind=result.kind, message=result.message)
+        try:
+            self.store.create(layout.result(self.task.tenant, self.key), result.to_bytes())
+        except FileExistsError:
+            self._discard()
+            return self._outcome("known")
+        return self._outcome("committed", result=told, kind=result.kind, message=result.message)
+
+    def _discard(self) -> None:
+        if self.key:
+            self.store.remove([self.folder])
+
+    def _result(self, status: Any, kind: Any = "", message: str = "") -> Result:
+        config, task = self.made.config, self.task
+        return Result(
+            self.key, task.tenant, task.job, task.row, task.mark, status, self.name if status == "done" else "", kind,
+            message, trial=task.trial, device=self.device, node=self.node, submitted=task.submitted,
+            started=self.made.began, wasted_seconds=task.wasted_seconds, low_memory=task.low_memory,
+            base=Path(config.base).name, method=config.method, versions=self.trainer.versions(),
+        )  # fmt: skip
+
+    def _outcome(self, state: Any, **more: Any) -> Outcome:
+        seconds = self.made.seconds + time.monotonic() - self.began
+        return Outcome(self.task.number, state, self.node, self.worker, seconds=seconds, key=self.key, **more)
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
+
+
+def claims(store: Store, tenant: str, key: str) -> list[dict[str, Any]]:
+    """The claims of all attempts at a job."""
+    found = []
+    for name in store.folders(layout.attempts(tenant, key)):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found.append(json.loads(store.read(f"{layout.attempts(tenant, key)}/{name}/claim.json")))
+    return found
+
+
+def alive(claim: dict[str, Any], now: Callable[[], float] = time.time) -> bool:
+    """Whether somebody gave a sign of life lately; of this machine's processes it is known at once."""
+    if claim.get("host") == socket.gethostname() and not _runs(int(claim.get("pid", 0))):
+        return False
+    return now() - float(claim.get("beat", 0.0)) < LEASE
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, SystemError):  # another user's; on Windows, where nothing can be told
+        return True
+    return True

@@ -1,0 +1,127 @@
+"""Who trains in a worker: one base kept in memory, LoRAs trained on it one after another."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..config import TrainConfig
+from ..errors import MaquetteError
+from ..events import Cancel, Listener
+
+USUAL = "maquette.fleet.trainer:WarmFleetTrainer"
+
+
+@dataclass
+class Trained:
+    """What the fleet needs to know of a training."""
+
+    status: str  # "finished" or "stopped"
+    file: str | None
+    steps: int
+    chosen: int | None = None
+    weight: float | None = None
+    resumed_from: str = ""
+
+
+@dataclass
+class Judged:
+    """What the evaluation says of a LoRA. accepted: its chosen checkpoint passes no limit of overtraining."""
+
+    step: int
+    weight: float
+    accepted: bool
+    score: float
+
+
+class Trainer(Protocol):
+    """What a worker can do. Made once per worker; nothing of one job may be left for the next."""
+
+    def device(self) -> str:
+        """The name by which the price table knows it: "cpu", or that of the graphics card."""
+
+    def versions(self) -> dict[str, str]: ...
+    def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
+    def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
+    def evaluate(self, config: TrainConfig) -> Judged: ...
+    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None: ...
+
+
+def load_trainer(name: str) -> Trainer:
+    """A trainer by "module:Class"."""
+    module, _, attribute = name.partition(":")
+    made: Trainer = getattr(importlib.import_module(module), attribute)()
+    return made
+
+
+class WarmFleetTrainer:
+    """maquette's own training. Torch is imported here, in the worker, after its graphics card was chosen."""
+
+    def __init__(self) -> None:
+        os.environ.pop("MAQUETTE_CACHE", None)  # encoded photos of a job lie in its own folder, and go with it
+        self._warm: dict[tuple[str, str | None], Any] = {}
+
+    def device(self) -> str:
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+    def versions(self) -> dict[str, str]:
+        import torch
+
+        from .. import __version__
+
+        return {"maquette": __version__, "torch": torch.__version__}
+
+    def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
+        from ..stages import train
+
+        return _trained(train.run(config, on_event, cancel))
+
+    def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
+        from ..stages import train
+
+        assert config.out is not None
+        return _trained(train.resume(config.out, {}, on_event, cancel))
+
+    def evaluate(self, config: TrainConfig) -> Judged:
+        from ..config.runs import EvaluateConfig
+        from ..evaluation.choice import score
+        from ..stages import evaluate
+
+        assert config.out is not None
+        told = evaluate.run(EvaluateConfig(run=config.out, device=config.device))
+        row = next(row for row in told.rows if row["step"] == told.step and row["weight"] == told.weight)
+        return Judged(told.step, told.weight, not told.overtrained, score(row["values"]))
+
+    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None:
+        from ..stages import generate
+
+        assert config.out is not None
+        for values in pack_of(config, pack, weight):
+            generate.run(generate.GenerateConfig.parse(values, "the pack"))
+
+
+def pack_of(config: TrainConfig, pack: dict[str, Any], weight: float) -> list[dict[str, Any]]:
+    """The settings of each prompt of a pack: keys of `maquette generate`, and `prompts`, a list of them. {subject}
+    becomes the job's subject, and the LoRA is added to prompts that name none. Raises MaquetteError.
+    """
+    prompts = pack.get("prompts", [pack["prompt"]] if "prompt" in pack else [])
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(one, str) for one in prompts):
+        raise MaquetteError('The pack has no prompts: give prompts = ["a portrait of {subject}"].')
+    shared = {key: value for key, value in pack.items() if key not in ("prompts", "prompt", "out", "lora_dir", "base")}
+    out = Path(config.out or "lora")
+    found = []
+    for prompt in prompts:
+        text = prompt.replace("{subject}", config.subject or "")
+        if "<lora:" not in text:
+            text += f" <lora:{out.name}:{weight:g}>"
+        found.append({**shared, "prompt": text, "base": config.base, "lora_dir": out, "out": out / "pictures"})
+    return found
+
+
+def _trained(told: Any) -> Trained:
+    return Trained(told.status, told.file, told.steps, told.chosen, told.weight)
