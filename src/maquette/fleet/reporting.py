@@ -130,7 +130,8 @@ def status(config: FleetConfig) -> StatusResult:
     whole = sums.cost + (idle_cost or 0.0)
     return StatusResult(
         root=config.root, jobs=total, waiting=max(0, waiting - running), running=running, cancelled=cancelled,
-        done=done, rejected=sums.counts["rejected"], failed=sums.counts["failed"], same=max(0, ended - sums.counts.total()),
+        done=done, rejected=sums.counts["rejected"], failed=sums.counts["failed"],
+        same=max(0, ended - sums.counts.total()),
         by_kind=dict(sums.kinds), by_tenant={name: dict(counts) for name, counts in sorted(sums.tenants.items())},
         failures=sums.failures, queue_seconds=percentiles(sums.queue), run_seconds=percentiles(sums.run),
         parts={part: round(seconds, 3) for part, seconds in sums.parts.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +60,7 @@ class WarmFleetTrainer:
     """maquette's own training. Torch is imported here, in the worker, after its graphics card was chosen."""
 
     def __init__(self) -> None:
-        os.environ.pop("MAQUETTE_CACHE", None)  # encoded photos of a job lie in its own folder, and go with it
-        self._warm: dict[tuple[str, str | None], Any] = {}
+        self._warm: Any = None
 
     def device(self) -> str:
         import torch
@@ -77,15 +75,18 @@ class WarmFleetTrainer:
         return {"maquette": __version__, "torch": torch.__version__}
 
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
-        from ..stages import train
-
-        return _trained(train.run(config, on_event, cancel))
+        return _trained(self._trainer().run(config, on_event, cancel, _cache(config)))
 
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
-        from ..stages import train
-
         assert config.out is not None
-        return _trained(train.resume(config.out, {}, on_event, cancel))
+        return _trained(self._trainer().resume(config.out, {}, on_event, cancel, _cache(config)))
+
+    def _trainer(self) -> Any:
+        if self._warm is None:
+            from ..training.warm import WarmTrainer
+
+            self._warm = WarmTrainer()
+        return self._warm
 
     def evaluate(self, config: TrainConfig) -> Judged:
         from ..config.runs import EvaluateConfig
@@ -121,6 +122,12 @@ def pack_of(config: TrainConfig, pack: dict[str, Any], weight: float) -> list[di
             text += f" <lora:{out.name}:{weight:g}>"
         found.append({**shared, "prompt": text, "base": config.base, "lora_dir": out, "out": out / "pictures"})
     return found
+
+
+def _cache(config: TrainConfig) -> Path:
+    """Encoded photos lie in the attempt's own folder, and go with it."""
+    assert config.out is not None
+    return config.out.parent / ".cache"
 
 
 def _trained(told: Any) -> Trained:

@@ -12,7 +12,7 @@ from ..config import TrainConfig
 from ..core.dtypes import DTYPES
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
-from ..errors import MaquetteError
+from ..errors import MaquetteError, OutOfMemory
 from ..events import Cancel, Event, Listener, ignore
 from ..fast import processor
 from ..files import write_json, write_text
@@ -142,7 +142,7 @@ def _prepared(
     except RuntimeError as error:
         if not memory.exhausted(error):
             raise
-        raise MaquetteError(
+        raise OutOfMemory(
             "The memory does not suffice to open the base and to encode the largest photo; lower resolution."
         ) from error
     require_enough(job.config.batch_size or 1, processes.size)
