@@ -1,0 +1,109 @@
+"""The photo board."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from .routes import page_router, studio_of
+from .shell import html
+
+if TYPE_CHECKING:
+    from ..core import Studio
+    from ..photos import Photo
+    from ..store import Project
+
+router = page_router()
+KINDS = (("person", "Person"), ("animal", "Animal"), ("object", "Object"), ("style", "Style"))
+FEW, ENOUGH, MANY = 4, 8, 60  # photos: fewer cannot be trained; enough to learn; more than it takes
+MOST_TAGS = 60
+
+
+@router.get("/p/{project_id}/photos")
+def board(request: Request, project_id: str) -> HTMLResponse:
+    """The page."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    return html(
+        request, "photos.html", place="project", step="photos", project=project, kinds=KINDS, tags=tags_of(project),
+        photos=views(studio, project), enough=enough(project), swap=False,
+    )  # fmt: skip
+
+
+@router.get("/ui/p/{project_id}/cards")
+def cards(request: Request, project_id: str) -> HTMLResponse:
+    """The cards, and the count at the foot of the page."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    return html(request, "cards.html", photos=views(studio, project), enough=enough(project), swap=True)
+
+
+@router.get("/ui/p/{project_id}/tags")
+def tags(request: Request, project_id: str) -> HTMLResponse:
+    return html(request, "tags.html", tags=tags_of(studio_of(request).store.project(project_id)))
+
+
+@router.get("/ui/p/{project_id}/stamp")
+def stamp(request: Request, project_id: str) -> PlainTextResponse:
+    """A text that differs after every change of a photo, whichever page made it."""
+    photos = studio_of(request).store.project(project_id).photos()
+    told = "".join(f"{photo.id}{photo.version}{photo.excluded}{len(photo.problems)}" for photo in photos)
+    return PlainTextResponse(hashlib.sha256(told.encode()).hexdigest()[:16])
+
+
+def views(studio: Studio, project: Project) -> list[dict[str, Any]]:
+    """What each card shows."""
+    squares = str(project.settings.get("base", studio.settings.base)) == "pocket"
+    return [view(project, photo, squares) for photo in project.photos()]
+
+
+def view(project: Project, photo: Photo, squares: bool) -> dict[str, Any]:
+    return {
+        "id": photo.id, "name": photo.original_name, "width": photo.width, "height": photo.height,
+        "src": f"/api/projects/{project.id}/photos/{photo.id}/picture", "caption": photo.caption,
+        "excluded": photo.excluded, "masked": photo.mask is not None, "version": photo.version,
+        "crop": photo.crop or frame(photo.width, photo.height, squares), "problems": problems(photo),
+    }  # fmt: skip
+
+
+def frame(width: int, height: int, squares: bool) -> tuple[int, int, int, int] | None:
+    """The part that training sees where nobody moved it: of a base that is trained on squares the middle; None where
+    the photo's own shape is kept.
+    """
+    if not squares:
+        return None
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side, side
+
+
+def problems(photo: Photo) -> list[dict[str, str]]:
+    """What is wrong, and what was mended while it was read."""
+    found = [{"text": text, "level": "warn"} for text in photo.problems]
+    return found + [{"text": note, "level": ""} for note in photo.notes]
+
+
+def tags_of(project: Project) -> list[tuple[str, int]]:
+    """Parts of captions between commas with their counts, the most frequent first."""
+    counts = Counter(tag for photo in project.photos() for tag in dict.fromkeys(parts(photo.caption)))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_TAGS]
+
+
+def parts(caption: str) -> list[str]:
+    return [tag for part in caption.split(",") if (tag := part.strip())]
+
+
+def enough(project: Project) -> dict[str, str]:
+    """Whether there are enough photos, in words."""
+    photos = project.photos()
+    used = sum(not photo.excluded for photo in photos)
+    counted = f"{len(photos)} photo{'' if len(photos) == 1 else 's'}"
+    text = counted if used == len(photos) else f"{counted}, {used} used"
+    if used < FEW:
+        return {"text": text, "word": "too few", "level": "bad"}
+    if used < ENOUGH:
+        return {"text": text, "word": "few", "level": "warn"}
+    return {"text": text, "word": "more than it takes" if used > MANY else "enough", "level": "good"}

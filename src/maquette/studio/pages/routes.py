@@ -1,0 +1,40 @@
+"""Routes that answer with pages: what is missing becomes a page with a way on, not JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from ..names import NotFound
+from .shell import html
+
+if TYPE_CHECKING:
+    from ..core import Studio
+
+
+class PageRoute(APIRoute):
+    """A route whose NotFound is a page."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        usual = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await usual(request)
+            except NotFound as missing:
+                return html(request, "message.html", status=404, heading="Not here", text=str(missing))
+
+        return handler
+
+
+def page_router() -> APIRouter:
+    """A router of pages, which the description of the API leaves out."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+def studio_of(request: Request) -> Studio:
+    studio: Studio = request.app.state.studio
+    return studio
