@@ -6,22 +6,23 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig
 from ..data.images import read_photo
 from ..errors import MaquetteError
 from ..files import slug
 from ..formats.png import write_png
+from . import presets
 from .job import Job
 from .names import Busy, folded
+from .presets import Preset
 
 if TYPE_CHECKING:
     from .core import Studio
     from .photos import Photo
     from .store import Project
 
-Preset = Literal["quick", "good", "best"]
 LEAST_PHOTOS = 4
 # Keys that the studio sets itself: where things lie is never the client's.
 OWN = frozenset({"photos", "out", "subject", "kind", "base", "vae", "reg", "from_lora", "trackers", "device"})
@@ -45,8 +46,10 @@ def configured(studio: Studio, project: Project, preset: Preset, settings: Mappi
     wrong = sorted(OWN & settings.keys())
     if wrong:
         raise MaquetteError(f"{wrong[0]} is set by the studio itself.")
-    config = dict(settings)
-    config |= {"subject": project.phrase, "kind": project.kind, "base": studio.settings.base}
+    base = presets.base_of(studio, project)
+    used = sum(not photo.excluded for photo in project.photos())
+    config = presets.values(preset, used, base, settings) | dict(settings)
+    config |= {"subject": project.phrase, "kind": project.kind, "base": base}
     TrainConfig.parse(config | {"photos": "photos"}, "the training")
     return config
 

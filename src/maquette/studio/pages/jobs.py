@@ -114,7 +114,7 @@ def pictures(job: Job) -> tuple[list[dict[str, Any]], list[str]]:
     columns = []
     for step, folder in folders.items():
         there = [
-            f"/api/files/{job.id}/samples/{step:06d}/{i}.png" if (folder / f"{i}.png").is_file() else ""
+            f"/api/jobs/{job.id}/samples/{step}/{i}.png" if (folder / f"{i}.png").is_file() else ""
             for i in range(len(prompts))
         ]
         if any(there):
@@ -170,3 +170,8 @@ def tail(job: Job) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-LOG_LINES:]).replace(str(job.path), "…")
+
+
+def base_name(job: Job) -> str:
+    """The base's name, without its folder."""
+    return Path(str(job.spec["config"].get("base", "pocket"))).name

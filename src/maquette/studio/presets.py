@@ -1,0 +1,170 @@
+"""Three ways to train, and what each takes: steps, time and memory, told before the start. Without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..limits import HEADER_BYTES
+from ..training.effort import BACKWARD, CPU_SHARE, GPU_SHARE, KEPT, forward_work
+from ..training.recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
+from .library import Library
+
+if TYPE_CHECKING:
+    from .core import Studio
+    from .store import Project
+
+Preset = Literal["quick", "good", "best"]
+SHARES: dict[Preset, float] = {"quick": 0.4, "good": 1.0, "best": 1.6}  # of the usual number of steps
+CHECKPOINTS: dict[Preset, int] = {"quick": 3, "good": 4, "best": 8}
+POCKET_UNET = Path(__file__).parent.parent / "families/pocket/weights/unet/diffusion_pytorch_model.safetensors"
+GPU_SPEED = 4e13  # FLOP/s of a middling card in bf16: an assumption, used until a training here has been measured
+AROUND = 5e8  # bytes of the program itself
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training takes. measured: by an earlier one here; else estimated, within a factor of three."""
+
+    steps: int
+    seconds: float | None
+    memory_bytes: int | None
+    measured: bool
+
+
+def base_of(studio: Studio, project: Project) -> str:
+    """The path of the base that a project is trained on, "pocket" for that which comes along. Raises MaquetteError for
+    one that is gone.
+    """
+    name = str(project.settings.get("base") or studio.settings.base)
+    return Library([studio.settings.bases_folder], [], studio.settings.base).model(name).path
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA card, without asking torch."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that programs may take now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def recipe_of(base: str) -> Recipe:
+    return POCKET if base == "pocket" else STABLE_DIFFUSION
+
+
+def batch_of(base: str) -> int:
+    recipe = recipe_of(base)
+    return recipe.batch_size_cuda if has_gpu() else recipe.batch_size
+
+
+def values(preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `maquette train` that a preset sets beside the user's changes. "good" leaves all to the defaults."""
+    if preset == "good" or {"steps", "epochs"} & changed.keys():
+        return {}
+    steps = round(SHARES[preset] * default_steps(recipe_of(base), max(1, photos), batch_of(base)))
+    return {"steps": steps, "save_every_steps": max(1, math.ceil(steps / CHECKPOINTS[preset]))}
+
+
+def cost(studio: Studio, preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> Cost:
+    """Steps, time and memory of a preset with the user's changes."""
+    batch = _number(changed, "batch_size") or batch_of(base)
+    steps = _number(changed, "steps") or round(SHARES[preset] * default_steps(recipe_of(base), max(1, photos), batch))
+    pictures = steps * batch
+    shapes = unet_shapes(base)
+    work = forward_work(shapes, _cells(base, shapes, _number(changed, "resolution"))) if shapes else None
+    seconds, memory = None, None
+    if work is not None:
+        flop, outputs = work
+        gpu = has_gpu()
+        speed = GPU_SPEED * GPU_SHARE if gpu else cpu_speed() * CPU_SHARE
+        seconds, each = pictures * flop * BACKWARD / speed, 2 if gpu else 4
+        weights = sum(math.prod(shape) for shape in shapes.values()) * each
+        memory = int(weights + outputs * batch * KEPT * each + AROUND)
+    rate = measured_rate(studio, base, _number(changed, "resolution"))
+    return Cost(steps, pictures / rate if rate else seconds, memory, rate is not None)
+
+
+def measured_rate(studio: Studio, base: str, resolution: int | None) -> float | None:
+    """Pictures per second of the newest training here on the same base and size; None without one."""
+    for job in studio.queue.jobs():
+        config, rate = job.spec["config"], job.status().get("images_per_second")
+        same = job.spec["kind"] == "train" and config.get("base") == base and config.get("resolution") == resolution
+        if same and isinstance(rate, int | float) and rate > 0 and job.state in ("finished", "stopped", "paused"):
+            return float(rate)
+    return None
+
+
+def unet_shapes(base: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a base's UNet from the header of its file; empty for what has none that can be read."""
+    path = Path(base)
+    if base == "pocket":
+        path = POCKET_UNET
+    elif path.is_dir():
+        path = path / "unet" / "diffusion_pytorch_model.safetensors"
+    try:
+        return dict(_shapes(str(path), os.stat(path).st_mtime_ns))
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=32)
+def _shapes(path: str, changed: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """changed: when the file was written, so that another one of its name is read anew."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= HEADER_BYTES:
+            return ()
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            return ()
+    found = []
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        if name == "__metadata__" or name.startswith(("cond_stage_model", "conditioner", "first_stage_model", "vae.")):
+            continue
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape):
+            found.append((name.removeprefix("model.diffusion_model.").removeprefix("unet."), tuple(shape)))
+    return tuple(found)
+
+
+def _cells(base: str, shapes: Mapping[str, tuple[int, ...]], resolution: int | None) -> int:
+    """Cells of the latent of one picture."""
+    if base == "pocket":
+        return ((resolution or 64) // 4) ** 2
+    texts = {shape[1] for name, shape in shapes.items() if "attn2.to_k" in name and len(shape) == 2}
+    side = 1024 if 2048 in texts else 768 if 1024 in texts else 512
+    return ((resolution or side) // 8) ** 2
+
+
+@lru_cache(maxsize=1)
+def cpu_speed() -> float:
+    """FLOP/s of a matrix product on this processor, measured once, in some hundredths of a second."""
+    import numpy as np
+
+    side = 512
+    a, best = np.ones((side, side), np.float32), math.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return float(2 * side**3 / best)
+
+
+def _number(changed: Mapping[str, Any], key: str) -> int | None:
+    value = changed.get(key)
+    return value if isinstance(value, int) and value > 0 else None
