@@ -39,7 +39,8 @@ def preflight(studio: Studio, project: Project, cost: presets.Cost | None) -> di
     """cost: of the chosen preset; None where the base is gone."""
     lines = Lines()
     _photos(lines, project)
-    pictures = [f"/api/projects/{project.id}/photos/{each.id}/picture" for each in project.photos() if not each.excluded]
+    used = [photo for photo in project.photos() if not photo.excluded]
+    pictures = [f"/api/projects/{project.id}/photos/{photo.id}/picture" for photo in used]
     try:
         base = presets.base_of(studio, project)
         name = "pocket" if base == "pocket" else str(project.settings.get("base") or studio.settings.base)
