@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,11 @@ import torch
 from PIL import Image
 
 from maquette.sampling.pipeline import Pipeline
+from tests.drawn_by_diffusers import SEED, SIDE, agree, asked, ours, theirs
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "families"))
 import tiny
 from test_controlnet import network
-
-STEPS, CFG, SEED, SIDE = 8, 3.0, 5, 64
-PROMPT, NEGATIVE = "a photo of a cat", "a dog"
 
 
 @pytest.fixture(scope="module")
@@ -44,40 +41,6 @@ def pipelines(folder: Path) -> dict[str, Pipeline]:
     return {name: Pipeline(folder / name) for name in ("sd1-4", "sd1-9", "sdxl-4")}
 
 
-def theirs(kind: str, folder: Path, **parts: Any) -> Any:
-    """A pipeline of diffusers with Euler's method on A1111's levels."""
-    import diffusers
-
-    unsafe = {} if "XL" in kind else {"safety_checker": None, "requires_safety_checker": False}
-    if "Inpaint" in kind:  # its own from_pretrained wants to know which version wrote the folder
-        made = theirs("StableDiffusionPipeline", folder)
-        made = getattr(diffusers, kind)(**made.components, requires_safety_checker=False)
-    else:
-        made = getattr(diffusers, kind).from_pretrained(str(folder), **parts, **unsafe)
-    made.scheduler = diffusers.EulerDiscreteScheduler.from_config(
-        made.scheduler.config, timestep_spacing="linspace", steps_offset=0
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def told(**options: Any) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(SEED)
-    how = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "guidance_scale": CFG, "num_inference_steps": STEPS}
-    return {**how, "generator": generator, "output_type": "np", **options}
-
-
-def ours(pipeline: Pipeline, **options: Any) -> np.ndarray:
-    how = {"negative_prompt": NEGATIVE, "cfg_scale": CFG, "steps": STEPS, "sampler": "Euler", "seed": SEED}
-    drawn = pipeline.generate(PROMPT, **{**how, "width": SIDE, "height": SIDE, **options})
-    return np.asarray(drawn[0].image).astype(float) / 255
-
-
-def agree(a: np.ndarray, b: np.ndarray) -> None:
-    assert a.shape == b.shape and a.std() > 0.01
-    assert np.abs(a - b).mean() < 1 / 255
-
-
 def latents_of(pipeline: Pipeline, picture: Path, mask: Path | None = None) -> torch.Tensor:
     """As diffusers encodes a picture, but the mean instead of a sample of what it may be."""
     pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 127.5 - 1
@@ -95,9 +58,9 @@ def test_image_to_image(folder: Path, pipelines: dict[str, Pipeline]) -> None:
     pipeline = pipelines["sd1-4"]
     start = latents_of(pipeline, folder / "photo.png")
     other = theirs("StableDiffusionImg2ImgPipeline", folder / "sd1-4")
-    expected = other(image=start, strength=5 / 8, **told()).images[0]  # A1111 does a step more: floor(s n) + 1
+    expected = other(image=start, strength=5 / 8, **asked()).images[0]  # A1111 does a step more: floor(s n) + 1
     agree(ours(pipeline, init_image=folder / "photo.png", denoising_strength=0.5), expected)
-    exact = other(image=start, strength=0.5, **told(num_inference_steps=16)).images[0]
+    exact = other(image=start, strength=0.5, **asked(num_inference_steps=16)).images[0]
     agree(ours(pipeline, init_image=folder / "photo.png", denoising_strength=0.5, exact_steps=True), exact)
 
 
@@ -106,7 +69,7 @@ def test_inpainting_on_an_ordinary_model(folder: Path, pipelines: dict[str, Pipe
     other = theirs("StableDiffusionInpaintPipeline", folder / "sd1-4")
     start = latents_of(pipeline, folder / "photo.png")
     options = {"mask_image": Image.open(folder / "mask.png"), "masked_image_latents": torch.zeros(1, 4, 8, 8)}
-    expected = other(image=start, strength=5 / 8, height=SIDE, width=SIDE, **options, **told()).images[0]
+    expected = other(image=start, strength=5 / 8, height=SIDE, width=SIDE, **options, **asked()).images[0]
     how = {"init_image": folder / "photo.png", "mask": str(folder / "mask.png"), "mask_blur": 0}
     made = ours(pipeline, denoising_strength=0.5, **how)
     photo = np.asarray(Image.open(folder / "photo.png")) / 255
@@ -123,7 +86,7 @@ def test_inpainting_on_an_inpainting_model(folder: Path, pipelines: dict[str, Pi
     other = theirs("StableDiffusionInpaintPipeline", folder / "sd1-9")
     hidden = latents_of(pipeline, folder / "photo.png", folder / "mask.png")
     options = {"mask_image": mask, "masked_image_latents": hidden, "height": SIDE, "width": SIDE, "strength": 5 / 8}
-    expected = other(image=latents_of(pipeline, folder / "photo.png"), **options, **told()).images[0]
+    expected = other(image=latents_of(pipeline, folder / "photo.png"), **options, **asked()).images[0]
     how = {"init_image": folder / "photo.png", "mask": str(folder / "mask.png"), "mask_blur": 0}
     kept = ours(pipeline, denoising_strength=0.5, **how)
     with pytest.MonkeyPatch.context() as patch:
@@ -135,10 +98,10 @@ def test_inpainting_on_an_inpainting_model(folder: Path, pipelines: dict[str, Pi
 
 def test_hires_fix_by_hand(folder: Path, pipelines: dict[str, Pipeline]) -> None:
     first = theirs("StableDiffusionPipeline", folder / "sd1-4")
-    latents = first(latents=noise(), height=SIDE, width=SIDE, **told(output_type="latent")).images / 0.18215
+    latents = first(latents=noise(), height=SIDE, width=SIDE, **asked(output_type="latent")).images / 0.18215
     larger = torch.nn.functional.interpolate(latents * 0.18215, (16, 16), mode="bilinear")
     second = theirs("StableDiffusionImg2ImgPipeline", folder / "sd1-4")
-    expected = second(image=larger, strength=0.5, **told(num_inference_steps=12)).images[0]
+    expected = second(image=larger, strength=0.5, **asked(num_inference_steps=12)).images[0]
     agree(ours(pipelines["sd1-4"], hires_scale=2, hires_steps=6, denoising_strength=0.5), expected)
 
 
@@ -155,7 +118,7 @@ def test_controlnets(folder: Path, pipelines: dict[str, Pipeline], family: str, 
     one = len(names) == 1
     expected = other(
         image=pictures[0] if one else pictures, latents=noise(), height=SIDE, width=SIDE,
-        controlnet_conditioning_scale=weights[0] if one else weights, **told(),
+        controlnet_conditioning_scale=weights[0] if one else weights, **asked(),
     ).images[0]  # fmt: skip
     controls = [
         f"{folder / f'{family}-control'},image={folder / f'{name}.png'},weight={weight}"
@@ -177,7 +140,7 @@ def test_a_controlnet_that_steers_the_prompts_side_alone(folder: Path, pipelines
         patch.setattr(torch, "logspace", lambda *args, **options: soft)
         expected = other(
             image=Image.open(folder / "first.png"), latents=noise(), height=SIDE, width=SIDE, guess_mode=True,
-            controlnet_conditioning_scale=1.0, **told(),
+            controlnet_conditioning_scale=1.0, **asked(),
         ).images[0]  # fmt: skip
     unit = f"{folder / 'sd1-control'},image={folder / 'first.png'},mode=control"
     agree(ours(pipelines["sd1-4"], controls=[unit]), expected)

@@ -1,15 +1,17 @@
-"""What blend and extract write opens in diffusers and predicts the same there as here."""
+"""What blend, merge, extract and make-inpainting write opens in diffusers and draws the same picture there as here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 import maquette
-from maquette.families import checkpoint, load, save
+from maquette.families import checkpoint, save
+from maquette.sampling.pipeline import Pipeline
+from tests.drawn_by_diffusers import PROMPT, agree, asked, ours, theirs
+from tests.families import tiny
 from tests.weights.narrow import related
 
 
@@ -18,42 +20,47 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return related(tmp_path_factory.mktemp("related"), "sd1")
 
 
-def picture_of(unet: object) -> Tensor:
-    """A prediction from one noise, step and text: equal networks draw equal pictures."""
-    torch.manual_seed(0)
-    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 64)
-    with torch.no_grad():
-        found = unet(x, t, text)  # type: ignore[operator]
-    return found if isinstance(found, Tensor) else found.sample
+def folder_of(file: Path) -> Path:
+    """The model as a folder, which diffusers reads without asking the net for configurations."""
+    folder = file.with_suffix("")
+    save.write_folder(checkpoint.read(file), folder)
+    return folder
+
+
+def drawn_there(folder: Path, lora: Path | None = None) -> np.ndarray:
+    pipeline = theirs("StableDiffusionPipeline", folder, local_files_only=True)
+    if lora is not None:
+        pipeline.load_lora_weights(str(lora))
+    return np.asarray(pipeline(**asked(), height=64, width=64).images[0])
+
+
+def unlike(a: np.ndarray, b: np.ndarray) -> None:
+    assert np.abs(a - b).mean() > 2 / 255
 
 
 def test_a_blend(files: dict[str, Path], tmp_path: Path) -> None:
-    from diffusers import UNet2DConditionModel
-
     maquette.blend([files["a"], files["b"]], tmp_path / "blended", alpha=0.3)
-    theirs = UNet2DConditionModel.from_pretrained(tmp_path / "blended" / "unet", local_files_only=True)
-    ours = load(str(tmp_path / "blended"), dtype=torch.float32).unet
-    assert torch.allclose(picture_of(theirs), picture_of(ours), atol=1e-4)
-    assert not torch.allclose(
-        picture_of(theirs), picture_of(load(str(files["a"]), dtype=torch.float32).unet), atol=1e-3
-    )
+    here = ours(Pipeline(tmp_path / "blended"))
+    agree(here, drawn_there(tmp_path / "blended"))
+    unlike(here, ours(Pipeline(files["a"])))
 
 
-def test_an_extracted_lora(files: dict[str, Path], tmp_path: Path) -> None:
-    """As diffusers applies it, and as maquette merges it."""
-    from diffusers import StableDiffusionPipeline
-
+def test_an_extracted_lora_in_the_prompt_and_merged(files: dict[str, Path], tmp_path: Path) -> None:
     lora = tmp_path / "lora.safetensors"
-    maquette.extract(files["b"], files["a"], lora, rank=4, text_encoder=False)
-    save.write_folder(checkpoint.read(files["a"]), tmp_path / "base")
+    maquette.extract(files["b"], files["a"], lora, rank=32)
     maquette.merge(files["a"], [str(lora)], tmp_path / "merged.safetensors")
-    pipe = StableDiffusionPipeline.from_pretrained(
-        tmp_path / "base", safety_checker=None, requires_safety_checker=False, local_files_only=True
-    )
-    before = picture_of(pipe.unet)
-    pipe.load_lora_weights(str(lora))
-    theirs, ours = (
-        picture_of(pipe.unet),
-        picture_of(load(str(tmp_path / "merged.safetensors"), dtype=torch.float32).unet),
-    )
-    assert torch.allclose(theirs, ours, atol=1e-4) and not torch.allclose(theirs, before, atol=1e-3)
+    there = drawn_there(folder_of(files["a"]), lora)
+    pipeline = Pipeline(files["a"])
+    agree(ours(pipeline, f"{PROMPT}<lora:lora:1>", lora_dir=tmp_path), there)
+    agree(ours(Pipeline(tmp_path / "merged.safetensors")), there)
+    agree(drawn_there(folder_of(tmp_path / "merged.safetensors")), there)
+    unlike(ours(pipeline), there)
+
+
+def test_an_ordinary_model_made_to_inpaint(files: dict[str, Path], tmp_path: Path) -> None:
+    """Its folder has nine channels, and diffusers takes it for an inpainting model."""
+    tiny.write_folder(tmp_path / "inpainting", "sd1", channels=9)
+    made = tmp_path / "made.safetensors"
+    maquette.blend([tmp_path / "inpainting", files["a"]], made, make_inpainting=files["b"])
+    pipeline = theirs("StableDiffusionInpaintPipeline", folder_of(made))
+    assert pipeline.unet.config.in_channels == 9
