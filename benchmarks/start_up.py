@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ from PIL import Image
 PHOTOS = 14
 
 
-def first_step(photos: Path, out: Path) -> float:
-    """Of one run, until the step is in its log; then the run is told to stop."""
+def first_step(photos: Path, out: Path, more: Sequence[str] = ()) -> float:
+    """Of one run, until the step is in its log; then the run is told to stop. more: further options."""
     command = [sys.executable, "-m", "maquette", "train", str(photos), "--subject", "zkw robot", "--out", str(out)]
+    command += more
     log, began = out / "metrics.jsonl", time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (log.exists() and log.read_text("utf-8").count("\n")):

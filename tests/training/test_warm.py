@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,27 @@ def test_latents_lie_where_the_caller_says(photos: Path, here: Path) -> None:
     trainer = WarmTrainer()
     trainer.run(settings(photos, Path("runs/a"), steps=1, sample_prompts=[]), cache=here / "tenant-a")
     assert any((here / "tenant-a").rglob("*.latent")) and not (here / "runs/.cache").exists()
+
+
+def test_photos_encoded_ahead_are_found_by_the_job(photos: Path, here: Path) -> None:
+    """In another thread, while a job is at work; the job that follows encodes none."""
+    trainer, encoded, told = WarmTrainer(), [], []
+    config = settings(photos, Path("runs/b"), steps=1, sample_prompts=[], seed=1)
+    ahead = threading.Thread(target=lambda: encoded.append(trainer.encode(config, here / "cache")))
+
+    def begin(event: Event) -> None:
+        if event.kind == "metric":
+            ahead.start()
+            ahead.join()
+
+    trainer.run(settings(photos, Path("runs/a"), steps=1, sample_prompts=[]), begin, cache=here / "other")
+    assert encoded == [3] and trainer.bases.opened == 1
+    latents = sorted((here / "cache").rglob("*.latent"))
+    before = [file.stat().st_ino for file in latents]
+    assert len(latents) == 6  # each also mirrored
+    trainer.run(config, lambda event: told.append(event.data.get("what")), cache=here / "cache")
+    assert "encoding photos" not in told
+    assert [file.stat().st_ino for file in sorted((here / "cache").rglob("*.latent"))] == before
 
 
 def test_two_passes_need_the_stage(photos: Path, here: Path) -> None:

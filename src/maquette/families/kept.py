@@ -7,6 +7,7 @@ weight; `check` would notice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ class KeptBases:
     def __init__(self, most: int = 1) -> None:
         self._most = most
         self._kept: dict[Identity, dict[Identity, tuple[BaseModel, int]]] = {}  # source -> variant; the newest last
+        self._lock = threading.RLock()
         self.opened = 0  # how often a base was read
 
     def open(
@@ -43,6 +45,18 @@ class KeptBases:
         unet_dtype: torch.dtype | None = None,
     ) -> BaseModel:
         """As `families.load` does, out of memory where it is known."""
+        with self._lock:
+            return self._found(path, dtype, device, vae, prediction_type, unet_dtype).shared()
+
+    def _found(
+        self,
+        path: str | Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        vae: str | Path | None,
+        prediction_type: str | None,
+        unet_dtype: torch.dtype | None,
+    ) -> BaseModel:
         source = (_files(path), None if vae is None else _files(vae))
         variant = (dtype, unet_dtype or dtype, str(device), None if prediction_type == "auto" else prediction_type)
         variants = self._kept.pop(source, {})
@@ -53,7 +67,7 @@ class KeptBases:
             self.opened += 1
             variants[variant] = base, _changes(base)
         self._kept[source] = variants
-        return variants[variant][0].shared()
+        return variants[variant][0]
 
     @contextmanager
     def in_use(self, base: str | Path) -> Iterator[None]:
@@ -70,16 +84,18 @@ class KeptBases:
 
     def check(self) -> bool:
         """Let go of bases into whose tensors somebody wrote, against the rule. Returns whether there were none."""
-        sound = {
-            source: {key: (base, count) for key, (base, count) in variants.items() if _changes(base) == count}
-            for source, variants in self._kept.items()
-        }
-        before, self._kept = self._kept, {source: variants for source, variants in sound.items() if variants}
+        with self._lock:
+            sound = {
+                source: {key: (base, count) for key, (base, count) in variants.items() if _changes(base) == count}
+                for source, variants in self._kept.items()
+            }
+            before, self._kept = self._kept, {source: variants for source, variants in sound.items() if variants}
         return sum(map(len, before.values())) == sum(map(len, sound.values()))
 
     def clear(self) -> None:
         """Let go of all."""
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()
 
 
 def _changes(base: BaseModel) -> int:

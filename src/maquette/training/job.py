@@ -182,11 +182,11 @@ def prepare(
     base, as `families.load` does.
     Raises MaquetteError for everything that is the user's to mend.
     """
-    base, dtype = _opened(config, load)
+    base, dtype = opened(config, load)
     dataset, looks = read_photos(config, base, on_progress)
     config = with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
-    sets = _encoded(config, base, dataset, LatentCache(cache), on_progress)
+    sets = encoded(config, base, dataset, LatentCache(cache), on_progress)
     if dtype != torch.float32 and base.device.type == "cpu" and not _whole(config) and not config.compile:
         attention.install(base.network)
     computing, prior, texts, attached = _adapted(config, base, dataset)
@@ -213,7 +213,7 @@ def _whole(config: TrainConfig) -> bool:
     return methods.METHODS[config.method].product == "model"
 
 
-def _opened(config: TrainConfig, load: Callable[..., BaseModel]) -> tuple[BaseModel, torch.dtype]:
+def opened(config: TrainConfig, load: Callable[..., BaseModel]) -> tuple[BaseModel, torch.dtype]:
     """The base, and the type in which it computes."""
     device = defaults.pick_device(config.device)
     dtype = defaults.pick_dtype(config.dtype, device, config.method)
@@ -228,7 +228,7 @@ def _opened(config: TrainConfig, load: Callable[..., BaseModel]) -> tuple[BaseMo
     return base, dtype
 
 
-def _encoded(
+def encoded(
     config: TrainConfig,
     base: BaseModel,
     dataset: Dataset,

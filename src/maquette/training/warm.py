@@ -18,11 +18,15 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
+from ..data.cache import LatentCache
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore
+from ..families import load
 from ..families.kept import KeptBases
 from ..run_folder import RunFolder
-from . import resuming, running
+from . import defaults, resuming, running
+from .job import encoded, opened
+from .photos import read_photos, with_settings
 from .trainer import TrainResult
 
 Passes = Callable[[TrainConfig, Listener, Cancel | None], TrainResult]
@@ -67,6 +71,19 @@ class WarmTrainer:
         """As `maquette train --resume`."""
         with self._alone(resuming.read_config(RunFolder.open(path)), on_event):
             return running.resume(path, changes, on_event, cancel, cache)
+
+    def encode(self, config: TrainConfig, cache: Path) -> int:
+        """Encode a job's photos into its tenant's folder of latents, which the job finds there when it is run. Returns
+        how many photos. May be called by another thread while a job is at work.
+
+        Raises MaquetteError as training does.
+        """
+        with self.bases.in_use(config.base):
+            base, dtype = opened(config, load)
+            dataset, _ = read_photos(config, base, lambda *_: None)
+            resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
+            encoded(resolved, base, dataset, LatentCache(cache), lambda *_: None)
+            return len(dataset.photos)
 
     @contextmanager
     def _alone(self, config: TrainConfig, on_event: Listener) -> Iterator[None]:
