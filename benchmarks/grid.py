@@ -13,7 +13,7 @@ from pathlib import Path
 
 import maquette
 from maquette.demo.mascot import SUBJECT, write_photos
-from maquette.stages.demo import TRAINING
+from maquette.demo.settings import TRAINING
 
 STEPS, CHECKPOINTS = 130, 5
 AXES = {"x": "checkpoint=all", "y": "weight=0.4-1 [4]", "z": "search=red, blue, yellow"}

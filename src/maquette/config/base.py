@@ -83,7 +83,7 @@ class StageConfig(BaseModel):
 
 def toml_text(values: dict[str, Any]) -> str:
     """Keys and values, as JSON has them, as TOML text."""
-    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -97,11 +97,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip().replace("-", "_"), value
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value, as JSON has it, as TOML text."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
 
 

@@ -85,7 +85,7 @@ class PushConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Where the demonstration goes. What `maquette train` does not do by default is in TRAINING."""
+    """Where the demonstration goes. What `maquette train` does not do by default is in `demo/settings.py`."""
 
     out: Path = Path("runs/demo")
     """Run folder; where it is taken, the next free name: runs/demo-2 and so on. The photos lie beside it."""

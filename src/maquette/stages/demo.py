@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..config.photos import CheckConfig
 from ..config.runs import DemoConfig
 from ..demo.mascot import COLOURS_UNSEEN, SUBJECT, write_photos
+from ..demo.settings import TRAINING
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore
 from ..families import load
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
 BYSTANDER = "cat"  # an ordinary object of the base, to see that the LoRA leaves it alone
 FIRST_SEED = 1
 ZOOM = 2
-# Convolutions too, because the pocket UNet has no attention at its finest level; and the class word is held to what the
-# base draws, because "robot" is new to it and would otherwise come to mean the mascot. So are a few ordinary objects.
-HELD = ("a lion", "a penguin", "an umbrella", "a banana", "a rose", "a light bulb")
-TRAINING: dict[str, Any] = {
-    "method": "locon",
-    "learning_rate": 3e-3,
-    "prior_preservation": True,
-    "prior_prompts": [f"a photo of {thing}" for thing in HELD],
-}
 
 
 @dataclass

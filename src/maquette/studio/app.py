@@ -49,7 +49,8 @@ def create_app(settings: StudioSettings) -> FastAPI:
     for name in ROUTERS:
         if importlib.util.find_spec(f".{name}", __package__) is not None:
             module = importlib.import_module(f".{name}", __package__)
-            app.include_router(module.router)
+            if hasattr(module, "router"):
+                app.include_router(module.router)
             getattr(module, "mount", _nothing)(app)
     _answer_errors(app)
     app.add_middleware(Guard, studio=studio)

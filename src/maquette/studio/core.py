@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from .. import files
 from ..config.studio import StudioSettings
 from ..errors import MaquetteError
 from .engine import DrawingEngine
-from .jobs import Queue
+from .facts import Facts
+from .jobs import Job, Queue
+from .names import NotFound
+from .plans import take_captions
 from .store import Store
 
 
@@ -24,6 +28,7 @@ class Studio:
         self._lock = lock
         self.store = Store(self.folder / "projects")
         self.queue = Queue(self.folder / "jobs")
+        self.facts = Facts(self.folder, fake_engine())
         self._engine: DrawingEngine | None = None
         self.queue.make_room = self._make_room
 
@@ -39,7 +44,9 @@ class Studio:
                 f"The data folder {folder} cannot be used: {error.strerror or error}; choose another with --data."
             ) from error
         studio = cls(settings, _locked(folder))
+        studio.queue.on_finished = studio._finished
         studio.queue.open()
+        studio.facts.learn(settings.base)
         return studio
 
     def close(self) -> None:
@@ -60,6 +67,12 @@ class Studio:
         if self._engine is None:
             self._engine = DrawingEngine.of(self)
         return self._engine
+
+    def _finished(self, job: Job) -> None:
+        """Take what a finished job made for its project."""
+        if job.spec["kind"] == "caption":
+            with suppress(NotFound):  # the project was deleted
+                take_captions(self.store.project(job.spec["project"]), job)
 
     def delete_project(self, identity: str) -> None:
         """Remove a project with its photos, captions, jobs and files; nothing of it is left."""

@@ -50,12 +50,12 @@ def work(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     if kind == "train":
         return _train(job, report, cancel)
     if kind == "evaluate":
-        return _evaluated(RunFolder(job.spec["config"]["run"]), report)
+        return _evaluated(RunFolder(job.config["run"]), report)
     if kind == "merge":
-        out = Path(job.spec["config"]["out"])
+        out = job.run.final
         write_lora(out, 0, "merged")
         return {"file": out.name}
-    return _captioned(Path(job.spec["config"]["photos"]), job.spec["config"], report)
+    return _captioned(Path(job.config["photos"]), job.config, report)
 
 
 def _captioned(photos: Path, config: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _train(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
 def _begun(job: Job) -> TrainConfig:
     """The run folder with its configuration, as a training that begins or goes on has it."""
     run = job.run
-    config = TrainConfig.parse(job.spec["config"] | {"out": str(run.path)}, "the studio")
+    config = TrainConfig.parse(job.config | {"out": str(run.path)}, "the studio")
     steps = config.steps or STEPS
     prompts = config.sample_prompts
     if prompts is None:

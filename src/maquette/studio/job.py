@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,10 +36,16 @@ class Job:
         self.id = path.name
 
     @classmethod
-    def create(cls, path: Path, spec: Mapping[str, Any]) -> Job:
-        """A new job in the state queued. The folder appears whole."""
+    def create(cls, path: Path, spec: Mapping[str, Any], prepare: Callable[[Path], Any] | None = None) -> Job:
+        """A new job in the state queued. The folder appears whole. prepare: puts into it what the job works on."""
         making = path.with_name(f".{path.name}.new")
         making.mkdir(parents=True)
+        try:
+            if prepare is not None:
+                prepare(making)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
         write_json(making / "job.json", dict(spec))
         write_json(making / "status.json", {"state": "queued"})
         os.replace(making, path)
@@ -59,6 +65,15 @@ class Job:
     def run(self) -> RunFolder:
         """The run folder of its training; its name is that of the file."""
         return RunFolder(self.path / "run" / str(self.spec.get("name", "lora")))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The keys of what it does, with its own folders in place."""
+        spec = self.spec
+        config = dict(spec["config"])
+        if (self.path / "photos").is_dir():
+            config["photos"] = str(self.path / "photos")
+        return config
 
     @property
     def log(self) -> Path:

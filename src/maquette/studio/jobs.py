@@ -35,6 +35,7 @@ class Queue:
         self._closed = False
         self._thread: threading.Thread | None = None
         self.make_room: Callable[[], bool] = lambda: True  # before a job begins; False: not yet
+        self.on_finished: Callable[[Job], None] = _nothing  # called once for each job that has finished
         self._child: tuple[str, subprocess.Popen[bytes]] | None = None  # the job's id, and its process
 
     def open(self) -> None:
@@ -74,8 +75,12 @@ class Queue:
         active = self.active()
         return active if active is not None and active.state != "paused" else None
 
-    def submit(self, kind: Kind, project: str, config: Mapping[str, Any], **spec: Any) -> Job:
-        """A new job at the end of the queue. config: the keys of what it does; spec: title, name, preset.
+    def submit(
+        self, kind: Kind, project: str, config: Mapping[str, Any], prepare: Callable[[Path], Any] | None = None,
+        **spec: Any,
+    ) -> Job:  # fmt: skip
+        """A new job at the end of the queue. config: the keys of what it does; prepare: puts into its folder what it
+        works on; spec: title, name, preset.
 
         Raises Busy where too many wait already.
         """
@@ -87,7 +92,7 @@ class Queue:
                 raise Busy(f"{len(waiting)} jobs wait already; let some of them end first.")
             told = {"kind": kind, "project": project, "created": round(time.time(), 3), **spec, "config": dict(config)}
             told["place"] = max((job.spec.get("place", 0) for job in waiting), default=0) + 1
-            job = Job.create(self.folder / new_job_id(), told)
+            job = Job.create(self.folder / new_job_id(), told, prepare)
         self._wake.set()
         return job
 
@@ -144,7 +149,8 @@ class Queue:
             job = self._in(identity, "finished", "stopped")
             if job.spec["kind"] != "train":
                 raise Busy("Only a training can be trained longer.")
-            job.change_spec(config=job.spec["config"] | {"steps": steps})
+            config = {key: value for key, value in job.spec["config"].items() if key != "epochs"}
+            job.change_spec(config=config | {"steps": steps})
             self._queue_again(job)
         return job
 
@@ -172,6 +178,7 @@ class Queue:
 
     def _queue_again(self, job: Job, keep: tuple[str, ...] = ()) -> None:
         job.forget(*(name for name in WISHES if name not in keep))
+        job.change_spec(resumed=True, taken=False)
         job.change_spec(place=min((j.spec.get("place", 1) for j in self.jobs() if j.state == "queued"), default=1) - 1)
         job.set_status(message=None, remedy=None, ended=None)
         job.enter("queued")
@@ -208,6 +215,10 @@ class Queue:
         for job in jobs:
             if job.status()["state"] == "running" and not job.alive() and not self._is_child(job):
                 self._lost(job)
+        for job in jobs:
+            if job.status()["state"] == "finished" and not job.spec.get("taken"):
+                self.on_finished(job)
+                job.change_spec(taken=True)
         if any(job.state in ("running", "stopping", "paused") for job in jobs) or self._child is not None:
             return True
         waiting = [job for job in jobs if job.state == "queued"]
@@ -248,6 +259,10 @@ class Queue:
             steps = job.run.saved_steps()
             message += f" Everything until step {steps[-1]} is saved." if steps else " It begins anew."
         job.enter("failed", message=message, remedy="resume", pid=None, started=None)
+
+
+def _nothing(job: Job) -> None:
+    """Of a queue whose finished jobs nobody waits for."""
 
 
 def _order(job: Job) -> tuple[int, float]:

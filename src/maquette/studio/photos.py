@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.captions import read_caption
+from ..data.doctor import Look, look_at
 from ..data.images import read_photo
 from ..errors import MaquetteError
 from ..files import atomic_writer, write_text
 from ..formats import pictures
+from .examine import look_of, told_look
 from .names import NotFound, require_id, shown_name
 
 if TYPE_CHECKING:
@@ -82,19 +84,28 @@ class Photo:
             return ""
 
     @property
+    def mask_file(self) -> Path:
+        return self._folder.path / f"{self.sha256}.mask.png"
+
+    @property
     def mask(self) -> Path | None:
-        path = self._folder.path / f"{self.sha256}.mask.png"
-        return path if path.exists() else None
+        """Where the loss counts; None for everywhere."""
+        return self.mask_file if self.mask_file.exists() else None
+
+    @property
+    def size_trained(self) -> tuple[int, int]:
+        """Width and height of what training is given."""
+        return self.crop[2:] if self.crop else (self.width, self.height)
+
+    @property
+    def look(self) -> Look | None:
+        """What was measured when it came."""
+        return look_of(self._facts)
 
     @property
     def version(self) -> int:
         """Counts changes, so that two pages notice each other's."""
         return int(self._facts.get("version", 0))
-
-    @property
-    def problems(self) -> list[str]:
-        """What is likely to go wrong with it, in sentences."""
-        return [problem["message"] for problem in self._facts.get("problems", [])]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -106,11 +117,11 @@ class Photo:
         if len(text) > CAPTION_LENGTH:
             raise MaquetteError(f"A caption has at most {CAPTION_LENGTH} characters; this one has {len(text)}.")
         write_text(self.caption_file, f"{text}\n" if text else "")
-        self._changed()
+        self.changed()
 
     def set_excluded(self, excluded: bool) -> None:
         self._facts["excluded"] = excluded
-        self._changed()
+        self.changed()
 
     def set_crop(self, box: Box | None) -> None:
         """Raises MaquetteError for a frame that does not lie within the photo."""
@@ -119,7 +130,7 @@ class Photo:
             if min(x, y) < 0 or min(width, height) < 16 or x + width > self.width or y + height > self.height:
                 raise MaquetteError(f"The frame must lie within the photo of {self.width} x {self.height} pixels.")
         self._facts["crop"] = None if box is None else list(box)
-        self._changed()
+        self.changed()
 
     def picture(self, side: int) -> Path:
         """A WebP of at most `side` pixels for pages, upright and without EXIF; made at its first use."""
@@ -128,7 +139,8 @@ class Photo:
             write_shown(read_photo(self.file, self.original_name).image, path, side)
         return path
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Count a change, and save."""
         self._facts["version"] = self.version + 1
         self._folder.save()
 
@@ -162,6 +174,7 @@ class PhotoFolder:
             file.write(data)
         try:
             opened = read_photo(self.path / f"{sha256}{ending}", name)
+            look = told_look(look_at(opened))
             write_shown(opened.image, self.path.parent / "shown" / f"{sha256}-{THUMB}.webp", THUMB)
         except BaseException:
             if sha256 not in self._facts:
@@ -170,7 +183,7 @@ class PhotoFolder:
         facts = {"name": name, "ending": ending, "width": opened.image.width, "height": opened.image.height}
         with lock:
             self._refuse(sha256, name)
-            self._facts[sha256] = facts | {"notes": list(opened.notes)}
+            self._facts[sha256] = facts | {"notes": list(opened.notes), "alpha": opened.alpha is not None, "look": look}
             self.save()
         return Photo(self, sha256, self._facts[sha256])
 

@@ -1,4 +1,4 @@
-"""From a project to a job: presets, the folder of photos as trained, the configuration."""
+"""From a project to a job: the configuration, what stands in the way, the photos as trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..formats.png import write_png
 from . import presets
 from .job import Job
 from .names import Busy, folded
-from .presets import Preset
+from .presets import Preset, base_of
 
 if TYPE_CHECKING:
     from .core import Studio
@@ -25,30 +25,37 @@ if TYPE_CHECKING:
 
 LEAST_PHOTOS = 4
 # Keys that the studio sets itself: where things lie is never the client's.
-OWN = frozenset({"photos", "out", "subject", "kind", "base", "vae", "reg", "from_lora", "trackers", "device"})
+OWN = frozenset({
+    "photos", "out", "subject", "kind", "base", "vae", "reg", "from_lora", "trackers", "device", "two_pass", "fold",
+})  # fmt: skip
 
 
 def start(studio: Studio, project: Project, kind: str, preset: Preset, settings: Mapping[str, Any]) -> Job:
     """Queue a job of a project. Raises Busy where one of its kind waits or works already."""
-    for job in studio.queue.jobs():
-        if job.spec["project"] == project.id and job.spec["kind"] == kind and job.state in ("queued", "running"):
-            raise Busy("This project has such a job already; it is in the queue or at work.")
-    if kind == "caption":
-        return caption(studio, project, settings)
-    return train(studio, project, configured(studio, project, preset, settings), preset)
+    with project.lock:
+        for job in studio.queue.jobs():
+            same = job.spec["project"] == project.id and job.spec["kind"] == kind
+            if same and job.state in ("queued", "running", "stopping", "paused"):
+                raise Busy("This project has such a job already; it is in the queue or at work.")
+        if kind == "caption":
+            return describe(studio, project, settings)
+        return train(studio, project, configured(studio, project, preset, settings), preset)
 
 
-def configured(studio: Studio, project: Project, preset: Preset, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a training that say something: the preset's, then the project's words, then the user's changes.
+def configured(studio: Studio, project: Project, preset: Preset, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a training that say something: the preset's, the user's changes, the project's words and prompts.
 
     Raises MaquetteError for keys that are not the user's, and for values that cannot be.
     """
-    wrong = sorted(OWN & settings.keys())
+    wrong = sorted(OWN & changed.keys())
     if wrong:
         raise MaquetteError(f"{wrong[0]} is set by the studio itself.")
-    base = presets.base_of(studio, project)
+    base = base_of(studio, project)
     used = sum(not photo.excluded for photo in project.photos())
-    config = presets.values(preset, used, base, settings) | dict(settings)
+    config = presets.values(preset, used, base, changed) | dict(changed)
+    prompts = project.settings.get("prompts")
+    if prompts:
+        config.setdefault("sample_prompts", [prompt for prompt in prompts if str(prompt).strip()])
     config |= {"subject": project.phrase, "kind": project.kind, "base": base}
     TrainConfig.parse(config | {"photos": "photos"}, "the training")
     return config
@@ -56,23 +63,61 @@ def configured(studio: Studio, project: Project, preset: Preset, settings: Mappi
 
 def train(studio: Studio, project: Project, config: Mapping[str, Any], preset: Any = None) -> Job:
     """Copy the photos as they are trained, and queue the training."""
-    name = folded(project.name) or "lora"
     used = [photo for photo in project.photos() if not photo.excluded]
     if len(used) < LEAST_PHOTOS:
         raise MaquetteError(f"A training needs {LEAST_PHOTOS} photos or more; this project has {len(used)} in use.")
-    sets = studio.folder / "sets"
-    folder = write_photos(used, sets / f"{project.id}-{os.urandom(4).hex()}")
-    try:
-        values = dict(config) | {"photos": str(folder)}
-        job = studio.queue.submit("train", project.id, values, title=project.name, name=name, preset=preset)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    return job
+    name = folded(project.name) or "lora"
+    return studio.queue.submit(
+        "train", project.id, config, lambda folder: write_photos(used, folder / "photos"), title=project.name,
+        name=name, preset=preset,
+    )  # fmt: skip
 
 
-def caption(studio: Studio, project: Project, settings: Mapping[str, Any]) -> Job:
-    raise Busy("Photos cannot be described yet.")
+def describe(studio: Studio, project: Project, settings: Mapping[str, Any]) -> Job:
+    """Queue the description of the photos that have no caption, or of all."""
+    photos = project.photos()
+    if not photos:
+        raise MaquetteError("There are no photos to describe yet; add some.")
+    captioner = str(settings.get("captioner") or captioner_here())
+    if captioner not in ("template", "blip", "wd14"):
+        raise MaquetteError("The captioner is template, blip or wd14.")
+    overwrite = settings.get("overwrite") is True
+    config = {"subject": project.phrase, "captioner": captioner, "overwrite": overwrite}
+
+    def prepare(folder: Path) -> None:
+        target = folder / "photos"
+        target.mkdir()
+        for photo in photos:
+            _link(photo.file, target / f"{photo.id}{photo.file.suffix}")
+            if photo.caption:
+                (target / f"{photo.id}.txt").write_text(photo.caption + "\n", encoding="utf-8")
+
+    was = {photo.id: photo.caption for photo in photos}
+    return studio.queue.submit("caption", project.id, config, prepare, title=project.name, name="captions", was=was)
+
+
+def captioner_here() -> str:
+    """The best captioner whose weights lie in models/."""
+    return next((name for name in ("blip", "wd14") if Path("models", name).is_dir()), "template")
+
+
+def take_captions(project: Project, job: Job) -> int:
+    """Give the photos what a finished caption job wrote, where nobody has changed the caption since it began."""
+    from .captions import remember
+
+    was, taken = job.spec.get("was", {}), {}
+    with project.lock:
+        for photo in project.photos():
+            file = job.path / "photos" / f"{photo.id}.txt"
+            if photo.id in was and photo.caption == was[photo.id] and file.exists():
+                text = " ".join(file.read_text(encoding="utf-8").split())
+                if text != photo.caption:
+                    taken[photo.id] = text
+        if taken:
+            remember(project, "description", {identity: {"caption": was[identity]} for identity in taken})
+        for identity, text in taken.items():
+            project.photo(identity).set_caption(text)
+    return len(taken)
 
 
 def write_photos(photos: list[Photo], folder: Path) -> Path:
@@ -80,12 +125,16 @@ def write_photos(photos: list[Photo], folder: Path) -> Path:
     folder.mkdir(parents=True)
     for photo in photos:
         stem = f"{slug(Path(photo.original_name).stem)[:60]}-{photo.id[:6]}"
+        box = None
         if photo.crop is None:
             _link(photo.file, folder / f"{stem}{photo.file.suffix}")
         else:
             x, y, width, height = photo.crop
-            cut = read_photo(photo.file, photo.original_name).image.crop((x, y, x + width, y + height))
-            write_png(cut, folder / f"{stem}.png")
+            box = x, y, x + width, y + height
+            write_png(read_photo(photo.file, photo.original_name).image.crop(box), folder / f"{stem}.png")
+        if photo.mask is not None:
+            mask = read_photo(photo.mask).image.convert("L")
+            write_png(mask.crop(box) if box else mask, folder / f"{stem}.mask.png")
         if photo.caption:
             (folder / f"{stem}.txt").write_text(photo.caption + "\n", encoding="utf-8")
     return folder

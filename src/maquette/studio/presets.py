@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..demo.settings import TRAINING as POCKETS
 from ..limits import HEADER_BYTES
 from ..training.effort import BACKWARD, CPU_SHARE, GPU_SHARE, KEPT, forward_work
 from ..training.recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
@@ -72,11 +73,14 @@ def batch_of(base: str) -> int:
 
 
 def values(preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `maquette train` that a preset sets beside the user's changes. "good" leaves all to the defaults."""
+    """The keys of `maquette train` that a preset sets beside the user's changes. "good" leaves steps to the defaults.
+    On pocket all train as the demonstration does, unless the user chooses the method.
+    """
+    own = POCKETS if base == "pocket" and "method" not in changed else {}
     if preset == "good" or {"steps", "epochs"} & changed.keys():
-        return {}
+        return dict(own)
     steps = round(SHARES[preset] * default_steps(recipe_of(base), max(1, photos), batch_of(base)))
-    return {"steps": steps, "save_every_steps": max(1, math.ceil(steps / CHECKPOINTS[preset]))}
+    return own | {"steps": steps, "save_every_steps": max(1, math.ceil(steps / CHECKPOINTS[preset]))}
 
 
 def cost(studio: Studio, preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> Cost:

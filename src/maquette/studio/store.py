@@ -17,6 +17,7 @@ from typing import Any
 from ..config import Kind
 from ..errors import MaquetteError
 from ..files import read_object, write_json
+from .examine import Examined, examine
 from .names import NotFound, new_id, require_id, shown_name
 from .photos import Photo, PhotoFolder
 
@@ -33,6 +34,7 @@ class Project:
         self.id = path.name
         self.lock = threading.RLock()
         self._facts = read_object(path / "project.json")
+        self._examined: tuple[str, Examined] | None = None
         self._photos = PhotoFolder(path / "photos", self._facts.setdefault("photos", {}), self.save)
 
     @property
@@ -95,6 +97,15 @@ class Project:
     def remove_photo(self, identity: str) -> None:
         with self.lock:
             self._photos.remove(identity)
+
+    def examined(self, facts: Mapping[str, Any] | None) -> Examined:
+        """What is found in the photos, and their frames; looked at again only after a change. facts: of the base."""
+        with self.lock:
+            photos = [(photo.id, photo.version, photo.excluded) for photo in self.photos()]
+            key = repr((photos, self.phrase, self.settings.get("changed"), facts))
+            if self._examined is None or self._examined[0] != key:
+                self._examined = key, examine(self, facts)
+            return self._examined[1]
 
     def delete(self) -> None:
         """Remove the project with everything in its folder."""

@@ -12,8 +12,10 @@ from ..config.runs import EvaluateConfig
 from ..config.weights import MergeConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Event
+from ..files import write_text
 from ..run_folder import RunFolder
 from ..stages import caption, evaluate, merge, train
+from ..training.resuming import read_config
 from .worker import keep_last
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 
 def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     """Train, or go on with a run that has begun; then choose, where the training itself has not chosen."""
-    run, config = job.run, job.spec["config"]
+    run, config = job.run, job.config
     if run.config.exists():
+        _moved(run, Path(config["photos"]))
         steps = {"steps": config["steps"]} if config.get("steps") else {}
         result = train.resume(run.path, steps, report, cancel)
     else:
@@ -40,6 +43,13 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
     return told
 
 
+def _moved(run: RunFolder, photos: Path) -> None:
+    """Let a run's configuration name its photos where they are now: the data folder may have been moved."""
+    config = read_config(run)
+    if config.photos != photos or config.out != run.path:
+        write_text(run.config, config.model_copy(update={"photos": photos, "out": run.path}).to_toml())
+
+
 def _evaluated(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]:
     """The verdict; a run without one still has its last checkpoint, and why there is none is told."""
     try:
@@ -52,7 +62,7 @@ def _evaluated(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]
 
 def evaluate_run(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     """Evaluate a finished run anew."""
-    verdict = evaluate.run(EvaluateConfig.parse(job.spec["config"], "the studio"), report, cancel)
+    verdict = evaluate.run(EvaluateConfig.parse(job.config, "the studio"), report, cancel)
     return {
         "chosen": verdict.step,
         "weight": verdict.weight,
@@ -63,14 +73,17 @@ def evaluate_run(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
 
 def write_captions(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     """Describe photos; the captions lie beside the photos in the job's own folder, from which the studio takes them."""
-    result = caption.run(CaptionConfig.parse(job.spec["config"], "the studio"), report, cancel)
-    return {"written": len(result.to_json().get("captions", []))}
+    result = caption.run(CaptionConfig.parse(job.config, "the studio"), report, cancel)
+    return {"written": len(result.written)}
 
 
 def merge_files(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     """Merge LoRA files into one."""
-    result = merge.run(MergeConfig.parse(job.spec["config"], "the studio"), report, cancel)
-    return {"file": Path(result.to_json()["file"]).name}
+    out = job.run.final
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.unlink(missing_ok=True)  # of an earlier try
+    merge.run(MergeConfig.parse(job.config | {"out": str(out), "to": "lora"}, "the studio"), report, cancel)
+    return {"file": out.name}
 
 
 WORK: dict[str, Engine] = {

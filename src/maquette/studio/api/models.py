@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...config import Kind
+from ..examine import Examined
 from ..job import Job
 from ..photos import Photo
 from ..store import Project
@@ -15,6 +16,9 @@ Text = Annotated[str, Field(max_length=4_000)]
 Word = Annotated[str, Field(max_length=80)]
 Box = Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=4, max_length=4)]
 PhotoIds = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=200)]
+
+
+FOLDERS = frozenset({"photos", "out", "run", "loras", "from_lora"})  # keys that name places of this computer
 
 
 class Model(BaseModel):
@@ -88,6 +92,15 @@ class PhotoChange(Model):
     """The version that the page shows; where the photo has another, the answer says that somebody else changed it."""
 
 
+class ProblemInfo(BaseModel):
+    kind: str
+    short: str
+    """What fits on a card."""
+    message: str
+    level: str
+    """bad: it is not trained on or should not be; warn; info."""
+
+
 class PhotoInfo(BaseModel):
     id: str
     name: str
@@ -99,8 +112,7 @@ class PhotoInfo(BaseModel):
     frame: list[float] | None
     """What training sees of it: x, y, width, height in pixels of the upright photo."""
     mask: str | None
-    problems: list[str]
-    notes: list[str]
+    problems: list[ProblemInfo]
     version: int
     thumbnail: str
     picture: str
@@ -108,14 +120,16 @@ class PhotoInfo(BaseModel):
     """Whether another page had changed it since the version that the request named."""
 
     @classmethod
-    def of(cls, project: Project, photo: Photo, frame: list[float] | None = None) -> PhotoInfo:
+    def of(cls, project: Project, photo: Photo, examined: Examined) -> PhotoInfo:
         url = photo_url(project, photo)
+        frame = examined.frames.get(photo.id)
         return cls(
             id=photo.id, name=photo.original_name, width=photo.width, height=photo.height, caption=photo.caption,
-            excluded=photo.excluded, crop=list(photo.crop) if photo.crop else None, frame=frame,
+            excluded=photo.excluded, crop=list(photo.crop) if photo.crop else None,
+            frame=list(frame) if frame else None,
             mask=f"/api/projects/{project.id}/photos/{photo.id}/mask" if photo.mask else None,
-            problems=photo.problems, notes=photo.notes, version=photo.version, thumbnail=url,
-            picture=f"{url}?size=large",
+            problems=[ProblemInfo(**vars(one)) for one in examined.findings.get(photo.id, [])],
+            version=photo.version, thumbnail=url, picture=f"{url}?size=large",
         )  # fmt: skip
 
 
@@ -157,8 +171,9 @@ class NewJob(Model):
 
     kind: Literal["train", "caption"] = "train"
     preset: Literal["quick", "good", "best"] = "good"
-    settings: Annotated[dict[str, Any], Field(max_length=150)] = Field(default_factory=dict)
-    """Keys of `maquette train` that differ from the preset; of a caption job: overwrite, captioner."""
+    settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
+    """Keys of `maquette train` that differ from the preset, otherwise the project's own; of a caption job: overwrite,
+    captioner."""
 
 
 class JobInfo(BaseModel):
@@ -198,7 +213,7 @@ class JobInfo(BaseModel):
             remedy=status.get("remedy"), what=status.get("what"), step=step, steps=steps, percent=round(percent, 1),
             loss=status.get("loss"), remaining_seconds=status.get("remaining_seconds"), created=spec["created"],
             began=status.get("began"), ended=status.get("ended"), result=status.get("result") or {},
-            config={key: value for key, value in spec["config"].items() if key not in ("photos", "out")},
+            config={key: value for key, value in spec["config"].items() if key not in FOLDERS},
         )  # fmt: skip
 
 
@@ -217,8 +232,71 @@ class More(Model):
 
 
 class Choice(Model):
-    step: Annotated[int, Field(ge=0, le=10**12)]
-    weight: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Another checkpoint than the recommended one; without step, the recommended one again."""
+
+    step: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    weight: Annotated[float, Field(gt=0, le=4)] | None = None
+    """Otherwise the recommended weight."""
+
+
+class Mask(Model):
+    """A mask of any size, white where the loss counts."""
+
+    image: Annotated[str, Field(max_length=30_000_000)]
+    """A PNG in base64, or as a data URL."""
+
+
+class Plan(Model):
+    """A training that might be."""
+
+    preset: Literal["quick", "good", "best"] = "good"
+    settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
+    """Changed keys; otherwise the project's own."""
+
+
+class Cost(BaseModel):
+    preset: str
+    steps: int
+    seconds: float | None
+    memory_bytes: int | None
+    measured: bool
+    """By an earlier training here; else estimated, within a factor of three."""
+
+
+class Line(BaseModel):
+    key: str
+    level: str
+    text: str
+    remedy: str = ""
+    link: str = ""
+
+
+class Check(BaseModel):
+    ready: bool
+    lines: list[Line]
+
+
+class Texts(BaseModel):
+    toml: str
+    command: str
+    kohya: str
+
+
+class Merge(Model):
+    """Several LoRAs made one."""
+
+    jobs: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=2, max_length=4)]
+    weights: Annotated[list[Annotated[float, Field(ge=-4, le=4)]], Field(min_length=2, max_length=4)]
+    name: Word = ""
+    rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class SettingsChange(Model):
+    """What may be changed while the studio runs."""
+
+    api: bool | None = None
+    base: Annotated[str, Field(max_length=200)] | None = None
+    """One of those that /api/bases lists."""
 
 
 class Done(BaseModel):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from .. import uploads
-from ..photos import LARGE, THUMB
+from ...errors import MaquetteError
+from .. import captions, masks, uploads
+from ..core import Studio
+from ..photos import LARGE, THUMB, Photo
+from ..presets import base_of
+from ..store import Project
 from .common import ERRORS, send, studio_of
-from .models import Added, Done, PhotoChange, PhotoInfo
+from .models import Added, Done, Mask, PhotoChange, PhotoInfo
 
 router = APIRouter(prefix="/projects/{project_id}/photos", tags=["photos"], responses=dict(ERRORS))
 FILES: dict[str, Any] = {
@@ -29,11 +35,17 @@ FILES: dict[str, Any] = {
 }
 
 
+def described(studio: Studio, project: Project, photo: Photo) -> PhotoInfo:
+    return PhotoInfo.of(project, photo, project.examined(studio.facts.known_base(base_of(studio, project))))
+
+
 @router.get("")
 def list_photos(request: Request, project_id: str) -> list[PhotoInfo]:
     """The photos, in the order in which they came."""
-    project = studio_of(request).store.project(project_id)
-    return [PhotoInfo.of(project, photo) for photo in project.photos()]
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    examined = project.examined(studio.facts.known_base(base_of(studio, project)))
+    return [PhotoInfo.of(project, photo, examined) for photo in project.photos()]
 
 
 @router.post("", openapi_extra=FILES)
@@ -45,32 +57,33 @@ async def add_photos(request: Request, project_id: str) -> Added:
     project = await run_in_threadpool(studio.store.project, project_id)
     kind = request.headers.get("content-type", "")
     outcome = await uploads.take(project, kind, request.stream(), studio.folder / "incoming")
-    infos = [PhotoInfo.of(project, photo) for photo in outcome.added]
+    infos = [await run_in_threadpool(described, studio, project, photo) for photo in outcome.added]
     return Added(added=infos, captions=outcome.captions, skipped=outcome.skipped)
 
 
 @router.get("/{photo_id}")
 def get_photo(request: Request, project_id: str, photo_id: str) -> PhotoInfo:
     """One photo."""
-    project = studio_of(request).store.project(project_id)
-    return PhotoInfo.of(project, project.photo(photo_id))
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    return described(studio, project, project.photo(photo_id))
 
 
 @router.patch("/{photo_id}")
 def change_photo(request: Request, project_id: str, photo_id: str, change: PhotoChange) -> PhotoInfo:
     """Change caption, crop or whether it is used. The last one to write wins, and is told of a conflict."""
-    project = studio_of(request).store.project(project_id)
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
     with project.lock:
         photo = project.photo(photo_id)
         conflict = change.version is not None and change.version != photo.version
-        if change.caption is not None:
-            photo.set_caption(change.caption)
-        if change.excluded is not None:
-            photo.set_excluded(change.excluded)
-        if change.crop is not None or change.as_usual:
-            box = change.crop
-            photo.set_crop(None if box is None else (box[0], box[1], box[2], box[3]))
-        return PhotoInfo.of(project, photo).model_copy(update={"conflict": conflict})
+        wanted = change.model_dump(include={"caption", "excluded", "crop"}, exclude_none=True)
+        wanted |= {"crop": None} if change.as_usual else {}
+        was = {"caption": photo.caption, "excluded": photo.excluded, "crop": photo.crop}
+        captions.restore(photo, wanted)
+        if kept := {key: was[key] for key in wanted if key != "caption"}:
+            captions.remember(project, "change of a photo", {photo.id: kept})
+        return described(studio, project, photo).model_copy(update={"conflict": conflict})
 
 
 @router.delete("/{photo_id}")
@@ -88,3 +101,35 @@ def get_picture(
     studio = studio_of(request)
     photo = studio.store.project(project_id).photo(photo_id)
     return send(photo.picture(THUMB if size == "thumb" else LARGE), studio.folder, "image/webp", keep=True)
+
+
+@router.put("/{photo_id}/mask")
+def put_mask(request: Request, project_id: str, photo_id: str, mask: Mask) -> PhotoInfo:
+    """Keep a mask: the loss counts where it is white. One that is white everywhere removes it."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    try:
+        data = base64.b64decode(mask.image.partition("base64,")[2] or mask.image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MaquetteError("The mask is no base64.") from error
+    with project.lock:
+        masks.keep(project.photo(photo_id), data)
+    return described(studio, project, project.photo(photo_id))
+
+
+@router.get("/{photo_id}/mask", response_class=FileResponse)
+def get_mask(request: Request, project_id: str, photo_id: str) -> FileResponse:
+    """The mask, a grey PNG of the photo's size."""
+    studio = studio_of(request)
+    photo = studio.store.project(project_id).photo(photo_id)
+    return send(photo.mask_file, studio.folder, "image/png")
+
+
+@router.delete("/{photo_id}/mask")
+def remove_mask(request: Request, project_id: str, photo_id: str) -> PhotoInfo:
+    """Without a mask the loss counts everywhere."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    with project.lock:
+        masks.remove(project.photo(photo_id))
+    return described(studio, project, project.photo(photo_id))

@@ -10,8 +10,11 @@ from fastapi.responses import FileResponse
 
 from ...files import read_json, read_object
 from ...limits import RECORD_BYTES
+from .. import results
 from ..names import NotFound
 from .common import ERRORS, send, studio_of
+from .jobs import info
+from .models import Choice, JobInfo, Merge
 
 router = APIRouter(tags=["results"], responses=dict(ERRORS))
 Number = Annotated[int, Path(ge=0, le=10**12)]
@@ -25,12 +28,12 @@ def list_samples(request: Request, job_id: str) -> list[dict[str, Any]]:
     for step, folder in run.sample_folders().items():
         if (folder / "prompts.json").exists():
             prompts = read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
-            urls = [f"/api/jobs/{job_id}/samples/{step}/{at}.png" for at in range(len(prompts))]
+            urls = [f"/api/files/{job_id}/samples/{step:06d}/{at}.png" for at in range(len(prompts))]
             found.append({"step": step, "prompts": prompts, "pictures": urls})
     return found
 
 
-@router.get("/jobs/{job_id}/samples/{step}/{number}.png", response_class=FileResponse)
+@router.get("/files/{job_id}/samples/{step}/{number}.png", response_class=FileResponse)
 def get_sample(request: Request, job_id: str, step: Number, number: Number) -> FileResponse:
     """One picture."""
     run = studio_of(request).queue.job(job_id).run
@@ -52,7 +55,14 @@ def get_results(request: Request, job_id: str) -> dict[str, Any]:
     verdict = read_object(run.evaluation) if run.evaluation.exists() else None
     files = [_file(job_id, path) | {"step": step} for step, path in run.checkpoints().items()]
     final = _file(job_id, run.final) if run.final.exists() else None
-    return {"job": job_id, "verdict": verdict, "checkpoints": files, "file": final, "choice": job.spec.get("choice")}
+    return {
+        "job": job_id,
+        "project": job.spec["project"],
+        "verdict": verdict,
+        "checkpoints": files,
+        "file": final,
+        "choice": job.spec.get("choice"),
+    }
 
 
 def _file(job_id: str, path: FilePath) -> dict[str, Any]:
@@ -63,7 +73,30 @@ def _file(job_id: str, path: FilePath) -> dict[str, Any]:
 def get_file(request: Request, job_id: str, name: str) -> FileResponse:
     """Download the file or a checkpoint by the name that the results list."""
     run = studio_of(request).queue.job(job_id).run
-    for path in (run.final, *run.checkpoints().values()):
-        if path.name == name:
+    for path in (run.final, *run.checkpoints().values(), run.report):
+        if path.name == name and path.exists():
             return send(path, run.path, "application/octet-stream", name)
     raise NotFound("There is no such file; it may have been deleted.")
+
+
+@router.get("/jobs/{job_id}/zip", response_class=FileResponse)
+def get_zip(request: Request, job_id: str) -> FileResponse:
+    """The file with its card, side-car and sample pictures, as one archive."""
+    studio = studio_of(request)
+    job = studio.queue.job(job_id)
+    path = results.pack(job)
+    return send(path, job.path, "application/zip", f"{job.run.name}.zip")
+
+
+@router.post("/jobs/{job_id}/choice")
+def choose(request: Request, job_id: str, choice: Choice) -> dict[str, Any]:
+    """Take another checkpoint than the recommended one for the file, or the recommended one again."""
+    results.choose(studio_of(request).queue.job(job_id), choice.step, choice.weight)
+    return get_results(request, job_id)
+
+
+@router.post("/merge", status_code=201)
+def merge(request: Request, merge: Merge) -> JobInfo:
+    """Queue the merging of several jobs' files into one LoRA."""
+    studio = studio_of(request)
+    return info(request, results.merge(studio, merge.jobs, merge.weights, merge.name, merge.rank))

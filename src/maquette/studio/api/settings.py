@@ -7,8 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from ... import __version__
+from .. import demo
 from ..core import fake_engine
+from ..names import NotFound
 from .common import ERRORS, studio_of
+from .models import ProjectInfo, SettingsChange
 
 router = APIRouter(tags=["settings"], responses=dict(ERRORS))
 
@@ -27,3 +30,25 @@ def get_settings(request: Request) -> dict[str, Any]:
     settings = studio_of(request).settings
     told = settings.model_dump(mode="json", exclude={"password"})
     return told | {"data": str(settings.folder), "password": settings.password is not None}
+
+
+@router.patch("/settings")
+def change_settings(request: Request, change: SettingsChange) -> dict[str, Any]:
+    """Switch the API for other programs on or off, or choose the usual base, until the studio ends."""
+    studio = studio_of(request)
+    if change.base is not None and change.base not in {model.path for model in studio.engine.library.models()}:
+        raise NotFound("There is no such base; /api/bases lists those that are there.")
+    studio.settings = studio.settings.model_copy(update=change.model_dump(exclude_none=True))
+    return get_settings(request)
+
+
+@router.get("/bases")
+def list_bases(request: Request) -> list[dict[str, str]]:
+    """The base models that are there: pocket, and what lies in the folder of bases."""
+    return [{"base": model.path, "name": model.name} for model in studio_of(request).engine.library.models()]
+
+
+@router.post("/demo", status_code=201)
+def make_demo(request: Request) -> ProjectInfo:
+    """A project with the fourteen drawn photos of a small robot, to try everything."""
+    return ProjectInfo.of(demo.project(studio_of(request).store), [])

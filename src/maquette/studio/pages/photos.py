@@ -14,6 +14,7 @@ from .shell import html
 
 if TYPE_CHECKING:
     from ..core import Studio
+    from ..examine import Examined, Finding
     from ..photos import Photo
     from ..store import Project
 
@@ -51,39 +52,28 @@ def tags(request: Request, project_id: str) -> HTMLResponse:
 def stamp(request: Request, project_id: str) -> PlainTextResponse:
     """A text that differs after every change of a photo, whichever page made it."""
     photos = studio_of(request).store.project(project_id).photos()
-    told = "".join(f"{photo.id}{photo.version}{photo.excluded}{len(photo.problems)}" for photo in photos)
+    told = "".join(f"{photo.id}{photo.version}{photo.excluded}" for photo in photos)
     return PlainTextResponse(hashlib.sha256(told.encode()).hexdigest()[:16])
 
 
 def views(studio: Studio, project: Project) -> list[dict[str, Any]]:
     """What each card shows."""
-    squares = str(project.settings.get("base", studio.settings.base)) == "pocket"
-    return [view(project, photo, squares) for photo in project.photos()]
+    examined = project.examined(studio.facts.known_base(str(project.settings.get("base") or studio.settings.base)))
+    return [view(project, photo, examined) for photo in project.photos()]
 
 
-def view(project: Project, photo: Photo, squares: bool) -> dict[str, Any]:
+def view(project: Project, photo: Photo, examined: Examined) -> dict[str, Any]:
     return {
         "id": photo.id, "name": photo.original_name, "width": photo.width, "height": photo.height,
         "src": f"/api/projects/{project.id}/photos/{photo.id}/picture", "caption": photo.caption,
         "excluded": photo.excluded, "masked": photo.mask is not None, "version": photo.version,
-        "crop": photo.crop or frame(photo.width, photo.height, squares), "problems": problems(photo),
+        "crop": examined.frames.get(photo.id), "problems": problems(examined.findings.get(photo.id, [])),
     }  # fmt: skip
 
 
-def frame(width: int, height: int, squares: bool) -> tuple[int, int, int, int] | None:
-    """The part that training sees where nobody moved it: of a base that is trained on squares the middle; None where
-    the photo's own shape is kept.
-    """
-    if not squares:
-        return None
-    side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side, side
-
-
-def problems(photo: Photo) -> list[dict[str, str]]:
+def problems(findings: list[Finding]) -> list[dict[str, str]]:
     """What is wrong, and what was mended while it was read."""
-    found = [{"text": text, "level": "warn"} for text in photo.problems]
-    return found + [{"text": note, "level": ""} for note in photo.notes]
+    return [{"text": one.message, "short": one.short, "level": one.level} for one in findings]
 
 
 def tags_of(project: Project) -> list[tuple[str, int]]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...config import TrainConfig
-from ...config.base import toml_text
 from ...errors import MaquetteError
-from ...stages.command import command_for
 from ...training.kinds import style_prompts, traits
-from .. import plans, presets
+from .. import plans, presets, texts
 from ..library import Library
 from . import jobs, options, readiness
 from .routes import page_router, studio_of
@@ -101,8 +97,8 @@ def advanced(request: Request, project_id: str) -> HTMLResponse:
     changed = changed_of(project)
     found = options.groups(changed, base_of(studio, project))
     total = sum(len(group["fields"]) for group in found)
-    texts = as_texts(studio, project)
-    return html(request, "advanced.html", groups=found, total=total, changed=len(changed), texts=texts)
+    shown = as_texts(studio, project)
+    return html(request, "advanced.html", groups=found, total=total, changed=len(changed), texts=shown)
 
 
 @router.post("/ui/p/{project_id}/settings")
@@ -239,15 +235,8 @@ def preflight(studio: Studio, project: Project) -> dict[str, Any]:
 def as_texts(studio: Studio, project: Project) -> list[tuple[str, str, str]]:
     """The training as other programs want it: name, title, text."""
     config = plans.configured(studio, project, preset_of(project), wanted(project))
-    full = TrainConfig.parse(config | {"photos": "photos"}, "the training")
-    words = ["maquette", "train", "photos/", "--subject", project.phrase, "--kind", project.kind]
-    words += ["--base", str(config["base"])]
-    for key, value in config.items():
-        if key not in ("subject", "kind", "base"):
-            words += ["--set", f"{key}={options.toml_value(value)}"]
-    texts = [("toml", "As TOML", toml_text(config)), ("command", "As a command line", shlex.join(words))]
-    try:
-        texts.append(("kohya", "As Kohya's command", command_for(full, "kohya").command))
-    except MaquetteError as error:
-        texts.append(("kohya", "As Kohya's command", str(error)))
-    return texts
+    return [
+        ("toml", "As TOML", texts.toml(config)),
+        ("command", "As a command line", texts.command(config)),
+        ("kohya", "As Kohya's command", texts.kohya(studio, project, config)),
+    ]

@@ -1,0 +1,89 @@
+"""Questions that need torch, answered by a process of their own: `python -m maquette.studio.ask`, JSON in and out.
+
+base: what a base is. kohya: the command of Kohya's trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig
+from ..data.dataset import Dataset, Photo, plan
+from ..errors import MaquetteError
+from ..families.load import find
+from ..training import costs, defaults
+
+
+def base(question: Mapping[str, Any]) -> dict[str, Any]:
+    """Family, sizes and usual values of a base, and the device that would train on it."""
+    facts = costs.base_facts(question["base"])
+    checkpoint = find(question["base"])
+    recipe, cuda = facts.recipe, torch.cuda.is_available()
+    return {
+        "family": checkpoint.spec.name, "native_size": facts.native_size, "latent_factor": facts.latent_factor,
+        "buckets": recipe.buckets, "batch_size": recipe.batch_size_cuda if cuda else recipe.batch_size,
+        "flow": checkpoint.scheduler.get("prediction_type") == "flow", "cuda": cuda,
+        "device": torch.cuda.get_device_name() if cuda else "CPU", "memory_bytes": _memory(cuda),
+    }  # fmt: skip
+
+
+def _memory(cuda: bool) -> int | None:
+    """Of the card, or of the computer; None where the system does not tell."""
+    if cuda:
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), None)
+
+
+def planned(sizes: list[list[int]], resolution: int, latent_factor: int, buckets: bool) -> Dataset:
+    """Photos of these sizes with their buckets; nothing is read."""
+    photos = [
+        Photo(Path(f"{i}.png"), f"{i}.png", "0" * 64, (width, height), "", "")
+        for i, (width, height) in enumerate(sizes)
+    ]
+    return plan(Dataset(Path("."), "plain", photos), resolution, latent_factor, aspect_buckets=buckets)
+
+
+def kohya(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The command of Kohya's trainer that equals a training, and what has no equal there."""
+    from ..stages.command import command_for
+
+    config = TrainConfig.parse(question["config"], "the training")
+    checkpoint = find(config.base)
+    device = defaults.pick_device("auto")
+    dtype = defaults.pick_dtype("auto", device, config.method)
+    known: Any = SimpleNamespace(spec=checkpoint.spec, device=device, scheduler_config=checkpoint.scheduler)
+    spec = checkpoint.spec
+    dataset = planned(question["sizes"], spec.native_size, spec.latent_factor, spec.name != "pocket")
+    resolved = defaults.resolve(config, known, dataset, dtype).model_copy(update={"photos": config.photos})
+    facts = {"ss_base_model_version": spec.base_model_version, "modelspec.architecture": spec.architecture}
+    return command_for(resolved, "kohya", facts).to_json()
+
+
+ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "base": base, "kohya": kohya,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Answer one question from stdin."""
+    question = json.load(sys.stdin)
+    try:
+        told: dict[str, Any] = {"answer": ANSWERS[question["ask"]](question)}
+    except MaquetteError as error:
+        told = {"error": str(error)}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
