@@ -27,7 +27,7 @@ class Facts:
         self._file, self.fake = folder / "facts.json", fake
         self._lock = threading.Lock()
         self._answers: dict[str, dict[str, Any]] = {}
-        self._asking: set[str] = set()
+        self._turns: dict[str, threading.Lock] = {}
 
     def base(self, base: str) -> dict[str, Any]:
         """What a base is: family, native_size, latent_factor, buckets, batch_size, flow, cuda, device, memory_bytes.
@@ -56,15 +56,22 @@ class Facts:
         """The answer; the first time it takes seconds. keep: also for later servers."""
         key = _key(question)
         with self._lock:
-            found = self._found(key)
+            if (found := self._found(key)) is not None:
+                return found
+            if len(self._turns) > MOST_ANSWERS:
+                self._answers.clear()
+                self._turns.clear()
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:  # others with the same question wait for one answer
+            with self._lock:
+                found = self._found(key)
             if found is None:
                 found = _fake(question) if self.fake else _asked(question)
-                if len(self._answers) > MOST_ANSWERS:
-                    self._answers.clear()
+            with self._lock:
                 self._answers[key] = found
                 if keep and not self.fake:
                     write_json(self._file, self._kept() | {key: found})
-            return found
+        return found
 
     def _found(self, key: str) -> dict[str, Any] | None:
         if key not in self._answers and not self.fake and key in (kept := self._kept()):
