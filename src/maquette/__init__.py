@@ -67,7 +67,7 @@ __all__ = [
     "train",
 ]
 
-_SUBPACKAGES = {"core", "data", "evaluation", "families", "formats", "methods", "prompts", "stages", "weights"}
+_SUBPACKAGES = {"core", "data", "evaluation", "families", "fleet", "formats", "methods", "prompts", "stages", "weights"}
 
 wait_asleep()  # whoever begins with this package, a program of ours or a child of one
 

@@ -78,6 +78,10 @@ def make_executor(config: FleetConfig, trainer: str = USUAL) -> Executor:
     """Who works, by config.address. Raises MaquetteError for an address that is none."""
     if config.address == "local":
         return LocalExecutor(config.workers, config.devices, trainer)
+    if config.address == "auto" or config.address.startswith("ray://"):
+        from .on_ray import RayExecutor
+
+        return RayExecutor(config.address, config.workers, trainer)
     raise MaquetteError(f"address = {config.address!r} is none; give local, auto or ray://host:10001.")
 
 

@@ -51,6 +51,7 @@ class Outcome:
     result: dict[str, Any] | None = None
     uncommitted: bool = False  # the store cannot create exclusively: the driver commits `result`
     key: str = ""
+    recycle: bool = False  # the worker is not to be used again
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Outcome:

@@ -22,6 +22,9 @@ from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
 
 
+MOST_JOBS = 500  # of one process, whose memory may have grown by then
+
+
 class Worker:
     """Runs tasks in the order in which they come."""
 
@@ -30,6 +33,8 @@ class Worker:
         self.trainer: Trainer = load_trainer(trainer)
         self.digests = keys.Digests()
         self.draining = threading.Event()
+        self.jobs = 0
+        self.tired = False  # it ends after this job, and another takes its place
         self._cancelled: set[int] = set()
         self._current: Attempt | None = None
         self._lock = threading.Lock()
@@ -47,7 +52,10 @@ class Worker:
                 return Outcome(made.task.number, state, self.node, self.name)
             self._current = attempt
         try:
-            return attempt.run()
+            outcome = attempt.run()
+            self.jobs += 1
+            outcome.recycle = self.tired = self.jobs >= MOST_JOBS or "CUDA error" in outcome.message
+            return outcome
         finally:
             with self._lock:
                 self._current = None
@@ -90,10 +98,12 @@ class Belt:
         self.ready.put(None)
 
     def train(self) -> None:
-        """Until no more come; in the thread that calls it, which owns the device."""
+        """Until no more come, or the worker is tired; in the thread that calls it, which owns the device."""
         while (made := self.ready.get()) is not None:
             self.started(made.task.number)
             self.tell(self.worker.run(made))
+            if self.worker.tired:
+                return
 
 
 def main() -> None:

@@ -1,0 +1,248 @@
+"""Workers as actors of a Ray cluster: long-lived, since Ray gives every task on a graphics card a new process.
+
+Ray places and watches processes, and that is all it is trusted with. What is done stands in the store; priorities,
+quotas and retries are the driver's. Nothing but tasks and outcomes, some kilobytes of JSON, goes through Ray, so no
+object of its store pins a node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Collection
+from typing import Any
+
+from ..errors import MaquetteError
+from .executor import WINDOW, Session
+from .records import Outcome, Task
+from .trainer import USUAL
+
+OBJECT_STORE = 200_000_000  # bytes, of a cluster that is begun here: otherwise Ray takes a third of the memory
+PREPARED_WITHIN = 3600.0  # seconds; longer than any fetching of photos
+
+
+class Actor:
+    """What runs on a node: one trainer. `run` in one thread, `prepare` in a second, the others in a third."""
+
+    def __init__(self, trainer: str, name: str) -> None:
+        import ray
+
+        from .worker import Worker  # which imports torch only when it trains: the graphics card is chosen by then
+
+        node = ray.get_runtime_context().get_node_id()
+        self.worker = Worker(trainer, node, name)
+        self._prepared: dict[int, Any] = {}
+        self._arrived = threading.Condition()
+
+    def facts(self) -> dict[str, str]:
+        return {"device": self.worker.trainer.device(), "node": self.worker.node}
+
+    def prepare(self, task: dict[str, Any]) -> None:
+        made = self.worker.prepare(Task(**task))
+        with self._arrived:
+            self._prepared[made.task.number] = made
+            self._arrived.notify_all()
+
+    def run(self, number: int) -> dict[str, Any]:
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: number in self._prepared, PREPARED_WITHIN):
+                raise MaquetteError("The photos did not arrive.")
+            made = self._prepared.pop(number)
+        return vars(self.worker.run(made))
+
+    def cancel(self, number: int) -> None:
+        self.worker.cancel(number)
+
+    def drain(self) -> None:
+        self.worker.drain()
+
+
+class RayExecutor:
+    """So many actors. One that dies is replaced, by Ray's placement perhaps on another node, and what it had not begun
+    goes to others.
+    """
+
+    def __init__(self, address: str = "auto", workers: int = 1, trainer: str = USUAL) -> None:
+        """address: "auto" (the cluster of this machine, or a new one), "local" (a new one) or "ray://host:10001".
+
+        Raises MaquetteError where Ray is not installed or there is no cluster at the address.
+        """
+        self.ray = _ray()
+        self.trainer = trainer
+        self._ours = _connect(self.ray, address)
+        self._remote = _remote(self.ray)
+        self.actors = [_Handle(self, index) for index in range(workers)]
+        self.sessions: list[Session] = []
+        self.draining = False
+
+    @property
+    def capacity(self) -> int:
+        return WINDOW * len(self.actors)
+
+    def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
+        free = [actor for actor in self.actors if len(actor.tasks) < WINDOW] or self.actors
+        min(free, key=lambda actor: (actor.node in avoid, len(actor.tasks))).give(task)
+
+    def wait(self, timeout: float) -> list[Outcome]:
+        refs = {ref: (actor, number) for actor in self.actors for number, (_, ref) in actor.tasks.items()}
+        if not refs:
+            time.sleep(timeout)
+            return []
+        ready, _ = self.ray.wait(list(refs), num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = self.ray.wait(list(refs), num_returns=len(refs), timeout=0)
+        found: list[Outcome] = []
+        dead: list[_Handle] = []
+        for ref in ready:
+            actor, number = refs[ref]
+            if actor in dead or number not in actor.tasks:
+                continue
+            try:
+                outcome = Outcome.from_json(self.ray.get(ref))
+            except self.ray.exceptions.RayActorError as error:
+                dead.append(actor)
+                found += self._died(actor, str(error))
+                continue
+            except self.ray.exceptions.RayTaskError as error:
+                outcome = Outcome(number, "failed", actor.node, actor.name, "machine", str(error.cause))
+            actor.ended(outcome)
+            found.append(outcome)
+            if outcome.recycle:
+                dead.append(actor)
+                found += self._died(actor, "", recycled=True)
+        return found
+
+    def _died(self, actor: _Handle, why: str, recycled: bool = False) -> list[Outcome]:
+        """A new actor in its place. The first of its tasks died with it, unless it ended by itself."""
+        self.sessions.append(actor.closed())
+        tasks = [task for task, _ in actor.tasks.values()]
+        lost: list[Outcome] = []
+        if tasks and not recycled:
+            first = tasks.pop(0)
+            message = "The worker's process or node is gone: " + (why.strip().splitlines() or [""])[0]
+            lost = [Outcome(first.number, "died", actor.node, actor.name, "machine", message, actor.spent())]
+        actor.kill()
+        if self.draining:
+            return lost + [Outcome(task.number, "drained") for task in tasks]
+        place = self.actors.index(actor)
+        self.actors[place] = _Handle(self, place)
+        for task in tasks:
+            self.submit(task)
+        return lost
+
+    def cancel(self, number: int) -> None:
+        for actor in self.actors:
+            if number in actor.tasks:
+                actor.handle.cancel.remote(number)
+
+    def drain(self) -> None:
+        self.draining = True
+        for actor in self.actors:
+            actor.handle.drain.remote()
+
+    def close(self) -> list[Session]:
+        for actor in self.actors:
+            self.sessions.append(actor.closed())
+            actor.kill()
+        if self._ours:
+            self.ray.shutdown()
+        return self.sessions
+
+
+class _Handle:
+    """One actor as the driver sees it."""
+
+    def __init__(self, owner: RayExecutor, index: int) -> None:
+        self.ray, self.name = owner.ray, f"actor-{index}"
+        self.handle = owner._remote.remote(owner.trainer, self.name)
+        self.tasks: dict[int, tuple[Task, Any]] = {}  # in the order in which they are run
+        self.began = self.since = time.monotonic()
+        self.busy = 0.0
+        self.cold: float | None = None
+        self._facts = self.handle.facts.remote()
+        self._known: dict[str, str] = {}
+
+    @property
+    def node(self) -> str:
+        return self.facts().get("node", "")
+
+    def facts(self) -> dict[str, str]:
+        """Device and node, once the actor is up."""
+        if not self._known and self.ray.wait([self._facts], timeout=0)[0]:
+            with contextlib.suppress(self.ray.exceptions.RayError):
+                self._known = self.ray.get(self._facts)
+        return self._known
+
+    def give(self, task: Task) -> None:
+        if not self.tasks:
+            self.since = time.monotonic()
+        self.handle.prepare.remote(task.to_json())
+        self.tasks[task.number] = (task, self.handle.run.remote(task.number))
+
+    def ended(self, outcome: Outcome) -> None:
+        self.tasks.pop(outcome.number, None)
+        now = time.monotonic()
+        if self.cold is None:
+            self.cold = max(0.0, now - self.began - outcome.seconds)
+        self.busy += outcome.seconds
+        self.since = now
+
+    def spent(self) -> float:
+        return time.monotonic() - self.since
+
+    def closed(self) -> Session:
+        lived = time.monotonic() - self.began
+        return Session(
+            worker=self.name, node=self.node, device=self.facts().get("device", ""), lived=lived, busy=self.busy,
+            cold=lived if self.cold is None else self.cold,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        with contextlib.suppress(Exception):  # it is dead already
+            self.ray.kill(self.handle)
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MaquetteError("A cluster needs Ray: pip install 'maquette-lora[fleet]'.") from error
+    return ray
+
+
+def _connect(ray: Any, address: str) -> bool:
+    """Join a cluster, or begin one on this machine. Returns whether it is ours to end."""
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address.startswith("ray://"):
+            ray.init(address, **quiet)
+            return True
+        if address == "auto":
+            with contextlib.suppress(ConnectionError):
+                ray.init("auto", **quiet)
+                return True
+        ray.init(
+            "local", include_dashboard=False, object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", **quiet
+        )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise MaquetteError(f"There is no Ray cluster at {address}: {error}.") from error
+    return True
+
+
+def _remote(ray: Any) -> Any:
+    """The actor's class for Ray: a whole graphics card where the cluster has some, and CPUs, so that the autoscaler
+    sees that a node is in use. It is never restarted or repeated by Ray: the driver does both.
+    """
+    cards = ray.cluster_resources().get("GPU", 0) > 0
+    for name, group in (("prepare", "prepare"), ("cancel", "control"), ("drain", "control"), ("facts", "control")):
+        ray.method(concurrency_group=group)(getattr(Actor, name))  # which marks it
+    return ray.remote(
+        num_gpus=1 if cards else 0, num_cpus=2 if cards else 1, max_restarts=0, max_task_retries=0,
+        concurrency_groups={"control": 1, "prepare": 1},
+    )(Actor)  # fmt: skip
+
