@@ -97,7 +97,7 @@ def test_bad_jobs_are_named_and_the_others_run(tmp_path: Path, write_jobs: Write
 
 
 def test_failures_by_kind(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.0)
     kinds = ["nan", "oom", "user", "disk", "die", "good"]
     jobs = write_jobs(*({"id": kind, "subject": f"{kind} thing"} for kind in kinds), {"id": "large", "rank": 100,
                       "subject": "oom thing"})  # fmt: skip
@@ -124,7 +124,7 @@ def test_failures_by_kind(tmp_path: Path, write_jobs: Write, monkeypatch: pytest
 def test_a_job_that_kills_its_workers_is_poison(
     tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.0)
     ended = run(tmp_path, write_jobs({"subject": "die thing"}, {}))
     assert (ended.done, ended.failed, ended.attempts) == (1, 1, 4)
     told = results(tmp_path)["job-0"]

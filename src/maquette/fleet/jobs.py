@@ -171,7 +171,7 @@ class _Reader:
 
     def _files(self, given: dict[str, Any]) -> str:
         """Marks of the files that settings name."""
-        named = {key: str(given[key]) for key in keys.FILES if given.get(key) is not None}
+        named = {"base": "pocket"} | {key: str(given[key]) for key in keys.FILES if given.get(key) is not None}
         for place in named.values():
             if place not in self.marks:
                 self.marks[place] = keys.file_mark(place)

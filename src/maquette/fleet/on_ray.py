@@ -245,4 +245,3 @@ def _remote(ray: Any) -> Any:
         num_gpus=1 if cards else 0, num_cpus=2 if cards else 1, max_restarts=0, max_task_retries=0,
         concurrency_groups={"control": 1, "prepare": 1},
     )(Actor)  # fmt: skip
-

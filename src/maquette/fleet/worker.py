@@ -21,7 +21,6 @@ from .attempt import Attempt, Prepared, prepare
 from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
 
-
 MOST_JOBS = 500  # of one process, whose memory may have grown by then
 
 

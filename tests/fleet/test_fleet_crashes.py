@@ -1,0 +1,170 @@
+"""Whatever is killed and whenever: after the next run every job has exactly one result, whose files are all there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from maquette.config.fleet import FleetConfig
+from maquette.fleet import driving, failures
+
+HERE = Path(__file__).parent
+TRAINER = "fleet_crashes:CrashingTrainer"
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which processes note their deaths; nothing waits between attempts."""
+    folder = tmp_path / "points"
+    folder.mkdir()
+    monkeypatch.setenv("FLEET_POINTS", str(folder))
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(failures, "KILLS_HERE", 1000)
+    return folder
+
+
+def driver(tmp_path: Path, jobs: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+    words = [sys.executable, str(HERE / "fleet_crashes.py"), str(tmp_path / "root"), str(jobs), str(workers)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def run(tmp_path: Path, jobs: Path, attempts: int = 100) -> driving.RunResult:
+    config = FleetConfig.parse({"root": str(tmp_path / "root"), "jobs": jobs, "attempts": attempts})
+    return driving.run(config, trainer=TRAINER)
+
+
+def require_whole(root: Path, jobs: int, kills: int = 0) -> None:
+    """Each job one result, done; its files as it says; not more attempts than jobs and what was at work when killed."""
+    results = [json.loads(file.read_bytes()) for file in root.glob("runs/*/*/*/result.json")]
+    assert len({told["job"] for told in results}) == len(results) == jobs
+    for told in results:
+        assert told["status"] == "done", told
+        place = root / "runs" / told["tenant"] / told["key"][:2] / told["key"] / "attempts" / told["attempt"]
+        assert told["files"]
+        for name, digest in told["files"].items():
+            assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
+    assert len(list(root.glob("runs/*/*/*/attempts/*"))) <= jobs + kills
+
+
+def test_workers_killed_at_every_write(
+    tmp_path: Path, write_jobs: Write, points: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th worker process dies at its n-th point, until one has fewer points than that."""
+    jobs = write_jobs({}, {"id": "b"}, {"id": "c"})
+    monkeypatch.setenv("FLEET_KILL", "worker")
+    monkeypatch.setenv("FLEET_LAST", "10")
+    ended = run(tmp_path, jobs)
+    kills = len(list(points.iterdir()))
+    assert kills == 10  # claim (3), upload (2), result (3), removed claim (2)
+    assert ended.done + ended.known == 3
+    require_whole(tmp_path / "root", 3, kills)
+
+
+def kill_drivers(tmp_path: Path, jobs: Path, first: int, last: int) -> None:
+    for _ in range(first, last + 1):
+        ended = driver(tmp_path, jobs)
+        ended.communicate()
+        if ended.returncode == 0:
+            break  # there was no such point
+
+
+def test_drivers_killed_at_some_writes(
+    tmp_path: Path, write_jobs: Write, points: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = write_jobs({}, {"id": "b"})
+    monkeypatch.setenv("FLEET_KILL", "driver")
+    monkeypatch.setenv("FLEET_FIRST", "2")
+    monkeypatch.setenv("FLEET_LAST", "4")
+    kill_drivers(tmp_path, jobs, 2, 4)
+    assert len(list(points.iterdir())) == 3
+    monkeypatch.delenv("FLEET_KILL")
+    run(tmp_path, jobs)
+    require_whole(tmp_path / "root", 2, 3)
+
+
+@pytest.mark.heavy
+def test_drivers_killed_at_every_write(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    for point in range(1, 13):
+        folder = tmp_path / str(point)
+        folder.mkdir()
+        monkeypatch.setenv("FLEET_KILL", "driver")
+        monkeypatch.setenv("FLEET_POINTS", str(folder))
+        monkeypatch.setenv("FLEET_FIRST", str(point))
+        monkeypatch.setenv("FLEET_LAST", str(point))
+        jobs = write_jobs({"id": f"a{point}"}, {"id": f"b{point}"})
+        driver(folder, jobs).communicate()
+        monkeypatch.delenv("FLEET_KILL")
+        run(folder, jobs)
+        require_whole(folder / "root", 2, 1)
+
+
+@pytest.mark.heavy
+def test_killed_at_a_hundred_random_moments(tmp_path: Path, write_jobs: Write) -> None:
+    """Drivers with all their workers, or a driver alone, whose workers then see that it is gone."""
+    source = random.Random(0)
+    jobs = write_jobs(*({"id": f"j{i}", "subject": "busy thing"} for i in range(100)))
+    kills = 0
+    for _ in range(100):
+        process = driver(tmp_path, jobs, 2)
+        timer = threading.Timer(source.uniform(0.2, 2.5), os.kill, [process.pid, signal.SIGKILL])
+        if source.random() < 0.5:
+            timer = threading.Timer(source.uniform(0.2, 2.5), os.killpg, [process.pid, signal.SIGKILL])
+        timer.start()
+        process.communicate()
+        timer.cancel()
+        timer.join()
+        kills += process.returncode != 0
+    run(tmp_path, jobs)
+    assert kills > 10
+    require_whole(tmp_path / "root", 100, 4 * kills)
+
+
+def test_a_full_disk_is_tried_again(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_FULL", "2")  # the first job's result
+    ended = run(tmp_path, write_jobs({}, {"id": "b"}))
+    assert (ended.done, ended.failed, ended.attempts) == (2, 0, 3)
+    require_whole(tmp_path / "root", 2, 1)
+
+
+def test_a_store_that_refuses_leaves_the_jobs_for_the_next_run(
+    tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = tmp_path / "refusal"
+    refusal.touch()
+    monkeypatch.setenv("FLEET_REFUSE", str(refusal))
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "The store refuses")
+
+    jobs = write_jobs({}, {"id": "b"})
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.fleet.store.LocalStore.create", refused)  # the driver's own
+        ended = run(tmp_path, jobs, attempts=2)
+    assert (ended.done, ended.failed, ended.attempts) == (0, 2, 4)
+    assert "The store refuses" in ended.problems[0]
+    assert not list((tmp_path / "root").rglob("result.json"))
+    refusal.unlink()
+    assert run(tmp_path, jobs).done == 2
+    require_whole(tmp_path / "root", 2, 4)
+
+
+def test_two_drivers_at_once_do_each_job_once(tmp_path: Path, write_jobs: Write) -> None:
+    names = [{"id": f"j{i}"} for i in range(12)]
+    first = write_jobs(*names)
+    second = write_jobs(*reversed(names), name="other.jsonl")
+    both = [driver(tmp_path, first, 1), driver(tmp_path, second, 1)]
+    told = [int(process.communicate()[0]) for process in both]
+    assert sum(told) == 12
+    require_whole(tmp_path / "root", 12)
+    assert run(tmp_path, first).committed == 0
