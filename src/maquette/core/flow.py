@@ -47,7 +47,7 @@ class RectifiedFlow:
         eq. 19), then shifted.
         """
         if sampling == "uniform":
-            u = 1.0 - torch.rand(count, generator=generator)  # (0, 1]: nothing is learned from a picture without noise
+            u = 1.0 - torch.rand(count, generator=generator)  # share of noise, (0, 1]: none is without
         else:
             u = torch.sigmoid(torch.randn(count, generator=generator))
         return (low + (high - low) * shifted(u, self.shift)).clamp(min=STEPS * 1e-5)

@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x)  # level i < L: (B, C_i, H / 2^i, W / 2^i); level L: (B, C_L, h, w)
         x = self.mid_block(x)  # (B, C_L, h, w)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 2 Z, h, w)
+        x = self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 2 Z, h, w): mean and log variance
         return x
 
 

@@ -56,7 +56,7 @@ def sample_euler(
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churn(x, sigma, s_churn / (len(sigmas) - 1), (s_tmin, s_tmax), s_noise, noise)
         x0 = denoiser(x, sigma_hat)
-        x = x + derivative(x, sigma_hat, x0) * (sigma_next - sigma_hat)
+        x = x + derivative(x, sigma_hat, x0) * (sigma_next - sigma_hat)  # (B, C, h, w), line 8
         on_step(i, x0)
     return x
 
@@ -144,7 +144,7 @@ def multistep_weights(known: Sequence[float], to: float) -> list[float]:
     """
     nodes, weights = np.polynomial.legendre.leggauss(len(known) // 2 + 1)
     half = (to - known[0]) / 2
-    places = known[0] + half * (nodes + 1)
+    places = known[0] + half * (nodes + 1)  # (n,) Gauss-Legendre nodes, from [-1, 1] to [known[0], to]
     found = []
     for j, own in enumerate(known):
         others = [other for k, other in enumerate(known) if k != j]

@@ -187,9 +187,9 @@ def sample_dpmpp_3m_sde(
             if len(past) == 2:
                 (x0_1, h_1), (x0_2, h_2) = past
                 r0, r1 = h_1 / h, h_2 / h
-                d0, d1 = (x0 - x0_1) / r0, (x0_1 - x0_2) / r1
-                second = (d0 - d1) / (r0 + r1)
-                x = x + phi_2 * (d0 + second * r0) - (phi_2 / k - 0.5) * second
+                d0, d1 = (x0 - x0_1) / r0, (x0_1 - x0_2) / r1  # (B, C, h, w), per h
+                second = (d0 - d1) / (r0 + r1)  # (B, C, h, w), divided difference of second order
+                x = x + phi_2 * (d0 + second * r0) - (phi_2 / k - 0.5) * second  # slope at sigma, then phi_3
             elif past:
                 x = x + phi_2 * (x0 - past[0][0]) * (h / past[0][1])
             if eta:
