@@ -52,6 +52,9 @@ class FakeArtist:
         interrupt: threading.Event,
     ) -> None:
         plain = {**settings, "sampler": "DDIM", "schedule_type": "Automatic"}  # whose tables need torch
+        axes = {axis: plain.pop(axis) for axis in "xyz" if axis in plain}
+        if any(axes.values()) and not all("=" in axis for axis in axes.values() if axis):
+            raise MaquetteError("Write an axis as NAME=VALUES, such as weight=0.4-1 [4].")
         plain["controls"] = [{**unit, "image": None} for unit in settings.get("controls", [])]
         plain |= {"hires_sampler": None, "hires_schedule_type": None, "hires_upscaler": "Latent"}
         wish = DrawSettings.model_construct(**{**_defaults(), **plain})

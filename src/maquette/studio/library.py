@@ -29,6 +29,14 @@ class Weights:
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
+    def side(self) -> int:
+        """Of a base: pixels of the pictures that it was trained on, as its name and tensors say."""
+        if self.path == POCKET:
+            return 64
+        path = Path(self.path)
+        return 1024 if (path / "text_encoder_2").is_dir() or (path.is_file() and _glance(path)[2]) else 512
+
+    @property
     def file_name(self) -> str:
         return Path(self.path).name
 
@@ -155,27 +163,27 @@ def _metadata(path: Path) -> dict[str, str]:
     return dict(_glance(path)[1])
 
 
-def _glance(path: Path) -> tuple[Kind, dict[str, str]]:
-    """Kind and metadata of a safetensors file, whose header is not checked: to list it, not to load it."""
+def _glance(path: Path) -> tuple[Kind, dict[str, str], bool]:
+    """Kind, metadata, and whether it is SDXL, of a safetensors file. Its header is not checked: this is to list it."""
     try:
         state = path.stat()
     except OSError:
-        return "other", {}
+        return "other", {}, False
     return _read(str(path), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=2048)
-def _read(path: str, size: int, changed: int) -> tuple[Kind, dict[str, str]]:
+def _read(path: str, size: int, changed: int) -> tuple[Kind, dict[str, str], bool]:
     if not path.lower().endswith(".safetensors"):
-        return "other", {}
+        return "other", {}, False
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             told = json.loads(file.read(length)) if length <= min(HEADER_BYTES, size) else {}
     except (OSError, ValueError, RecursionError):
-        return "other", {}
+        return "other", {}, False
     if not isinstance(told, dict):
-        return "other", {}
+        return "other", {}, False
     metadata = told.pop("__metadata__", {})
     texts = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
-    return _kind(list(told)), texts
+    return _kind(list(told)), texts, any(name.startswith("conditioner.") for name in told)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import jobs, photos, projects, results, settings, training
+from . import draw, jobs, photos, projects, results, settings, training
 
 router = APIRouter(prefix="/api")
-for part in (projects, photos, training, jobs, results, settings):
+for part in (projects, photos, training, jobs, results, settings, draw):
     router.include_router(part.router)

@@ -7,10 +7,10 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from . import home, photos, results, training
+from . import home, photos, playground, results, training
 
 router = APIRouter()
-for part in (home, photos, training, results):
+for part in (home, photos, training, results, playground):
     router.include_router(part.router)
 
 

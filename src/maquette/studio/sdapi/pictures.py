@@ -29,12 +29,17 @@ class PngInfo(BaseModel):
 @router.post("/png-info")
 def png_info(body: PngInfo) -> dict[str, Any]:
     """The text inside a picture, and its keys and values."""
+    text, items = text_of(body)
+    return {"info": text, "items": items, "parameters": parse_infotext(text) if text else {}}
+
+
+def text_of(body: PngInfo) -> tuple[str, dict[str, str]]:
+    """The text that says how a picture was drawn, and the other texts in it by their keys. Raises HTTPException."""
     if not body.image.strip():
         raise HTTPException(404, "Image not found")
     picture = pictures.open_picture(BytesIO(picture_bytes(body.image)))
-    text = parameters_of(picture)[:_LONGEST]
     items = {str(k): v[:_LONGEST] for k, v in picture.info.items() if isinstance(v, str) and k != KEY}
-    return {"info": text, "items": items, "parameters": parse_infotext(text) if text else {}}
+    return parameters_of(picture)[:_LONGEST], items
 
 
 class Upscale(BaseModel):
