@@ -1,7 +1,7 @@
 // The Playground: a form by A1111's keys, whose body is the API's too. LoRA chips are the tags of the prompt.
 const form = $("[data-play]"), field = name => form.elements[name], stage = $("[data-stage]"), brush = new Brush(stage);
 const TAG = /<lora:([^:>]+)(?::([^:>]*))?([^>]*)>/g;
-let mode = "txt2img", init = null, lastSeed = -1, busy = false, current = null;
+let mode = "txt2img", init = null, busy = false, current = null;
 
 // Chips
 function chips() {
@@ -129,8 +129,8 @@ async function generate() {
   if (drawn?.pictures.length && both && !drawn.interrupted) plain = await api("POST", "/api/draw", without({ ...told, prompt: told.prompt, seed: drawn.pictures[0].seed }));
   setBusy(false);
   if (!drawn) return;
-  const rows = drawn.pictures.map((picture, i) => [[picture, plain ? "With" : ""], ...(plain?.pictures[i] ? [[plain.pictures[i], "Without"]] : [])]).flat();
-  if (rows.length) { show(rows); lastSeed = drawn.pictures[0].seed; }
+  const rows = drawn.pictures.map((picture, i) => [[picture, plain ? "With LoRA" : ""], ...(plain?.pictures[i] ? [[plain.pictures[i], "Without"]] : [])]).flat();
+  if (rows.length) show(rows);
   keep(rows.map(row => row[0]));
   const notes = [...new Set([...drawn.warnings, ...(plain?.warnings ?? []), ...(drawn.interrupted ? ["Interrupted: the picture is as it was then."] : [])])];
   $("[data-warnings]").hidden = !notes.length;
@@ -141,8 +141,9 @@ function setBusy(yes) {
   const button = $("[data-generate]");
   button.textContent = yes ? "Interrupt" : "Generate";
   $("[data-busy]").hidden = !yes;
-  if (yes) { $("[data-progress]").value = 0; $("[data-progress-text]").textContent = "Starting …"; }
-  else $(".preview")?.remove();
+  if (!yes) return $(".preview")?.remove();
+  Object.assign($("[data-progress]"), { value: 0 }).scrollIntoView({ block: "nearest" });
+  $("[data-progress-text]").textContent = "Starting …";
 }
 on("click", "[data-generate]", generate);
 form.addEventListener("submit", event => event.preventDefault());
@@ -222,7 +223,7 @@ function restore(told) {
 }
 on("click", "[data-restore]", async () => restore(await read(await blobOf(current.url)) ?? {}));
 on("click", "[data-random]", () => { field("seed").value = -1; });
-on("click", "[data-again]", () => { field("seed").value = current?.seed ?? lastSeed; });
+on("click", "[data-again]", () => { field("seed").value = current?.seed ?? -1; });
 for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, async event => {
   if (!event.dataTransfer?.types.includes("Files")) return;
   event.preventDefault();
