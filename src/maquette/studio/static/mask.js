@@ -3,9 +3,8 @@
 class Brush {
   constructor(stage) {
     this.stage = stage;
-    this.size = 40; // pixels of the picture, across, at 512; scaled for others
-    this.erasing = false;
-    this.strokes = []; // pictures of the mask before each stroke
+    this.size = 40; // across, in pixels of a picture of 512
+    Object.assign(this, { erasing: false, strokes: [] }); // strokes: the mask before each
     this.canvas = Object.assign(document.createElement("canvas"), { tabIndex: -1 });
     this.canvas.dataset.testid = "mask";
     this.canvas.setAttribute("aria-hidden", "true");
@@ -30,8 +29,7 @@ class Brush {
     event.preventDefault();
     this.stage.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
-    this.strokes.push(this.pen.getImageData(0, 0, this.canvas.width, this.canvas.height));
-    if (this.strokes.length > 20) this.strokes.shift();
+    this.remember();
     this.last = this.at(event);
     this.draw(event);
   }
@@ -48,8 +46,11 @@ class Brush {
     this.last = [x, y];
   }
   undo() { const before = this.strokes.pop(); if (before) this.pen.putImageData(before, 0, 0); }
+  remember() {
+    if (this.strokes.push(this.pen.getImageData(0, 0, this.canvas.width, this.canvas.height)) > 20) this.strokes.shift();
+  }
   clear() {
-    this.strokes.push(this.pen.getImageData(0, 0, this.canvas.width, this.canvas.height));
+    this.remember();
     this.pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
   url() { // white where it is painted, black elsewhere; null where nothing is

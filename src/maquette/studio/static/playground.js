@@ -10,23 +10,15 @@ function chips() {
     box.dataset.names = tags.map(tag => tag[1]).join("\n");
     box.replaceChildren(...tags.map((tag, i) => {
       const chip = Object.assign(document.createElement("div"), { className: "chip" });
-      chip.innerHTML = '<span></span><input type="range" min="-1" max="2" step="0.05"><output class="numbers"></output><button class="button quiet square" type="button"><svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="m6 6 12 12M18 6 6 18"/></svg></button>';
+      chip.innerHTML = '<span></span><input type="range" min="-1" max="2" step="0.05" data-testid="chip-weight"><output class="numbers"></output><button class="button quiet square" type="button" data-testid="chip-remove"><svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="m6 6 12 12M18 6 6 18"/></svg></button>';
       const [name, slider, , remove] = chip.children;
       name.textContent = name.title = tag[1];
-      slider.setAttribute("aria-label", `Weight of ${tag[1]}`);
-      slider.dataset.testid = "chip-weight";
-      slider.oninput = () => retag(i, (_, n, w, rest) => `<lora:${n}:${+slider.value}${rest}>`);
-      remove.setAttribute("aria-label", `Take ${tag[1]} out`);
-      remove.dataset.testid = "chip-remove";
-      remove.onclick = () => retag(i, () => "");
+      Object.assign(slider, { ariaLabel: `Weight of ${tag[1]}`, oninput: () => retag(i, (_, n, w, rest) => `<lora:${n}:${+slider.value}${rest}>`) });
+      Object.assign(remove, { ariaLabel: `Take ${tag[1]} out`, onclick: () => retag(i, () => "") });
       return chip;
     }));
   }
-  tags.forEach((tag, i) => {
-    const [, slider, shown] = box.children[i].children, weight = tag[2] === undefined || tag[2] === "" ? 1 : +tag[2] || 0;
-    slider.value = weight;
-    shown.value = weight;
-  });
+  tags.forEach((tag, i) => { for (const part of [...box.children[i].children].slice(1, 3)) part.value = tag[2] ? +tag[2] || 0 : 1; });
 }
 function retag(place, made) { // change the tag at a place, counted from 0
   let i = 0;
@@ -91,9 +83,7 @@ on("change", "[data-init]", input => { if (input.files[0]) begin(input.files[0])
 on("input", "[data-brush]", input => { brush.size = +input.value; });
 const erase = () => { brush.erasing = !brush.erasing; $("[data-erase]").setAttribute("aria-pressed", brush.erasing); };
 const resize = by => { const input = $("[data-brush]"); input.value = +input.value + by; brush.size = +input.value; };
-on("click", "[data-erase]", erase);
-on("click", "[data-mask-undo]", () => brush.undo());
-on("click", "[data-mask-clear]", () => brush.clear());
+for (const [part, act] of [["[data-erase]", erase], ["[data-mask-undo]", () => brush.undo()], ["[data-mask-clear]", () => brush.clear()]]) on("click", part, act);
 document.addEventListener("keydown", event => {
   if (mode !== "inpaint" || typing(event.target) || $("dialog[open]")) return;
   const act = event.ctrlKey || event.metaKey ? { z: () => brush.undo() } : { "[": () => resize(-8), "]": () => resize(8), e: erase };
@@ -109,12 +99,11 @@ function body() {
     if (!input.name || input.value === "") continue;
     told[input.name] = input.type === "number" ? +input.value : input.value;
   }
-  const pictures = ["denoising_strength", "resize_mode"], masks = ["mask_blur", "inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding"];
-  if (mode === "txt2img") pictures.forEach(key => delete told[key]);
+  if (mode === "txt2img") for (const key of ["denoising_strength", "resize_mode"]) delete told[key];
   else Object.assign(told, { init_images: init ? [init] : [], resize_mode: COUNTED.indexOf(told.resize_mode) });
   const mask = mode === "inpaint" ? brush.url() : null;
   if (mask) Object.assign(told, { mask, inpainting_fill: field("inpainting_fill").selectedIndex, inpaint_full_res: told.inpaint_full_res === "Only masked" });
-  else masks.forEach(key => delete told[key]);
+  else for (const key of ["mask_blur", "inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding"]) delete told[key];
   return told;
 }
 const without = told => ({ ...told, prompt: told.prompt.replace(TAG, "").replace(/ {2,}/g, " ").trim() });
@@ -138,15 +127,14 @@ async function generate() {
 }
 function setBusy(yes) {
   busy = yes;
-  const button = $("[data-generate]");
-  button.textContent = yes ? "Interrupt" : "Generate";
+  $("[data-generate]").textContent = yes ? "Interrupt" : "Generate";
   $("[data-busy]").hidden = !yes;
   if (!yes) return $(".preview")?.remove();
   Object.assign($("[data-progress]"), { value: 0 }).scrollIntoView({ block: "nearest" });
   $("[data-progress-text]").textContent = "Starting …";
 }
 on("click", "[data-generate]", generate);
-form.addEventListener("submit", event => event.preventDefault());
+on("submit", "[data-play]", (_, event) => event.preventDefault());
 
 // Progress and previews
 const heard = new EventSource("/api/draw/events");
@@ -185,19 +173,15 @@ function choose(picture, button) {
 function keep(pictures) {
   $("[data-none]").hidden = true;
   for (const picture of pictures.toReversed()) {
-    const item = document.createElement("li"), button = Object.assign(document.createElement("button"), { type: "button" });
+    const item = document.createElement("li"), button = Object.assign(document.createElement("button"), { type: "button", ariaLabel: `Show ${picture.name}` });
     button.dataset.picture = picture.url;
-    button.setAttribute("aria-label", `Show ${picture.name}`);
     button.append(Object.assign(new Image(), { src: picture.url, alt: "" }));
     item.append(button);
     $("[data-gallery]").prepend(item);
   }
 }
 const blobOf = async url => (await fetch(url)).blob();
-async function read(blob) { // what a picture says of itself
-  const told = await api("POST", "/api/draw/read", { image: await dataUrl(blob) });
-  return told && { ...told, blob };
-}
+const read = async blob => api("POST", "/api/draw/read", { image: await dataUrl(blob) }); // what a picture says of itself
 on("click", "[data-picture]", async button => {
   const url = button.dataset.picture, told = await read(await blobOf(url)), name = url.split("/").pop();
   if (told) show([[{ url, name, seed: told.settings.seed ?? -1, infotext: told.text, width: told.settings.width ?? 512 }, ""]]);
@@ -208,31 +192,24 @@ on("click", "[data-remove]", async () => {
   $(`[data-picture="${current.url}"]`)?.closest("li").remove();
   $("[data-shown]").replaceChildren();
   $("[data-actions]").hidden = $("[data-about]").hidden = true;
-  toast("Deleted.");
 });
 
 // Settings come back
 function restore(told) {
   if (!told.text) return toast("This picture says nothing of how it was drawn.");
-  field("prompt").value = told.settings.prompt ?? "";
-  field("negative_prompt").value = told.settings.negative_prompt ?? "";
-  for (const [key, value] of Object.entries(told.settings)) if (field(key)) field(key).value = value;
-  field("n_iter").value = 1;
+  for (const [key, value] of Object.entries({ prompt: "", negative_prompt: "", n_iter: 1, ...told.settings })) if (field(key)) field(key).value = value;
   chips();
   toast("The picture's settings are in the form.");
 }
 on("click", "[data-restore]", async () => restore(await read(await blobOf(current.url)) ?? {}));
-on("click", "[data-random]", () => { field("seed").value = -1; });
-on("click", "[data-again]", () => { field("seed").value = current?.seed ?? -1; });
+on("click", "[data-random], [data-again]", button => { field("seed").value = button.matches("[data-again]") ? current?.seed ?? -1 : -1; });
 for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, async event => {
   if (!event.dataTransfer?.types.includes("Files")) return;
   event.preventDefault();
-  const here = event.target.closest?.("[data-stage]");
+  const here = event.target.closest?.("[data-stage]"), file = event.dataTransfer.files[0];
   document.body.classList.toggle("over", type === "dragover" && !here);
   stage.classList.toggle("over", type === "dragover" && !!here);
-  if (type !== "drop") return;
-  const file = event.dataTransfer.files[0];
-  if (!file) return;
+  if (type !== "drop" || !file) return;
   if (here) return begin(file);
   const told = await read(file);
   if (told) restore(told);
