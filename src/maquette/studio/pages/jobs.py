@@ -114,7 +114,7 @@ def pictures(job: Job) -> tuple[list[dict[str, Any]], list[str]]:
     columns = []
     for step, folder in folders.items():
         there = [
-            f"/api/jobs/{job.id}/samples/{step}/{i}.png" if (folder / f"{i}.png").is_file() else ""
+            f"/api/files/{job.id}/samples/{step:06d}/{i}.png" if (folder / f"{i}.png").is_file() else ""
             for i in range(len(prompts))
         ]
         if any(there):

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 router = page_router()
 # Measures of a verdict as bars: what a person calls them, and the names that evaluations have for them.
-BARS = (("Likeness", ("likeness",)), ("Follows prompts", ("obedience", "following", "edit_retention")))
-BARS += (("Variety", ("diversity", "variety")),)
+BARS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Likeness", ("likeness",)), ("Follows prompts", ("obedience", "following", "edit_retention")),
+    ("Variety", ("diversity", "variety")),
+)  # fmt: skip
 HERO = 5  # pictures beside the verdict
 MORE = 0.5  # share of the steps that "train longer" proposes to add
 
@@ -36,7 +38,7 @@ def results(request: Request, project_id: str, job: Annotated[str, Query(max_len
     there = [each for each in trainings(studio, project) if each.run.final.exists() or each.run.checkpoints()]
     there = [each for each in there if each.state not in (*jobs.WORKING, "queued")]
     chosen = next((each for each in there if is_id(job) and each.id == job), there[0] if there else None)
-    shown = {
+    shown: dict[str, Any] = {
         "runs": [{"id": each.id, "words": run_words(each)} for each in there],
         "busy": at_work(studio, project) is not None, "others": others(studio, chosen),
         "result": None if chosen is None else view(project, chosen),
@@ -65,16 +67,14 @@ def view(project: Project, job: Job) -> dict[str, Any]:
     rows = best_rows(verdict)
     for column in columns:
         column["note"] = note(rows.get(column["step"]))
-    file = run.checkpoint(step) if mine and step != recommended else run.final
-    if not file.is_file() and steps:
-        file = run.checkpoints().get(step, run.checkpoints()[steps[-1]])
+    file = run.final if run.final.is_file() else run.checkpoints()[steps[-1]]
     return {
         "job": job.id, "step": step, "weight": weight, "recommended": recommended, "overridden": step != recommended,
         "reasons": reasons(verdict, mine is not None and step != recommended, rows.get(step)),
         "warnings": [str(warning) for warning in verdict.get("overtrained", [])], "bars": bars(rows.get(step)),
         "hero": hero(columns, prompts, step), "columns": columns, "prompts": prompts,
         "file": f"/api/files/{job.id}/{file.name}", "filename": file.name, "size": size(file),
-        "zip": f"/api/jobs/{job.id}/bundle.zip", "report": f"/api/jobs/{job.id}/report" if run.report.is_file() else "",
+        "report": run.report.is_file(),
         "trigger": project.phrase, "base": jobs.base_name(job), "try_it": f"/play?job={job.id}",
         "more": int((job.status().get("steps") or step) * (1 + MORE)),
     }  # fmt: skip

@@ -58,7 +58,7 @@ def train(request: Request, project_id: str) -> HTMLResponse:
     studio = studio_of(request)
     project = studio.store.project(project_id)
     active = at_work(studio, project)
-    shared = {"place": "project", "step": "train", "project": project}
+    shared: dict[str, Any] = {"place": "project", "step": "train", "project": project}
     if active is not None:
         after = sum(1 for _ in active.events_after(0))
         return html(request, "train.html", job=jobs.live(active), after=after, **shared)

@@ -3,12 +3,11 @@ const project = $("[data-project]").dataset.project, base = `/api/projects/${pro
 const cardOf = element => element.closest("[data-id]"), cards = () => $$("#cards [data-id]:not(.filtered)");
 const change = (card, body) => api("PATCH", `${base}/photos/${card.dataset.id}`, body);
 const selected = () => $$("#cards [data-select]:checked").map(box => cardOf(box).dataset.id);
-const undoStack = [];
-const undone = (words, act) => { undoStack.push(act); $("[data-undo]").disabled = false; toast(words, "Undo", undo); };
+const undoStack = [], serverUndo = () => api("POST", `${base}/undo`); // captions are taken back here, all else by the server
 async function undo() {
-  const act = undoStack.pop();
-  $("[data-undo]").disabled = !undoStack.length;
-  if (act) { await act(); fire("cards"); fire("tags"); }
+  const told = await (undoStack.pop() || serverUndo)();
+  if (told?.undone === null) toast("There is nothing to undo.");
+  fire("cards"); fire("tags");
 }
 on("click", "[data-undo]", undo);
 
@@ -33,7 +32,6 @@ async function save(field) {
   $("[data-saved]", card).textContent = told.conflict ? "Saved. Another page had changed it too." : "Saved";
   setTimeout(() => { if (!told.conflict) $("[data-saved]", card).textContent = ""; }, 2000);
   undoStack.push(() => change(card, { caption: before }));
-  $("[data-undo]").disabled = false;
   fire("tags");
 }
 on("input", "[data-caption]", field => { clearTimeout(waiting.get(field)); waiting.set(field, setTimeout(() => save(field), 1500)); });
@@ -42,8 +40,7 @@ addEventListener("pagehide", () => { for (const field of waiting.keys()) fetch(`
 
 // Leave out, select
 async function exclude(card) {
-  const out = !card.classList.contains("excluded");
-  if (await change(card, { excluded: out })) { undoStack.push(() => change(card, { excluded: !out })); $("[data-undo]").disabled = false; fire("cards"); }
+  if (await change(card, { excluded: !card.classList.contains("excluded") })) { undoStack.push(serverUndo); fire("cards"); }
 }
 on("click", "[data-exclude]", button => exclude(cardOf(button)));
 const scope = () => { const n = selected().length; if ($("[data-scope]")) $("[data-scope]").textContent = n ? `on ${n} selected` : "on all photos"; };
@@ -62,7 +59,8 @@ async function edit(action, tag, to = "") {
   if (!tag) return;
   const photos = selected(), told = await api("POST", `${base}/tags`, { action, tag, to, ...(photos.length ? { photos } : {}) });
   if (!told) return;
-  undone({ add: `Added “${tag}”.`, remove: `Removed “${tag}”.`, replace: `Replaced “${tag}”.` }[action], () => api("POST", `${base}/undo`));
+  undoStack.push(serverUndo);
+  toast(`${{ add: "Added", remove: "Removed", replace: "Replaced" }[action]} “${tag}” on ${told.changed} photos.`, "Undo", undo);
   fire("cards"); fire("tags");
 }
 on("click", "[data-remove-tag]", button => edit("remove", button.dataset.removeTag));
@@ -83,7 +81,7 @@ const cropOf = svg => svg.dataset.crop.split(",").map(Number);
 async function keep(svg, before) {
   const card = cardOf(svg), after = cropOf(svg);
   if (String(after) === String(before)) return;
-  if (await change(card, { crop: after })) { undoStack.push(() => change(card, { crop: before })); $("[data-undo]").disabled = false; }
+  if (await change(card, { crop: after.map(Math.round) })) undoStack.push(serverUndo);
 }
 let drag;
 on("pointerdown", ".crop rect", (rect, event) => {
@@ -97,6 +95,51 @@ on("pointermove", ".crop rect", (_, event) => {
   place(drag.svg, x + (event.clientX - drag.x) / drag.scale, y + (event.clientY - drag.y) / drag.scale, w, h);
 });
 for (const type of ["pointerup", "pointercancel"]) document.addEventListener(type, () => { if (drag) { const { svg, before } = drag; drag = null; keep(svg, before); } });
+
+// Masks: what is painted counts
+let brush;
+on("click", "[data-mask]", async button => {
+  const card = cardOf(button), picture = Object.assign(new Image(), { src: $("img", card).src + "?size=large", alt: "" });
+  await picture.decode();
+  const canvas = Object.assign(document.createElement("canvas"), { width: picture.naturalWidth, height: picture.naturalHeight }), paint = canvas.getContext("2d");
+  canvas.dataset.testid = "mask-canvas";
+  brush = { card, canvas, paint };
+  if (button.ariaPressed === "true") {
+    const old = Object.assign(new Image(), { src: `${base}/photos/${card.dataset.id}/mask?${Date.now()}` });
+    await old.decode();
+    paint.drawImage(old, 0, 0, canvas.width, canvas.height);
+    const pixels = paint.getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < pixels.data.length; i += 4) { pixels.data[i + 3] = pixels.data[i]; pixels.data[i] = 240; pixels.data[i + 1] = 120; pixels.data[i + 2] = 80; }
+    paint.putImageData(pixels, 0, 0);
+  }
+  $("[data-mask-stage]").replaceChildren(picture, canvas);
+  open($("#mask"), button);
+});
+function stroke(event) {
+  const box = brush.canvas.getBoundingClientRect(), scale = brush.canvas.width / box.width, { paint } = brush;
+  const at = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+  Object.assign(paint, { lineCap: "round", lineWidth: $("[data-brush]").value * scale, strokeStyle: "rgb(240 120 80)", globalCompositeOperation: $("[data-erase]").ariaPressed === "true" ? "destination-out" : "source-over" });
+  paint.beginPath(); paint.moveTo(...(brush.last || at)); paint.lineTo(...at); paint.stroke();
+  brush.last = at;
+}
+on("pointerdown", "[data-mask-stage] canvas", (canvas, event) => { canvas.setPointerCapture(event.pointerId); brush.last = null; brush.down = true; stroke(event); });
+on("pointermove", "[data-mask-stage] canvas", (_, event) => { if (brush.down) stroke(event); });
+on("pointerup", "[data-mask-stage] canvas", () => { brush.down = false; });
+const flip = button => { button.ariaPressed = button.ariaPressed !== "true"; };
+on("click", "[data-erase]", flip);
+on("click", "[data-clear]", () => brush.paint.clearRect(0, 0, brush.canvas.width, brush.canvas.height));
+on("click", "[data-save-mask]", async () => {
+  const { canvas, paint, card } = brush, any = paint.getImageData(0, 0, canvas.width, canvas.height).data.some((value, i) => i % 4 === 3 && value);
+  paint.globalCompositeOperation = "source-in"; paint.fillStyle = "#fff"; paint.fillRect(0, 0, canvas.width, canvas.height);
+  paint.globalCompositeOperation = "destination-over"; paint.fillStyle = "#000"; paint.fillRect(0, 0, canvas.width, canvas.height);
+  const path = `${base}/photos/${card.dataset.id}/mask`;
+  if (any ? await api("PUT", path, { image: canvas.toDataURL("image/png") }) : await api("DELETE", path)) { $("#mask").close(); fire("cards"); }
+});
+document.addEventListener("keydown", event => {
+  if (!$("#mask").open) return;
+  if ("[]".includes(event.key)) $("[data-brush]").value = +$("[data-brush]").value + (event.key === "]" ? 12 : -12);
+  if (event.key === "e") flip($("[data-erase]"));
+});
 
 // Keys among the cards: one of them is in the order of tabs
 function go(card) { for (const other of cards()) other.tabIndex = other === card ? 0 : -1; card.focus(); }
