@@ -24,7 +24,7 @@ def tags(project: Project) -> list[tuple[str, int]]:
     """Parts of captions between commas with how many photos have them, the most frequent first."""
     count: Counter[str] = Counter()
     for photo in project.photos():
-        count.update(dict.fromkeys(tags_of(photo.caption)))
+        count.update(list(dict.fromkeys(tags_of(photo.caption))))
     return sorted(count.items(), key=lambda item: (-item[1], item[0]))[:MOST_TAGS]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from .. import captions
 from .routes import page_router, studio_of
 from .shell import html
 
@@ -51,15 +51,21 @@ def tags(request: Request, project_id: str) -> HTMLResponse:
 @router.get("/ui/p/{project_id}/stamp")
 def stamp(request: Request, project_id: str) -> PlainTextResponse:
     """A text that differs after every change of a photo, whichever page made it."""
-    photos = studio_of(request).store.project(project_id).photos()
-    told = "".join(f"{photo.id}{photo.version}{photo.excluded}" for photo in photos)
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    told = "".join(f"{photo.id}{photo.version}{photo.excluded}" for photo in project.photos())
+    told += str(studio.facts.known_base(base_name(studio, project)) is not None)  # then the crops are known
     return PlainTextResponse(hashlib.sha256(told.encode()).hexdigest()[:16])
 
 
 def views(studio: Studio, project: Project) -> list[dict[str, Any]]:
     """What each card shows."""
-    examined = project.examined(studio.facts.known_base(str(project.settings.get("base") or studio.settings.base)))
+    examined = project.examined(studio.facts.known_base(base_name(studio, project)))
     return [view(project, photo, examined) for photo in project.photos()]
+
+
+def base_name(studio: Studio, project: Project) -> str:
+    return str(project.settings.get("base") or studio.settings.base)
 
 
 def view(project: Project, photo: Photo, examined: Examined) -> dict[str, Any]:
@@ -78,12 +84,7 @@ def problems(findings: list[Finding]) -> list[dict[str, str]]:
 
 def tags_of(project: Project) -> list[tuple[str, int]]:
     """Parts of captions between commas with their counts, the most frequent first."""
-    counts = Counter(tag for photo in project.photos() for tag in dict.fromkeys(parts(photo.caption)))
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_TAGS]
-
-
-def parts(caption: str) -> list[str]:
-    return [tag for part in caption.split(",") if (tag := part.strip())]
+    return captions.tags(project)[:MOST_TAGS]
 
 
 def enough(project: Project) -> dict[str, str]:

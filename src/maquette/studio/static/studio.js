@@ -169,7 +169,7 @@ function listen(job) {
   source.onerror = () => { studio.breaks++; lost(true); if (source.readyState === EventSource.CLOSED) { source.job = null; setTimeout(() => listen(job), 3000); } };
   const heard = event => {
     lost(false);
-    if (event.lastEventId) { studio.last = +event.lastEventId; if (studio.ids.push(studio.last) > 5000) studio.ids.shift(); }
+    if (event.type !== "status") { studio.last = +event.lastEventId; if (studio.ids.push(studio.last) > 5000) studio.ids.shift(); }
     fire("job", { kind: event.type, data: event.data });
     if (event.type === "status") {
       const state = JSON.parse(event.data)?.state;

@@ -67,7 +67,7 @@ function renew() {
   if (again) { stale = true; return; }
   again = setTimeout(() => { again = 0; if (stale) { stale = false; renew(); } }, 500);
   for (const part of $$("[data-keep]")) unfolded.set(part.dataset.keep, part.open);
-  htmx.ajax("GET", `/ui/p/${project}/live`, { target: "#live", swap: "innerHTML" });
+  htmx.ajax("GET", `/ui/p/${project}/live`, { target: "#live", swap: "innerHTML" }).catch(() => {}); // without a connection: the next event asks again
 }
 if (live) {
   document.body.addEventListener("studio:job", renew);
