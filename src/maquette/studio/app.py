@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..config.studio import StudioSettings
@@ -75,6 +76,10 @@ def _answer_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first.get("loc", ())[1:])
         sentence = f"{where or 'The request'}: {first.get('msg', 'is not understood')}."
         return JSONResponse({"error": sentence}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return JSONResponse({"error": "The request was cut off; send it again."}, 400)  # nobody reads it
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> JSONResponse:
