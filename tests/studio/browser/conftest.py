@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, BrowserContext, Page  # noqa: E402
 from maquette.config.studio import StudioSettings  # noqa: E402
 from maquette.studio.serve import Served  # noqa: E402
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FEW = ("a photo of zkw robot", "a photo of zkw robot on a beach", "a photo of zkw robot in a snowy forest")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 # A refusal is a sentence on the page; Chromium prints a line of its own about each.
 REFUSED = "Failed to load resource: the server responded with a status of 4"
 CUT_OFF = ("net::ERR_", "htmx:")  # what Chromium and htmx print of a connection that is gone

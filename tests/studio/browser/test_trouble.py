@@ -96,7 +96,8 @@ def test_a_lost_connection_is_said_and_nothing_is_missed(
 def elsewhere(studio: Running) -> Iterator[str]:
     """The address of a page of another origin that attacks the studio."""
     target = studio.address
-    body = f"""<form id=f method=post enctype=multipart/form-data action="{target}/api/projects"><input name=name value=evil></form>
+    body = f"""<form id=f method=post enctype=multipart/form-data action="{target}/api/projects">
+        <input name=name value=evil></form>
         <iframe src="{target}/"></iframe><script>
         fetch("{target}/api/projects", {{method: "POST", mode: "no-cors", credentials: "include",
             headers: {{"Content-Type": "text/plain"}}, body: '{{"name": "evil"}}'}}).catch(() => 0)
@@ -124,9 +125,7 @@ def test_a_page_of_somebody_else_changes_nothing(browser: Browser, studio: Runni
     context = browser.new_context()
     context.add_cookies([{"name": "maquette", "value": studio.token, "url": studio.address, "sameSite": "Strict"}])
     page = context.new_page()
-    frames: list[str] = []
-    page.on("frameattached", lambda frame: frames.append(frame.url))
-    with page.expect_response(lambda answer: answer.request.method == "POST" and answer.frame == page.main_frame) as sent:
+    with page.expect_response(lambda answer: answer.request.method == "POST" and answer.status > 0) as sent:
         page.goto(elsewhere)
     assert sent.value.status in (401, 403)
     assert {project["id"] for project in studio.client.get("/api/projects").json()} == before

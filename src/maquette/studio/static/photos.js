@@ -97,48 +97,36 @@ on("pointermove", ".crop rect", (_, event) => {
 for (const type of ["pointerup", "pointercancel"]) document.addEventListener(type, () => { if (drag) { const { svg, before } = drag; drag = null; keep(svg, before); } });
 
 // Masks: what is painted counts
-let brush;
+const stage = $("[data-mask-stage]"), brush = new Brush(stage);
+let painted; // the card whose photo is on the stage
+const picture = async src => { const made = Object.assign(new Image(), { src, alt: "" }); await made.decode(); return made; };
 on("click", "[data-mask]", async button => {
-  const card = cardOf(button), picture = Object.assign(new Image(), { src: $("img", card).src + "?size=large", alt: "" });
-  await picture.decode();
-  const canvas = Object.assign(document.createElement("canvas"), { width: picture.naturalWidth, height: picture.naturalHeight }), paint = canvas.getContext("2d");
-  canvas.dataset.testid = "mask-canvas";
-  brush = { card, canvas, paint };
+  painted = cardOf(button);
+  const photo = await picture($("img", painted).src + "?size=large"), { canvas, pen } = brush;
+  brush.over(photo);
   if (button.ariaPressed === "true") {
-    const old = Object.assign(new Image(), { src: `${base}/photos/${card.dataset.id}/mask?${Date.now()}` });
-    await old.decode();
-    paint.drawImage(old, 0, 0, canvas.width, canvas.height);
-    const pixels = paint.getImageData(0, 0, canvas.width, canvas.height);
-    for (let i = 0; i < pixels.data.length; i += 4) { pixels.data[i + 3] = pixels.data[i]; pixels.data[i] = 240; pixels.data[i + 1] = 120; pixels.data[i + 2] = 80; }
-    paint.putImageData(pixels, 0, 0);
+    pen.drawImage(await picture(`${base}/photos/${painted.dataset.id}/mask?${Date.now()}`), 0, 0, canvas.width, canvas.height);
+    const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < pixels.data.length; i += 4) pixels.data.set([224, 68, 42, pixels.data[i]], i); // white is painted
+    pen.putImageData(pixels, 0, 0);
   }
-  $("[data-mask-stage]").replaceChildren(picture, canvas);
+  stage.replaceChildren(photo, canvas);
   open($("#mask"), button);
 });
-function stroke(event) {
-  const box = brush.canvas.getBoundingClientRect(), scale = brush.canvas.width / box.width, { paint } = brush;
-  const at = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
-  Object.assign(paint, { lineCap: "round", lineWidth: $("[data-brush]").value * scale, strokeStyle: "rgb(240 120 80)", globalCompositeOperation: $("[data-erase]").ariaPressed === "true" ? "destination-out" : "source-over" });
-  paint.beginPath(); paint.moveTo(...(brush.last || at)); paint.lineTo(...at); paint.stroke();
-  brush.last = at;
-}
-on("pointerdown", "[data-mask-stage] canvas", (canvas, event) => { canvas.setPointerCapture(event.pointerId); brush.last = null; brush.down = true; stroke(event); });
-on("pointermove", "[data-mask-stage] canvas", (_, event) => { if (brush.down) stroke(event); });
-on("pointerup", "[data-mask-stage] canvas", () => { brush.down = false; });
-const flip = button => { button.ariaPressed = button.ariaPressed !== "true"; };
-on("click", "[data-erase]", flip);
-on("click", "[data-clear]", () => brush.paint.clearRect(0, 0, brush.canvas.width, brush.canvas.height));
+const erase = () => { brush.erasing = !brush.erasing; $("[data-erase]").ariaPressed = brush.erasing; };
+const widen = by => { brush.size = $("[data-brush]").value = +$("[data-brush]").value + by; };
+on("input", "[data-brush]", () => widen(0));
+on("click", "[data-erase]", erase);
+on("click", "[data-clear]", () => brush.clear());
 on("click", "[data-save-mask]", async () => {
-  const { canvas, paint, card } = brush, any = paint.getImageData(0, 0, canvas.width, canvas.height).data.some((value, i) => i % 4 === 3 && value);
-  paint.globalCompositeOperation = "source-in"; paint.fillStyle = "#fff"; paint.fillRect(0, 0, canvas.width, canvas.height);
-  paint.globalCompositeOperation = "destination-over"; paint.fillStyle = "#000"; paint.fillRect(0, 0, canvas.width, canvas.height);
-  const path = `${base}/photos/${card.dataset.id}/mask`;
-  if (any ? await api("PUT", path, { image: canvas.toDataURL("image/png") }) : await api("DELETE", path)) { $("#mask").close(); fire("cards"); }
+  const path = `${base}/photos/${painted.dataset.id}/mask`, image = brush.url();
+  if (image ? await api("PUT", path, { image }) : await api("DELETE", path)) { $("#mask").close(); fire("cards"); }
 });
 document.addEventListener("keydown", event => {
   if (!$("#mask").open) return;
-  if ("[]".includes(event.key)) $("[data-brush]").value = +$("[data-brush]").value + (event.key === "]" ? 12 : -12);
-  if (event.key === "e") flip($("[data-erase]"));
+  if ("[]".includes(event.key)) widen(event.key === "]" ? 12 : -12);
+  else if (event.key === "e") erase();
+  else if (event.key === "z" && (event.ctrlKey || event.metaKey)) brush.undo();
 });
 
 // Keys among the cards: one of them is in the order of tabs
