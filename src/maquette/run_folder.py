@@ -93,7 +93,7 @@ class RunFolder:
             "evaluation.json",
             "measured.json",
         ]
-        texts = [*records, "report.html", "wandb.id", "stop", ".lock"]
+        texts = [*records, "report.html", "wandb.id", "stop", "sample", ".lock"]
         for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
             entry = self.path / name
             if entry.is_symlink() or entry.exists():
@@ -141,6 +141,11 @@ class RunFolder:
     def stop(self) -> Path:
         """Whoever makes this file, of any content, ends the training after the step at work, with everything saved."""
         return self.path / "stop"
+
+    @property
+    def sample(self) -> Path:
+        """Whoever makes this file gets a checkpoint and its sample pictures after the step at work, which goes on."""
+        return self.path / "sample"
 
     @property
     def evaluation(self) -> Path:

@@ -78,11 +78,13 @@ class Running:
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
-    """A function that serves a studio with some settings; all end with the test."""
+    """A function that serves a studio with some settings, on the real engine where asked; all end with the test."""
     monkeypatch.setenv("MAQUETTE_ENGINE", "fake")
     running: list[tuple[Running, threading.Thread]] = []
 
-    def start(**settings: Any) -> Running:
+    def start(real: bool = False, **settings: Any) -> Running:
+        if real:
+            monkeypatch.delenv("MAQUETTE_ENGINE", raising=False)
         served = Served(StudioSettings(**{"data": tmp_path / "data", "port": 0} | settings))
         thread = threading.Thread(target=served.run, daemon=True)
         thread.start()
@@ -113,3 +115,9 @@ def photo_bytes(number: int, size: tuple[int, int] = (512, 384), kind: str = "JP
     buffer = BytesIO()
     Image.fromarray(small).resize(size, Image.Resampling.NEAREST).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+@pytest.fixture
+def photo() -> bytes:
+    """A good photo."""
+    return photo_bytes(1)

@@ -77,3 +77,23 @@ def test_errors_are_told_and_a_line_that_a_kill_cut_off_stays_apart(tmp_path: Pa
         ("metric", {"loss": "nan"}),
         ("failed", {"message": "The disk is full."}),
     ]
+
+
+def test_a_file_asks_for_a_checkpoint_now_and_the_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    values = VALUES | {"sample_prompts": ["a photo of zkw disc"], "sample_steps": 1, "save_every_steps": 5}
+    plain = maquette.train(photos, out=tmp_path / "plain/disc", **values)
+    run = tmp_path / "asked/disc"
+
+    def ask(event: Event) -> None:
+        if event.kind == "metric" and event.data["step"] == 2:
+            (run / "sample").touch()
+
+    asked = maquette.train(photos, ask, out=run, **values)
+    extra = {Path(file).name for file in asked.checkpoints} - {Path(file).name for file in plain.checkpoints}
+    assert extra <= {"disc-000002.safetensors", "disc-000003.safetensors"} and len(extra) == 1
+    step = extra.pop().removeprefix("disc-").removesuffix(".safetensors")
+    assert (run / "samples" / step / "0.png").exists()
+    assert not (run / "sample").exists()
+    assert asked.status == "finished" and asked.step == 5
+    assert Path(asked.checkpoints[-1]).read_bytes() == Path(plain.checkpoints[-1]).read_bytes()

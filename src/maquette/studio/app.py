@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
@@ -42,7 +43,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
 
     app = FastAPI(
         title="maquette studio", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url="/api/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     app.state.studio = studio
     app.state.streams = 0  # pages that listen to events
@@ -69,6 +70,10 @@ def _answer_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: MaquetteError) -> JSONResponse:
         status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, Busy) else 400
         return JSONResponse({"error": str(error)}, status)
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -91,7 +91,7 @@ def _train(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
                 line | {"steps": steps, "images_per_second": 20.0, "remaining_seconds": (steps - step) * SECONDS},
             )
         )
-        wanted = run.path / "sample"
+        wanted = run.sample
         if step % (config.save_every_steps or EVERY) == 0 or step == steps or wanted.exists():
             wanted.unlink(missing_ok=True)
             _save(run, step, config, report)

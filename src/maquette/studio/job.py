@@ -96,7 +96,15 @@ class Job:
         state: State = self.status()["state"]
         if state == "running" and (self.wishes("stop") or self.wishes("pause")):
             return "stopping"
+        if state == "finished" and self.awaited:
+            return "stopping"
         return state
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it has made captions that the server has not yet given to the photos."""
+        spec = self.spec
+        return spec["kind"] == "caption" and not spec.get("taken")
 
     def set_status(self, **values: Any) -> None:
         """Change some keys of the status; None removes a key."""
@@ -104,9 +112,9 @@ class Job:
         write_json(self.path / "status.json", {key: value for key, value in merged.items() if value is not None})
 
     def enter(self, state: State, **values: Any) -> None:
-        """Change the state, and tell it as an event."""
-        self.set_status(state=state, changed=round(time.time(), 3), **values)
+        """Tell a new state as an event, and change to it: a worker's last word."""
         self.tell("state", {"state": state, **{k: v for k, v in values.items() if k in ("message", "remedy")}})
+        self.set_status(state=state, changed=round(time.time(), 3), **values)
 
     def wish(self, name: str) -> None:
         """Ask the worker for something: stop, pause or sample."""

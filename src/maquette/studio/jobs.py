@@ -36,7 +36,8 @@ class Queue:
         self._thread: threading.Thread | None = None
         self.make_room: Callable[[], bool] = lambda: True  # before a job begins; False: not yet
         self.on_finished: Callable[[Job], None] = _nothing  # called once for each job that has finished
-        self._child: tuple[str, subprocess.Popen[bytes]] | None = None  # the job's id, and its process
+        # The job that this server has started: its id, its process, and when it had last begun before.
+        self._child: tuple[str, subprocess.Popen[bytes], float | None] | None = None
 
     def open(self) -> None:
         """Take up what an earlier server left: living workers are watched, dead ones have failed."""
@@ -209,14 +210,14 @@ class Queue:
     def _look(self) -> bool:
         """Mark dead workers, start the next job. Returns whether to look again soon."""
         if self._child is not None and self._child[1].poll() is not None:
-            self._ended(self._child[0])
+            self._ended(self._child[0], self._child[2])
             self._child = None
         jobs = self.jobs()
         for job in jobs:
-            if job.status()["state"] == "running" and not job.alive() and not self._is_child(job):
+            if job.status()["state"] in ("running", "stopping") and not job.alive() and not self._is_child(job):
                 self._lost(job)
         for job in jobs:
-            if job.status()["state"] == "finished" and not job.spec.get("taken"):
+            if job.status()["state"] == "finished" and job.awaited:
                 self.on_finished(job)
                 job.change_spec(taken=True)
         if any(job.state in ("running", "stopping", "paused") for job in jobs) or self._child is not None:
@@ -226,10 +227,14 @@ class Queue:
             self._start(waiting[0])
         return bool(waiting)
 
-    def _ended(self, identity: str) -> None:
+    def _ended(self, identity: str, before: float | None) -> None:
         """This server's child is gone. A job that it never began would be started for ever."""
         path = self.folder / identity
-        if path.exists() and (job := Job(path)).status()["state"] == "queued" and not job.alive():
+        if not path.exists():
+            return
+        job = Job(path)
+        status = job.status()
+        if status["state"] == "queued" and status.get("began") == before and not job.alive():
             job.enter("failed", message="The job's process could not begin; its log says why.", remedy="resume")
 
     def _is_child(self, job: Job) -> bool:
@@ -248,7 +253,7 @@ class Queue:
             return
         finally:
             log.close()
-        self._child = (job.id, child)
+        self._child = (job.id, child, job.status().get("began"))
 
     def _lost(self, job: Job) -> None:
         """The worker of a running job is gone."""

@@ -87,6 +87,18 @@ def card(job: Job, prompts: Sequence[str], weight: float | None) -> str:
     )
 
 
+def evaluate(studio: Studio, job: Job) -> Job:
+    """Queue the comparison of a training's checkpoints. Raises Busy where there is nothing to compare."""
+    if job.spec["kind"] != "train" or job.state not in ("finished", "stopped", "failed"):
+        raise Busy("Checkpoints are compared when their training has ended.")
+    if len(job.run.checkpoints()) < 2:
+        raise Busy("There is one checkpoint at most: nothing to compare.")
+    title = str(job.spec.get("title") or job.run.name)
+    return studio.queue.submit(
+        "evaluate", str(job.spec["project"]), {"run": str(job.run.path)}, title=title, name=job.run.name, of=job.id
+    )
+
+
 def merge(studio: Studio, jobs: Sequence[str], weights: Sequence[float], name: str, rank: int | None) -> Job:
     """Queue the merging of jobs' files into one LoRA, as a job of the first one's project."""
     if len(jobs) != len(weights):

@@ -17,6 +17,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.exceptions import HTTPException
+
 if TYPE_CHECKING:
     from .core import Studio
 
@@ -43,8 +45,11 @@ _API = re.compile(r"/(sdapi/v1|v1|internal|controlnet)(/|$)")  # of programs tha
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?")
 
 
-class TooLarge(Exception):
+class TooLarge(HTTPException):
     """A body is larger than its route takes."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "This is larger than the studio takes.")
 
 
 class Guard:
@@ -67,10 +72,7 @@ class Guard:
             return await _answer(send, status, text, headers)
         if request.method == "GET" and "token" in request.query:
             return await self._enter(request, send)
-        try:
-            await self.app(scope, _limited(receive, limit_of(request)), send)
-        except TooLarge:
-            await _answer(send, 413, "This is larger than the studio takes.")
+        await self.app(scope, _limited(receive, limit_of(request)), send)
 
     def _refusal(self, request: Asked) -> tuple[int, str, dict[str, str]] | None:
         """Status, sentence and further headers; None for what may pass."""

@@ -176,7 +176,7 @@ def _add_archive(project: Project, file: Incoming, outcome: Outcome, texts: list
 def _add_one(project: Project, entry: Entry, outcome: Outcome, texts: list[Entry]) -> None:
     """A photo is added, a text is remembered; what a system leaves in folders is passed over."""
     parts = PurePosixPath(entry.name.replace("\\", "/")).parts
-    if any(is_hidden(part) for part in parts):
+    if any(is_hidden(part) for part in parts if part not in (".", "..")):
         return
     name = shown(entry.name)
     suffix = Path(name).suffix.lower()

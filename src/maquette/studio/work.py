@@ -10,8 +10,7 @@ from ..config import TrainConfig
 from ..config.photos import CaptionConfig
 from ..config.runs import EvaluateConfig
 from ..config.weights import MergeConfig
-from ..errors import MaquetteError
-from ..events import Cancel, Event
+from ..events import Cancel
 from ..files import write_text
 from ..run_folder import RunFolder
 from ..stages import caption, evaluate, merge, train
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
-    """Train, or go on with a run that has begun; then choose, where the training itself has not chosen."""
+    """Train, or go on with a run. At its end a training compares its checkpoints itself, where that takes
+    no more than about a third of its own time; else the last one is taken, and an evaluation can be queued.
+    """
     run, config = job.run, job.config
     if run.config.exists():
         _moved(run, Path(config["photos"]))
@@ -38,8 +39,6 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
         return {"status": "stopped", "step": result.step, "steps": result.steps, "file": file}
     told = {"status": "finished", "step": result.step, "steps": result.steps, "file": run.final.name}
     told |= {"chosen": result.chosen, "weight": result.weight, "reasons": result.reasons}
-    if not run.evaluation.exists() and config.get("choose", True) and len(run.checkpoints()) > 1:
-        told |= _evaluated(run, report, cancel)
     return told
 
 
@@ -48,16 +47,6 @@ def _moved(run: RunFolder, photos: Path) -> None:
     config = read_config(run)
     if config.photos != photos or config.out != run.path:
         write_text(run.config, config.model_copy(update={"photos": photos, "out": run.path}).to_toml())
-
-
-def _evaluated(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]:
-    """The verdict; a run without one still has its last checkpoint, and why there is none is told."""
-    try:
-        verdict = evaluate.run(EvaluateConfig(run=run.path), report, cancel)
-    except MaquetteError as error:
-        report(Event("warning", {"message": f"The checkpoints were not compared: {error}"}))
-        return {}
-    return {"chosen": verdict.step, "weight": verdict.weight, "reasons": verdict.reasons}
 
 
 def evaluate_run(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:

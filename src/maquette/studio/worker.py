@@ -22,7 +22,7 @@ from .. import files
 from ..errors import MaquetteError
 from ..events import Cancel, Event
 from .core import fake_engine
-from .job import Job, started
+from .job import Job, State, started
 
 LOOK = 0.1  # seconds between looks at the wishes
 OFTEN = 0.4  # seconds between two writings of status.json
@@ -86,20 +86,18 @@ def main(folder: Path) -> int:
         watcher = threading.Thread(target=_watch, args=(job, cancel, over), daemon=True)
         watcher.start()
         report = Report(job)
+        ending: tuple[State, dict[str, Any]]
         try:
             result = dict(_engine(job)(job, report, cancel))
-            report.flush()
-            _end(job, result)
+            ending = _ending(job, result)
         except BaseException as error:
             traceback.print_exc()
-            report.flush()
             message, remedy = explained(error)
-            message = message.replace(f"{job.path}{os.sep}", "")
-            job.enter("failed", message=message, remedy=remedy, ended=round(time.time(), 3))
-        finally:
-            over.set()
-            job.forget()
-            job.set_status(pid=None, started=None)
+            ending = "failed", {"message": message.replace(f"{job.path}{os.sep}", ""), "remedy": remedy}
+        over.set()
+        watcher.join()
+        report.flush()
+        _leave(job, *ending)
     return 0
 
 
@@ -113,15 +111,20 @@ def _engine(job: Job) -> Engine:
     return work.WORK[job.spec["kind"]]
 
 
-def _end(job: Job, result: dict[str, Any]) -> None:
-    """The state after the stages have returned."""
-    ended = round(time.time(), 3)
-    if result.get("status") == "stopped" and job.wishes("pause") and not job.wishes("stop"):
-        job.enter("paused", result=result)
-    elif result.get("status") == "stopped":
-        job.enter("stopped", result=result, ended=ended)
-    else:
-        job.enter("finished", result=result, ended=ended)
+def _ending(job: Job, result: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+    """The state after the stages have returned, and what belongs to it."""
+    if result.get("status") != "stopped":
+        return "finished", {"result": result}
+    paused = job.wishes("pause") and not job.wishes("stop")
+    return "paused" if paused else "stopped", {"result": result}
+
+
+def _leave(job: Job, state: State, values: dict[str, Any]) -> None:
+    """The last word of this process: from then on the job is the server's, which may start it anew at once."""
+    job.set_status(state="stopping")
+    job.forget()
+    ended = None if state == "paused" else round(time.time(), 3)
+    job.enter(state, pid=None, started=None, ended=ended, **values)
 
 
 def explained(error: BaseException) -> tuple[str, str]:
@@ -148,7 +151,7 @@ def _watch(job: Job, cancel: Cancel, over: threading.Event) -> None:
             cancel.set()
         if job.wishes("sample") and job.run.config.exists():
             job.forget("sample")
-            (job.run.path / "sample").touch()
+            job.run.sample.touch()
 
 
 @contextmanager

@@ -111,7 +111,8 @@ class Trainer:
                 raise OutOfMemory(memory.advice(self.job, self.processes.size)) from error
             step += 1
             self.stop |= self.processes.size == 1 and self._cancelled()  # set while the step was reported
-            if self.job.saves_after(step) or step == self.steps or self.stop:
+            wanted = self._sample_wanted()
+            if wanted or self.job.saves_after(step) or step == self.steps or self.stop:
                 self._flush(step)
                 self._save(step)
                 self._watch(step)
@@ -122,6 +123,15 @@ class Trainer:
     def _cancelled(self) -> bool:
         """Whether to stop: by the caller's word, or by the file that another process makes in the run folder."""
         return self.cancel.is_set() or (self.processes.is_main and self.folder.stop.exists())
+
+    def _sample_wanted(self) -> bool:
+        """Whether another process made the file that asks for a checkpoint now. Several processes save at their usual
+        steps only: they would have to agree at every step.
+        """
+        if self.processes.size > 1 or not self.folder.sample.exists():
+            return False
+        self.folder.sample.unlink(missing_ok=True)
+        return True
 
     def _watch(self, step: int) -> None:
         """Measure what was saved, where that is wanted; the end of the training may be moved to this step."""
@@ -338,6 +348,7 @@ class Trainer:
         )
         if self.processes.is_main:
             self.folder.stop.unlink(missing_ok=True)
+            self.folder.sample.unlink(missing_ok=True)
             self.previews.sheet()
             report.write(self.folder, self.page)
             if status == "finished":

@@ -33,6 +33,7 @@ def list_samples(request: Request, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
+@router.get("/jobs/{job_id}/samples/{step}/{number}.png", response_class=FileResponse, include_in_schema=False)
 @router.get("/files/{job_id}/samples/{step}/{number}.png", response_class=FileResponse)
 def get_sample(request: Request, job_id: str, step: Number, number: Number) -> FileResponse:
     """One picture."""
@@ -79,6 +80,7 @@ def get_file(request: Request, job_id: str, name: str) -> FileResponse:
     raise NotFound("There is no such file; it may have been deleted.")
 
 
+@router.get("/jobs/{job_id}/bundle.zip", response_class=FileResponse, include_in_schema=False)
 @router.get("/jobs/{job_id}/zip", response_class=FileResponse)
 def get_zip(request: Request, job_id: str) -> FileResponse:
     """The file with its card, side-car and sample pictures, as one archive."""
@@ -88,11 +90,25 @@ def get_zip(request: Request, job_id: str) -> FileResponse:
     return send(path, job.path, "application/zip", f"{job.run.name}.zip")
 
 
+@router.get("/jobs/{job_id}/report", response_class=FileResponse)
+def get_report(request: Request, job_id: str) -> FileResponse:
+    """The report as a file: one page with all figures and pictures."""
+    run = studio_of(request).queue.job(job_id).run
+    return send(run.report, run.path, "text/html", f"{run.name}.html")
+
+
 @router.post("/jobs/{job_id}/choice")
 def choose(request: Request, job_id: str, choice: Choice) -> dict[str, Any]:
     """Take another checkpoint than the recommended one for the file, or the recommended one again."""
     results.choose(studio_of(request).queue.job(job_id), choice.step, choice.weight)
     return get_results(request, job_id)
+
+
+@router.post("/jobs/{job_id}/evaluate", status_code=201)
+def evaluate(request: Request, job_id: str) -> JobInfo:
+    """Queue the comparison of a training's checkpoints, where the training was too short to do it itself."""
+    studio = studio_of(request)
+    return info(request, results.evaluate(studio, studio.queue.job(job_id)))
 
 
 @router.post("/merge", status_code=201)
