@@ -37,7 +37,7 @@ def command() -> None:
     """
 
 
-@options_from(FleetConfig, "jobs", only=("jobs", "root", "settings", "workers", "devices"))
+@options_from(FleetConfig, "jobs", only=("jobs", "root", "settings", "workers", "devices", "submit"))
 def plan(values: dict[str, Any], json_output: Json = False) -> None:
     """What a run would do: which jobs are new, done and invalid, how long it takes and what it costs.
 
@@ -149,6 +149,24 @@ def gc(values: dict[str, Any], json_output: Json = False) -> None:
     _show_kept(collected(FleetConfig.parse(values, "fleet gc")), json_output)
 
 
+@options_from(FleetConfig, only=("root", "workers"))
+def templates(
+    values: dict[str, Any],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ray, kuberay, skypilot or slurm.")],
+) -> None:
+    """Print a file that runs the fleet elsewhere: by Ray's launcher, KubeRay, SkyPilot or Slurm.
+
+    Examples:
+
+      maquette fleet templates kuberay --root s3://shop/fleet --workers 8 > kuberay.yaml
+
+      maquette fleet templates slurm --root /shared/fleet --workers 4 > slurm.sh
+    """
+    from ..fleet.printing import template
+
+    print(template(name, FleetConfig.parse(values, "fleet templates")), end="")
+
+
 def show_plan(found: PlanResult) -> None:
     """Print counts, faults, time and cost."""
     screen = Screen()
@@ -207,4 +225,5 @@ def _show_kept(found: KeptResult, json_output: bool) -> None:
 
 COMMANDS = {
     "plan": plan, "run": run, "status": status, "retry": retry, "cancel": cancel, "report": report, "gc": gc,
+    "templates": templates,
 }  # fmt: skip

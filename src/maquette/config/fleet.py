@@ -36,6 +36,8 @@ class FleetConfig(StageConfig):
     """Of retry and cancel: only the jobs with these ids."""
     failed: Literal["all", "user", "nan", "oom", "machine", "poison", "budget"] = "all"
     """Of retry: only jobs that failed for this reason."""
+    submit: bool = False
+    """Of plan: put the jobs into the root, so that a run elsewhere needs no file of jobs."""
     all: bool = False
     """Of cancel: all jobs that have no result yet."""
     out: Path | None = None

@@ -216,6 +216,9 @@ class Attempt:
         if not isinstance(error, MaquetteError):
             message = f"{type(error).__name__}: {message}"
         if kind not in failures.FINAL or (kind == "user" and not self.key):
+            with contextlib.suppress(Exception):  # the store may be what failed; `fleet gc` finds the rest
+                if self.key and not self.store.folders(f"{self.folder}/{carrying.STATE}"):
+                    self._discard()
             return self._outcome("failed", kind=kind, message=message)
         try:
             self._discard()

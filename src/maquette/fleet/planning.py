@@ -143,8 +143,11 @@ class Submission:
 
 
 def plan(config: FleetConfig) -> PlanResult:
-    """Say what a run would do; nothing is written. Raises MaquetteError for a file that is none."""
-    opened = open_root(config)
+    """Say what a run would do; nothing is written but, with config.submit, the jobs. Raises MaquetteError for a file
+    that is none.
+    """
+    opened = open_root(config, write=config.submit)
+    submission = Submission(opened.store)
     counts: Counter[str] = Counter()
     tenants: Counter[str] = Counter()
     bases: Counter[str] = Counter()
@@ -157,11 +160,14 @@ def plan(config: FleetConfig) -> PlanResult:
                 bad.append({"place": job.place, "id": job.id, "why": job.why})
         else:
             state = opened.state(job)
+            if config.submit:
+                submission.add(job)
             if state == "new":
                 photos += job.photos
                 tenants[job.tenant] += 1
                 bases[job.base] += 1
         counts[state] += 1
+    submission.write()
     seconds = _seconds(bases, opened)
     price = price_of("cpu" if not config.devices else "", opened.settings.prices)
     if price is None and len(opened.settings.prices) == 1:

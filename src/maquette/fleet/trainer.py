@@ -90,13 +90,12 @@ class WarmFleetTrainer:
 
     def evaluate(self, config: TrainConfig) -> Judged:
         from ..config.runs import EvaluateConfig
-        from ..evaluation.choice import score
         from ..stages import evaluate
 
         assert config.out is not None
         told = evaluate.run(EvaluateConfig(run=config.out, device=config.device))
         row = next(row for row in told.rows if row["step"] == told.step and row["weight"] == told.weight)
-        return Judged(told.step, told.weight, not told.overtrained, score(row["values"]))
+        return Judged(told.step, told.weight, not told.overtrained, float(row["score"]))
 
     def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None:
         from ..stages import generate
