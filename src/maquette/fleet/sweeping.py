@@ -1,0 +1,161 @@
+"""`maquette sweep`: a grid or a random search of settings as ordinary jobs of the fleet, ranked by the evaluation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig, parse_setting
+from ..config.fleet import FleetConfig
+from ..config.sweep import SweepConfig
+from ..errors import MaquetteError
+from ..events import Cancel, Listener, ignore
+from . import driving, index, layout
+from .executor import Executor
+from .rows import grid_name
+from .store import open_store
+from .trainer import USUAL
+
+MOST = 100_000  # combinations of a grid
+
+
+@dataclass
+class Tried:
+    """One combination of settings, with what the evaluation says of its LoRA."""
+
+    id: str
+    settings: dict[str, Any]
+    score: float
+    accepted: bool
+    step: int
+    weight: float
+    seconds: float
+    file: str
+
+
+@dataclass
+class SweepResult:
+    """The combinations, the best first: those that pass no limit of overtraining before the others."""
+
+    root: str
+    status: str
+    tried: list[Tried]
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sweep(
+    config: SweepConfig,
+    on_event: Listener = ignore,
+    cancel: Cancel | None = None,
+    executor: Executor | None = None,
+    trainer: str = USUAL,
+) -> SweepResult:
+    """Train every combination that has no result yet, evaluate each, and rank them. After a stop the same call goes on.
+
+    Raises MaquetteError for settings that make no jobs.
+    """
+    rows = rows_of(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = Path(scratch) / "sweep.jsonl"
+        jobs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        fleet = FleetConfig(jobs=jobs, root=config.root, address=config.address, workers=config.workers)
+        ended = driving.run(fleet, on_event, cancel, executor, trainer)
+    problems = [*(bad["why"] for bad in ended.bad), *ended.problems]
+    return SweepResult(config.root, ended.status, _ranked(config, rows), problems)
+
+
+def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
+    """The jobs. Raises MaquetteError."""
+    fixed: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {}
+    ranges: dict[str, tuple[Any, Any]] = {}
+    for text in config.settings:
+        key, value = parse_setting(text)
+        if key not in TrainConfig.model_fields:
+            TrainConfig.parse({"photos": config.photos, key: value}, "sweep")  # which says what was meant
+        if isinstance(value, str) and ".." in value:
+            ranges[key] = _ends(key, value)
+        elif isinstance(value, str) and "," in value:
+            lists[key] = [parse_setting(f"{key}={part.strip()}")[1] for part in value.split(",")]
+        else:
+            fixed[key] = value
+    if ranges and config.samples is None:
+        raise MaquetteError(f"{next(iter(ranges))} is a range, from which values are drawn: say how many (--samples).")
+    if not lists and not ranges:
+        raise MaquetteError("There is nothing to try: give a setting with several values (--set rank=4,16).")
+    shared = {
+        "photos": str(config.photos.expanduser().absolute()), "subject": config.subject, "base": config.base,
+        "seed": config.seed, "sample_prompts": [], "choose": False, "then": ["evaluate"], **fixed,
+    }  # fmt: skip
+    if not config.base.startswith("hf:") and config.base != "pocket" and "://" not in config.base:
+        shared["base"] = str(Path(config.base).expanduser().absolute())
+    return [{**shared, **values, "id": grid_name("sweep", values)} for values in _chosen(config, lists, ranges)]
+
+
+def _chosen(
+    config: SweepConfig, lists: dict[str, list[Any]], ranges: dict[str, tuple[Any, Any]]
+) -> list[dict[str, Any]]:
+    """All combinations, or so many that are drawn, no two alike."""
+    count = math.prod(map(len, lists.values()))
+    if config.samples is None:
+        if count > MOST:
+            raise MaquetteError(f"That is {count} combinations: draw some of them (--samples 50).")
+        return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    source = random.Random(config.seed)
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * config.samples):
+        values = {key: source.choice(options) for key, options in lists.items()}
+        values |= {key: _drawn(source, *ends) for key, ends in ranges.items()}
+        found.setdefault(json.dumps(values, sort_keys=True), values)
+        if len(found) == config.samples:
+            break
+    return list(found.values())
+
+
+def _ends(key: str, text: str) -> tuple[Any, Any]:
+    """ "1e-5..1e-3" -> (1e-5, 1e-3)."""
+    low, _, high = text.partition("..")
+    ends = [parse_setting(f"{key}={part.strip()}")[1] for part in (low, high)]
+    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends) or not ends[0] < ends[1]:
+        raise MaquetteError(f"{key}={text} is no range of numbers such as 1e-5..1e-3.")
+    return ends[0], ends[1]
+
+
+def _drawn(source: random.Random, low: Any, high: Any) -> Any:
+    """A number of the range: evenly in the logarithm where both ends are above 0; whole where both ends are."""
+    value = math.exp(source.uniform(math.log(low), math.log(high))) if low > 0 else source.uniform(low, high)
+    if isinstance(low, int) and isinstance(high, int):
+        return min(high, max(low, round(value)))
+    return float(f"{value:.3g}")
+
+
+def _ranked(config: SweepConfig, rows: list[dict[str, Any]]) -> list[Tried]:
+    """The results of these rows: of an equal score the earlier row first."""
+    store = open_store(config.root)
+    wanted = {row["id"]: row for row in rows}
+    fixed = {key for key in rows[0] if all(row[key] == rows[0][key] for row in rows)} if len(rows) > 1 else set()
+    found: dict[str, Tried] = {}
+    results = list(index.results(store))
+    known = {told["key"]: told for told in results if "key" in told}
+    for line in results:
+        told = known.get(line.get("alias", line.get("key", "")))
+        if line["job"] not in wanted or told is None or told["status"] != "done" or told["score"] is None:
+            continue
+        row = wanted[line["job"]]
+        place = f"{layout.attempts(told['tenant'], told['key'])}/{told['attempt']}/lora.safetensors"
+        settings = {key: value for key, value in row.items() if key not in fixed | {"id", "then", "photos"}}
+        found[line["job"]] = Tried(
+            line["job"], settings, told["score"], told["accepted"], told["step"], told["weight"],
+            sum(told["seconds"].values()), f"{store.address}/{place}",
+        )  # fmt: skip
+    order = [found[name] for name in wanted if name in found]
+    return sorted(order, key=lambda one: (not one.accepted, -one.score))

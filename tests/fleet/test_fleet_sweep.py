@@ -1,0 +1,72 @@
+"""maquette sweep: which jobs it makes, and how it ranks them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.config.sweep import SweepConfig
+from maquette.errors import MaquetteError
+from maquette.fleet.sweeping import rows_of, sweep
+
+
+def config(tmp_path: Path, *settings: str, **more: Any) -> SweepConfig:
+    folder = tmp_path / "p"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "a.png").write_bytes(b"a")
+    return SweepConfig.parse(
+        {"photos": folder, "subject": "zkw robot", "settings": list(settings), "root": str(tmp_path / "root"), **more}
+    )
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    rows = rows_of(config(tmp_path, "rank=4,16", "flip=true,false", "steps=7"))
+    assert [(row["rank"], row["flip"], row["steps"]) for row in rows] == [
+        (4, True, 7), (4, False, 7), (16, True, 7), (16, False, 7),
+    ]  # fmt: skip
+    assert rows[0]["id"] == "sweep-rank-4-flip-true" and rows[0]["then"] == ["evaluate"]
+
+
+def test_a_random_search_draws_the_same_each_time(tmp_path: Path) -> None:
+    words = ("learning_rate=1e-5..1e-3", "rank=4..64", "ema_decay=0..0.9", "method=lora,dora")
+    rows = rows_of(config(tmp_path, *words, samples=200))
+    assert rows == rows_of(config(tmp_path, *words, samples=200))
+    assert rows != rows_of(config(tmp_path, *words, samples=200, seed=1))
+    assert len({row["id"] for row in rows}) == 200
+    assert all(1e-5 <= row["learning_rate"] <= 1e-3 and 0 <= row["ema_decay"] <= 0.9 for row in rows)
+    assert all(isinstance(row["rank"], int) and 4 <= row["rank"] <= 64 for row in rows)
+    middle = sum(math.log10(row["learning_rate"]) for row in rows) / 200
+    assert -4.15 < middle < -3.85  # evenly in the logarithm: the mean of -5 to -3, give or take its error
+    assert {row["method"] for row in rows} == {"lora", "dora"}
+
+
+def test_fewer_combinations_than_samples(tmp_path: Path) -> None:
+    assert len(rows_of(config(tmp_path, "rank=4,16", samples=10))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rank=4"], "nothing to try"), (["rank=4..64"], "say how many"), (["rnk=4,8"], "did you mean 'rank'"),
+        (["rank=a..b"], "no range of numbers"), (["rank=9..4"], "no range of numbers"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_jobs(tmp_path: Path, words: list[str], says: str) -> None:
+    with pytest.raises(MaquetteError, match=says):
+        rows_of(config(tmp_path, *words))
+    with pytest.raises(MaquetteError, match="give settings to try"):
+        config(tmp_path)
+
+
+def test_the_ranking_and_what_is_added_later(tmp_path: Path) -> None:
+    """The fake evaluation accepts ranks below 32, and gives all one score."""
+    first = sweep(config(tmp_path, "rank=64,4"), trainer="fleet_fakes:FakeTrainer")
+    assert [(one.settings, one.accepted) for one in first.tried] == [({"rank": 4}, True), ({"rank": 64}, False)]
+    assert all(Path(one.file).is_file() for one in first.tried) and first.status == "finished"
+    more = sweep(config(tmp_path, "rank=64,4,8"), trainer="fleet_fakes:FakeTrainer")
+    assert [one.settings["rank"] for one in more.tried] == [4, 8, 64]
+    assert len(list((tmp_path / "root").rglob("result.json"))) == 3
