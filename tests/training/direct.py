@@ -12,7 +12,8 @@ from maquette.files import write_json, write_text
 from maquette.run_folder import RunFolder
 from maquette.training.distributed import ProcessGroup
 from maquette.training.job import Job, prepare
-from maquette.training.trainer import Trainer, TrainResult
+from maquette.training.train_result import TrainResult
+from maquette.training.trainer import Trainer
 
 
 def run(

@@ -23,7 +23,7 @@ from maquette.prompts.captions import caption_chunks
 from maquette.prompts.encode import encode
 from maquette.training.batches import EncodedPhoto, LatentDataset
 from maquette.training.prompt_cache import PromptCache
-from maquette.training.trainer import TrainResult
+from maquette.training.train_result import TrainResult
 
 
 @pytest.fixture(scope="module")

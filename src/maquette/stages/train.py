@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config import TrainConfig
 from ..events import Cancel, Listener, ignore
 from ..training.running import once, resume
-from ..training.trainer import TrainResult
+from ..training.train_result import TrainResult
 
 __all__ = ["TrainResult", "once", "resume", "run"]
 

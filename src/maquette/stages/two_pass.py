@@ -17,7 +17,7 @@ from ..training import resuming, two_pass
 from ..training.two_pass import Found
 
 if TYPE_CHECKING:
-    from ..training.trainer import TrainResult
+    from ..training.train_result import TrainResult
 
 
 def train_twice(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResult:

@@ -25,7 +25,8 @@ from .job import Job, prepare
 from .notices import notices
 from .process_settings import process_settings
 from .trackers import following
-from .trainer import Trainer, TrainResult
+from .train_result import TrainResult
+from .trainer import Trainer
 
 
 def once(

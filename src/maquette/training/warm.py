@@ -27,7 +27,7 @@ from ..run_folder import RunFolder
 from . import defaults, resuming, running
 from .job import encoded, opened
 from .photos import read_photos, with_settings
-from .trainer import TrainResult
+from .train_result import TrainResult
 
 Passes = Callable[[TrainConfig, Listener, Cancel | None], TrainResult]
 
