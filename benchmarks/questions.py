@@ -80,7 +80,7 @@ def regularization(out: Path, count: int, subject: str) -> Path:
     """So many pictures of the class, drawn by the base."""
     folder = out / f"class-{count}"
     if not folder.exists():
-        maquette.regularize(folder, prompt=f"a photo of a {subject.split()[-1]}", count=count)
+        maquette.regularize(folder, prompt=[f"a photo of a {subject.split()[-1]}"], count=count)
     return folder
 
 
@@ -98,7 +98,7 @@ def restyled(out: Path) -> Path:
             (photos / f"{i:02}.txt").write_text(caption)
     if not (run / "restyled.safetensors").exists():
         maquette.train(
-            photos, told, subject="style thing", method="dreambooth", steps=120, out=run, choose=False,
+            photos, told, subject="photo", method="dreambooth", steps=120, out=run, choose=False,
             caption_extension=".txt", sample_prompts=[], save_every_steps=120,
         )  # fmt: skip
     return run / "restyled.safetensors"
