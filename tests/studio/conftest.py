@@ -121,3 +121,9 @@ def photo_bytes(number: int, size: tuple[int, int] = (512, 384), kind: str = "JP
 def photo() -> bytes:
     """A good photo."""
     return photo_bytes(1)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of fake trainings take no time."""
+    monkeypatch.setenv("MAQUETTE_FAKE", "fast")

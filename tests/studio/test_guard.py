@@ -185,7 +185,7 @@ def test_traversal(studio: Any, part: str) -> None:
         assert studio.client.get(path).status_code in (404, 405, 422), path
 
 
-def test_a_file_is_served_by_a_name_of_the_list_only(studio: Any) -> None:
+def test_a_file_is_served_by_a_name_of_the_list_only(fast: None, studio: Any) -> None:
     job = studio.train(studio.project(photos=4))
     studio.wait(job, "finished")
     for name in ("job.json", "..%2fjob.json", "%2e%2e/%2e%2e/job.json", "run.toml", "log.txt", "%2fetc%2fpasswd"):
@@ -197,7 +197,7 @@ def test_a_file_is_served_by_a_name_of_the_list_only(studio: Any) -> None:
 
 
 # 11
-def test_name_with_shell_metachars(studio: Any, tmp_path: Path) -> None:
+def test_name_with_shell_metachars(fast: None, studio: Any, tmp_path: Path) -> None:
     name = f"$(touch {tmp_path}/owned); `id` && --help\u202e <b>"
     project = studio.project(name, photos=4, subject="--robot; rm -rf /")
     job = studio.train(project)
@@ -260,7 +260,7 @@ def test_the_queue_is_bounded(studio: Any) -> None:
 
 
 # 15
-def test_no_paths_in_artifacts(studio: Any, tmp_path: Path) -> None:
+def test_no_paths_in_artifacts(fast: None, studio: Any, tmp_path: Path) -> None:
     job = studio.train(studio.project(photos=4))
     done = studio.wait(job, "finished")
     answer = studio.client.get(f"/api/jobs/{job}/zip")

@@ -12,7 +12,7 @@ from maquette.errors import MaquetteError
 from maquette.studio.core import Studio
 
 
-def test_from_photos_to_a_file_that_loads(studio) -> None:
+def test_from_photos_to_a_file_that_loads(fast: None, studio) -> None:
     project = studio.project(photos=5)
     job = studio.train(project)
     done = studio.wait(job, "finished")
@@ -28,7 +28,7 @@ def test_from_photos_to_a_file_that_loads(studio) -> None:
     assert studio.client.get(samples[0]["pictures"][0]).headers["content-type"] == "image/png"
 
 
-def test_events_are_numbered_and_resumed_behind_the_last(studio) -> None:
+def test_events_are_numbered_and_resumed_behind_the_last(fast: None, studio) -> None:
     job = studio.train(studio.project(photos=4))
     studio.wait(job, "finished")
     with studio.client.stream("GET", f"/api/jobs/{job}/events", headers={"Last-Event-ID": "3"}) as stream:

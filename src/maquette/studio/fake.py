@@ -1,7 +1,8 @@
 """A job's work without torch, for tests and for trying the page: MAQUETTE_ENGINE=fake.
 
 It writes a true run folder: the files, names and keys of the real one, in seconds. MAQUETTE_FAKE makes faults:
-oom, crash-1 (the process dies at step 1), disk-full, slow (a step takes a second); several with commas between them.
+oom, crash-1 (the process dies at step 1), disk-full; and paces: slow (a step takes a second), fast (no time at all).
+Several have commas between them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def faults() -> set[str]:
     return {part for part in os.environ.get("MAQUETTE_FAKE", "").split(",") if part}
 
 
+def pace() -> float:
+    """Seconds of a step."""
+    return 1.0 if "slow" in faults() else 0.001 if "fast" in faults() else SECONDS
+
+
 def work(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     """Do a job of any kind."""
     kind = job.spec["kind"]
@@ -77,7 +83,7 @@ def _train(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
     if not run.samples(0).exists():
         _sample(run, 0, config, report)
     while step < steps:
-        if cancel.wait(1.0 if "slow" in faults() else SECONDS):
+        if cancel.wait(pace()):
             _save(run, step, config, report)
             return _stopped(job, step, steps)
         step += 1

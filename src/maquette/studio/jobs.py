@@ -23,6 +23,7 @@ from .names import Busy, NotFound, new_job_id, require_id
 __all__ = ["Job", "Queue"]
 LOOK = 0.5  # seconds between looks at a worker that is not this server's child
 MOST_WAITING = 50
+MODULE = "maquette.studio.worker"
 
 
 class Queue:
@@ -244,7 +245,7 @@ class Queue:
         """Start a job's worker in a session of its own."""
         log = job.log.open("ab")
         try:
-            command = [sys.executable, "-m", "maquette.studio.worker", str(job.path)]
+            command = [sys.executable, "-m", MODULE, str(job.path)]
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
             )  # fmt: skip
