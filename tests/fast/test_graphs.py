@@ -135,8 +135,8 @@ def test_training_with_recorded_passes_ends_in_the_same_file(
         Image.new("RGB", (64, 64 + 32 * (i == 2)), colour).save(photos / f"{i}.png")
     recorders: list[Again] = []
 
-    def prepared(*args: object) -> Job:
-        job = original(*args)  # type: ignore[arg-type]
+    def prepared(*args: object, **named: object) -> Job:
+        job = original(*args, **named)  # type: ignore[arg-type]
         recorders.append(Again())
         job.graphs = Graphs(job.parameters, recorders[-1])
         return job

@@ -116,3 +116,13 @@ def _files(path: str | Path) -> Identity:
 def _stat(file: Path) -> tuple[int, int, int]:
     found = file.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+@contextmanager
+def kept_meanwhile(base: str | Path) -> Iterator[None]:
+    """Within the block this base is read once at most, however often this thread opens it."""
+    if kept_by.get() is not None:
+        yield
+        return
+    with KeptBases().in_use(base):
+        yield

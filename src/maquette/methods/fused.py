@@ -39,7 +39,7 @@ class LinearLoRA(torch.autograd.Function):
         d_down = (dh.t() @ x.reshape(-1, x.shape[-1])).to(ctx.dtypes[0])
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = _back(ctx.layer, gradient, x).contiguous()
+            dx = back(ctx.layer, gradient, x).contiguous()
             dx.view(-1, dx.shape[-1]).addmm_(dh, a)
         return dx, d_down, d_up, None, None
 
@@ -68,7 +68,7 @@ class PointwiseLoRA(torch.autograd.Function):
         d_down = (dh @ x.flatten(2).transpose(1, 2)).sum(0).to(ctx.dtypes[0])
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = _back(ctx.layer, gradient, x).contiguous()
+            dx = back(ctx.layer, gradient, x).contiguous()
             dx.view(*dx.shape[:2], -1).baddbmm_(a.t().expand(len(x), *a.t().shape), dh)
         return dx, d_down[:, :, None, None], d_up[:, :, None, None], None, None
 
@@ -99,7 +99,7 @@ def _scaled(made: Tensor, scale: float) -> Tensor:
     return made if scale == 1.0 else made.mul_(scale)
 
 
-def _back(layer: Any, gradient: Tensor, x: Tensor) -> Tensor:
+def back(layer: Any, gradient: Tensor, x: Tensor) -> Tensor:
     """The layer's input gradient; layers laid out for it (maquette.fast.packed) have a quicker way."""
     if getattr(layer, "layouts", None) is not None and layer.layouts.back is not None:
         made: Tensor = layer.back(gradient, x.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,7 +76,16 @@ class Job:
         return step * seen // epochs > (step - 1) * seen // epochs
 
     def gradients(self, step: int) -> tuple[Tensor, list[Batch]]:
-        """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen.
+        """Compute a step's gradients, times the loss scale. Returns its mean loss () and the photos seen."""
+        total = torch.zeros((), device=self.base.device)
+        batches, terms = self.terms(step)
+        for term, factor in terms:
+            total += self._learn(term, factor)
+        return total, batches
+
+    def terms(self, step: int) -> tuple[list[Batch], Iterator[tuple[LossTerm, float]]]:
+        """A step's photos, and what is to be learned from them: terms and the factors of their summed losses. Each is
+        made when it is asked for.
 
         With regularization images the loss is the mean of the photos' and theirs, as in sd-scripts, where they are
         half of a batch.
@@ -84,28 +93,30 @@ class Job:
         config = self.config
         random = seeded(config.seed, "step", step)
         torch.manual_seed(int(torch.randint(2**62, (), generator=random)))  # the adapters' dropouts draw from this
-        size, parts = config.batch_size or 1, config.gradient_accumulation
-        total = torch.zeros((), device=self.base.device)
         self.objective.rank_rows.start_step()
-        batches = self.instance.batches(step, size, parts, random)
+        batches = self.instance.batches(step, config.batch_size or 1, config.gradient_accumulation, random)
+        return batches, self._terms(step, batches, random)
+
+    def _terms(self, step: int, batches: list[Batch], random: torch.Generator) -> Iterator[tuple[LossTerm, float]]:
+        config = self.config
+        size, parts = config.batch_size or 1, config.gradient_accumulation
         half = 1.0 if self.regularization is None else 0.5
         for batch in batches:
             for part, captions in self._alike(batch, batch.captions):
                 conditioning = _sized(self.texts(captions), part)
-                total += self._learn(self.objective.denoising(part, conditioning, random), half / size)
+                yield self.objective.denoising(part, conditioning, random), half / size
             if self.prior is not None:
-                held, prior_prompts = self.prior.part(batch, random)
+                held, asked = self.prior.part(batch, random)
                 factor = len(batch) / len(held) / size * config.prior_loss_weight
-                for part, prompts in self._alike(held, prior_prompts):
+                for part, prompts in self._alike(held, asked):
                     now, original = _sized(self.texts(prompts), part), _sized(self.texts.original(prompts), part)
-                    total += self._learn(self.objective.prior_loss(part, now, original, self.attached, random), factor)
+                    yield self.objective.prior_loss(part, now, original, self.attached, random), factor
         if self.regularization is not None:
             share = config.prior_share
             for batch in self.regularization.batches(step, size, parts, random, share):
                 for part, captions in self._alike(batch, batch.captions):
                     question = self.objective.denoising(part, _sized(self.texts(captions), part), random)
-                    total += self._learn(question, half * config.prior_loss_weight / (size * share))
-        return total, batches
+                    yield question, half * config.prior_loss_weight / (size * share)
 
     def _alike(self, batch: Batch, prompts: list[str]) -> list[tuple[Batch, list[str]]]:
         """The batch in parts whose prompts take equally many windows: none is filled up for the sake of another."""
@@ -128,13 +139,17 @@ class Job:
         """One pass forward over the first batch of step 0, so that whatever a layer decides at its first use does not
         depend on the step at which a run goes on.
         """
+        self.attached.set_multiplier(0.0)
+        self.objective.warm_up(*self.first_batch())
+        self.attached.set_multiplier(1.0)
+
+    def first_batch(self) -> tuple[Batch, Conditioning]:
+        """Of step 0, with what the base is told."""
         config = self.config
         random = seeded(config.seed, "step", 0)
         batch = self.instance.batches(0, config.batch_size or 1, config.gradient_accumulation, random)[0]
-        self.attached.set_multiplier(0.0)
         part, captions = self._alike(batch, batch.captions)[0]
-        self.objective.warm_up(part, _sized(self.texts(captions), part))
-        self.attached.set_multiplier(1.0)
+        return part, _sized(self.texts(captions), part)
 
     @torch.no_grad()
     def contradiction(self) -> str | None:
@@ -175,11 +190,13 @@ def prepare(
     cache: Path,
     on_progress: Callable[[str, int, int], None],
     load: Callable[..., BaseModel] = load,
+    computes: bool = True,
 ) -> Job:
     """Open the base, read the photos, encode both once, attach the adapters.
 
     cache: folder of latents that earlier runs encoded. on_progress: called with (what, done, all). load: opens the
-    base, as `families.load` does.
+    base, as `families.load` does. computes: whether the steps are computed by the job's own base; if not (`slots`),
+    its network is not laid out for them.
     Raises MaquetteError for everything that is the user's to mend.
     """
     base, dtype = opened(config, load)
@@ -187,8 +204,6 @@ def prepare(
     config = with_settings(config, dataset)
     config = defaults.resolve(config, base, dataset, dtype).model_copy(update={"held_out": len(dataset.of("held"))})
     sets = encoded(config, base, dataset, LatentCache(cache), on_progress)
-    if dtype != torch.float32 and base.device.type == "cpu" and not _whole(config) and not config.compile:
-        attention.install(base.network)
     computing, prior, texts, attached = _adapted(config, base, dataset)
     optimizer = optim.make_optimizer(config, attached.parameter_groups())
     if config.scale_weight_norms:
@@ -202,8 +217,8 @@ def prepare(
         sets.get("class"), prior, GradScaler(config.dtype == "fp16"),
     )  # fmt: skip
     job.findings = [*_findings(job, looks), *_probed(job)]
-    _only_for_training(job)
-    if base.device.type == "cuda" and _recordable(config):
+    _only_for_training(job, computes)
+    if base.device.type == "cuda" and computes and _recordable(config):
         job.graphs = Graphs(parameters)
     return job
 
@@ -225,6 +240,8 @@ def opened(config: TrainConfig, load: Callable[..., BaseModel]) -> tuple[BaseMod
         unet_dtype=torch.float32 if _whole(config) else dtype,
     )  # fmt: skip
     require_channels(config.base, base.input_channels, base.spec.latent_channels)
+    if dtype != torch.float32 and base.device.type == "cpu" and not _whole(config) and not config.compile:
+        attention.install(base.network)
     return base, dtype
 
 
@@ -319,7 +336,7 @@ def _findings(job: Job, looks: Mapping[Path, Look]) -> list[Problem]:
     ]
 
 
-def _only_for_training(job: Job) -> None:
+def _only_for_training(job: Job, computes: bool) -> None:
     """Let go of what has been used up: on a CPU altogether, since pictures are made with the base opened anew; else to
     the computer's memory. On a CPU frozen weights are also laid out for speed, good for nothing but training then,
     unless the blocks are to be compiled.
@@ -330,7 +347,7 @@ def _only_for_training(job: Job) -> None:
         network.to("meta" if on_cpu else "cpu")
     if config.compile:
         compiled.install(base.network)
-    elif on_cpu and methods.METHODS[config.method].product != "model":
+    elif on_cpu and computes and methods.METHODS[config.method].product != "model":
         adapted = [module for module in base.network.modules() if isinstance(module, AdaptedLayer)]
         readable = {module.layer for module in adapted if module.adapter.reads_weight}
         if packed.install(base.network, readable):

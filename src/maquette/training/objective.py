@@ -20,11 +20,17 @@ from .distributed import RankRows
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A loss to be computed: compute(*inputs) returns the loss of each photo, (B,). name: which kind it is."""
+    """A loss to be computed: compute(*inputs) returns the loss of each photo, (B,). name: which kind it is.
+
+    asked: what the base is asked, for those who ask it of several terms at once: x_t, t and the conditioning. judge:
+    its answer -> the losses. None where the base is asked more than once.
+    """
 
     name: str
     compute: Callable[..., Tensor]
     inputs: tuple[Tensor | None, ...]
+    asked: tuple[Tensor, Tensor, Conditioning] | None = None
+    judge: Callable[[Tensor], Tensor] | None = None
 
     @property
     def empty(self) -> bool:
@@ -62,7 +68,11 @@ class Objective:
         def denoising(x_t: Tensor, t: Tensor, target: Tensor, mask: Tensor | None, *parts: Tensor) -> Tensor:
             return self._loss(self.predict(x_t, t, rebuild(*parts)), target, t, mask)
 
-        return LossTerm("photos", denoising, (x_t, t, target, mask, *conditioning.fields()))
+        def judge(output: Tensor) -> Tensor:
+            return self._loss(output, target, t, mask)
+
+        inputs = (x_t, t, target, mask, *conditioning.fields())
+        return LossTerm("photos", denoising, inputs, (x_t, t, conditioning), judge)
 
     def warm_up(self, batch: Batch, conditioning: Conditioning) -> None:
         """Run the denoiser once without a loss, so that layers decide what they decide at their first use."""

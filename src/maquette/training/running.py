@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,30 @@ def once(
     """One run from the beginning, in a new run folder. cache: folder of latents that earlier runs encoded; None: the
     one beside the run, or $MAQUETTE_CACHE.
     """
-    with process_group(config.device) as processes, ExitStack() as held:
+    with ExitStack() as held:
+        processes = held.enter_context(process_group(config.device))
         held.enter_context(process_settings(config))
+        trainer = held.enter_context(begun(config, on_event, cancel or Cancel(), cache, processes))
+        return trainer.train(0)
+
+
+@contextmanager
+def begun(
+    config: TrainConfig,
+    on_event: Listener,
+    cancel: Cancel,
+    cache: Path | None,
+    processes: ProcessGroup,
+    computes: bool = True,
+) -> Iterator[Trainer]:
+    """A new run, ready for its first step, whose folder is held within the block. computes: see `job.prepare`."""
+    with ExitStack() as held:
         on_event = on_event if processes.is_main else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(processes.broadcast(str(named)))
         if processes.is_main:
             RunFolder.refuse_taken(folder.path)
-        job = _prepared(processes, config, folder, on_event, cache)
+        job = _prepared(processes, config, folder, on_event, cache, computes)
         job.config = job.config.model_copy(update={"out": folder.path})
         if processes.is_main:
             RunFolder.create(folder.path)
@@ -55,7 +71,7 @@ def once(
             on_event = held.enter_context(following(job.config, folder, on_event))
         for message in [*_other_type(config, job), *notices(config, job.base)]:
             on_event(Event("warning", {"message": message}))
-        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(0)
+        yield Trainer(folder, job, on_event, cancel, processes)
 
 
 def resume(
@@ -133,13 +149,18 @@ def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iter
 
 
 def _prepared(
-    processes: ProcessGroup, config: TrainConfig, folder: RunFolder, on_event: Listener, cache: Path | None
+    processes: ProcessGroup,
+    config: TrainConfig,
+    folder: RunFolder,
+    on_event: Listener,
+    cache: Path | None,
+    computes: bool = True,
 ) -> Job:
     """The job, made ready in the first process before the others, which then find the photos encoded."""
     if not processes.is_main:
         processes.barrier()
     try:
-        job = prepare(config, cache or cache_folder(folder.path.parent), _progress(on_event))
+        job = prepare(config, cache or cache_folder(folder.path.parent), _progress(on_event), computes=computes)
     except RuntimeError as error:
         if not memory.exhausted(error):
             raise

@@ -13,6 +13,7 @@ from ..events import Cancel, Event, Listener
 from ..run_folder import RunFolder
 from ..sampling.finite import damage
 from . import memory, optim
+from .batches import Batch
 from .checkpoint_writer import checkpoint_writer
 from .distributed import ProcessGroup
 from .ending import Ending
@@ -49,41 +50,54 @@ class Trainer:
         self.refused = False  # whether the step before was skipped as not finite
         self.deferred = may_defer(job, processes.size) if defer is None else defer
         self.pending: StepResult | None = None  # the last step, computed but not checked yet
-        self.start = 0
+        self.start = self.step = 0  # how many were done at the beginning, and are done now
         self.watcher = Watcher(job, self.writer, folder, on_event) if self.config.stop == "auto" else None
         self.ended: str | None = None  # why training ended by itself
 
     def train(self, start: int) -> TrainResult:
         """Train from `start` steps on to the end, or until asked to stop."""
-        self.start = start
+        self.begin(start)
+        while self.step < self.steps and not self.stop:
+            began, job = self.start_step(), self.job
+            try:
+                loss, batches = job.gradients(self.step)
+                loss, self.stop = self.processes.all_reduce(job.parameters, loss, self._cancelled())
+                self.end_step(began, loss, batches)
+            except RuntimeError as error:
+                if not memory.exhausted(error):
+                    raise
+                raise OutOfMemory(memory.advice(job, self.processes.size)) from error
+            self.after_step()
+        return self.end()
+
+    def begin(self, start: int) -> None:
+        """What comes before the first step, which is that after `start` steps."""
+        self.start = self.step = start
         findings.tell(self.job.findings, self.on_event)
         if self.job.graphs is not None:
             self.job.graphs.on_warning = self._warn
         if self.processes.is_main:
             self.keeper.expect_room(self.steps)
             self.keeper.complete(start)
-        step = start
         self._watch(start)
-        while step < self.steps:
-            try:
-                self._step(step)
-            except RuntimeError as error:
-                if not memory.exhausted(error):
-                    raise
-                raise OutOfMemory(memory.advice(self.job, self.processes.size)) from error
-            step += 1
-            self.stop |= self.processes.size == 1 and self._cancelled()  # set while the step was reported
-            wanted = self._sample_wanted()
-            if wanted or self.job.saves_after(step) or step == self.steps or self.stop:
-                self._flush(step)
-                self.keeper.save(step)
-                self._watch(step)
-            if self.stop and step < self.steps:
-                break
+
+    def after_step(self) -> None:
+        """Count a step, and save what is due."""
+        self.step += 1
+        step = self.step
+        self.stop |= self.processes.size == 1 and self._cancelled()  # set while the step was reported
+        wanted = self._sample_wanted()
+        if wanted or self.job.saves_after(step) or step == self.steps or self.stop:
+            self._flush(step)
+            self.keeper.save(step)
+            self._watch(step)
+
+    def end(self) -> TrainResult:
+        """After the last step, or that at which the run was asked to stop."""
         ending = Ending(self.keeper, self._cancelled)
-        if step >= self.steps:
+        if self.step >= self.steps:
             ending.finish(self.steps)
-        return ending.result(start, min(step, self.steps), self.steps, self.pace, self.ended)
+        return ending.result(self.start, min(self.step, self.steps), self.steps, self.pace, self.ended)
 
     def _cancelled(self) -> bool:
         """Whether to stop: by the caller's word, or by the file that another process makes in the run folder."""
@@ -117,22 +131,26 @@ class Trainer:
     def _warn(self, message: str) -> None:
         self.on_event(Event("warning", {"message": message}))
 
-    def _step(self, step: int) -> None:
-        """Do one training step: zero_grad, backward, all_reduce, unscale, clip and optimizer step."""
-        began, job = time.perf_counter(), self.job
-        factor = optim.lr_multiplier(self.config, step, self.steps)
-        optim.set_lr(job.optimizer, factor)
-        job.optimizer.zero_grad(set_to_none=True)
-        loss, batches = job.gradients(step)
-        loss, self.stop = self.processes.all_reduce(job.parameters, loss, self._cancelled())
+    def start_step(self) -> float:
+        """Set the learning rates and forget the gradients of the step before. Returns the time."""
+        began = time.perf_counter()
+        optim.set_lr(self.job.optimizer, optim.lr_multiplier(self.config, self.step, self.steps))
+        self.job.optimizer.zero_grad(set_to_none=True)
+        return began
+
+    def end_step(self, began: float, loss: Tensor, batches: list[Batch]) -> None:
+        """Unscale and clip the gradients, step the optimizer, and log. loss: (), of these photos."""
+        job, step = self.job, self.step
         job.scaler.unscale_(job.parameters)
         norm = optim.gradient_norm(job.parameters)
-        result = StepResult(step, batches, (self.config.learning_rate or 0.0) * factor, loss, norm)
+        rate = (self.config.learning_rate or 0.0) * optim.lr_multiplier(self.config, step, self.steps)
+        result: StepResult | None = StepResult(step, batches, rate, loss, norm)
         if self.deferred:
             assert isinstance(job.optimizer, AdamW)
             optim.optimizer_step_if_finite(job.optimizer, job.parameters, loss, norm, self.config.max_grad_norm)
             self.pending, result = result, self.pending
         else:
+            assert result is not None
             self._update(result, norm)
         self.pace.training_seconds += time.perf_counter() - began
         self.pace.images += self.config.batch_size or 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..run_folder import RunFolder
 from . import defaults, resuming, running
 from .job import encoded, opened
 from .photos import read_photos, with_settings
+from .slots import train_together
 from .train_result import TrainResult
 
 Passes = Callable[[TrainConfig, Listener, Cancel | None], TrainResult]
@@ -71,6 +72,18 @@ class WarmTrainer:
         """As `maquette train --resume`."""
         with self._alone(resuming.read_config(RunFolder.open(path)), on_event):
             return running.resume(path, changes, on_event, cancel, cache)
+
+    def together(
+        self,
+        configs: Sequence[TrainConfig],
+        slots: int,
+        listeners: Sequence[Listener] | None = None,
+        cancels: Sequence[Cancel] | None = None,
+        caches: Sequence[Path | None] | None = None,
+    ) -> list[TrainResult | Exception]:
+        """Several jobs at once on the kept base: `slots.train_together`."""
+        with self._alone(configs[0], ignore):
+            return train_together(configs, slots, listeners, cancels, caches)
 
     def encode(self, config: TrainConfig, cache: Path) -> int:
         """Encode a job's photos into its tenant's folder of latents, which the job finds there when it is run. Returns

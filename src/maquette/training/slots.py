@@ -1,0 +1,268 @@
+"""Several subjects at once on one frozen network: N runs, each in a slot of its own, computed in one batch.
+
+A run keeps everything of its own: seeds, photos, optimizer, learning rate and its schedule, clipping, files. Only the
+passes through the network are shared (`methods.slots`). A slot that ends, or whose run fails, is given to the next run
+before the next step; what happens in one slot is never seen in another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ..config import TrainConfig
+from ..core.denoiser import Conditioning
+from ..errors import MaquetteError, OutOfMemory
+from ..events import Cancel, Cancelled, Listener, ignore
+from ..families import load
+from ..families.kept import kept_meanwhile
+from ..fast import packed
+from ..methods.base import AdaptedLayers
+from ..methods.slots import SlotLayers
+from . import memory
+from .attaching import unet_slots
+from .batches import Batch
+from .distributed import ProcessGroup
+from .job import Job, opened
+from .objective import LossTerm, Objective
+from .process_settings import process_settings
+from .running import begun
+from .train_result import TrainResult
+from .trainer import Trainer
+
+ALIKE = (
+    "base", "vae", "prediction_type", "device", "dtype", "deterministic", "gradient_checkpointing", "batch_size",
+    "resolution", "layers", "block_ranks",
+)  # fmt: skip
+"""Keys in which the runs of a group agree: they decide the network, and which shapes its passes have."""
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """Runs with one key can be trained together; `reason` says why one cannot share a network at all."""
+
+    key: str | None
+    reason: str | None = None
+
+
+def compatible(config: TrainConfig) -> Compatibility:
+    """With which others a run can share a network."""
+    alone = {
+        f"method = {config.method}": config.method != "lora",
+        "two_pass": config.two_pass,
+        "text_encoder": config.text_encoder,
+        "dropout": bool(config.dropout or config.rank_dropout or config.module_dropout),
+        "prior_preservation": config.prior_preservation,
+        "compile": config.compile,
+        "dtype = fp16": config.dtype == "fp16",
+        "torchrun": int(os.environ.get("WORLD_SIZE", "1")) > 1,
+    }
+    reason = next((name for name, true in alone.items() if true), None)
+    if reason is not None:
+        return Compatibility(None, f"{reason}: such a run is trained alone, not in a slot.")
+    told = json.loads(config.model_dump_json(include=set(ALIKE)))
+    return Compatibility(json.dumps(told, sort_keys=True))
+
+
+def train_together(
+    configs: Sequence[TrainConfig],
+    slots: int,
+    listeners: Sequence[Listener] | None = None,
+    cancels: Sequence[Cancel] | None = None,
+    caches: Sequence[Path | None] | None = None,
+) -> list[TrainResult | Exception]:
+    """Train runs that are `compatible`, `slots` of them at a time; the others follow as slots become free.
+
+    listeners, cancels, caches: one for each run. Returns what each came to, in their order: its result, or what ended
+    it. Raises MaquetteError for runs that cannot share a network.
+    """
+    _require_compatible(configs, slots)
+    group = _Group(configs, slots, listeners, cancels, caches)
+    with kept_meanwhile(configs[0].base), process_settings(configs[0]):
+        return group.run()
+
+
+def _require_compatible(configs: Sequence[TrainConfig], slots: int) -> None:
+    if not configs or slots < 1:
+        raise MaquetteError("Training several subjects at once takes one run and one slot at least.")
+    found = [compatible(config) for config in configs]
+    reason = next((one.reason for one in found if one.reason), None)
+    if reason is not None:
+        raise MaquetteError(reason)
+    if len({one.key for one in found}) > 1:
+        raise MaquetteError(f"Runs in slots of one network must agree in {', '.join(ALIKE)}.")
+
+
+class SlotNetwork:
+    """One frozen network for the passes of several jobs."""
+
+    def __init__(self, config: TrainConfig, slots: int) -> None:
+        """config: any of the group's, since they agree on what matters here. slots: how many there will be."""
+        self.base, _ = opened(config, load)
+        self._slots = slots
+        if config.gradient_checkpointing:
+            self.base.enable_gradient_checkpointing()
+        self.layers = SlotLayers(unet_slots(config, self.base))
+        self.objective: Objective | None = None
+
+    def put(self, slot: int, job: Job) -> None:
+        """Seat a job. The first one's photos decide how weights are laid out, as they do for a job alone."""
+        self.layers.put(slot, cast(AdaptedLayers, job.attached))
+        if self.objective is None:
+            self.objective = Objective(job.config, self.base)
+            if self.base.device.type == "cpu" and packed.install(self.base.network):
+                batch, conditioning = job.first_batch()
+                rows = [*range(len(batch))] * self._slots
+                with torch.no_grad():
+                    self.objective.warm_up(batch.rows(rows), conditioning[rows])
+
+    def gradients(self, seated: Mapping[int, tuple[Job, int]]) -> dict[int, tuple[Tensor, list[Batch]]]:
+        """Compute a step's gradients for each slot's job and the number of its step, which differ from slot to slot.
+
+        Returns each one's mean loss () and the photos seen, as `Job.gradients` does.
+        """
+        told = {slot: job.terms(step) for slot, (job, step) in seated.items()}
+        losses = {slot: torch.zeros((), device=self.base.device) for slot in seated}
+        for turn in zip_longest(*(terms for _, terms in told.values())):
+            alike: dict[object, list[tuple[int, LossTerm, float]]] = {}
+            for slot, asked in zip(told, turn, strict=True):
+                if asked is not None:
+                    alike.setdefault(_shapes(asked[0]), []).append((slot, *asked))
+            for members in alike.values():
+                self._learn(members, losses)
+        return {slot: (losses[slot], batches) for slot, (batches, _) in told.items()}
+
+    def _learn(self, members: Sequence[tuple[int, LossTerm, float]], losses: dict[int, Tensor]) -> None:
+        """One pass over terms of one shape, a slot's each: the gradients of the sum of their losses."""
+        assert self.objective is not None
+        asked = [term.asked for _, term, _ in members if term.asked is not None]
+        self.layers.seats.taken = tuple(slot for slot, *_ in members)
+        try:
+            x_t, t = torch.cat([one[0] for one in asked]), torch.cat([one[1] for one in asked])
+            output = self.objective.predict(x_t, t, Conditioning.cat([one[2] for one in asked]))
+            found = []
+            for (slot, term, factor), part in zip(members, output.chunk(len(members)), strict=True):
+                assert term.judge is not None
+                loss = term.judge(part).sum() * factor
+                losses[slot] += loss.detach()
+                found.append(loss)
+            torch.autograd.backward(found)
+        finally:
+            self.layers.seats.taken = ()
+
+
+def _shapes(term: LossTerm) -> object:
+    """Terms for which it is the same can be asked in one pass."""
+    if term.asked is None:
+        raise ValueError(f"a term of {term.name} asks the base more than once")
+    x_t, _, conditioning = term.asked
+    return x_t.shape, tuple(None if x is None else x.shape for x in conditioning.fields())
+
+
+@dataclass
+class _Seated:
+    """A run at work in a slot. held: its folder and what else it holds."""
+
+    number: int
+    trainer: Trainer
+    held: ExitStack
+
+
+class _Group:
+    """The runs of `train_together`: those that wait, those that are seated, and what the others came to."""
+
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        slots: int,
+        listeners: Sequence[Listener] | None,
+        cancels: Sequence[Cancel] | None,
+        caches: Sequence[Path | None] | None,
+    ) -> None:
+        self.configs, self.slots = configs, min(slots, len(configs))
+        self.listeners = listeners or [ignore] * len(configs)
+        self.cancels = cancels or [Cancel() for _ in configs]
+        self.caches = caches or [None] * len(configs)
+        self.waiting = deque(range(len(configs)))
+        self.seated: dict[int, _Seated] = {}
+        self.ended: dict[int, TrainResult | Exception] = {}
+
+    def run(self) -> list[TrainResult | Exception]:
+        network = SlotNetwork(self.configs[0], self.slots)
+        try:
+            while self._fill(network):
+                self._step(network)
+        finally:
+            for one in self.seated.values():
+                one.held.close()
+        return [self.ended[number] for number in range(len(self.configs))]
+
+    def _fill(self, network: SlotNetwork) -> bool:
+        """Give free slots to waiting runs. Returns whether any slot is taken."""
+        while self.waiting and len(self.seated) < self.slots:
+            number = self.waiting.popleft()
+            if self.cancels[number].is_set():
+                self.ended[number] = Cancelled("Stopped before it had begun; nothing was written.")
+                continue
+            self._seat(network, number, next(slot for slot in range(self.slots) if slot not in self.seated))
+        return bool(self.seated)
+
+    def _seat(self, network: SlotNetwork, number: int, slot: int) -> None:
+        """Begin a run in a slot."""
+        held = ExitStack()
+        told = self.listeners[number], self.cancels[number], self.caches[number]
+        try:
+            trainer = held.enter_context(begun(self.configs[number], *told, ProcessGroup(), computes=False))
+            trainer.begin(0)
+            network.put(slot, trainer.job)
+        except Exception as error:  # whatever ends a run is what it came to
+            self.ended[number] = _closed(held, error)
+        else:
+            self.seated[slot] = _Seated(number, trainer, held)
+
+    def _step(self, network: SlotNetwork) -> None:
+        """One step of every run that is seated."""
+        began = {slot: one.trainer.start_step() for slot, one in self.seated.items()}
+        try:
+            found = network.gradients({s: (one.trainer.job, one.trainer.step) for s, one in self.seated.items()})
+        except RuntimeError as error:
+            if not memory.exhausted(error):
+                raise
+            told = f"The memory does not suffice for {len(self.seated)} subjects at once; give fewer slots."
+            for slot in [*self.seated]:
+                self._leave(network, slot, OutOfMemory(told))
+            return
+        for slot, one in [*self.seated.items()]:
+            try:
+                one.trainer.end_step(began[slot], *found[slot])
+                one.trainer.after_step()
+                if one.trainer.stop or one.trainer.step >= one.trainer.steps:
+                    self._leave(network, slot, one.trainer.end())
+            except Exception as error:  # as above
+                self._leave(network, slot, error)
+
+    def _leave(self, network: SlotNetwork, slot: int, came_to: TrainResult | Exception) -> None:
+        """Free a slot."""
+        one = self.seated.pop(slot)
+        network.layers.remove(slot)
+        self.ended[one.number] = came_to if isinstance(came_to, TrainResult) else _closed(one.held, came_to)
+        one.held.close()
+
+
+def _closed(held: ExitStack, error: Exception) -> Exception:
+    """Leave what is held because of an error. Returns it as those who hold it explain it."""
+    try:
+        held.__exit__(type(error), error, error.__traceback__)
+    except Exception as explained:
+        return explained
+    return error
