@@ -246,17 +246,24 @@ class _Group:
             try:
                 one.trainer.end_step(began[slot], *found[slot])
                 one.trainer.after_step()
-                if one.trainer.stop or one.trainer.step >= one.trainer.steps:
-                    self._leave(network, slot, one.trainer.end())
+                over = one.trainer.stop or one.trainer.step >= one.trainer.steps
+                result: TrainResult | Exception | None = one.trainer.end() if over else None
             except Exception as error:  # as above
-                self._leave(network, slot, error)
+                result = error
+            if result is not None:
+                self._leave(network, slot, result)
 
     def _leave(self, network: SlotNetwork, slot: int, came_to: TrainResult | Exception) -> None:
         """Free a slot."""
         one = self.seated.pop(slot)
         network.layers.remove(slot)
-        self.ended[one.number] = came_to if isinstance(came_to, TrainResult) else _closed(one.held, came_to)
-        one.held.close()
+        if not isinstance(came_to, TrainResult):
+            came_to = _closed(one.held, came_to)
+        try:
+            one.held.close()
+        except Exception as error:  # its last lines could not be written
+            came_to = error
+        self.ended[one.number] = came_to
 
 
 def _closed(held: ExitStack, error: Exception) -> Exception:
