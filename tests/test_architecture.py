@@ -99,6 +99,21 @@ def test_a_network_is_a_file_of_at_most_250_lines() -> None:
         assert len(path.read_text("utf-8").splitlines()) <= 250, path.name
 
 
+def test_every_stage_is_run_alike() -> None:
+    """run(config, on_event, cancel), a base that is open already after them."""
+    found = 0
+    for path in sorted((SOURCE / "stages").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name == "run":
+                arguments = [(a.arg, ast.unparse(a.annotation) if a.annotation else "") for a in node.args.args]
+                assert arguments[0][0] == "config" and arguments[0][1].endswith("Config"), path.name
+                assert arguments[1:3] == [("on_event", "Listener"), ("cancel", "Cancel | None")], path.name
+                assert [name for name, _ in arguments[3:]] in ([], ["base"]), path.name
+                assert len(node.args.defaults) == len(arguments) - 1 and not node.args.kwonlyargs, path.name
+                found += 1
+    assert found >= 22
+
+
 LONGEST = 50  # lines of a function
 # Longer ones, and why they stay in one piece.
 LONG = {

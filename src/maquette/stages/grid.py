@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..events import Event, Listener, ignore
+from ..events import Cancel, Event, ignore, Listener
 from ..files import is_regular, read_bytes, read_object, write_json, write_text
 from ..formats.picture_files import read_parameters
 from ..formats.png import write_png
@@ -47,7 +46,7 @@ class GridResult:
         return asdict(self)
 
 
-def run(config: GridConfig, on_event: Listener = ignore, cancel: threading.Event | None = None) -> GridResult:
+def run(config: GridConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> GridResult:
     """Draw the cells that are not there yet, then the labelled picture and the page.
 
     A grid that was stopped or killed goes on where the same is asked for again, to the same bytes. Setting `cancel`
@@ -55,7 +54,7 @@ def run(config: GridConfig, on_event: Listener = ignore, cancel: threading.Event
     that holds another grid.
     """
     began = time.perf_counter()
-    cancel = cancel or threading.Event()
+    cancel = cancel or Cancel()
     out, plan = _begun(config)
     missing = [cell for cell in plan.in_order() if not _whole(out / cell.file)]
     result = GridResult(str(out), "stopped", None, None, [], 0, len(plan.cells) - len(missing), 0.0)
@@ -146,9 +145,7 @@ def _whole(path: Path) -> bool:
         return False
 
 
-def _draw(
-    plan: Plan, missing: list[Cell], out: Path, result: GridResult, on_event: Listener, cancel: threading.Event
-) -> None:
+def _draw(plan: Plan, missing: list[Cell], out: Path, result: GridResult, on_event: Listener, cancel: Cancel) -> None:
     began = time.perf_counter()
 
     def tell(event: Event) -> None:
