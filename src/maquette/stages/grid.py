@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..events import Cancel, Event, ignore, Listener
+from ..events import Cancel, Event, Listener, ignore
 from ..files import is_regular, read_bytes, read_object, write_json, write_text
 from ..formats.picture_files import read_parameters
 from ..formats.png import write_png
