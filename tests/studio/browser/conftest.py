@@ -59,8 +59,8 @@ class Watched:
 
 
 @contextmanager
-def serving(data: Path, **settings: Any) -> Iterator[Running]:
-    """A studio with the fake engine in a thread; its jobs end with it."""
+def serving(data: Path, keep: bool = False, **settings: Any) -> Iterator[Running]:
+    """A studio with the fake engine in a thread; its jobs end with it, unless they are kept."""
     served = Served(StudioSettings(**{"data": data, "port": 0} | settings))
     thread = threading.Thread(target=served.run, daemon=True)
     thread.start()
@@ -70,7 +70,7 @@ def serving(data: Path, **settings: Any) -> Iterator[Running]:
     finally:
         running.client.close()
         running.stranger.close()
-        for job in running.studio.queue.jobs():
+        for job in [] if keep else running.studio.queue.jobs():
             running.studio.queue.delete(job.id)
         served.end()
         thread.join(20)

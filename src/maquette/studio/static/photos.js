@@ -10,7 +10,6 @@ async function undo() {
   fire("cards"); fire("tags");
 }
 on("click", "[data-undo]", undo);
-
 // Name, kind and words of the project
 on("change", "[data-about] input", async input => {
   if (!input.checkValidity()) return input.reportValidity();
@@ -18,7 +17,6 @@ on("change", "[data-about] input", async input => {
   if (told) { $("h1").textContent = told.name; for (const place of $$(".mono", input.form)) place.textContent = told.phrase; }
 });
 on("submit", "[data-about]", (_, event) => event.preventDefault());
-
 // Captions: saved when the field is left, or a while after the last key
 const waiting = new Map();
 async function save(field) {
@@ -37,7 +35,6 @@ async function save(field) {
 on("input", "[data-caption]", field => { clearTimeout(waiting.get(field)); waiting.set(field, setTimeout(() => save(field), 1500)); });
 on("focusout", "[data-caption]", save);
 addEventListener("pagehide", () => { for (const field of waiting.keys()) fetch(`${base}/photos/${cardOf(field).dataset.id}`, { method: "PATCH", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ caption: field.value }) }); });
-
 // Leave out, select
 async function exclude(card) {
   if (await change(card, { excluded: !card.classList.contains("excluded") })) { undoStack.push(serverUndo); fire("cards"); }
@@ -45,7 +42,6 @@ async function exclude(card) {
 on("click", "[data-exclude]", button => exclude(cardOf(button)));
 const scope = () => { const n = selected().length; if ($("[data-scope]")) $("[data-scope]").textContent = n ? `on ${n} selected` : "on all photos"; };
 on("change", "[data-select]", scope);
-
 // Tags: a click filters, the others change all photos or the selected ones
 let filter = "";
 const tagsOf = card => $("[data-caption]", card).value.split(",").map(tag => tag.trim());
@@ -68,7 +64,6 @@ on("submit", "[data-add-tag]", (form, event) => { event.preventDefault(); edit("
 on("submit", "[data-replace]", (form, event) => { event.preventDefault(); edit("replace", form.find.value.trim(), form.replace.value.trim()); });
 on("click", "[data-describe]", async () => { if (await api("POST", `${base}/jobs`, { kind: "caption" })) { toast("The photos are being described."); fire("strip"); } });
 document.body.addEventListener("studio:ended", () => { fire("cards"); fire("tags"); });
-
 // Crop: drag the frame, or Shift and arrows
 function place(svg, x, y, w, h) {
   const [W, H] = svg.getAttribute("viewBox").split(" ").slice(2).map(Number);
@@ -91,11 +86,10 @@ on("pointerdown", ".crop rect", (rect, event) => {
 });
 on("pointermove", ".crop rect", (_, event) => {
   if (!drag) return;
-  const [x, y, w, h] = drag.before;
-  place(drag.svg, x + (event.clientX - drag.x) / drag.scale, y + (event.clientY - drag.y) / drag.scale, w, h);
+  const { svg, before: [x, y, w, h], scale } = drag;
+  place(svg, x + (event.clientX - drag.x) / scale, y + (event.clientY - drag.y) / scale, w, h);
 });
 for (const type of ["pointerup", "pointercancel"]) document.addEventListener(type, () => { if (drag) { const { svg, before } = drag; drag = null; keep(svg, before); } });
-
 // Masks: what is painted counts
 const stage = $("[data-mask-stage]"), brush = new Brush(stage);
 let painted; // the card whose photo is on the stage
@@ -128,7 +122,6 @@ document.addEventListener("keydown", event => {
   else if (event.key === "e") erase();
   else if (event.key === "z" && (event.ctrlKey || event.metaKey)) brush.undo();
 });
-
 // Keys among the cards: one of them is in the order of tabs
 function go(card) { for (const other of cards()) other.tabIndex = other === card ? 0 : -1; card.focus(); }
 document.addEventListener("keydown", event => {
@@ -156,7 +149,6 @@ document.addEventListener("keydown", event => {
   const act = { Enter: () => $("[data-caption]", card).focus(), " ": () => $("[data-select]", card).click(), x: () => exclude(card), m: () => $("[data-mask]", card).click() }[event.key];
   if (act) { event.preventDefault(); act(); }
 });
-
 // After a new fetch of the cards: what was selected, filtered and in focus stays so; a caption being typed is not lost
 let kept;
 document.addEventListener("htmx:beforeSwap", event => {

@@ -17,7 +17,10 @@ async function api(method, path, body) { // JSON in, JSON out; a refusal is show
   } catch { toast("The studio does not answer. Nothing is lost; try again in a moment."); }
   return null;
 }
-
+async function during(button, work) { // a button does nothing more until its work is done
+  button.disabled = true;
+  try { return await work; } finally { button.disabled = false; }
+}
 function toast(text, label, act) {
   const box = document.createElement("div");
   box.className = "toast";
@@ -33,7 +36,6 @@ function toast(text, label, act) {
   if (shelf.matches(":popover-open")) shelf.hidePopover();
   shelf.showPopover(); // above an open dialog too
 }
-
 function open(dialog, from) {
   if (dialog.open) return;
   dialog.showModal();
@@ -55,23 +57,18 @@ on("click", "[data-theme-toggle]", () => {
   setTheme(dark ? "light" : "dark");
 });
 on("click", "[data-set-theme]", button => setTheme(button.dataset.setTheme));
-on("click", "[data-copy]", async button => {
-  await navigator.clipboard.writeText($("pre", button.parentElement).textContent);
-  toast("Copied.");
-});
+on("click", "[data-copy]", button => navigator.clipboard.writeText($("pre", button.parentElement).textContent).then(() => toast("Copied.")));
 on("click", "[data-delete]", async button => {
-  if (!confirm(`Delete “${button.dataset.name}” with its photos, captions and trained files?`)) return;
-  if (await api("DELETE", `/api/projects/${button.dataset.delete}`)) location.href = "/";
+  const sure = confirm(`Delete “${button.dataset.name}” with its photos, captions and trained files?`);
+  if (sure && await api("DELETE", `/api/projects/${button.dataset.delete}`)) location.href = "/";
 });
-
 const typing = target => target.matches("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select");
 document.addEventListener("keydown", event => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && !event.defaultPrevented && !$("dialog[open]")) {
+  if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && !event.target.matches("[data-caption]") && !$("dialog[open]")) {
     event.preventDefault();
     $("[data-main]:not([disabled])")?.click();
   } else if (event.key === "?" && !typing(event.target) && !$("dialog[open]")) open($("#keys"), document.activeElement);
 });
-
 // Uploads: one request a file, three at a time; what failed for want of a connection can be sent again.
 async function files(transfer) {
   const found = [];
@@ -138,24 +135,19 @@ for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(
   if (type === "drop") upload(zone, await files(event.dataTransfer));
 });
 on("click", "[data-demo]", async button => {
-  button.disabled = true;
-  const made = await api("POST", "/api/demo", {});
-  button.disabled = false;
+  const made = await during(button, api("POST", "/api/demo", {}));
   if (made) location.href = `/p/${made.id}/photos`;
 });
-
 // The job at work: its events come by SSE, which goes on behind the last one after a break; pages fetch their pieces anew.
 on("click", "[data-job-action]", async button => {
   const job = button.dataset.job || button.closest("[data-job]").dataset.job;
-  button.disabled = true;
-  const told = await api("POST", `/api/jobs/${job}/${button.dataset.jobAction}`);
-  button.disabled = false;
-  if (!told) return;
+  if (!await during(button, api("POST", `/api/jobs/${job}/${button.dataset.jobAction}`))) return;
   if (button.dataset.jobAction === "sample") toast("A checkpoint with its pictures is made after this step.");
   if (button.dataset.go) follow(job, state => state === "paused" && (location.href = button.dataset.go));
   if (button.dataset.jobAction === "resume" && !$("#live")) location.reload();
   fire("strip"); fire("job", { kind: "state" });
 });
+on("click", "[data-move]", async button => { await api("POST", `/api/jobs/${button.dataset.job}/move`, { place: +button.dataset.move }); fire("strip"); });
 let source, awaited = () => {};
 const follow = (job, act) => { awaited = act; };
 const studio = { last: 0, ids: [], breaks: 0 }; // what the tests of the connection look at

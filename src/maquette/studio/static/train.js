@@ -1,6 +1,7 @@
 // Train: choices are kept as they are made; while a job works its pieces are fetched anew, at most twice a second.
 const form = $("[data-train]"), live = $("#live"), project = (form?.dataset.train) || live?.dataset.project, base = `/api/projects/${project}`;
 
+const prompts = () => $$("[name=prompt]", form).map(field => field.value);
 async function keep(changes) {
   const told = await api("POST", `/ui/p/${project}/settings`, changes);
   if (!told) return null;
@@ -13,25 +14,20 @@ async function keep(changes) {
 }
 on("change", "[data-train] [name=preset]", input => keep({ preset: input.value }));
 on("change", "[data-train] [name=base]", async input => { if (await keep({ base: input.value })) location.reload(); });
-on("change", "[data-train] [name=prompt]", () => keep({ prompts: $$("[name=prompt]", form).map(field => field.value) }));
+on("change", "[data-train] [name=prompt]", () => keep({ prompts: prompts() }));
 on("submit", "[data-train]", (_, event) => event.preventDefault());
 
 on("click", "[data-start]", async button => {
-  button.disabled = true;
-  const made = await api("POST", `/ui/p/${project}/start`, { prompts: $$("[name=prompt]", form).map(field => field.value) });
-  button.disabled = false;
-  if (made) location.href = `/p/${project}/train`; else fire("preflight");
+  if (await during(button, api("POST", `/ui/p/${project}/start`, { prompts: prompts() }))) location.href = `/p/${project}/train`; else fire("preflight");
 });
 on("click", "[data-smaller]", async button => { if (await keep(JSON.parse(button.dataset.smaller))) $("[data-start]").click(); });
-
 // Advanced
 const refill = () => htmx.trigger($("#advanced-body"), "studio:advanced");
 on("change", "[data-option] [name]", async field => {
   const option = field.closest("[data-option]"), fault = $("[data-fault]", option);
   const answer = await fetch(`/ui/p/${project}/settings`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ changed: { [field.name]: field.type === "checkbox" ? field.checked : field.value } }) });
   const told = await answer.json();
-  fault.hidden = answer.ok;
-  fault.textContent = answer.ok ? "" : told.error;
+  Object.assign(fault, { hidden: answer.ok, textContent: answer.ok ? "" : told.error });
   field.setAttribute("aria-invalid", !answer.ok);
   if (answer.ok) { await keep({}); refill(); }
 });
@@ -58,7 +54,6 @@ document.addEventListener("htmx:afterSwap", event => {
   if (event.target.id === "advanced-body") { [$("[data-filter]").value, $("[data-only-changed]").checked] = sought; sift(); (document.getElementById(sought[2]) || $("[data-filter]")).focus(); }
   if (event.target.id === "live") { for (const [name, opened] of unfolded) { const part = $(`[data-keep=${name}]`); if (part) part.open = opened; } toEnd(); }
 });
-
 // Live
 const unfolded = new Map();
 const toEnd = () => { const box = $("[data-scroll-end]"); if (box) box.scrollLeft = box.scrollWidth; };

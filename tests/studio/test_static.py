@@ -1,0 +1,37 @@
+"""The scripts and styles of the pages: few, without a build, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import maquette.studio
+
+STUDIO = Path(maquette.studio.__file__).parent
+MOST = 800  # lines of our own scripts
+
+
+def test_our_own_scripts_are_short() -> None:
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in (STUDIO / "static").glob("*.js")}
+    assert sum(lines.values()) < MOST, lines
+
+
+def test_what_others_wrote_has_its_licence_beside_it() -> None:
+    for path in (STUDIO / "static/vendor").glob("*.js"):
+        licence = path.with_name(f"{path.name.partition('.')[0]}.LICENSE").read_text("utf-8")
+        assert "permission" in licence.lower()
+
+
+def test_nothing_names_another_computer() -> None:
+    own = [*(STUDIO / "templates").glob("*.html"), *(STUDIO / "static").glob("*.js"), *(STUDIO / "static").glob("*.css")]
+    for path in own:
+        found = re.findall(r"https?://[^\s\"')]+", path.read_text("utf-8"))
+        assert [url for url in found if "w3.org" not in url] == [], path.name
+
+
+def test_the_rules_for_scripts_and_styles_can_be_kept() -> None:
+    """Without inline scripts, styles or handlers, which the policy of the pages forbids."""
+    for path in (STUDIO / "templates").glob("*.html"):
+        text = path.read_text("utf-8")
+        assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son[a-z]+=\"|javascript:", text), path.name
+        assert "| safe" not in text or path.name == "icons.html", path.name
