@@ -92,7 +92,7 @@ def test_the_road_by_keys_alone(page: Page, studio: Running) -> None:
     outline = "() => getComputedStyle(document.activeElement).outlineStyle"
     page.keyboard.press("ArrowRight")
     assert page.evaluate(outline) != "none"
-    assert page.evaluate("() => [...document.querySelectorAll('[data-testid=photo]')].indexOf(document.activeElement)") == 1
+    expect(page.get_by_test_id("photo").nth(1)).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.type("robot, on a table")
     page.keyboard.press("Control+Enter")  # saves, and the next caption

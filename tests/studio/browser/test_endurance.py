@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,11 +32,13 @@ def test_two_hundred_photos_can_be_worked_with_at_once(visit: Callable[..., Page
     project = studio.project("Many", photos=4)
     for start in range(4, 200, 28):
         studio.upload(project, *[(f"{i}.jpg", photo_bytes(i)) for i in range(start, start + 28)])
-    page = visit(f"/p/{project}/photos")
+    page = visit("/")
+    pictures: list[str] = []
+    page.on("request", lambda request: pictures.append(request.url) if "/picture" in request.url else None)
+    answer = page.goto(f"{studio.address}/p/{project}/photos")
+    assert answer is not None and len(answer.body()) < 1_000_000
+    assert len(pictures) < 100, "pictures far below come when they are scrolled to"
     expect(page.get_by_test_id("photo")).to_have_count(200)
-    script = "() => { const t = performance.getEntriesByType('navigation')[0]; return t.domInteractive - t.responseStart; }"
-    timing = page.evaluate(script)
-    assert timing < 1500 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), "milliseconds, of an idle machine"
     page.get_by_test_id("photo").first.focus()
     page.keyboard.press("End")
     page.locator(".cards > li:nth-child(150) [data-caption]").fill("robot, the hundred and fiftieth")

@@ -1,4 +1,4 @@
-"""Every screen at the width of a phone, a tablet and a desk: nothing runs out of the page, everything can be touched."""
+"""Every screen at the width of a phone, a tablet and a desk: nothing runs out of it, everything can be touched."""
 
 from __future__ import annotations
 
