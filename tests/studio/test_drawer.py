@@ -64,6 +64,15 @@ def test_bad_requests_are_sentences_and_the_process_stays(engine: DrawingEngine)
     assert engine.pid == pid
 
 
+def test_a_grid_is_one_labelled_picture(engine: DrawingEngine) -> None:
+    grid = engine.draw({**ROBOT, "x": "seed=3-5", "y": "steps=1, 2"}).pictures
+    assert len(grid) == 1 and grid[0].width > 3 * 64 and grid[0].height > 2 * 64 and grid[0].seed == 3
+    with pytest.raises(MaquetteError, match="This grid would have 100 pictures; 64 is the most here"):
+        engine.draw({**ROBOT, "x": "seed=1-100"})
+    with pytest.raises(MaquetteError, match="A grid here has one base"):
+        engine.draw({**ROBOT, "x": "base=pocket, other"})
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of a process from /proc")
 def test_memory_is_flat(engine: DrawingEngine) -> None:
     def draw(n: int) -> int:

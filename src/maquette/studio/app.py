@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import importlib.util
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,11 +25,15 @@ from .names import Busy, NotFound
 from .security import Guard
 
 ROUTERS = ("api", "pages", "sdapi", "openai")  # modules of this room with a `router`
+PROGRAMS = ("sdapi", "openai")  # those for other programs
 _log = logging.getLogger("maquette.studio")
 
 
-def create_app(settings: StudioSettings) -> FastAPI:
-    """The application, with the data folder taken until it ends. Raises MaquetteError where another studio has it."""
+def create_app(settings: StudioSettings, routers: Sequence[str] = ROUTERS) -> FastAPI:
+    """The application, with the data folder taken until it ends. routers: those of ROUTERS that it has.
+
+    Raises MaquetteError where another studio has the folder.
+    """
     studio = Studio.open(settings)
 
     @asynccontextmanager
@@ -48,7 +52,7 @@ def create_app(settings: StudioSettings) -> FastAPI:
     app.state.studio = studio
     app.state.streams = 0  # pages that listen to events
     app.state.ending = asyncio.Event()
-    for name in ROUTERS:
+    for name in routers:
         if importlib.util.find_spec(f".{name}", __package__) is not None:
             module = importlib.import_module(f".{name}", __package__)
             if hasattr(module, "router"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 
 from ..config.studio import StudioSettings
 from ..errors import MaquetteError
-from .app import create_app
+from .app import ROUTERS, create_app
 
 TRIES = 20
 
@@ -27,9 +28,12 @@ class Server(uvicorn.Server):
 class Served:
     """The application on a port that is already open: `url` to open it, `run` to serve until it is ended."""
 
-    def __init__(self, settings: StudioSettings) -> None:
-        """Raises MaquetteError where the data folder is another studio's, or no port is free."""
-        self.app = create_app(settings)
+    def __init__(self, settings: StudioSettings, routers: Sequence[str] = ROUTERS) -> None:
+        """routers: see `create_app`.
+
+        Raises MaquetteError where the data folder is another studio's, or no port is free.
+        """
+        self.app = create_app(settings, routers)
         self.studio = self.app.state.studio
         try:
             self.socket = bind(settings)

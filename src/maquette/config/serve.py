@@ -1,0 +1,20 @@
+"""The configuration of `maquette serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from .studio import StudioSettings
+
+
+class ServeSettings(StudioSettings):
+    """What a server for other programs draws with, and who may reach it."""
+
+    data: Path = Path("out/serve")
+    """Folder of what is kept: pictures that programs ask to be saved, the log of drawing."""
+    api: bool = True
+    """Programs on this computer are let in."""
+    loras: list[Path] = Field(default_factory=lambda: [Path("runs")])
+    """Folders of LoRA files; otherwise runs."""
