@@ -245,6 +245,7 @@ def test_a_base_that_is_not_there_is_a_sentence(studio: Any) -> None:
     check = studio.client.get(f"/api/projects/{project}/check").json()
     assert not check["ready"] and [line["level"] for line in check["lines"] if line["key"] == "base"] == ["bad"]
     assert studio.client.post(f"/api/projects/{project}/jobs", json={}).status_code == 400
+    assert [one["frame"] for one in listed(studio, project)] == [None] * 5
 
 
 def test_a_folder_that_somebody_damaged_is_passed_over(studio: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .. import files
 from ..config.studio import StudioSettings
@@ -15,7 +16,8 @@ from .facts import Facts
 from .jobs import Job, Queue
 from .names import NotFound
 from .plans import take_captions
-from .store import Store
+from .presets import base_of
+from .store import Project, Store
 
 
 class Studio:
@@ -73,6 +75,17 @@ class Studio:
         if job.spec["kind"] == "caption":
             with suppress(NotFound):  # the project was deleted
                 take_captions(self.store.project(job.spec["project"]), job)
+
+    def known_facts(self, project: Project) -> dict[str, Any] | None:
+        """What is known of a project's base; None where that is being found out, and of a base that is gone."""
+        try:
+            base = base_of(self, project)
+        except MaquetteError:
+            return None
+        found = self.facts.known_base(base)
+        if found is None:
+            self.facts.learn(base)
+        return found
 
     def delete_project(self, identity: str) -> None:
         """Remove a project with its photos, captions, jobs and files; nothing of it is left."""

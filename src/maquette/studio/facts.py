@@ -27,6 +27,7 @@ class Facts:
         self._file, self.fake = folder / "facts.json", fake
         self._lock = threading.Lock()
         self._answers: dict[str, dict[str, Any]] = {}
+        self._learned: set[str] = set()
         self._turns: dict[str, threading.Lock] = {}
 
     def base(self, base: str) -> dict[str, Any]:
@@ -43,7 +44,11 @@ class Facts:
         return found or (POCKET if base == "pocket" else None)
 
     def learn(self, base: str) -> None:
-        """Ask for a base in the background."""
+        """Ask for a base in the background, once."""
+        with self._lock:
+            if base in self._learned:
+                return
+            self._learned.add(base)
         threading.Thread(target=self._learn, args=(base,), daemon=True, name="studio facts").start()
 
     def _learn(self, base: str) -> None:

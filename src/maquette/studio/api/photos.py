@@ -14,7 +14,6 @@ from ...errors import MaquetteError
 from .. import captions, masks, uploads
 from ..core import Studio
 from ..photos import LARGE, THUMB, Photo
-from ..presets import base_of
 from ..store import Project
 from .common import ERRORS, send, studio_of
 from .models import Added, Done, Mask, PhotoChange, PhotoInfo
@@ -36,7 +35,7 @@ FILES: dict[str, Any] = {
 
 
 def described(studio: Studio, project: Project, photo: Photo) -> PhotoInfo:
-    return PhotoInfo.of(project, photo, project.examined(studio.facts.known_base(base_of(studio, project))))
+    return PhotoInfo.of(project, photo, project.examined(studio.known_facts(project)))
 
 
 @router.get("")
@@ -44,7 +43,7 @@ def list_photos(request: Request, project_id: str) -> list[PhotoInfo]:
     """The photos, in the order in which they came."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    examined = project.examined(studio.facts.known_base(base_of(studio, project)))
+    examined = project.examined(studio.known_facts(project))
     return [PhotoInfo.of(project, photo, examined) for photo in project.photos()]
 
 

@@ -60,7 +60,7 @@ def stamp(request: Request, project_id: str) -> PlainTextResponse:
 
 def views(studio: Studio, project: Project) -> list[dict[str, Any]]:
     """What each card shows."""
-    examined = project.examined(studio.facts.known_base(base_name(studio, project)))
+    examined = project.examined(studio.known_facts(project))
     return [view(project, photo, examined) for photo in project.photos()]
 
 
