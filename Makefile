@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-all golden lint coverage docs wheel clean
+.PHONY: install demo studio test test-all golden lint coverage docs wheel clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
@@ -18,6 +18,10 @@ install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python -m maquette demo --out runs/demo
+
+# Opens the page in the browser; ends with Ctrl-C.
+studio: $(STAMP)
+	$(BIN)/python -m maquette studio
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

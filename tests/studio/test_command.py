@@ -1,0 +1,77 @@
+"""`maquette studio` as a command: its address, ports, second instances, and docs that name every route."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.cli.main import main
+from maquette.config.studio import StudioSettings
+from maquette.studio import serve
+from maquette.studio.serve import Served, bind
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_a_taken_port_becomes_the_next_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAQUETTE_ENGINE", "fake")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        served = Served(StudioSettings(data=tmp_path, port=port))
+        try:
+            assert served.port > port
+            told = served.greeting()
+            assert told[0] == f"Port {port} is taken (A1111 uses 7860 too); the studio has {served.port}."
+            assert told[1] == f"Studio: {served.url}" and served.studio.token in served.url
+            assert told[2] == f"Everything lies in {tmp_path}. Ctrl-C ends it; jobs go on."
+        finally:
+            served.socket.close()
+            served.studio.close()
+
+
+def test_no_port_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "TRIES", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Exception, match=f"No port from {port} to {port} is free; give another with --port."):
+            bind(StudioSettings(port=port))
+
+
+def test_a_second_instance_ends_with_one_sentence(studio: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["studio", "--data", str(studio.studio.folder), "--no-browser", "--port", "0"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        f"error: Another studio works in {studio.studio.folder} already: use its page, end it first, or choose another "
+        "folder with --data.\n"
+    )
+
+
+def test_a_data_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(["studio", "--data", str(tmp_path / "file"), "--no-browser", "--port", "0"])
+    assert "cannot be used: File exists; choose another with --data." in capsys.readouterr().err
+
+
+def test_lan_without_password_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["studio", "--lan", "--no-browser"])
+    assert "lan lets other computers in: give a password (--password)" in capsys.readouterr().err
+
+
+def test_the_docs_name_every_route(studio: Any) -> None:
+    text = (ROOT / "docs" / "studio-api.md").read_text("utf-8")
+    for path, operations in studio.client.get("/api/openapi.json").json()["paths"].items():
+        if not path.startswith("/api/"):
+            continue
+        for method in operations:
+            rows = [line for line in text.splitlines() if f"{path}`" in line]
+            assert any(re.search(rf"\b{method.upper()}\b", row) for row in rows), f"{method.upper()} {path}"
+
+
+def test_make_studio() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    assert "\nstudio: $(STAMP)\n\t$(BIN)/python -m maquette studio\n" in text
