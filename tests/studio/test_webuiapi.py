@@ -155,3 +155,19 @@ def test_authentication_on_and_off(serve: Callable[..., Any], tmp_path: Path) ->
         else:
             with pytest.raises(RuntimeError, match="401"):
                 client.txt2img(**ROBOT)
+
+
+def test_while_a_job_trains_there_is_a_sentence_and_progress_is_0(serve: Callable[..., Any]) -> None:
+    running = serve(api=True)
+    job = running.train(running.project(photos=4))
+    running.wait(job, "running", step=1)
+    client = webuiapi.WebUIApi(port=running.served.port)
+    with pytest.raises(RuntimeError, match=r"503.*has the machine: pause it to draw\."):
+        client.txt2img(**ROBOT)
+    assert client.get_progress()["progress"] == 0 and client.get_progress()["state"]["job_count"] == 0
+    assert running.job(job)["state"] == "running"
+    assert running.client.post(f"/api/jobs/{job}/pause").status_code == 200
+    running.wait(job, "paused")
+    assert client.txt2img(**ROBOT).image.size == (64, 64)
+    assert running.client.post(f"/api/jobs/{job}/resume").status_code == 200
+    running.wait(job, "finished")
