@@ -19,6 +19,7 @@ from ..errors import MaquetteError
 from ..files import read_object, write_json
 from ..run_folder import RunFolder
 from ..shown import finite_json
+from .names import NotFound
 
 State = Literal["queued", "running", "paused", "stopping", "finished", "failed", "stopped"]
 Kind = Literal["train", "caption", "evaluate", "merge"]
@@ -55,8 +56,13 @@ class Job:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """kind, project, title, preset, config, created, place."""
-        return read_object(self.path / "job.json")
+        """kind, project, title, preset, config, created, place. Raises NotFound once the job was deleted."""
+        try:
+            return read_object(self.path / "job.json")
+        except MaquetteError as error:
+            if self.path.exists():
+                raise
+            raise NotFound("There is no such job; it may have been deleted.") from error
 
     def change_spec(self, **values: Any) -> None:
         write_json(self.path / "job.json", self.spec | values)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,11 @@ class Queue:
     def jobs(self) -> list[Job]:
         """All jobs: the one at work, those that wait in their order, then the others, the newest first."""
         there = [Job(path) for path in self.folder.iterdir() if (path / "job.json").exists() and path.name[0] != "."]
-        return sorted(there, key=_order)
+        ordered = []
+        for job in there:
+            with suppress(NotFound):  # deleted between the two looks
+                ordered.append((_order(job), job.id, job))
+        return [job for _, _, job in sorted(ordered, key=lambda each: each[:2])]
 
     def job(self, identity: str) -> Job:
         """Raises NotFound."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -22,6 +23,9 @@ class PageRoute(APIRoute):
         usual = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
+            if request.method == "GET":
+                with suppress(NotFound):  # what was deleted while the page was made is not looked for a second time
+                    return await usual(request)
             try:
                 return await usual(request)
             except NotFound as missing:

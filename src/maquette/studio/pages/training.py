@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,14 +72,14 @@ def train(request: Request, project_id: str) -> HTMLResponse:
     )
 
 
-@router.get("/ui/p/{project_id}/live")
-def live(request: Request, project_id: str) -> HTMLResponse:
+@router.get("/ui/p/{project_id}/live", response_model=None)
+def live(request: Request, project_id: str) -> Response:
     """The training at work; the last one where none is."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
     job = at_work(studio, project) or newest(studio, project)
-    if job is None:
-        return html(request, "message.html", status=404, heading="Not here", text="There is no training.")
+    if job is None:  # it was deleted; the page goes on by itself
+        return Response(status_code=204)
     return html(request, "live.html", job=jobs.live(job))
 
 
