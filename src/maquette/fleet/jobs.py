@@ -60,9 +60,10 @@ class _Reader:
         self.seen: set[int] = set()
         self.known = known_keys()
         self.listings: dict[str, photos.Listing | str] = {}
-        self.marks: dict[str, str] = {}
         self.packs: dict[str, dict[str, Any]] = {}
-        self.templates: dict[str, dict[str, Any]] = {}
+        self.templates: dict[str, str] = {}  # hashes of settings that many rows share
+        self.paths: dict[str, str] = {}
+        self.named: dict[tuple[Any, ...], str] = {}
 
     def read(self, row: Row) -> Job | Bad:
         told, place = row.values, row.place
@@ -70,21 +71,22 @@ class _Reader:
         bare = ""
         try:
             tenant, priority, deadline = self._head(told)
-            settings = self._settings(told)
+            settings, given = self._settings(told)
             then = self._then(told.get("then", []))
             where = self._photos(told.get("photos"))
-            body: dict[str, Any] = {"photos": where, "settings": settings[1], "then": then}
+            body: dict[str, Any] = {"photos": where, "settings": given, "then": then}
             if (most := told.get("max_cost")) is not None:
                 if isinstance(most, bool) or not isinstance(most, int | float) or most <= 0:
                     raise MaquetteError("max_cost is a number above 0.")
                 body["max_cost"] = most
             text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-            bare = layout.name_hash(tenant, json.dumps([where, settings[0], then], sort_keys=True))
+            follows = json.dumps(then, sort_keys=True) if then else ""
+            bare = layout.name_hash(tenant, where if isinstance(where, str) else json.dumps(where), settings, follows)
             name = name or bare[:12]
             self._once(tenant, name)
             listing = self._listing(where)
-            mark = photos.marked({"settings": settings[0], "then": then}, listing.mark, self._files(settings[1]))
-            base = settings[1].get("base", "pocket")
+            mark = layout.name_hash(settings, follows, listing.mark, self._files(given))
+            base = given.get("base", "pocket")
             return Job(name, tenant, mark, bare, priority, deadline, base, listing.photos, text)
         except MaquetteError as error:
             return Bad(place, name, str(error), bare)
@@ -106,8 +108,8 @@ class _Reader:
             raise MaquetteError(f"the id {name!r} is there twice.")
         self.seen.add(known)
 
-    def _settings(self, told: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(what the key is made of, the keys as they were given). What many rows share is checked once."""
+    def _settings(self, told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """(what tells them from others, the keys as they were given). What many rows share is checked once."""
         given = settings_of(told)
         for key in keys.FILES:
             if isinstance(given.get(key), str):
@@ -118,9 +120,8 @@ class _Reader:
         name = json.dumps(shared, sort_keys=True, default=str)
         if name not in self.templates:
             config = TrainConfig.parse({"photos": "photos", **shared}, "the job")
-            self.templates[name] = keys.settings(config)
-        own = {} if not plain else {"seed": seed} | ({} if subject is None else {"subject": subject})
-        return {**self.templates[name], **own}, given
+            self.templates[name] = layout.name_hash(json.dumps(keys.settings(config), sort_keys=True))
+        return f"{self.templates[name]} {seed} {subject}" if plain else self.templates[name], given
 
     def _then(self, steps: Any) -> list[Any]:
         """What follows the training; of generate the pack's keys and values, so that workers need no file."""
@@ -146,7 +147,9 @@ class _Reader:
         """A path that a row names, from its file's folder; names and addresses as they are."""
         if keys.is_name(place) or photos.is_remote(place):
             return place
-        return str(self.folder / Path(place).expanduser())
+        if place not in self.paths:
+            self.paths[place] = str(self.folder / Path(place).expanduser())
+        return self.paths[place]
 
     def _photos(self, told: Any) -> photos.Photos:
         if isinstance(told, str) and told:
@@ -171,11 +174,12 @@ class _Reader:
 
     def _files(self, given: dict[str, Any]) -> str:
         """Marks of the files that settings name."""
-        named = {"base": "pocket"} | {key: str(given[key]) for key in keys.FILES if given.get(key) is not None}
-        for place in named.values():
-            if place not in self.marks:
-                self.marks[place] = keys.file_mark(place)
-        return json.dumps({key: self.marks[place] for key, place in named.items()})
+        named = tuple(given.get(key) for key in keys.FILES)
+        if named not in self.named:
+            places = dict(zip(keys.FILES, named, strict=True)) | {"base": given.get("base") or "pocket"}
+            marks = {key: keys.file_mark(str(place)) for key, place in places.items() if place is not None}
+            self.named[named] = json.dumps(marks)
+        return self.named[named]
 
 
 def _seconds(deadline: Any) -> float:

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..data.images import is_hidden, is_photo, walk
 from ..errors import MaquetteError
@@ -158,9 +157,3 @@ def delete(files: Sequence[str]) -> None:
     for folder in sorted(parents, key=lambda path: -len(path.parts)):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def marked(config: dict[str, Any], mark: str, base_mark: str) -> str:
-    """The cheap key of a plan: of settings, and of names, sizes and times of photos and base."""
-    text = json.dumps([config, mark, base_mark], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
