@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo studio test test-all golden lint coverage docs wheel clean
+.PHONY: install demo studio fleet-demo test test-all golden lint coverage docs wheel clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
@@ -22,6 +22,9 @@ demo: $(STAMP)
 # Opens the page in the browser; ends with Ctrl-C.
 studio: $(STAMP)
 	$(BIN)/python -m maquette studio
+
+fleet-demo: $(STAMP)
+	$(BIN)/python -m tools.fleet_demo --out runs/fleet-demo
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -247,6 +247,8 @@ class Attempt:
         except FileExistsError:
             self._discard()
             return self._outcome("known")
+        with contextlib.suppress(Exception):  # a state is of no use any more; `fleet gc` finds what stays
+            self.store.remove([f"{self.folder}/{carrying.STATE}"])
         return self._outcome("committed", result=told, kind=result.kind, message=result.message)
 
     def _discard(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ LONG = 120.0  # seconds of training from which a state is worth its upload (Youn
 STATE = "state"
 WHOLE = "whole.json"  # last object of a state
 KEPT = ("*.safetensors", "metrics.jsonl", "samples/**/*.png", "pictures/**/*")
+PLACES = ("photos", "out", "base", "vae", "reg", "from_lora", "device")
 _RECORDS = ("run.toml", "dataset.json", "computer.json", "metrics.jsonl", "measured.json")
 
 
@@ -80,7 +80,10 @@ class Keeper:
         paths += [path for path in self.run.state(self.step).rglob("*") if path.is_file()]
         paths += list(self.run.checkpoints().values())
         for path in paths:
-            self.store.upload(path, f"{place}/{path.relative_to(self.run.path).as_posix()}")
+            if path == self.run.config:
+                self.store.write(f"{place}/{path.name}", _without_places(path).encode())
+            else:
+                self.store.upload(path, f"{place}/{path.relative_to(self.run.path).as_posix()}")
         told = {"step": self.step, "files": [path.relative_to(self.run.path).as_posix() for path in paths]}
         self.store.write(f"{place}/{WHOLE}", json.dumps(told).encode())
 
@@ -104,9 +107,17 @@ def restore(store: Store, state: str, config: TrainConfig) -> None:
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise MaquetteError(f"The state {state} names a file outside of it: {name!r}.")
         store.download(f"{state}/{name}", target)
-    places = {"photos": config.photos, "out": run, "base": config.base, "device": config.device}
     written = TrainConfig.read(run / "run.toml")
+    places = {key: getattr(config, key) for key in PLACES}
     files.write_text(run / "run.toml", written.model_copy(update=places).to_toml())
+
+
+def _without_places(file: Path) -> str:
+    """run.toml without the paths of this machine; `restore` puts those of the next one there."""
+    written = TrainConfig.read(file)
+    names = {key: Path(key) for key in ("photos", "out", "reg", "from_lora") if getattr(written, key) is not None}
+    named = {key: Path(place).name for key in ("base", "vae") if (place := getattr(written, key)) is not None}
+    return written.model_copy(update=names | named).to_toml()
 
 
 def pulled(address: str) -> Path:
@@ -141,7 +152,3 @@ def _wait_for_lock(handle: int) -> None:
             return files.lock(handle)
         except OSError:
             time.sleep(0.5)  # another worker of this machine is fetching it
-
-
-def clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
