@@ -61,6 +61,8 @@ def test_bad_requests_are_sentences_and_the_process_stays(engine: DrawingEngine)
         engine.draw({**ROBOT, "sampler": "Magic"})
     with pytest.raises(MaquetteError, match="the request: width = 60 is not possible"):
         engine.draw({**ROBOT, "width": 60})
+    with pytest.raises(MaquetteError, match=r"^init_image\.png is damaged"):  # not the server's own path
+        engine.draw({**ROBOT, "init_image": b"\x89PNG\r\n\x1a\nbroken"})
     assert engine.pid == pid
 
 

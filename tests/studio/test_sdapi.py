@@ -223,6 +223,29 @@ def test_img2img_changes_only_what_the_mask_is_white_in(client: TestClient) -> N
     assert inverted["parameters"]["init_images"] == [RED]
 
 
+def test_a_mask_of_another_size_is_brought_to_the_pictures(client: TestClient) -> None:
+    from maquette.studio.sdapi.uploads import mask_for
+
+    mask = Image.new("L", (8, 8))
+    mask.paste(255, (4, 0, 8, 8))
+    turned, stream = Image.Exif(), BytesIO()
+    turned[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(stream, format="JPEG", exif=turned)
+    made = Image.open(BytesIO(mask_for(base64.b64decode(b64(mask)), stream.getvalue())))
+    assert made.size == (40, 60) and made.getpixel((1, 30)) == 0 and made.getpixel((38, 30)) == 255
+    body = {"init_images": [RED], "mask": b64(mask), "mask_blur": 0, "denoising_strength": 1, "width": 64, "height": 64}
+    picture = picture_of(drawn(client, "img2img", **body)["images"][0]).convert("RGB")
+    assert picture.getpixel((3, 30)) == (255, 0, 0) != picture.getpixel((60, 30))
+
+
+def test_noise_of_a_card_is_that_of_nvidias(client: TestClient, engine: DrawingEngine) -> None:
+    from maquette.studio.sdapi.requests import TextToImage
+    from maquette.studio.sdapi.settings import wish_of
+
+    for name, source in (("GPU", "NV"), ("NV", "NV"), ("CPU", "CPU"), (5, "CPU")):
+        assert wish_of(TextToImage(override_settings={"randn_source": name}), engine)[0]["noise_source"] == source
+
+
 @pytest.mark.parametrize(
     ("image", "status", "detail"),
     [

@@ -244,6 +244,9 @@ class DrawingEngine:
             settings = _filed({"preview_every": PREVIEW_EVERY, "lenient": True, **request}, place)
             wish = {"do": "draw", "base": base, "settings": settings, "loras": self.library.lora_paths()}
             return self._ask(wish, model, batches, on_progress)
+        except MaquetteError as error:  # pictures are called by what they are, not by where they lay
+            error.args = (str(error).replace(f"{place}{os.sep}", ""),)
+            raise
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -11,12 +11,12 @@ from .control import units_of
 from .names import UnknownName, sampler_and_schedule
 from .options import option, vae_path
 from .requests import LARGEST_SIDE, MOST_PICTURES, Common, ImageToImage, TextToImage
-from .uploads import picture_bytes
+from .uploads import mask_for, picture_bytes
 
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 RESIZE_MODES = ("just", "crop", "fill", "latent")
 USUAL_SAMPLER = "Euler"
-_NOISE = {"CPU": "CPU", "GPU": "GPU", "NV": "NV"}
+_NOISE = {"CPU": "CPU", "GPU": "NV", "NV": "NV"}  # A1111's "GPU" is a card of NVIDIA's, whose numbers NV has anywhere
 
 
 def wish_of(body: Common, engine: DrawingEngine) -> tuple[dict[str, Any], list[str]]:
@@ -139,7 +139,7 @@ def _beginning(body: ImageToImage) -> dict[str, Any]:
     if body.mask:
         blur = body.mask_blur if body.mask_blur is not None else body.mask_blur_x
         wish |= {
-            "mask": picture_bytes(body.mask, "mask"),
+            "mask": mask_for(picture_bytes(body.mask, "mask"), wish["init_image"]),
             "mask_blur": 4.0 if blur is None else blur,
             "mask_invert": bool(body.inpainting_mask_invert),
             "masked_content": FILLS[body.inpainting_fill or 0],

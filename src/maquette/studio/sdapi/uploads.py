@@ -45,3 +45,23 @@ def require_picture(data: bytes, what: str) -> None:
         raise HTTPException(
             413, f"{what} has {picture.width} x {picture.height} pixels, more than 4096 x 4096; send it smaller."
         )
+
+
+def mask_for(mask: bytes, picture: bytes) -> bytes:
+    """The mask at the size of the picture, as A1111 brings both to one."""
+    shape, shown = pictures.open_picture(BytesIO(mask)), pictures.open_picture(BytesIO(picture))
+    width, height = shown.size
+    if shown.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE:
+        width, height = height, width
+    if shape.size == (width, height):
+        return mask
+    stream = BytesIO()
+    try:
+        shape.convert("RGBA" if "A" in shape.getbands() else "L").resize((width, height)).save(stream, format="PNG")
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files
+        raise HTTPException(422, "mask is no picture that can be read: send PNG, JPEG, WebP or BMP.") from error
+    return stream.getvalue()
+
+
+_ORIENTATION = 0x0112  # EXIF tag
+_ON_ITS_SIDE = (5, 6, 7, 8)
