@@ -244,3 +244,11 @@ def test_clip_and_dino_add_the_papers_table_on_the_chosen_file(
 def test_a_twin_that_is_no_folder_is_told(run: Path) -> None:
     with pytest.raises(MaquetteError, match=r"There is no folder .*gone; name the twin's run folder"):
         maquette.evaluate(run, twin=run / "gone")
+
+
+def test_quick_measures_as_many_cells_as_there_are_checkpoints_on_the_smallest_panel(tmp_path: Path) -> None:
+    candidates = [evaluate.Candidate(step, tmp_path / f"{step}.safetensors") for step in (10, 20, 30)]
+    extent = evaluate._extent(evaluate.EvaluateConfig(run=tmp_path, quick=True), candidates, [0.7, 1.0])
+    assert (extent["size"], extent["cells"], list(extent["weights"])) == (QUICK, 3, [0.7, 1.0])
+    with pytest.raises(MaquetteError, match="give quick or thorough, not both"):
+        evaluate.EvaluateConfig.parse({"run": "x", "quick": True, "thorough": True}, "evaluate")

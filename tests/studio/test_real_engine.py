@@ -26,8 +26,10 @@ def test_a_training_is_paused_tried_and_finished(serve: Callable) -> None:
     assert studio.studio.queue.training() is None  # so that the engine draws
     assert studio.client.post(f"/api/jobs/{job}/resume").status_code == 200
     done = studio.wait(job, "finished", seconds=200)
-    assert done["step"] == done["result"]["chosen"] == 12  # too short to be compared
+    assert done["step"] == 12
+    assert done["result"]["chosen"] in (6, 12, paused["step"])  # too short to choose itself: roughly compared
     results = studio.client.get(f"/api/jobs/{job}/results").json()
+    assert results["verdict"]["reasons"] and results["verdict"]["step"] == done["result"]["chosen"]
     tensors = load(studio.client.get(results["file"]["url"]).content)
     assert all(key.startswith("lora_unet_") for key in tensors)
     assert b"/tmp" not in studio.client.get(results["file"]["url"]).content[:20_000]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Kind, Positive, StageConfig
 
@@ -31,6 +31,8 @@ class EvaluateConfig(StageConfig):
     """Write the chosen file with its weight folded in, so that 1 is right."""
     thorough: bool = False
     """Measure every checkpoint at every weight, with more pictures; many times slower."""
+    quick: bool = False
+    """Measure on the smallest panel, and no more cells than there are checkpoints: rough, and several times faster."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the panel: which photos, noise and pictures are compared."""
     seeds: Count = 1
@@ -49,6 +51,12 @@ class EvaluateConfig(StageConfig):
     """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> EvaluateConfig:
+        if self.quick and self.thorough:
+            raise ValueError("give quick or thorough, not both")
+        return self
 
 
 class RunsConfig(StageConfig):

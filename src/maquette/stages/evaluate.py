@@ -17,7 +17,7 @@ from ..errors import MaquetteError
 from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
 from ..evaluation.encoders import Encoder, open_clip, open_dino
-from ..evaluation.panel import LARGE, STANDARD, Example
+from ..evaluation.panel import LARGE, QUICK, STANDARD, Example
 from ..evaluation.tuned import tuned
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, until
@@ -214,6 +214,8 @@ def open_base(base: str, device: str, vae: str | None) -> BaseModel:
 def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, Any]:
     if config.thorough:
         return {"size": LARGE, "cells": None, "weights": weights}
+    if config.quick:
+        return {"size": QUICK, "cells": len(candidates), "weights": weights}
     return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Studio:
                 f"The data folder {folder} cannot be used: {error.strerror or error}; choose another with --data."
             ) from error
         studio = cls(settings, _locked(folder))
+        shutil.rmtree(folder / "incoming", ignore_errors=True)  # of a server that was killed
         studio.queue.on_finished = studio._finished
         studio.queue.open()
         studio.facts.learn(settings.base)

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,6 @@ Kind = Literal["train", "caption", "evaluate", "merge"]
 KINDS: tuple[Kind, ...] = ("train", "caption", "evaluate", "merge")
 WISHES = ("stop", "pause", "sample")
 ENDED: tuple[State, ...] = ("finished", "failed", "stopped")
-EVENT_BYTES = 64_000_000  # of one reading
 
 
 class Job:
@@ -58,7 +58,7 @@ class Job:
     def spec(self) -> dict[str, Any]:
         """kind, project, title, preset, config, created, place. Raises NotFound once the job was deleted."""
         try:
-            return read_object(self.path / "job.json")
+            return _record(self.path / "job.json")
         except MaquetteError as error:
             if self.path.exists():
                 raise
@@ -92,7 +92,7 @@ class Job:
     def status(self) -> dict[str, Any]:
         """What status.json says; a job whose worker died without a word has failed."""
         try:
-            told = read_object(self.path / "status.json")
+            told = _record(self.path / "status.json")
         except MaquetteError:
             told = {"state": "failed", "message": "The status of this job cannot be read.", "remedy": "resume"}
         return told
@@ -157,18 +157,52 @@ class Job:
 
     def events_after(self, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every whole event after the first `number` lines, with the number of its line, counted from 1."""
-        if not self.events.exists():
-            return
-        with self.events.open("rb") as file:
-            for at, line in enumerate(file, 1):
-                if at > number and line.endswith(b"\n") and (event := _event(line)) is not None:
-                    yield at, event
+        yield from ((at, event) for at, event in Reader(self).news() if at > number)
 
     def delete(self) -> None:
         """Remove the folder; what remains after a kill in between begins with a dot, and goes at the next start."""
         away = self.path.with_name(f".{self.path.name}.old")
         os.replace(self.path, away)
         shutil.rmtree(away)
+
+
+class Reader:
+    """Reads a job's events as they come, each line once."""
+
+    def __init__(self, job: Job) -> None:
+        self._path, self._offset, self._number = job.events, 0, 0
+
+    def news(self) -> list[tuple[int, dict[str, Any]]]:
+        """The whole events since the last call, with the numbers of their lines, counted from 1."""
+        found = []
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    self._number += 1
+                    if (event := _event(line)) is not None:
+                        found.append((self._number, event))
+        except FileNotFoundError:
+            return []
+        return found
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, inode: int, changed: int, size: int) -> dict[str, Any]:
+    """A record, read once for each time that it is written: a queue of many jobs is looked at twice a second."""
+    return read_object(path)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Raises MaquetteError where it is missing or damaged."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise MaquetteError(f"{path.name} is missing.") from error
+    return dict(_read(path, state.st_ino, state.st_mtime_ns, state.st_size))
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -124,8 +124,10 @@ class Store:
         self._lock = threading.RLock()
         self._open: dict[str, Project] = {}
         for left in folder.glob(".*"):
-            if left.name.endswith((".new", ".old")):
+            if left.name.endswith((".new", ".old")) or left.name.startswith(".demo"):
                 shutil.rmtree(left, ignore_errors=True)
+        for left in folder.rglob(".*.part"):  # files that a kill left half written
+            left.unlink(missing_ok=True)
 
     def projects(self) -> list[Project]:
         """All of them, the newest first; a folder that cannot be read is passed over."""

@@ -10,7 +10,8 @@ from ..config import TrainConfig
 from ..config.photos import CaptionConfig
 from ..config.runs import EvaluateConfig
 from ..config.weights import MergeConfig
-from ..events import Cancel
+from ..errors import MaquetteError
+from ..events import Cancel, Event
 from ..files import write_text
 from ..run_folder import RunFolder
 from ..stages import caption, evaluate, merge, train
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
-    """Train, or go on with a run. At its end a training compares its checkpoints itself, where that takes
-    no more than about a third of its own time; else the last one is taken, and an evaluation can be queued.
+    """Train, or go on with a run. At its end a training compares its checkpoints itself, where that takes no more than
+    about a third of its own time; else they are compared roughly, and a better comparison can be queued.
     """
     run, config = job.run, job.config
     if run.config.exists():
@@ -39,7 +40,19 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
         return {"status": "stopped", "step": result.step, "steps": result.steps, "file": file}
     told = {"status": "finished", "step": result.step, "steps": result.steps, "file": run.final.name}
     told |= {"chosen": result.chosen, "weight": result.weight, "reasons": result.reasons}
+    if not run.evaluation.exists() and config.get("choose", True) and len(run.checkpoints()) > 1:
+        told |= _compared(run, report, cancel)
     return told
+
+
+def _compared(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]:
+    """A rough verdict. Whoever stops it, and a base that cannot be measured, leave the last checkpoint as the file."""
+    try:
+        verdict = evaluate.run(EvaluateConfig(run=run.path, quick=True), report, cancel)
+    except MaquetteError as error:
+        report(Event("warning", {"message": f"The checkpoints were not compared ({error}); the last one was taken."}))
+        return {}
+    return {"chosen": verdict.step, "weight": verdict.weight, "reasons": verdict.reasons}
 
 
 def _moved(run: RunFolder, photos: Path) -> None:

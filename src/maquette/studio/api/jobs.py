@@ -11,7 +11,8 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from ..job import Job
+from ...errors import MaquetteError
+from ..job import Job, Reader
 from ..names import Busy
 from .common import ERRORS, studio_of
 from .models import Done, JobInfo, More, Place
@@ -30,7 +31,10 @@ def infos(jobs: list[Job]) -> list[JobInfo]:
 
 
 def info(request: Request, job: Job) -> JobInfo:
-    return next(one for one in infos(studio_of(request).queue.jobs()) if one.id == job.id)
+    if job.state != "queued":
+        return JobInfo.of(job)
+    waiting = [one.id for one in studio_of(request).queue.jobs() if one.state == "queued"]
+    return JobInfo.of(job, waiting.index(job.id) if job.id in waiting else None)
 
 
 @router.get("")
@@ -110,14 +114,16 @@ async def stream_events(
 
 
 async def _events(request: Request, job: Job, seen: int) -> AsyncIterator[str]:
-    state, status, quiet = request.app.state, "", 0.0
+    state, status, quiet, reader = request.app.state, "", 0.0, Reader(job)
     state.streams += 1
     try:
         yield "retry: 2000\n\n"
         while not await request.is_disconnected() and not state.ending.is_set():
-            lines, told = await run_in_threadpool(_news, request, job, seen)
+            lines, told = await run_in_threadpool(_news, request, job, reader)
             for number, event in lines:
-                seen, quiet = number, 0.0
+                if number <= seen:
+                    continue
+                quiet = 0.0
                 yield f"id: {number}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
             if told != status:
                 status, quiet = told, 0.0
@@ -133,11 +139,12 @@ async def _events(request: Request, job: Job, seen: int) -> AsyncIterator[str]:
         state.streams -= 1
 
 
-def _news(request: Request, job: Job, seen: int) -> tuple[list[tuple[int, dict[str, Any]]], str]:
-    """Events after a line, and the job's status as JSON; "null" once it was deleted."""
-    if not job.path.exists():
+def _news(request: Request, job: Job, reader: Reader) -> tuple[list[tuple[int, dict[str, Any]]], str]:
+    """New events, and the job's status as JSON; "null" once it was deleted."""
+    try:
+        return reader.news(), info(request, job).model_dump_json()
+    except MaquetteError:
         return [], "null"
-    return list(job.events_after(seen)), info(request, job).model_dump_json()
 
 
 @router.post("/{job_id}/continue")
