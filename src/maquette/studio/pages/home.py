@@ -92,12 +92,8 @@ def settings(request: Request) -> HTMLResponse:
     facts += [("Further LoRA files", str(folder)) for folder in chosen.loras]
     facts.append(("Who may open it", "this network, with the password" if chosen.lan else "this computer alone"))
     address = f"{request.url.scheme}://{request.url.netloc}"
-    api: dict[str, str] = {"address": address if chosen.api else ""}
-    api["words"] = (
-        "Programs that speak AUTOMATIC1111's or OpenAI's API reach the studio at this address."
-        if chosen.api
-        else "Started with --api, the studio answers programs that speak AUTOMATIC1111's or OpenAI's API."
-    )
+    words = "Programs that speak AUTOMATIC1111's API, or OpenAI's for pictures, can draw with what you trained"
+    api = {"address": address if chosen.api else "", "words": f"{words}{', at:' if chosen.api else '.'}"}
     projects = [{"id": project.id, "name": project.name} for project in studio.store.projects()]
     return html(
         request, "settings.html", theme=theme(request), facts=facts, api=api, projects=projects, version=__version__

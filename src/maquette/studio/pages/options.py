@@ -15,7 +15,7 @@ from ..plans import OWN
 from ..presets import has_gpu
 
 # What the page has fields of its own for, what a person does not choose, and what leads out of the data folder.
-HIDDEN = OWN | {"sample_prompts", "fold", "trackers", "cache_dir", "twin"}
+HIDDEN = OWN | {"sample_prompts", "fold", "trackers"}
 ONLY_CUDA = frozenset({"cuda_graphs", "deterministic"})
 ONLY_STABLE_DIFFUSION = frozenset({"prediction_type", "probe_prediction", "clip_skip", "zero_terminal_snr"})
 # Options that one choice of another option makes sense of: key -> (the other key, its values).
@@ -26,10 +26,11 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dora_axis": ("method", ("dora",)), "conv_rank": ("method", ("locon", "loha", "lokr")),
     "conv_alpha": ("method", ("locon", "loha", "lokr")), "huber_delta": ("loss_type", ("huber", "smooth_l1")),
     "huber_schedule": ("loss_type", ("huber", "smooth_l1")),
-    "scheduler_cycles": ("lr_scheduler", ("restarts",)), "scheduler_power": ("lr_scheduler", ("polynomial",)),
-    "scheduler_timescale": ("lr_scheduler", ("inverse-sqrt",)), "decay_steps": ("lr_scheduler", ("stable-decay",)),
-    "scheduler_min_ratio": ("lr_scheduler", ("cosine", "stable-decay")),
+    "lr_scheduler_cycles": ("lr_scheduler", ("restarts",)), "lr_scheduler_power": ("lr_scheduler", ("polynomial",)),
+    "lr_scheduler_timescale": ("lr_scheduler", ("inverse-sqrt",)), "decay_steps": ("lr_scheduler", ("stable-decay",)),
+    "lr_scheduler_min_ratio": ("lr_scheduler", ("cosine", "stable-decay")),
 }  # fmt: skip
+CAPITALS = {"lr": "LR", "snr": "SNR", "ema": "EMA", "v": "v"}
 
 
 def groups(changed: Mapping[str, Any], base: str) -> list[dict[str, Any]]:
@@ -56,12 +57,12 @@ def field(key: str, changed: Mapping[str, Any]) -> dict[str, Any]:
     kind, choices = kind_of(TrainConfig.model_fields[key].annotation)
     usual, help_text = default(key), TrainConfig.describe(key)
     value = changed.get(key, usual)
-    label = key.replace("_", " ")
+    label = " ".join(CAPITALS.get(word, word) for word in key.split("_"))
     return {
         "key": key, "label": label[:1].upper() + label[1:], "help": help_text, "type": kind, "choices": choices,
         "value": value if kind == "bool" else text_of(value), "default": text_of(usual) or "automatic",
         "placeholder": "automatic" if usual is None else "", "changed": key in changed,
-        "words": f"{key} {label} {help_text}".lower(),
+        "words": f"{key} {key.replace('_', ' ')} {help_text}".lower(),
     }  # fmt: skip
 
 

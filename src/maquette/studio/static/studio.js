@@ -134,6 +134,7 @@ for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(
   zone.classList.toggle("over", type === "dragover");
   if (type === "drop") upload(zone, await files(event.dataTransfer));
 });
+on("change", "[data-api]", async box => { await api("PATCH", "/api/settings", { api: box.checked }); htmx.trigger($("#settings [data-fill]"), "studio:open"); });
 on("click", "[data-demo]", async button => {
   const made = await during(button, api("POST", "/api/demo", {}));
   if (made) location.href = `/p/${made.id}/photos`;
