@@ -94,7 +94,8 @@ def test_times_are_spoken_as_roughly_as_they_are_known(seconds: float, words: st
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(None, ""), (-1, ""), (5, "under a minute left"), (360, "6 min left"), (7200, "2.0 hours left")]
+    ("seconds", "words"),
+    [(None, ""), (-1, ""), (5, "under a minute left"), (360, "6 min left"), (7200, "2.0 hours left")],
 )
 def test_remaining_time_in_words(seconds: float | None, words: str) -> None:
     assert jobs.duration(seconds) == words
@@ -111,7 +112,7 @@ def test_percent(status: dict[str, Any], percent: int | None) -> None:
 
 def test_bars_and_rows_of_a_verdict() -> None:
     rows = [{"step": 10, "weight": 0.7, "likeness": 0.5, "score": 0.9}, {"step": 10, "weight": 1.0, "score": 0.95},
-            {"step": 20, "weight": 0.85, "likeness": 0.9, "obedience": 0.83, "diversity": 1.2, "score": 0.2}]  # fmt: skip
+            {"step": 20, "weight": 1.0, "likeness": 0.9, "obedience": 0.83, "diversity": 1.2, "score": 0.2}]  # fmt: skip
     verdict = {"step": 10, "weight": 0.7, "rows": [*rows, "damaged", {"step": "x"}]}
     best = results.best_rows(verdict)
     assert best[10]["weight"] == 0.7, "of the kept step the kept weight, whatever another scores"
