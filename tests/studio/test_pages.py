@@ -112,7 +112,7 @@ def test_percent(status: dict[str, Any], percent: int | None) -> None:
 
 def test_bars_and_rows_of_a_verdict() -> None:
     rows = [{"step": 10, "weight": 0.7, "likeness": 0.5, "score": 0.9}, {"step": 10, "weight": 1.0, "score": 0.95},
-            {"step": 20, "weight": 1.0, "likeness": 0.9, "obedience": 0.83, "diversity": 1.2, "score": 0.2}]  # fmt: skip
+            {"step": 20, "weight": 1, "likeness": 0.9, "obedience": 0.83, "diversity": 1.2, "score": 0.2}]  # fmt: skip
     verdict = {"step": 10, "weight": 0.7, "rows": [*rows, "damaged", {"step": "x"}]}
     best = results.best_rows(verdict)
     assert best[10]["weight"] == 0.7, "of the kept step the kept weight, whatever another scores"
