@@ -17,6 +17,7 @@ from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
 from ..families.layers import kohya_layers
 from .apply_embeddings import apply_embeddings
+from .low_rank_fold import Folds, LowRank, add_all
 
 
 @dataclass
@@ -87,14 +88,16 @@ def add_lora(
     originals: dict[nn.Parameter, Tensor],
     share: Callable[[str], float] = lambda module: 1.0,
     changes: dict[nn.Parameter, Tensor] | None = None,
+    spare: dict[nn.Parameter, Tensor] | None = None,
 ) -> Applied:
     """Add one adapter to the weights; parameters that change for the first time leave their tensor in `originals`.
 
     layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a
     module's block. changes: sums of the changes so far, in float32, so that several LoRAs are rounded once and their
-    order has no influence; None where there is one LoRA. Raises as `apply_loras`.
+    order has no influence; None where there is one LoRA. spare: tensors of the parameters' shapes that nobody needs any
+    more, to be overwritten. Raises as `apply_loras`.
     """
-    report = Applied(adapter.source, notes=adapter.notes)
+    report, folds = Applied(adapter.source, notes=adapter.notes), Folds()
     for name in adapter.modules:
         module = layers.get(name)
         if module is None:
@@ -105,6 +108,13 @@ def add_lora(
         if multiplier == 0:
             continue
         weight = cast(nn.Parameter, module.weight)
+        plain = LowRank.of(adapter, name, weight, multiplier) if changes is None else None
+        if weight in folds:  # another name of the same layer
+            add_all(folds)
+        if plain is not None:
+            originals.setdefault(weight, weight.data)
+            folds[weight] = plain, (spare or {}).pop(weight, None)
+            continue
         try:
             change = fitted_change(adapter, name, weight)
         except MaquetteError as error:
@@ -118,6 +128,7 @@ def add_lora(
         shift = adapter.bias_delta(name)
         if shift is not None:
             _add(_bias(module, adapter, name), shift, multiplier, originals, changes)
+    add_all(folds)
     if not report.matched:
         raise MaquetteError(
             f"{adapter.source} is a LoRA for {FAMILY_NAMES.get(adapter.family, 'another model')}: none of its "

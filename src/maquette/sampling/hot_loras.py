@@ -37,13 +37,14 @@ class HotLoras:
         """
         if len(wanted) == len(self._wanted) and all(_same(a, b) for a, b in zip(wanted, self._wanted, strict=True)):
             return self.applied
+        spare = {parameter: parameter.data for parameter in self._originals}  # memory that is there already
         self.clear()
         if self._layers is None:
             self._layers = layers_of(self.base)
         try:
             changes: dict[nn.Parameter, Tensor] | None = {} if len(wanted) > 1 else None
             for wish in wanted:
-                state_of = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes
+                state_of = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes, spare
                 self.applied.append(add_lora(self.base, self._layers, *state_of))
         except BaseException:
             self.clear()

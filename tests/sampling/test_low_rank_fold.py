@@ -1,0 +1,69 @@
+"""A LoRA's product added to a weight in blocks of rows, and memory used again from one LoRA to the next."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maquette import families
+from maquette.adapters.file import Adapter, AdapterModule
+from maquette.sampling.hot_loras import HotLoras
+from maquette.sampling.lora_tags import Wish
+from maquette.sampling.low_rank_fold import BLOCK, LowRank
+from tests.sampling.random_loras import random_adapter
+
+
+def adapter(up: torch.Tensor, down: torch.Tensor, **more: torch.Tensor) -> Adapter:
+    module = AdapterModule({"lora_up.weight": up, "lora_down.weight": down, **more})
+    return Adapter("sd1", "lora", {"lora_unet_x": module})
+
+
+SHAPES = {"several blocks": (1100, 1500), "linear": (24, 40), "pointwise": (24, 40, 1, 1), "kernel": (24, 12, 3, 3)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_blocks_make_the_sum_of_the_whole_product(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """W + m a/r B A, in float32 and rounded once."""
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=random).to(dtype)
+    up = torch.randn(shape[0], 4, *(1 for _ in shape[2:]), generator=random).half()
+    down = torch.randn(4, *shape[1:], generator=random).half()
+    made = LowRank.of(adapter(up, down, alpha=torch.tensor(3.0)), "lora_unet_x", weight, 0.7)
+    assert made is not None
+    change = (up.float().flatten(1) @ down.float().flatten(1)) * 0.75 * 0.7
+    wanted = weight.double() + change.double().reshape(shape)
+    rounding = torch.finfo(dtype).eps / 2 + 1e-6
+    assert ((made.added(weight).double() - wanted).abs() <= rounding * wanted.abs() + 1e-5).all()
+    assert len(SHAPES) == 4 and 2 * BLOCK < 1100 * 1500
+
+
+def test_a_matrix_changes_a_pointwise_kernel_and_others_take_the_long_way() -> None:
+    weight, up, down = torch.zeros(6, 5, 1, 1), torch.ones(6, 2), torch.ones(2, 5)
+    made = LowRank.of(adapter(up, down), "lora_unet_x", weight, 1.0)
+    assert made is not None and torch.equal(made.added(weight), torch.full((6, 5, 1, 1), 2.0))
+    name = "lora_unet_x"
+    assert LowRank.of(adapter(up, down, dora_scale=torch.ones(6, 1)), name, weight, 1.0) is None
+    assert LowRank.of(adapter(up, down), name, torch.zeros(6, 7, 1, 1), 1.0) is None
+    assert LowRank.of(adapter(up, down), name, weight.double(), 1.0) is None
+    assert LowRank.of(adapter(up, down), name, torch.zeros(5, 6).t(), 1.0) is None  # laid out by columns
+
+
+def test_a_switch_writes_into_the_memory_of_the_lora_before_and_is_exact() -> None:
+    base = families.load("pocket")
+    first, second = random_adapter(base), random_adapter(base, seed=1)
+    parameters = [p for network in base.networks for p in network.parameters()]
+    originals, copies = [p.data for p in parameters], [p.detach().clone() for p in parameters]
+    hot = HotLoras(base)
+    hot.set([Wish(second, 1.0, 1.0)])
+    wanted = [p.detach().clone() for p in parameters]
+    hot.clear()
+    hot.set([Wish(first, 1.0, 1.0)])
+    places = [p.data_ptr() for p in parameters]
+    hot.set([Wish(second, 1.0, 1.0)])
+    assert [p.data_ptr() for p in parameters] == places
+    assert all(torch.equal(p, w) for p, w in zip(parameters, wanted, strict=True))
+    hot.clear()
+    assert all(p.data_ptr() == o.data_ptr() for p, o in zip(parameters, originals, strict=True))
+    assert all(torch.equal(p, c) for p, c in zip(parameters, copies, strict=True))
+    assert any(not torch.equal(w, c) for w, c in zip(wanted, copies, strict=True))
