@@ -115,15 +115,7 @@ def add_lora(
             originals.setdefault(weight, weight.data)
             folds[weight] = plain, (spare or {}).pop(weight, None)
             continue
-        try:
-            change = fitted_change(adapter, name, weight)
-        except MaquetteError as error:
-            if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
-                raise MaquetteError(
-                    f"{adapter.source} is a LoRA for {FAMILY_NAMES[adapter.family]} and does not fit {base.source} "
-                    f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
-                ) from error
-            raise
+        change = _change(base, adapter, name, weight)
         _add(weight, change, multiplier, originals, changes)
         shift = adapter.bias_delta(name)
         if shift is not None:
@@ -136,6 +128,19 @@ def add_lora(
             "was trained on this kind of base."
         )
     return report
+
+
+def _change(base: BaseModel, adapter: Adapter, name: str, weight: Tensor) -> Tensor:
+    """As `fitted_change`, whose error is put otherwise for a LoRA of another family."""
+    try:
+        return fitted_change(adapter, name, weight)
+    except MaquetteError as error:
+        if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
+            raise MaquetteError(
+                f"{adapter.source} is a LoRA for {FAMILY_NAMES[adapter.family]} and does not fit {base.source} "
+                f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
+            ) from error
+        raise
 
 
 def _add(
