@@ -154,6 +154,7 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(studio: Any) -> None:
     answer = studio.stranger.get(f"/p/x/train?a=1&token={studio.token}")
     assert answer.status_code == 303 and answer.headers["location"] == "/p/x/train?a=1"
     cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"maquette-{studio.served.port}=")  # cookies go to every port of a host
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and answer.headers["referrer-policy"] == "no-referrer"
     assert studio.stranger.get("/api/state").status_code == 200  # with the cookie that the client kept
     assert studio.stranger.get("/?token=wrong").status_code in (200, 303, 401)

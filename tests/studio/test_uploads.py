@@ -1,5 +1,6 @@
 """Photos, texts and archives from a browser: what is kept, how it is called, and what is refused."""
 
+import errno
 import hashlib
 import io
 import stat
@@ -120,6 +121,19 @@ def test_too_large_is_counted_while_it_comes(studio: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(uploads, "MOST_BYTES", 3000)
     told = studio.upload(studio.project(), ("big.jpg", photo_bytes(1)), ("b.txt", b"x"))
     assert told["skipped"][0]["message"].startswith("big.jpg is larger than")
+
+
+def test_a_full_disk_is_a_sentence(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maquette.studio import uploads
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    project = studio.project()
+    monkeypatch.setattr(uploads.Receiver, "_data", full)
+    answer = studio.client.post(f"/api/projects/{project}/photos", files={"files": ("a.jpg", photo_bytes(1))})
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "The upload could not be kept: No space left on device."}
 
 
 def test_two_hundred_photos_and_no_more(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:

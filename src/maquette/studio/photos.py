@@ -27,6 +27,7 @@ CAPTION_LENGTH = 4_000
 ID_LENGTH = 16
 THUMB, LARGE = 320, 1536  # longest side of what pages show, in pixels
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "HEIF": ".heic", "AVIF": ".avif"}
+_decoding = threading.Semaphore(2)  # photos that are decoded at once: a large one takes hundreds of megabytes
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright photo
 
 
@@ -173,9 +174,10 @@ class PhotoFolder:
         with atomic_writer(self.path / f"{sha256}{ending}") as file:
             file.write(data)
         try:
-            opened = read_photo(self.path / f"{sha256}{ending}", name)
-            look = told_look(look_at(opened))
-            write_shown(opened.image, self.path.parent / "shown" / f"{sha256}-{THUMB}.webp", THUMB)
+            with _decoding:
+                opened = read_photo(self.path / f"{sha256}{ending}", name)
+                look = told_look(look_at(opened))
+                write_shown(opened.image, self.path.parent / "shown" / f"{sha256}-{THUMB}.webp", THUMB)
         except BaseException:
             if sha256 not in self._facts:
                 (self.path / f"{sha256}{ending}").unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import re
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -126,7 +125,7 @@ class Guard:
         """The token in the address becomes a cookie, and goes out of the address."""
         rest = urlencode([(key, value) for key, value in request.query_items if key != "token"])
         where = request.path if request.path.startswith("/") and not request.path.startswith("//") else "/"
-        cookie = f"{COOKIE}={self.studio.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{request.cookie}={self.studio.token}; HttpOnly; SameSite=Strict; Path=/"
         await _answer(send, 303, "", {"location": where + (f"?{rest}" if rest else ""), "set-cookie": cookie})
 
 
@@ -151,6 +150,11 @@ class Asked:
         return hosts[0].strip() if len(hosts) == 1 else ""
 
     @property
+    def cookie(self) -> str:
+        """Name of the cookie that is set: a browser keeps one of a name for all ports, and there may be two studios."""
+        return f"{COOKIE}-{self.host.rpartition(':')[2]}"
+
+    @property
     def has_body(self) -> bool:
         return bool(self.header("transfer-encoding")) or self.header("content-length") not in ("", "0")
 
@@ -170,13 +174,10 @@ class Asked:
     @property
     def tokens(self) -> Iterable[str]:
         """Those of the cookie, the header Authorization and the address."""
-        jar = SimpleCookie()
-        try:
-            jar.load(self.header("cookie"))
-        except CookieError:
-            jar = SimpleCookie()
-        if COOKIE in jar:
-            yield jar[COOKIE].value
+        for part in self.header("cookie").split(";"):  # by hand: another program's odd cookie hides none
+            name, _, value = part.strip().partition("=")
+            if name.startswith(COOKIE):
+                yield value
         kind, _, value = self.header("authorization").partition(" ")
         if kind.lower() == "bearer":
             yield value.strip()

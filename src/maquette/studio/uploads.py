@@ -139,6 +139,8 @@ async def take(project: Project, content_type: str, body: AsyncIterator[bytes], 
         try:
             async for chunk in body:
                 await run_in_threadpool(receiver.feed, chunk)
+        except OSError as error:
+            raise MaquetteError(f"The upload could not be kept: {error.strerror or error}.") from error
         finally:
             receiver.close()
         return await run_in_threadpool(add, project, receiver.files)

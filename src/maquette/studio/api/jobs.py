@@ -89,12 +89,13 @@ def sample_now(request: Request, job_id: str) -> JobInfo:
 @router.get("/{job_id}/log", response_class=PlainTextResponse)
 def get_log(request: Request, job_id: str) -> PlainTextResponse:
     """The end of what its process printed."""
-    log = studio_of(request).queue.job(job_id).log
-    if not log.exists():
+    job = studio_of(request).queue.job(job_id)
+    if not job.log.exists():
         return PlainTextResponse("")
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_BYTES))
-        return PlainTextResponse(file.read().decode("utf-8", "replace"))
+    with job.log.open("rb") as file:
+        file.seek(max(0, job.log.stat().st_size - LOG_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return PlainTextResponse(text.replace(str(job.path), "…"))
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse)

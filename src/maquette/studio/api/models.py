@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -213,8 +215,14 @@ class JobInfo(BaseModel):
             remedy=status.get("remedy"), what=status.get("what"), step=step, steps=steps, percent=round(percent, 1),
             loss=status.get("loss"), remaining_seconds=status.get("remaining_seconds"), created=spec["created"],
             began=status.get("began"), ended=status.get("ended"), result=status.get("result") or {},
-            config={key: value for key, value in spec["config"].items() if key not in FOLDERS},
+            config=shown_config(spec["config"]),
         )  # fmt: skip
+
+
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's keys without the folders of this computer; the base by its name."""
+    shown = {key: value for key, value in config.items() if key not in FOLDERS}
+    return shown | ({"base": Path(str(config["base"])).name} if "base" in config else {})
 
 
 class Place(Model):
