@@ -36,6 +36,7 @@ def play(request: Request, job: Annotated[str, Query(max_length=64)] = "") -> HT
         "prompt": begun.get("prompt", PROMPT if engine.model.path == "pocket" else ""),
         "models": [{"name": each.name, "side": each.side} for each in library.models()],
         "model": model,
+        "side": next((each.side for each in library.models() if each.name == model), 512),
         "loras": [lora.name for lora in library.loras()],
         "samplers": list(SAMPLERS),
         "schedules": list(SCHEDULES),

@@ -42,7 +42,8 @@ KEYS: tuple[tuple[str, tuple[tuple[tuple[str, ...], str], ...]], ...] = (
             (("1", "…", "9"), "Keep that checkpoint"),
         ),
     ),
-    ("Mask", ((("[", "]"), "Size of the brush"), (("E",), "Erase"))),
+    ("Playground", ((("Ctrl", "↑↓"), "Weigh the word, or the LoRA, at the cursor"),)),
+    ("Mask", ((("[", "]"), "Size of the brush"), (("E",), "Erase"), (("Ctrl", "Z"), "Undo the last stroke"))),
 )
 
 _templates = Environment(

@@ -81,6 +81,7 @@ async function begin(blob) {
 const dataUrl = blob => new Promise((yes, no) => Object.assign(new FileReader(), { onload() { yes(this.result); }, onerror: no }).readAsDataURL(blob));
 on("change", "[data-init]", input => { if (input.files[0]) begin(input.files[0]); input.value = ""; });
 on("input", "[data-brush]", input => { brush.size = +input.value; });
+on("change", "[data-model]", model => { field("width").placeholder = field("height").placeholder = model.selectedOptions[0].dataset.side; });
 const erase = () => { brush.erasing = !brush.erasing; $("[data-erase]").setAttribute("aria-pressed", brush.erasing); };
 const resize = by => { const input = $("[data-brush]"); input.value = +input.value + by; brush.size = +input.value; };
 for (const [part, act] of [["[data-erase]", erase], ["[data-mask-undo]", () => brush.undo()], ["[data-mask-clear]", () => brush.clear()]]) on("click", part, act);
