@@ -34,6 +34,8 @@ class FakeTrainer:
             raise MaquetteError("The disk is full.") from OSError(errno.ENOSPC, "No space left on device")
         if word == "die":
             os._exit(9)
+        if word == "slow":
+            cancel.wait(0.5)
         if word == "wait":
             on_event(Event("progress", {"what": "waiting", "done": 0, "of": 1}))
             cancel.wait(60)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +119,30 @@ def test_ray_runs_the_same_driver(cluster: None, tmp_path: Path) -> None:
     session = json.loads(next((tmp_path / "root" / "sessions").iterdir()).read_bytes())
     assert len(session["workers"]) >= 4  # two died
     assert driving.run(config, executor=on_ray()).committed == 0
+
+
+@pytest.mark.heavy
+def test_a_node_that_dies_costs_only_what_was_on_it(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    for number in range(16):
+        folder = tmp_path / f"p{number}"
+        folder.mkdir()
+        (folder / "a.png").write_bytes(bytes([number]))
+        rows.append({"id": f"j{number}", "photos": str(folder), "subject": "slow thing"})
+    jobs = write(tmp_path / "jobs.jsonl", rows)
+    script = str(Path(__file__).with_name("fleet_nodes.py"))
+    folder = Path(tempfile.mkdtemp(prefix="mq", dir="/tmp"))
+    try:
+        ended = subprocess.run(
+            [sys.executable, script, str(tmp_path / "root"), str(jobs)], capture_output=True, text=True, timeout=280,
+            env=os.environ | {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"},
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    told = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert told["killed"] == 1 and told["done"] == 16, ended.stderr[-2000:]
+    assert told["attempts"] <= 16 + 4  # what was in flight
+    assert len(loras(tmp_path / "root")) == 16
 
 
 MIXED: list[dict[str, Any]] = [

@@ -20,6 +20,7 @@ from .records import Outcome, Task
 from .trainer import USUAL
 
 OBJECT_STORE = 200_000_000  # bytes, of a cluster that is begun here: otherwise Ray takes a third of the memory
+MOST_STILLBORN = 3
 PREPARED_WITHIN = 3600.0  # seconds; longer than any fetching of photos
 
 
@@ -37,6 +38,7 @@ class Actor:
         self._arrived = threading.Condition()
 
     def facts(self) -> dict[str, str]:
+        """Device and node."""
         return {"device": self.worker.trainer.device(), "node": self.worker.node}
 
     def prepare(self, task: dict[str, Any]) -> None:
@@ -74,71 +76,101 @@ class RayExecutor:
         self._ours = _connect(self.ray, address)
         self._remote = _remote(self.ray)
         self.actors = [_Handle(self, index) for index in range(workers)]
+        self.backlog: list[tuple[Task, Collection[str]]] = []
+        self.ended: list[Outcome] = []  # to be told by the next `wait`
         self.sessions: list[Session] = []
         self.draining = False
+        self.stillborn = 0  # actors in a row that never were ready
 
     @property
     def capacity(self) -> int:
-        return WINDOW * len(self.actors)
+        return WINDOW * max(1, sum(actor.ready for actor in self.actors))
 
     def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
-        free = [actor for actor in self.actors if len(actor.tasks) < WINDOW] or self.actors
-        min(free, key=lambda actor: (actor.node in avoid, len(actor.tasks))).give(task)
+        self.backlog.append((task, avoid))
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Give what waits to actors that are up: one without a place in the cluster must keep no task to itself."""
+        while self.backlog and (free := [one for one in self.actors if one.ready and len(one.tasks) < WINDOW]):
+            task, avoid = self.backlog.pop(0)
+            best = min(range(len(free)), key=lambda n: (free[n].node in avoid, len(free[n].tasks)))
+            free[best].give(task)
 
     def wait(self, timeout: float) -> list[Outcome]:
-        refs = {ref: (actor, number) for actor in self.actors for number, (_, ref) in actor.tasks.items()}
-        if not refs:
-            time.sleep(timeout)
-            return []
-        ready, _ = self.ray.wait(list(refs), num_returns=1, timeout=timeout)
+        found, self.ended = self.ended, []
+        refs: dict[Any, tuple[_Handle, int | None]] = {one.facts: (one, None) for one in self.actors if not one.ready}
+        refs |= {ref: (actor, number) for actor in self.actors for number, (_, ref) in actor.tasks.items()}
+        ready, _ = self.ray.wait(list(refs), num_returns=1, timeout=0 if found else timeout)
         if ready:
             ready, _ = self.ray.wait(list(refs), num_returns=len(refs), timeout=0)
-        found: list[Outcome] = []
-        dead: list[_Handle] = []
         for ref in ready:
             actor, number = refs[ref]
-            if actor in dead or number not in actor.tasks:
-                continue
-            try:
-                outcome = Outcome.from_json(self.ray.get(ref))
-            except self.ray.exceptions.RayActorError as error:
-                dead.append(actor)
-                found += self._died(actor, str(error))
-                continue
-            except self.ray.exceptions.RayTaskError as error:
-                outcome = Outcome(number, "failed", actor.node, actor.name, "machine", str(error.cause))
-            actor.ended(outcome)
-            found.append(outcome)
-            if outcome.recycle:
-                dead.append(actor)
-                found += self._died(actor, "", recycled=True)
+            if actor not in self.actors:
+                continue  # it died a moment ago
+            if number is None:
+                self._up(actor)
+            elif number in actor.tasks:
+                found += self._heard(actor, number, ref)
+        self._dispatch()
         return found
 
-    def _died(self, actor: _Handle, why: str, recycled: bool = False) -> list[Outcome]:
-        """A new actor in its place. The first of its tasks died with it, unless it ended by itself."""
+    def _up(self, actor: _Handle) -> None:
+        """An actor is ready, or could not be made."""
+        try:
+            actor.known = self.ray.get(actor.facts)
+            self.stillborn = 0
+        except self.ray.exceptions.RayError as error:
+            self.stillborn += 1
+            if self.stillborn > MOST_STILLBORN:
+                raise MaquetteError(f"The workers end before they are ready: {_first_line(error)}") from error
+            self._replace(actor)
+
+    def _heard(self, actor: _Handle, number: int, ref: Any) -> list[Outcome]:
+        """What became of a task."""
+        try:
+            outcome = Outcome.from_json(self.ray.get(ref))
+        except self.ray.exceptions.RayActorError as error:
+            return self._died(actor, _first_line(error))
+        except self.ray.exceptions.RayTaskError as error:
+            outcome = Outcome(number, "failed", actor.node, actor.name, "machine", str(error.cause))
+        actor.ended(outcome)
+        if outcome.recycle:
+            self._replace(actor)
+        return [outcome]
+
+    def _died(self, actor: _Handle, why: str) -> list[Outcome]:
+        """The first task of an actor died with it; the others had not begun."""
+        first, _ = actor.tasks.pop(next(iter(actor.tasks)))
+        message = f"The worker's process or node is gone: {why}"
+        self._replace(actor)
+        return [Outcome(first.number, "died", actor.node, actor.name, "machine", message, actor.spent())]
+
+    def _replace(self, actor: _Handle) -> None:
+        """A new actor in its place; what it had not begun waits for any."""
         self.sessions.append(actor.closed())
-        tasks = [task for task, _ in actor.tasks.values()]
-        lost: list[Outcome] = []
-        if tasks and not recycled:
-            first = tasks.pop(0)
-            message = "The worker's process or node is gone: " + (why.strip().splitlines() or [""])[0]
-            lost = [Outcome(first.number, "died", actor.node, actor.name, "machine", message, actor.spent())]
         actor.kill()
-        if self.draining:
-            return lost + [Outcome(task.number, "drained") for task in tasks]
+        tasks = [task for task, _ in actor.tasks.values()]
         place = self.actors.index(actor)
-        self.actors[place] = _Handle(self, place)
-        for task in tasks:
-            self.submit(task)
-        return lost
+        if self.draining:
+            self.ended += [Outcome(task.number, "drained") for task in tasks]
+            del self.actors[place]
+        else:
+            self.actors[place] = _Handle(self, place)
+            self.backlog[:0] = [(task, ()) for task in tasks]
 
     def cancel(self, number: int) -> None:
         for actor in self.actors:
             if number in actor.tasks:
                 actor.handle.cancel.remote(number)
+        if any(task.number == number for task, _ in self.backlog):
+            self.backlog = [entry for entry in self.backlog if entry[0].number != number]
+            self.ended.append(Outcome(number, "cancelled"))
 
     def drain(self) -> None:
         self.draining = True
+        self.ended += [Outcome(task.number, "drained") for task, _ in self.backlog]
+        self.backlog = []
         for actor in self.actors:
             actor.handle.drain.remote()
 
@@ -161,19 +193,16 @@ class _Handle:
         self.began = self.since = time.monotonic()
         self.busy = 0.0
         self.cold: float | None = None
-        self._facts = self.handle.facts.remote()
-        self._known: dict[str, str] = {}
+        self.facts = self.handle.facts.remote()
+        self.known: dict[str, str] = {}  # device and node, once it is up
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.known)
 
     @property
     def node(self) -> str:
-        return self.facts().get("node", "")
-
-    def facts(self) -> dict[str, str]:
-        """Device and node, once the actor is up."""
-        if not self._known and self.ray.wait([self._facts], timeout=0)[0]:
-            with contextlib.suppress(self.ray.exceptions.RayError):
-                self._known = self.ray.get(self._facts)
-        return self._known
+        return self.known.get("node", "")
 
     def give(self, task: Task) -> None:
         if not self.tasks:
@@ -195,13 +224,17 @@ class _Handle:
     def closed(self) -> Session:
         lived = time.monotonic() - self.began
         return Session(
-            worker=self.name, node=self.node, device=self.facts().get("device", ""), lived=lived, busy=self.busy,
+            worker=self.name, node=self.node, device=self.known.get("device", ""), lived=lived, busy=self.busy,
             cold=lived if self.cold is None else self.cold,
         )  # fmt: skip
 
     def kill(self) -> None:
         with contextlib.suppress(Exception):  # it is dead already
             self.ray.kill(self.handle)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _ray() -> Any:
