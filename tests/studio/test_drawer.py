@@ -11,7 +11,8 @@ from PIL import Image
 
 from maquette.errors import MaquetteError
 from maquette.sampling.pipeline import Pipeline
-from maquette.studio.engine import DrawingEngine, Progress
+from maquette.studio.drawings import Progress
+from maquette.studio.engine import DrawingEngine
 from maquette.studio.library import Library
 
 ROBOT = {"prompt": "a photo of a red robot", "seed": 3, "steps": 4, "width": 64, "height": 64}

@@ -14,7 +14,8 @@ from PIL import Image
 
 from maquette.errors import MaquetteError
 from maquette.formats.png import parse_infotext
-from maquette.studio.engine import DrawingEngine, DrawingFailed, Progress, Refused
+from maquette.studio.drawings import DrawingFailed, Progress, Refused
+from maquette.studio.engine import DrawingEngine
 from maquette.studio.library import Library
 from tests.studio.serving import lora_file
 

@@ -13,7 +13,8 @@ from ..errors import MaquetteError
 from ..files import atomic_writer
 
 if TYPE_CHECKING:
-    from .engine import DrawingEngine, Picture
+    from .drawings import Picture
+    from .engine import DrawingEngine
 
 _NAME = re.compile(r"\d{8}-\d{6}-\d{1,20}(-\d{1,6})?\.png")
 

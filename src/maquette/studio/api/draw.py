@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from ...errors import MaquetteError
 from ...formats.png import parse_infotext
-from ..engine import Progress, Refused
+from ..drawings import Progress, Refused
 from ..gallery import Gallery
 from ..names import Busy, NotFound
 from ..sdapi.names import UnknownName, sampler_and_schedule

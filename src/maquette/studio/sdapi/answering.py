@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ...errors import MaquetteError
-from ..engine import DrawingEngine, DrawingFailed, Refused
+from ..drawings import DrawingFailed, Refused
+from ..engine import DrawingEngine
 
 
 class Answer(Response):

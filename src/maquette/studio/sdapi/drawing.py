@@ -11,7 +11,8 @@ from fastapi import APIRouter, HTTPException, Request
 
 from ...errors import MaquetteError
 from ...formats.png import parse_infotext
-from ..engine import Drawing, DrawingEngine
+from ..drawings import Drawing
+from ..engine import DrawingEngine
 from ..gallery import Gallery
 from .answering import A1111Route, Answer, engine_of
 from .requests import Common, ImageToImage, TextToImage
