@@ -121,6 +121,10 @@ def test_choice_and_back(studio: Any, fast: None) -> None:
     assert told["choice"]["step"] == 10
     assert run.final.read_bytes() == run.checkpoints()[10].read_bytes() != recommended
     assert studio.client.post(f"/api/jobs/{job}/choice", json={"step": 11}).status_code == 404
+    studio.client.post(f"/api/jobs/{job}/continue", json={"steps": 50})
+    studio.wait(job, "finished", step=50)
+    assert studio.client.get(f"/api/jobs/{job}/results").json()["choice"] is None  # it was of the shorter training
+    recommended = run.final.read_bytes()
     assert studio.client.post(f"/api/jobs/{job}/choice", json={}).json()["choice"] is None
     assert run.final.read_bytes() == recommended
 

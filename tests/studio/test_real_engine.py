@@ -1,6 +1,7 @@
 """The worker on the real engine with pocket: train, pause, go on, stop and keep, sample now, describe, merge."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_training_is_paused_tried_and_finished(serve: Callable) -> None:
+def test_a_training_is_paused_tried_and_finished(
+    serve: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path / "cache"))
     studio = serve(real=True)
     project = studio.client.post("/api/demo", json={}).json()["id"]
     job = studio.train(project, **SHORT)
@@ -28,6 +32,7 @@ def test_a_training_is_paused_tried_and_finished(serve: Callable) -> None:
     done = studio.wait(job, "finished", seconds=200)
     assert done["step"] == 12
     assert done["result"]["chosen"] in (6, 12, paused["step"])  # too short to choose itself: roughly compared
+    assert not list((tmp_path / "cache").rglob("*latent*"))  # encoded photos go with their project
     results = studio.client.get(f"/api/jobs/{job}/results").json()
     assert results["verdict"]["reasons"] and results["verdict"]["step"] == done["result"]["chosen"]
     tensors = load(studio.client.get(results["file"]["url"]).content)

@@ -185,7 +185,7 @@ class Queue:
 
     def _queue_again(self, job: Job, keep: tuple[str, ...] = ()) -> None:
         job.forget(*(name for name in WISHES if name not in keep))
-        job.change_spec(resumed=True, taken=False)
+        job.change_spec(resumed=True, taken=False, choice=None)
         job.change_spec(place=min((j.spec.get("place", 1) for j in self.jobs() if j.state == "queued"), default=1) - 1)
         job.set_status(message=None, remedy=None, ended=None)
         job.enter("queued")
@@ -253,6 +253,7 @@ class Queue:
             command = [sys.executable, "-m", MODULE, str(job.path)]
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
+                env=_environment(),
             )  # fmt: skip
         except OSError as error:
             job.enter("failed", message=f"The job could not be started: {error.strerror or error}.", remedy="resume")
@@ -270,6 +271,11 @@ class Queue:
             steps = job.run.saved_steps()
             message += f" Everything until step {steps[-1]} is saved." if steps else " It begins anew."
         job.enter("failed", message=message, remedy="resume", pid=None, started=None)
+
+
+def _environment() -> dict[str, str]:
+    """A worker's: latents of photos lie in the job's folder and go with it, wherever the user keeps those of others."""
+    return {key: value for key, value in os.environ.items() if key != "MAQUETTE_CACHE"}
 
 
 def _nothing(job: Job) -> None:

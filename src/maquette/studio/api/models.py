@@ -206,8 +206,7 @@ class JobInfo(BaseModel):
     def of(cls, job: Job, place: int | None = None) -> JobInfo:
         spec, status = job.spec, job.status()
         step, steps = status.get("step", 0), status.get("steps") or spec["config"].get("steps") or 0
-        counted = (step, steps) if status.get("what", "training") == "training" else None
-        done, of = counted or (status.get("done", 0), status.get("of", 0))
+        done, of = (step, steps) if steps else (status.get("done", 0), status.get("of", 0))
         percent = 100.0 if status["state"] == "finished" else 100.0 * done / of if of else 0.0
         return cls(
             id=job.id, kind=spec["kind"], project=spec["project"], title=spec.get("title", ""),
