@@ -26,7 +26,7 @@ BARS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Likeness", ("likeness",)), ("Follows prompts", ("obedience", "following", "edit_retention")),
     ("Variety", ("diversity", "variety")),
 )  # fmt: skip
-HERO = 5  # pictures beside the verdict
+HERO = 4  # pictures beside the verdict
 MORE = 0.5  # share of the steps that "train longer" proposes to add
 
 
@@ -128,7 +128,7 @@ def bars(row: dict[str, Any] | None) -> list[dict[str, Any]]:
 def note(row: dict[str, Any] | None) -> str:
     """A column's likeness."""
     value = row.get("likeness") if row else None
-    return f"likeness {round(100 * value)} %" if isinstance(value, int | float) else ""
+    return f"likeness {min(100, round(100 * value))} %" if isinstance(value, int | float) else ""
 
 
 def hero(columns: list[dict[str, Any]], prompts: list[str], step: int) -> list[dict[str, str]]:
