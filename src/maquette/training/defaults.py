@@ -19,7 +19,6 @@ from . import kinds
 from .optim import schedules, steps_of
 from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 
-POCKET_BACKGROUNDS = ("red", "blue", "green")
 MAX_REPLAYED = 4  # sample prompts made from the subject
 
 
@@ -160,8 +159,7 @@ def sample_prompts(config: TrainConfig, spec: FamilySpec, dataset: Dataset) -> l
         return list(dict.fromkeys(photo.caption for photo in dataset.of("instance")))[:MAX_REPLAYED]
     if config.kind == "style":
         return kinds.style_prompts(subject)
-    usual = kinds.traits(config.kind).endings
-    places = [f"on a {name} background" for name in POCKET_BACKGROUNDS] if spec.name == "pocket" else list(usual)
+    places = kinds.endings(config.kind, spec.name == "pocket")
     return [
         f"a photo of {subject}",
         *(f"a photo of {subject} {place}" for place in places),

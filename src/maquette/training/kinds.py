@@ -24,12 +24,18 @@ TRAITS: dict[str, Traits] = {
     "animal": Traits(TEMPLATE, ("on a beach", "wearing a red scarf", "as an oil painting")),
     "style": Traits(STYLE_TEMPLATE, ()),
 }
+POCKET_BACKGROUNDS = ("red", "blue", "green")  # the places that the small base can draw
 STYLED = ("a cat", "a house by a lake", "a portrait of a woman")  # what a style is tried on
 
 
 def traits(kind: str | None) -> Traits:
     """Those of an object where no kind is named."""
     return TRAITS[kind or "object"]
+
+
+def endings(kind: str | None, pocket: bool) -> tuple[str, ...]:
+    """Endings of sample prompts for a kind of subject. pocket: whether they are for the small base."""
+    return tuple(f"on a {name} background" for name in POCKET_BACKGROUNDS) if pocket else traits(kind).endings
 
 
 def style_prompts(subject: str) -> list[str]:

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import MaquetteError
-from ...training.kinds import style_prompts, traits
+from ...training.kinds import endings, style_prompts
 from .. import plans, presets, texts
 from ..library import Library
 from . import jobs, options, readiness
@@ -132,7 +132,7 @@ def start(request: Request, project_id: str, wish: Start) -> dict[str, str]:
     for line in preflight(studio, project)["lines"]:
         if line["level"] == "bad":
             raise MaquetteError(line["text"])
-    job = plans.start(studio, project, "train", preset_of(project), wanted(project))
+    job = plans.start(studio, project, "train", preset_of(project), wanted(studio, project))
     return {"id": job.id}
 
 
@@ -162,20 +162,20 @@ def preset_of(project: Project) -> presets.Preset:
     return preset if preset in presets.SHARES else "good"
 
 
-def prompts_of(project: Project) -> list[str]:
+def prompts_of(studio: Studio, project: Project) -> list[str]:
     """The user's sample prompts, else those that suit the kind."""
     mine = project.settings.get("prompts")
     if isinstance(mine, list) and mine:
         return [str(prompt) for prompt in mine] + [""] * (PROMPTS - len(mine))
     if project.kind == "style":
         return style_prompts(project.phrase)[:PROMPTS]
-    endings = traits(project.kind).endings
-    return [f"a photo of {project.phrase}", *(f"a photo of {project.phrase} {ending}" for ending in endings)][:PROMPTS]
+    usual = endings(project.kind, base_of(studio, project) == "pocket")
+    return [f"a photo of {project.phrase}", *(f"a photo of {project.phrase} {ending}" for ending in usual)][:PROMPTS]
 
 
-def wanted(project: Project) -> dict[str, Any]:
+def wanted(studio: Studio, project: Project) -> dict[str, Any]:
     """The keys of the training that the user chose."""
-    return changed_of(project) | {"sample_prompts": [prompt for prompt in prompts_of(project) if prompt]}
+    return changed_of(project) | {"sample_prompts": [prompt for prompt in prompts_of(studio, project) if prompt]}
 
 
 def base_of(studio: Studio, project: Project) -> str:
@@ -209,7 +209,7 @@ def choices(studio: Studio, project: Project) -> dict[str, Any]:
         "presets": shown, "machine": f"{how}, on this computer's {machine}.", "changed": len(changed),
         "bases": list({chosen: words.get(chosen, f"{chosen} (missing)")}.items() | words.items()),
         "bases_folder": str(studio.settings.bases_folder), "preflight": preflight(studio, project),
-        "settings": {"preset": preset, "base": chosen, "prompts": prompts_of(project)},
+        "settings": {"preset": preset, "base": chosen, "prompts": prompts_of(studio, project)},
         "summary": f"{title}: {used} photos, {mine['time']}",
     }  # fmt: skip
 
@@ -234,7 +234,7 @@ def preflight(studio: Studio, project: Project) -> dict[str, Any]:
 
 def as_texts(studio: Studio, project: Project) -> list[tuple[str, str, str]]:
     """The training as other programs want it: name, title, text."""
-    config = plans.configured(studio, project, preset_of(project), wanted(project))
+    config = plans.configured(studio, project, preset_of(project), wanted(studio, project))
     return [
         ("toml", "As TOML", texts.toml(config)),
         ("command", "As a command line", texts.command(config)),
