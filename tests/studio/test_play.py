@@ -63,6 +63,16 @@ def test_refusals_are_sentences(studio: Running) -> None:
         assert answer.status_code == status and answer.json()["error"].startswith(sentence)
 
 
+def test_another_base_is_drawn_with_at_once(studio: Running) -> None:
+    folder = studio.studio.settings.bases_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.ckpt").write_bytes(b"x")
+    first = studio.client.post("/api/draw", json=CAT).json()["pictures"][0]
+    assert studio.client.patch("/api/settings", json={"base": str(folder / "mine.ckpt")}).status_code == 200
+    other = studio.client.post("/api/draw", json=CAT).json()["pictures"][0]
+    assert "Model: pocket" in first["infotext"] and "Model: mine" in other["infotext"]
+
+
 def test_what_another_programs_text_says() -> None:
     text = "a cat\nNegative prompt: a dog\nSteps: 30, Sampler: DPM fast, CFG scale: x, Seed: 7, Size: 512x768, Model: m"
     wanted = {"prompt": "a cat", "negative_prompt": "a dog", "steps": 30, "seed": 7, "width": 512, "height": 768}

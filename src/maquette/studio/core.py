@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Studio:
         self.queue = Queue(self.folder / "jobs")
         self.facts = Facts(self.folder, fake_engine())
         self._engine: DrawingEngine | None = None
+        self._making = threading.Lock()  # requests come on several threads
         self.queue.make_room = self._make_room
 
     @classmethod
@@ -68,9 +70,10 @@ class Studio:
     @property
     def engine(self) -> DrawingEngine:
         """The drawing engine, made at its first use."""
-        if self._engine is None:
-            self._engine = DrawingEngine.of(self)
-        return self._engine
+        with self._making:
+            if self._engine is None:
+                self._engine = DrawingEngine.of(self)
+            return self._engine
 
     def _finished(self, job: Job) -> None:
         """Take what a finished job made for its project."""

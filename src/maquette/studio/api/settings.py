@@ -38,6 +38,8 @@ def change_settings(request: Request, change: SettingsChange) -> dict[str, Any]:
     studio = studio_of(request)
     if change.base is not None and change.base not in {model.path for model in studio.engine.library.models()}:
         raise NotFound("There is no such base; /api/bases lists those that are there.")
+    if change.base is not None:
+        studio.engine.set_model(change.base)
     studio.settings = studio.settings.model_copy(update=change.model_dump(exclude_none=True))
     return get_settings(request)
 
