@@ -238,3 +238,31 @@ def test_results_are_found_without_their_parts(tmp_path: Path, write_jobs: Write
     store.remove(["results"])
     assert sorted(told["key"] for told in index.results(store)) == before
     assert run(tmp_path, jobs).known == 2
+
+
+def test_a_worker_without_room_says_so_and_the_run_ends(
+    tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "FIRST_PAUSE", 0.0)
+    (tmp_path / "file").touch()
+    jobs = write_jobs({})
+    ended = run(tmp_path, jobs, attempts=2, scratch=tmp_path / "file")
+    assert (ended.done, ended.failed, ended.attempts) == (0, 1, 2)
+    assert "FileExistsError" in ended.problems[0] and not results(tmp_path)
+    assert run(tmp_path, jobs, scratch=tmp_path / "made" / "below").done == 1
+    assert not list((tmp_path / "made" / "below").iterdir())
+
+
+def test_a_worker_that_dies_while_it_drains(tmp_path: Path, write_jobs: Write) -> None:
+    cancel = threading.Event()
+
+    class Killed(LocalExecutor):
+        def wait(self, timeout: float) -> list[Outcome]:
+            if list((tmp_path / "root").rglob("claim.json")) and not cancel.is_set():
+                cancel.set()
+                self.workers[0].process.kill()
+            return super().wait(0.1)
+
+    jobs = write_jobs({"subject": "wait thing"}, {"id": "after"})
+    ended = driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Killed(trainer=FAKE))
+    assert (ended.status, ended.done) == ("stopped", 0)

@@ -60,6 +60,8 @@ def prepare(task: Task, digests: keys.Digests) -> Prepared:
     training may do it.
     """
     began = time.monotonic()
+    if task.scratch:
+        Path(task.scratch).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="maquette-fleet-", dir=task.scratch))
     told = json.loads(task.body)
     store = open_store(task.store)

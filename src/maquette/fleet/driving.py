@@ -339,7 +339,11 @@ class Driver:
         self._tell()
 
     def _key(self, item: Waiting) -> str:
-        made = prepare(self._task(item), keys.Digests())
+        """A job's key, found here because no attempt came so far; "" where it cannot be."""
+        try:
+            made = prepare(self._task(item), keys.Digests())
+        except (OSError, MaquetteError):
+            return ""
         made.close()
         return made.key
 

@@ -83,7 +83,9 @@ class LocalExecutor:
         if not ready:
             running = None
         lost = [Outcome(n, "drained") for n in tasks if n != running] if self.draining else []
-        if not self.draining:
+        if self.draining:
+            self.workers.remove(worker)
+        else:
             index = self.workers.index(worker)
             self.workers[index] = _Process(self, index)
             for number, task in tasks.items():

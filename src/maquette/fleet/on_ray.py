@@ -44,7 +44,7 @@ class Actor:
     def prepare(self, task: dict[str, Any]) -> None:
         made = self.worker.prepare(Task(**task))
         with self._arrived:
-            self._prepared[made.task.number] = made
+            self._prepared[task["number"]] = made
             self._arrived.notify_all()
 
     def run(self, number: int) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Actor:
             if not self._arrived.wait_for(lambda: number in self._prepared, PREPARED_WITHIN):
                 raise MaquetteError("The photos did not arrive.")
             made = self._prepared.pop(number)
-        return vars(self.worker.run(made))
+        return vars(made if isinstance(made, Outcome) else self.worker.run(made))
 
     def cancel(self, number: int) -> None:
         self.worker.cancel(number)

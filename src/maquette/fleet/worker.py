@@ -38,8 +38,13 @@ class Worker:
         self._current: Attempt | None = None
         self._lock = threading.Lock()
 
-    def prepare(self, task: Task) -> Prepared:
-        return prepare(task, self.digests)
+    def prepare(self, task: Task) -> Prepared | Outcome:
+        """What can be run, or how it ended already: where there is no room for it, or no store."""
+        try:
+            return prepare(task, self.digests)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=told)
 
     def run(self, made: Prepared) -> Outcome:
         """Train and commit what is prepared."""
@@ -93,7 +98,11 @@ class Belt:
 
     def _prepare(self) -> None:
         while (task := self.tasks.get()) is not None:
-            self.ready.put(self.worker.prepare(task))
+            made = self.worker.prepare(task)
+            if isinstance(made, Outcome):
+                self.tell(made)
+            else:
+                self.ready.put(made)
         self.ready.put(None)
 
     def train(self) -> None:
