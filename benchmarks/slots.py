@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,22 @@ def in_slots(keys: Keys, count: int) -> Speed:
     return spent(meters, keys["batch_size"])
 
 
+def in_a_process(way: str, keys: Keys, count: int) -> Speed:
+    return told(started(way, keys, count))
+
+
 def in_processes(keys: Keys, count: int) -> Speed:
     each = [keys | {"out": f"{keys['out']}/process-{i}"} for i in range(count)]
     found = [told(child) for child in [started("one after another", one, 1) for one in each]]
     return sum(speed for speed, _ in found), statistics.mean(seconds for _, seconds in found)
 
 
-WAYS: dict[str, Callable[[Keys, int], Speed]] = {
-    "one after another": one_after_another, "slots": in_slots, "processes": in_processes,
-}  # fmt: skip
+WAYS: dict[str, Callable[[Keys, int], Speed]] = {"one after another": one_after_another, "slots": in_slots}
+WHOLE: dict[str, Callable[[Keys, int], Speed]] = {
+    "one after another": partial(in_a_process, "one after another"),
+    "slots": partial(in_a_process, "slots"),
+    "processes": in_processes,
+}
 
 
 def started(way: str, keys: Keys, count: int) -> subprocess.Popen[str]:
@@ -106,11 +114,12 @@ def measured(arguments: argparse.Namespace, counts: Sequence[int]) -> dict[tuple
         keys |= {"resolution": arguments.resolution} if arguments.resolution else {}
         for turn in range(arguments.repeats):
             for count in counts:
-                for way in WAYS:
+                for way in WHOLE:
                     if way == "processes" and count == 1:
                         continue
                     out = {"out": f"{name}/{turn}-{count}-{way.replace(' ', '-')}"}
-                    found.setdefault((way, count), []).append(told(started(way, keys | out, count)))
+                    found.setdefault((way, count), []).append(WHOLE[way](keys | out, count))
+                    print(way, count, found[way, count][-1], file=sys.stderr, flush=True)
     return found
 
 
