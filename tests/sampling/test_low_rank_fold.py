@@ -7,6 +7,7 @@ import torch
 
 from maquette import families
 from maquette.adapters.file import Adapter, AdapterModule
+from maquette.sampling import hot_loras
 from maquette.sampling.hot_loras import HotLoras
 from maquette.sampling.lora_tags import Wish
 from maquette.sampling.low_rank_fold import BLOCK, LowRank
@@ -49,7 +50,32 @@ def test_a_matrix_changes_a_pointwise_kernel_and_others_take_the_long_way() -> N
     assert LowRank.of(adapter(up, down), name, torch.zeros(5, 6).t(), 1.0) is None  # laid out by columns
 
 
-def test_a_switch_writes_into_the_memory_of_the_lora_before_and_is_exact() -> None:
+def test_going_back_to_the_lora_before_folds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, folded = families.load("pocket"), []
+    fold = hot_loras.add_lora
+    monkeypatch.setattr(hot_loras, "add_lora", lambda *told: (folded.append(told[2]), fold(*told))[1])
+    one, two, three = ([Wish(random_adapter(base, seed=i), 1.0, 1.0)] for i in range(3))
+    parameters = [p for network in base.networks for p in network.parameters()]
+    originals = [p.data_ptr() for p in parameters]
+    hot, places = HotLoras(base), []
+    for wanted in (one, two, one, [], one, two, [], three, two, one):
+        assert [a.matched for a in hot.set(wanted)] == [len(w.adapter.modules) for w in wanted]
+        places.append([p.data_ptr() for p in parameters])
+    names = {id(wanted[0].adapter): name for wanted, name in ((one, "one"), (two, "two"), (three, "three"))}
+    assert [names[id(adapter)] for adapter in folded] == ["one", "two", "two", "three", "one"]
+    assert places[0] == places[2] == places[4] and places[5] == places[8] and places[3] == places[6] == originals
+    fresh = HotLoras(families.load("pocket"))
+    fresh.set(one)
+    alone = [p for network in fresh.base.networks for p in network.parameters()]
+    assert all(torch.equal(p, w) for p, w in zip(parameters, alone, strict=True))
+    hot.clear()
+    hot.set(two)
+    assert names[id(folded[-1])] == "two"  # nothing was kept
+
+
+def test_a_switch_writes_into_the_memory_of_the_lora_before_and_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is too large to be kept beside."""
+    monkeypatch.setattr(hot_loras, "MOST_KEPT", 0)
     base = families.load("pocket")
     first, second = random_adapter(base), random_adapter(base, seed=1)
     parameters = [p for network in base.networks for p in network.parameters()]

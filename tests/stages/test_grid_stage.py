@@ -59,7 +59,7 @@ def test_a_cell_is_the_picture_that_generate_draws(loras: Path, tmp_path: Path) 
 
 def test_bases_and_loras_are_loaded_once(loras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
-    loads, reads, folds = families.load, adapters.load, HotLoras.clear
+    loads, reads, folds = families.load, adapters.load, HotLoras._fold
 
     def load(source: str, *rest: Any) -> BaseModel:
         heard.append(f"base {source}")
@@ -69,14 +69,13 @@ def test_bases_and_loras_are_loaded_once(loras: Path, tmp_path: Path, monkeypatc
         heard.append(f"lora {Path(path).stem}")
         return reads(path, **rest)
 
-    def clear(self: HotLoras) -> None:
-        if self.applied:
-            heard.append("fold")
-        folds(self)
+    def fold(self: HotLoras, *rest: Any) -> None:
+        heard.append("fold")
+        folds(self, *rest)
 
     monkeypatch.setattr(families, "load", load)
     monkeypatch.setattr(adapters, "load", read)
-    monkeypatch.setattr(HotLoras, "clear", clear)
+    monkeypatch.setattr(HotLoras, "_fold", fold)
     run(config(tmp_path / "g", lora_dir=loras, seed=5, **AXES))
     assert heard.count("base pocket") == 1
     assert [each for each in heard if each.startswith("lora")] == ["lora r-000010", "lora r-000020"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from .. import adapters
@@ -15,11 +15,32 @@ from ..fast.replayed import ReplayedDenoiser
 from .apply_loras import Applied, add_lora, layers_of
 from .lora_tags import Wish
 
+MOST_KEPT = 1_000_000_000  # bytes of weights with other LoRAs that are kept beside: SD1.5's in half precision are 0.7e9
+
+
+@dataclass
+class Folded:
+    """Weights with LoRAs in them: what was asked for, what became of it, and the parameters that differ."""
+
+    wanted: list[Wish] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
+    weights: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+
+    def is_for(self, wanted: Sequence[Wish]) -> bool:
+        return len(wanted) == len(self.wanted) and all(map(_same, wanted, self.wanted))
+
+    def worth_keeping(self) -> bool:
+        """On a processor, where folding takes longest and memory is not as scarce as a graphics card's."""
+        tensors = self.weights.values()
+        on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+        return on_cpu and sum(tensor.numel() * tensor.itemsize for tensor in tensors) <= MOST_KEPT
+
 
 class HotLoras:
     """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors.
 
-    denoiser: the base with these weights, as drawing asks it.
+    The weights with the LoRAs before stay beside, where they are not too large, so that going back and forth between
+    two is free. denoiser: the base with these weights, as drawing asks it.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -29,16 +50,28 @@ class HotLoras:
         self._wanted: list[Wish] = []
         self._layers: dict[str, nn.Module] | None = None
         self._originals: dict[nn.Parameter, Tensor] = {}
+        self._before = Folded()
 
     def set(self, wanted: Sequence[Wish]) -> list[Applied]:
         """Have these LoRAs, in this order, in the weights; nothing is done where they are. What was there leaves.
 
         Raises MaquetteError for one that does not fit, with no LoRA in the weights then.
         """
-        if len(wanted) == len(self._wanted) and all(_same(a, b) for a, b in zip(wanted, self._wanted, strict=True)):
+        if Folded(self._wanted).is_for(wanted):
             return self.applied
-        spare = {parameter: parameter.data for parameter in self._originals}  # memory that is there already
-        self.clear()
+        found, left = self._before, self._take_out()
+        if left.wanted:
+            self._before = left if left.worth_keeping() else Folded()
+        if found.is_for(wanted) and wanted:
+            if self._before is found:
+                self._before = Folded()  # it is in use, and must not be written into as spare memory
+            self._put_in(found)
+        elif wanted:
+            spare = {} if self._before is found else found.weights  # memory that is there already
+            self._fold(wanted, spare if self._before is left else spare | left.weights)
+        return self.applied
+
+    def _fold(self, wanted: Sequence[Wish], spare: dict[nn.Parameter, Tensor]) -> None:
         if self._layers is None:
             self._layers = layers_of(self.base)
         try:
@@ -50,16 +83,27 @@ class HotLoras:
             self.clear()
             raise
         self._wanted = list(wanted)
-        return self.applied
 
-    @torch.no_grad()
-    def clear(self) -> None:
-        """Take all LoRAs out: the parameters hold the same tensors as before, to the bit."""
+    def _put_in(self, folded: Folded) -> None:
+        """Have weights that were folded before."""
+        self._originals = {parameter: parameter.data for parameter in folded.weights}
+        for parameter, tensor in folded.weights.items():
+            parameter.data = tensor
+        self._wanted, self.applied = folded.wanted, folded.applied
+
+    def _take_out(self) -> Folded:
+        """Put the original tensors back. Returns what was there instead."""
+        left = Folded(self._wanted, self.applied, {parameter: parameter.data for parameter in self._originals})
         for parameter, original in self._originals.items():
             parameter.data = original
-        self._originals.clear()
-        self._wanted, self.applied = [], []
+        self._originals, self._wanted, self.applied = {}, [], []
         self.denoiser.forget()
+        return left
+
+    def clear(self) -> None:
+        """Take all LoRAs out and keep none: the parameters hold the same tensors as before, to the bit."""
+        self._take_out()
+        self._before = Folded()
 
 
 class AdapterShelf:
