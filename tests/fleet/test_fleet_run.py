@@ -266,3 +266,13 @@ def test_a_worker_that_dies_while_it_drains(tmp_path: Path, write_jobs: Write) -
     jobs = write_jobs({"subject": "wait thing"}, {"id": "after"})
     ended = driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Killed(trainer=FAKE))
     assert (ended.status, ended.done) == ("stopped", 0)
+
+
+def test_workers_do_not_share_memory(tmp_path: Path, write_jobs: Write) -> None:
+    with pytest.raises(MaquetteError, match="which workers do not share"):
+        driving.run(settings(tmp_path, write_jobs({}), root="memory://fleet"), trainer=FAKE)
+
+
+def test_an_address_that_is_none(tmp_path: Path, write_jobs: Write) -> None:
+    with pytest.raises(MaquetteError, match=r"address = 'moon' is none; give local, auto or ray://"):
+        run(tmp_path, write_jobs({}), address="moon")

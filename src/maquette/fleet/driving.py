@@ -66,6 +66,8 @@ def run(
     executor: who works, instead of what config.address says; it is closed at the end. trainer: "module:Class" of a
     trainer.Trainer. Raises MaquetteError for a file of jobs that is none, and for a store that cannot be written.
     """
+    if executor is None and config.root.startswith("memory://"):
+        raise MaquetteError(f"{config.root} is the memory of one process, which workers do not share: name a folder.")
     opened = open_root(config, write=True)
     driver = Driver(config, opened, on_event, cancel or Cancel())
     driver.read()
