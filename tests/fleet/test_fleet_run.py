@@ -193,6 +193,8 @@ def test_deadlines_and_budgets(tmp_path: Path, write_jobs: Write) -> None:
     found = reporting.report(settings(tmp_path, out=tmp_path / "page.html"))
     assert found.cost is not None and found.cost >= good["cost"]
     assert found.cost_per_lora == pytest.approx(found.cost / 2)
+    words = dict(reporting.table(found))
+    assert words["cost of an accepted LoRA"] == "there is none yet" and words["cost of a LoRA"].startswith("$")
     page = (tmp_path / "page.html").read_text()
     assert "2 of 5 jobs done" in page and "budget" in page
 

@@ -182,7 +182,8 @@ def table(found: StatusResult) -> list[tuple[str, str]]:
     all_seconds = found.useful_seconds + found.wasted_seconds + found.idle_seconds + found.cold_seconds
 
     def money(value: float | None) -> str:
-        return "no prices" if value is None else f"{found.currency}{value:.4g}"
+        nothing = "no prices" if found.cost is None else "there is none yet"
+        return nothing if value is None else f"{found.currency}{value:.4g}"
 
     def spread(pair: list[float]) -> str:
         return "" if not pair else f"{pair[0]:.1f} s, 95 % below {pair[1]:.1f} s"
