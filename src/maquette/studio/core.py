@@ -52,7 +52,6 @@ class Studio:
         shutil.rmtree(folder / "incoming", ignore_errors=True)  # of a server that was killed
         studio.queue.on_finished = studio._finished
         studio.queue.open()
-        studio.facts.learn(settings.base)
         return studio
 
     def close(self) -> None:
