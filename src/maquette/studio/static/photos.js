@@ -67,6 +67,7 @@ document.body.addEventListener("studio:ended", () => { fire("cards"); fire("tags
 // Crop: drag the frame, or Shift and arrows
 function place(svg, x, y, w, h) {
   const [W, H] = svg.getAttribute("viewBox").split(" ").slice(2).map(Number);
+  w = Math.floor(w); h = Math.floor(h);
   x = Math.round(Math.min(Math.max(0, x), W - w)); y = Math.round(Math.min(Math.max(0, y), H - h));
   $(".dim", svg).setAttribute("d", `M0 0H${W}V${H}H0Z M${x} ${y}h${w}v${h}h-${w}Z`);
   $("rect", svg).setAttribute("x", x); $("rect", svg).setAttribute("y", y);
@@ -76,7 +77,7 @@ const cropOf = svg => svg.dataset.crop.split(",").map(Number);
 async function keep(svg, before) {
   const card = cardOf(svg), after = cropOf(svg);
   if (String(after) === String(before)) return;
-  if (await change(card, { crop: after.map(Math.round) })) undoStack.push(serverUndo);
+  if (await change(card, { crop: after })) undoStack.push(serverUndo);
 }
 let drag;
 on("pointerdown", ".crop rect", (rect, event) => {

@@ -37,7 +37,7 @@ on("click", "[data-choose]", async button => {
 on("change", "[data-run]", select => { location.search = `?job=${select.value}`; });
 on("submit", "[data-longer]", async (form, event) => {
   event.preventDefault();
-  if (form.reportValidity() && await api("POST", `/api/jobs/${job}/continue`, { steps: +form.steps.value })) location.href = `/p/${room.dataset.project}/train`;
+  if (form.reportValidity() && await api("POST", `/api/jobs/${job}/continue`, { steps: +form.steps.value, fresh: form.fresh.checked })) location.href = `/p/${room.dataset.project}/train`;
 });
 on("submit", "[data-merge]", async (form, event) => {
   event.preventDefault();
