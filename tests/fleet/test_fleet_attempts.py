@@ -15,7 +15,7 @@ from maquette.config import TrainConfig
 from maquette.demo.mascot import photo
 from maquette.events import Cancel, Event, Listener
 from maquette.fleet import carrying, keys, layout
-from maquette.fleet.attempt import Attempt, prepare
+from maquette.fleet.attempt import Attempt, _scratch_prefix, prepare, sweep
 from maquette.fleet.records import Outcome, Task
 from maquette.fleet.store import LocalStore, Store, open_store
 from maquette.fleet.trainer import Trained, Trainer, WarmFleetTrainer
@@ -143,3 +143,15 @@ def test_a_state_that_names_files_outside_of_it_is_refused(tmp_path: Path) -> No
     with pytest.raises(Exception, match="names a file outside"):
         carrying.restore(store, "s", config)
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    import os
+
+    dead, other = f"{_scratch_prefix()}{2**22 + 1}-x", f"maquette-fleet-00000000-{2**22 + 1}-x"
+    alive = f"{_scratch_prefix()}{os.getpid()}-x"
+    for name in (dead, alive, other, "photos"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    sweep(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {alive, other, "photos"}

@@ -62,7 +62,7 @@ def prepare(task: Task, digests: keys.Digests) -> Prepared:
     began = time.monotonic()
     if task.scratch:
         Path(task.scratch).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="maquette-fleet-", dir=task.scratch))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=task.scratch))
     told = json.loads(task.body)
     store = open_store(task.store)
     blank = TrainConfig.parse({"photos": "photos"})
@@ -277,6 +277,19 @@ class Attempt:
             yield
         finally:
             self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
+
+
+def sweep(scratch: str | None) -> None:
+    """Remove what workers of this machine that were killed left in their scratch folders: it may be photos."""
+    folder = Path(scratch or tempfile.gettempdir())
+    for path in folder.glob(f"{_scratch_prefix()}*-*"):
+        pid = path.name.removeprefix(_scratch_prefix()).partition("-")[0]
+        if pid.isdigit() and path.is_dir() and not path.is_symlink() and not _runs(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _scratch_prefix() -> str:
+    return f"maquette-fleet-{layout.name_hash(socket.gethostname())[:8]}-"
 
 
 def claims(store: Store, tenant: str, key: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import keys
-from .attempt import Attempt, Prepared, prepare
+from .attempt import Attempt, Prepared, prepare, sweep
 from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
 
@@ -33,6 +33,7 @@ class Worker:
         self.digests = keys.Digests()
         self.draining = threading.Event()
         self.jobs = 0
+        self._swept: set[str | None] = set()
         self.tired = False  # it ends after this job, and another takes its place
         self._cancelled: set[int] = set()
         self._current: Attempt | None = None
@@ -41,6 +42,9 @@ class Worker:
     def prepare(self, task: Task) -> Prepared | Outcome:
         """What can be run, or how it ended already: where there is no room for it, or no store."""
         try:
+            if task.scratch not in self._swept:
+                self._swept.add(task.scratch)
+                sweep(task.scratch)
             return prepare(task, self.digests)
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
