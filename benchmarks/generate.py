@@ -12,6 +12,7 @@ Neither writes files. The peak is that of the whole process.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -155,31 +156,35 @@ def first(source: str, pixels: int, args: argparse.Namespace) -> str:
 
 
 def switch(base: BaseModel, folder: Path, turns: int) -> str:
-    """From one LoRA of rank 16 to another and back: ours holds the files and folds them into the weights,
-    diffusers loads and unloads them.
+    """To another LoRA of rank 16 and on, among three, so that ours folds each anew, and back and forth between two,
+    whose weights stay. Ours holds the files; diffusers loads and unloads them.
     """
     from maquette.sampling.hot_loras import AdapterShelf, HotLoras
     from maquette.sampling.lora_tags import Wish
 
     from .low_rank import random_lora
 
-    files = [folder / f"{name}.safetensors" for name in ("one", "two")]
+    files = [folder / f"{name}.safetensors" for name in ("one", "two", "three")]
     for file in files:
         if not file.exists():
             random_lora(16).save(file)
     pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
-    at = {"ours": 0, "theirs": 0}
 
-    def switch_ours() -> None:
-        at["ours"] += 1
-        hot.set([Wish(shelf.load(files[at["ours"] % 2]), 1.0, 1.0)])
+    def among(count: int) -> str:
+        ours, theirs = itertools.cycle(files[:count]), itertools.cycle(files[:count])
 
-    def switch_theirs() -> None:
-        at["theirs"] += 1
-        pipeline.unload_lora_weights()
-        pipeline.load_lora_weights(str(files[at["theirs"] % 2]))
+        def switch_ours() -> None:
+            hot.set([Wish(shelf.load(next(ours)), 1.0, 1.0)])
 
-    return f"switch of a LoRA of rank 16: {in_turns(switch_ours, switch_theirs, turns, 'a switch')}"
+        def switch_theirs() -> None:
+            pipeline.unload_lora_weights()
+            pipeline.load_lora_weights(str(next(theirs)))
+
+        for _ in range(count):
+            switch_ours()
+        return in_turns(switch_ours, switch_theirs, turns, "a switch")
+
+    return f"switch of a LoRA of rank 16: among three: {among(3)}; between two: {among(2)}"
 
 
 if __name__ == "__main__":
