@@ -5,41 +5,29 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..errors import MaquetteError
-from .sdapi.answering import Answer, engine_of, parts_of
+from .sdapi.answering import A1111Route, Answer, engine_of, parts_of
 from .sdapi.requests import LARGEST_SIDE, MOST_STEPS, Text
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 MOST = 10
 
 
-class OpenAIRoute(APIRoute):
+class OpenAIRoute(A1111Route):
     """A route whose errors are answered as OpenAI answers them: {"error": {message, type, param, code}}."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except (StarletteHTTPException, RequestValidationError, MaquetteError) as error:
-                status, name, message, headers = parts_of(error)
-                status = 400 if status == 422 else status
-                kind = "invalid_request_error" if status < 500 else "server_error"
-                code = "model_not_found" if status == 404 else name.lower()
-                told = {"message": message, "type": kind, "param": None, "code": code}
-                return Answer({"error": told}, status, headers=headers)
-
-        return answered
+    def failed(self, error: Exception) -> Response:
+        status, name, message, headers = parts_of(error)
+        status = 400 if status == 422 else status
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        code = "model_not_found" if status == 404 else name.lower()
+        content = {"message": message, "type": kind, "param": None, "code": code}
+        return Answer({"error": content}, status, headers=headers)
 
 
 router = APIRouter(route_class=OpenAIRoute, tags=["openai"])

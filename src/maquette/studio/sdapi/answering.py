@@ -35,9 +35,13 @@ class A1111Route(APIRoute):
             try:
                 return await handle(request)
             except (StarletteHTTPException, RequestValidationError, MaquetteError) as error:
-                return failure(error)
+                return self.failed(error)
 
         return answered
+
+    def failed(self, error: Exception) -> Response:
+        """The answer to a request that went wrong."""
+        return failure(error)
 
 
 def failure(error: Exception) -> Answer:
