@@ -21,6 +21,16 @@ def test_check(fault_folder: Path) -> None:
     assert result.images == 5
 
 
+def test_demo_photos(tmp_path: Path) -> None:
+    written = maquette.demo_photos(tmp_path / "robot")
+    assert len(written) == 14 and written[0].parent == tmp_path / "robot"
+    found = maquette.check(tmp_path / "robot", subject="zkw robot")
+    assert found.images == 14 and found.blocking == []
+    (tmp_path / "robot" / "mine.txt").write_text("a note", "utf-8")
+    with pytest.raises(maquette.MaquetteError, match=r"holds mine\.txt, which is not from the demonstration"):
+        maquette.demo_photos(str(tmp_path / "robot"))
+
+
 def test_every_name_offered_is_a_function_with_its_own_options() -> None:
     others = {
         "MaquetteError",
@@ -28,6 +38,7 @@ def test_every_name_offered_is_a_function_with_its_own_options() -> None:
         "blend",
         "compare",
         "convert",
+        "demo_photos",
         "extract",
         "merge",
         "prune",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
     from os import PathLike
+    from pathlib import Path
 
     from .config import TrainConfig
     from .events import Event
@@ -52,6 +53,7 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "demo_photos",
     "evaluate",
     "extract",
     "generate",
@@ -97,6 +99,17 @@ def regularize(out: str | PathLike[str], on_event: Listener | None = None, **opt
     from .stages.regularize import run
 
     return run(RegularizeConfig.parse({"out": out, **options}, "regularize"), on_event or ignore)
+
+
+def demo_photos(folder: str | PathLike[str]) -> list[Path]:
+    """Draw the demonstration's fourteen pictures of a "zkw robot" with their captions, for a try without photos of
+    one's own; the paths of the pictures. What is there already is left; MaquetteError where anything else lies there.
+    """
+    from pathlib import Path
+
+    from .demo.mascot import write_photos
+
+    return write_photos(Path(folder))
 
 
 def train(

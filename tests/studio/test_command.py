@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from maquette.cli.main import main
-from maquette.config.studio import StudioSettings
+from maquette.config.studio import PASSWORD_VARIABLE, StudioSettings
+from maquette.errors import MaquetteError
 from maquette.studio import serve
 from maquette.studio.serve import Served, bind
 
@@ -59,7 +60,41 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_lan_without_password_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["studio", "--lan", "--no-browser"])
-    assert "lan lets other computers in: give a password (--password)" in capsys.readouterr().err
+    assert (
+        "lan lets other computers in: give a password (--password) of 8 characters or more, or set MAQUETTE_PASSWORD "
+        "in the environment"
+    ) in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["studio", "serve"])
+def test_the_password_of_the_environment(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both commands take it where none is given; the command line's wins; a short one is refused, and not shown."""
+    given: list[StudioSettings] = []
+
+    class Stopped(serve.Served):
+        def __init__(self, settings: StudioSettings, *rest: Any) -> None:
+            given.append(settings)
+            raise MaquetteError("not in this test")
+
+    monkeypatch.setattr(serve, "Served", Stopped)
+    monkeypatch.setenv(PASSWORD_VARIABLE, "of the environment")
+    for words in ([], ["--password", "of the command line"]):
+        with pytest.raises(SystemExit):
+            main([name, "--lan", "--data", str(tmp_path), *words])
+    assert [settings.password for settings in given] == ["of the environment", "of the command line"]
+    monkeypatch.setenv(PASSWORD_VARIABLE, "")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([name, "--lan"])
+    assert "give a password" in capsys.readouterr().err
+    monkeypatch.setenv(PASSWORD_VARIABLE, "zkw4711")
+    with pytest.raises(SystemExit):
+        main([name, "--lan"])
+    told = capsys.readouterr().err
+    assert "at least 8 characters" in told and "zkw4711" not in told
+    assert len(given) == 2
 
 
 def test_the_docs_name_every_route(studio: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config.serve import ServeSettings
+from ..config.studio import with_password
 from ..errors import MaquetteError
 from .options import options_from
 
@@ -26,7 +27,7 @@ def command(values: dict[str, Any]) -> None:
         from ..studio.serve import Served
     except ImportError as error:
         raise MaquetteError(f"A server needs its packages: pip install 'maquette-lora[studio]' ({error}).") from error
-    served = Served(ServeSettings.parse(values, "the command line"), PROGRAMS)
+    served = Served(ServeSettings.parse(with_password(values), "the command line"), PROGRAMS)
     print(f"A1111's API: {served.address}/sdapi/v1  OpenAI's: {served.address}/v1/images/generations", flush=True)
     print("Ctrl-C ends it.", flush=True)
     served.run()

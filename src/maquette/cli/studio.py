@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config.studio import StudioSettings
+from ..config.studio import StudioSettings, with_password
 from ..errors import MaquetteError
 from .options import options_from
 
@@ -31,7 +31,7 @@ def command(
         from ..studio.serve import Served
     except ImportError as error:
         raise MaquetteError(f"The studio needs its packages: pip install 'maquette-lora[studio]' ({error}).") from error
-    settings = StudioSettings.parse(values, "the command line")
+    settings = StudioSettings.parse(with_password(values), "the command line")
     served = Served(settings)
     for line in served.greeting():
         print(line, flush=True)

@@ -119,8 +119,9 @@ def _sentence(
     message = fault["msg"].removeprefix("Value error, ")
     if not key:
         return f"{source}: {message}."
-    key = (names or {}).get(key, key)
-    return f"{source}: {key} = {_shown(fault['input'])} is not possible: {message[:1].lower()}{message[1:]}."
+    field = model.model_fields.get(key)
+    shown = f" = {_shown(fault['input'])}" if field is None or field.repr else ""  # a password is not repeated
+    return f"{source}: {(names or {}).get(key, key)}{shown} is not possible: {message[:1].lower()}{message[1:]}."
 
 
 def _meant(key: str, known: Iterable[str]) -> str:

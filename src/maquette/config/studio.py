@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from .base import StageConfig
+
+PASSWORD_VARIABLE = "MAQUETTE_PASSWORD"  # of the environment: the list of processes shows command lines to everybody
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -28,7 +32,8 @@ class StudioSettings(StageConfig):
     name: str | None = None
     """Name by which other computers call this one, such as studio.local; with `lan`."""
     password: str | None = Field(default=None, min_length=8, repr=False)
-    """Password that browsers and programs are asked for, 8 characters or more."""
+    """Password that browsers and programs are asked for, 8 characters or more; otherwise MAQUETTE_PASSWORD of the
+    environment, which the list of processes does not show."""
     api: bool = False
     """Answer programs that speak A1111's API (/sdapi/v1) or OpenAI's (/v1) from this computer without the page's
     token; with a password they give that."""
@@ -42,7 +47,10 @@ class StudioSettings(StageConfig):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.lan and not self.password:
-            raise ValueError("lan lets other computers in: give a password (--password) of 8 characters or more")
+            raise ValueError(
+                "lan lets other computers in: give a password (--password) of 8 characters or "
+                f"more, or set {PASSWORD_VARIABLE} in the environment"
+            )
         return self
 
     @property
@@ -58,3 +66,9 @@ class StudioSettings(StageConfig):
     @property
     def bases_folder(self) -> Path:
         return (self.bases or self.folder / "bases").expanduser().absolute()
+
+
+def with_password(values: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The options of a command, with the environment's password where they give none; an empty one is none."""
+    password = environment.get(PASSWORD_VARIABLE)
+    return {"password": password, **values} if password else dict(values)
