@@ -53,7 +53,9 @@ def plan(values: dict[str, Any], json_output: Json = False) -> None:
     print_json(found) if json_output else show_plan(found)
 
 
-RUN_KEYS = ("jobs", "root", "settings", "address", "workers", "devices", "attempts", "delete_photos", "scratch")
+RUN_KEYS = (
+    "jobs", "root", "settings", "address", "workers", "devices", "slots", "attempts", "delete_photos", "scratch",
+)  # fmt: skip
 
 
 @options_from(FleetConfig, "jobs", only=RUN_KEYS)

@@ -26,6 +26,8 @@ class FleetConfig(StageConfig):
     """Trainings at a time: processes of this machine, or actors."""
     devices: list[str] = Field(default=[])
     """Graphics cards by number, one worker each; otherwise workers share what there is."""
+    slots: Count = 1
+    """How many alike jobs of one tenant a worker trains at once, on one network (docs/slots.md)."""
     attempts: Count = 5
     """How often a job is tried where machines fail."""
     delete_photos: bool = False

@@ -10,18 +10,18 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..events import Cancel, Event
+from ..events import Cancel, Cancelled, Event
 from . import carrying, failures, keys, layout, photos
 from .records import Outcome, Result, Task, price_of, read_result
 from .store import Store, open_store
-from .trainer import Trained, Trainer
+from .trainer import Trained, Trainer, Training
 
 BEAT = 10.0  # seconds between signs of life in an attempt's claim
 LEASE = 60.0  # seconds without one after which nobody is thought to work on it
@@ -49,6 +49,7 @@ class Prepared:
     seconds: float
     fault: BaseException | None = None
     max_cost: float | None = None
+    alike: str | None = None  # jobs of which it is the same can be trained together; None: alone
     began: float = field(default_factory=time.time)
 
     def close(self) -> None:
@@ -94,6 +95,7 @@ class Attempt:
         self.node, self.worker, self.cancel = node, worker, cancel
         self.drain = False  # set with cancel: stop, but only to go on elsewhere
         self.over_budget = False
+        self.slots = 1  # how many jobs are trained together, this one among them
         self.key = made.key
         self.name = layout.new_attempt(made.task.trial)
         self.began = time.monotonic()
@@ -105,9 +107,43 @@ class Attempt:
         return f"{layout.attempts(self.task.tenant, self.key)}/{self.name}"
 
     def run(self) -> Outcome:
-        """Never raises: what goes wrong is in the outcome."""
+        """All of it, alone. Never raises: what goes wrong is in the outcome."""
+        training = self.begin()
+        return training if isinstance(training, Outcome) else self.end(self.train(training))
+
+    def begin(self) -> Training | Outcome:
+        """Claim the job. Returns what is to be trained, or how the attempt ended before that. Never raises."""
+        self._course = self._guarded()
         try:
-            return self._run()
+            return next(self._course)
+        except StopIteration as over:
+            ended: Outcome = over.value
+            return ended
+
+    def train(self, training: Training) -> Trained | Exception:
+        """What the trainer makes of it, alone."""
+        act = self.trainer.resume if training.goes_on else self.trainer.train
+        with self._timed("train"):
+            try:
+                return act(training.config, training.on_event, training.cancel)
+            except Exception as error:
+                return error
+
+    def end(self, came_to: Trained | Exception) -> Outcome:
+        """What follows from what the training came to. Never raises."""
+        try:
+            if isinstance(came_to, Exception):
+                self._course.throw(came_to)
+            else:
+                self._course.send(came_to)
+        except StopIteration as over:
+            ended: Outcome = over.value
+            return ended
+        raise AssertionError("an attempt trains once")
+
+    def _guarded(self) -> Generator[Training, Trained, Outcome]:
+        try:
+            return (yield from self._run())
         except Refused as refused:
             return self._outcome(refused.state, result=refused.result)
         except Exception as error:
@@ -115,12 +151,12 @@ class Attempt:
         finally:
             self.made.close()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> Generator[Training, Trained, Outcome]:
         if self.made.fault is not None:
             raise self.made.fault
         self._require_free()
         with self._claimed():
-            trained = self._train()
+            trained = yield from self._train()
             if trained.status == "stopped" and not self.over_budget:
                 return self._stopped(trained)
             if self.over_budget:
@@ -168,25 +204,27 @@ class Attempt:
             with contextlib.suppress(Exception):
                 self.store.remove([place])
 
-    def _train(self) -> Trained:
+    def _train(self) -> Generator[Training, Trained, Trained]:
         state = carrying.newest_state(self.store, self.task.tenant, self.key)
         keeper = carrying.Keeper(self.store, self.folder, self.made.config)
         price = price_of(self.device, self.task.prices)
 
         def listen(event: Event) -> None:
             keeper.listen(event)
-            spent = (time.monotonic() - self.began) / 3600 * (price or 0.0)
+            spent = (time.monotonic() - self.began) / self.slots / 3600 * (price or 0.0)
             if self.made.max_cost is not None and spent > self.made.max_cost:
                 self.over_budget = True
                 self.cancel.set()
 
-        with self._timed("train"):
-            if state is not None:
-                carrying.restore(self.store, state, self.made.config)
-                trained = self.trainer.resume(self.made.config, listen, self.cancel)
-                trained.resumed_from = state.rpartition("/")[2]
-            else:
-                trained = self.trainer.train(self.made.config, listen, self.cancel)
+        if state is not None:
+            carrying.restore(self.store, state, self.made.config)
+        try:
+            trained = yield Training(self.made.config, listen, self.cancel, state is not None)
+        except Cancelled:
+            if not self.cancel.is_set():
+                raise
+            trained = Trained("stopped", None, 0)  # before its first step
+        trained.resumed_from = state.rpartition("/")[2] if state is not None else ""
         if trained.status == "stopped" and self.drain:
             keeper.keep(force=True)
         return trained
@@ -263,12 +301,14 @@ class Attempt:
             self.key, task.tenant, task.job, task.row, task.mark, status, self.name if status == "done" else "", kind,
             message, trial=task.trial, device=self.device, node=self.node, submitted=task.submitted,
             started=self.made.began, wasted_seconds=task.wasted_seconds, low_memory=task.low_memory,
-            base=Path(config.base).name, method=config.method, versions=self.trainer.versions(),
+            slots=self.slots, base=Path(config.base).name, method=config.method, versions=self.trainer.versions(),
         )  # fmt: skip
 
     def _outcome(self, state: Any, **more: Any) -> Outcome:
-        seconds = self.made.seconds + time.monotonic() - self.began
-        return Outcome(self.task.number, state, self.node, self.worker, seconds=seconds, key=self.key, **more)
+        whole = self.made.seconds + time.monotonic() - self.began
+        seconds = whole if self.slots == 1 else sum(self.parts.values())  # of its own
+        told = {"seconds": seconds, "key": self.key, "slots": self.slots, **more}
+        return Outcome(self.task.number, state, self.node, self.worker, **told)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

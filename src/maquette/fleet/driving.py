@@ -79,11 +79,11 @@ def run(
 def make_executor(config: FleetConfig, trainer: str = USUAL) -> Executor:
     """Who works, by config.address. Raises MaquetteError for an address that is none."""
     if config.address == "local":
-        return LocalExecutor(config.workers, config.devices, trainer)
+        return LocalExecutor(config.workers, config.devices, trainer, slots=config.slots)
     if config.address == "auto" or config.address.startswith("ray://"):
         from .on_ray import RayExecutor
 
-        return RayExecutor(config.address, config.workers, trainer)
+        return RayExecutor(config.address, config.workers, trainer, config.slots)
     raise MaquetteError(f"address = {config.address!r} is none; give local, auto or ray://host:10001.")
 
 
@@ -225,7 +225,7 @@ class Driver:
         job = item.job
         return Task(
             self.number, job.tenant, job.id, job.row, job.mark, job.body, self.store.address, item.trial,
-            item.low_memory, item.ready, item.wasted,
+            item.low_memory, item.alone, item.ready, item.wasted,
             str(self.config.scratch) if self.config.scratch else None, self.settings.prices,
         )  # fmt: skip
 
@@ -304,7 +304,8 @@ class Driver:
         if not again or draining:
             return self._give_up(item, outcome, kind) if not draining else self._drop(item)
         item.trial += 1
-        item.low_memory |= kind == "oom"
+        item.low_memory |= kind == "oom" and outcome.slots == 1  # alone it may have memory enough
+        item.alone = True
         if kind == "machine":
             item.avoid.add(outcome.node)
         wait = failures.pause(item.trial - 1, self.random, self.first_pause) if kind == "machine" else 0.0

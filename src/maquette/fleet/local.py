@@ -26,10 +26,13 @@ class LocalExecutor:
     """So many long-lived processes. One that dies is replaced, and what it had not begun goes to another."""
 
     def __init__(
-        self, workers: int = 1, devices: Sequence[str] = (), trainer: str = USUAL, log: Path | None = None
-    ) -> None:
-        """devices: graphics cards by number, one worker each. log: file for what workers print; else nowhere."""
-        self.trainer, self.log = trainer, log
+        self, workers: int = 1, devices: Sequence[str] = (), trainer: str = USUAL, log: Path | None = None,
+        slots: int = 1,
+    ) -> None:  # fmt: skip
+        """devices: graphics cards by number, one worker each. log: file for what workers print; else nowhere. slots:
+        how many jobs a worker trains together.
+        """
+        self.trainer, self.log, self.slots = trainer, log, slots
         self.places: Sequence[str | None] = list(devices) or [None] * workers
         self.events: queue.Queue[tuple[_Process, dict[str, Any] | None]] = queue.Queue()
         self.workers = [_Process(self, index) for index in range(len(self.places))]
@@ -39,12 +42,14 @@ class LocalExecutor:
 
     @property
     def capacity(self) -> int:
-        return WINDOW * len(self.workers)
+        return WINDOW * self.slots * len(self.workers)
 
     def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
-        min(self.workers, key=lambda worker: len(worker.tasks)).give(task)
+        min(self.workers, key=lambda worker: len(worker.tasks)).hold(task)
 
     def wait(self, timeout: float) -> list[Outcome]:
+        for worker in self.workers:
+            worker.send()
         found: list[Outcome] = []
         deadline = time.monotonic() + timeout
         while True:
@@ -62,10 +67,10 @@ class LocalExecutor:
             self.deaths = 0
             worker.session |= {"device": told["ready"], "cold": time.monotonic() - worker.began}
         elif "started" in told:
-            worker.running = told["started"]
+            worker.running = set(told["started"])
         elif "outcome" in told:
             outcome = Outcome.from_json(told["outcome"])
-            worker.running = None
+            worker.running.discard(outcome.number)
             worker.tasks.pop(outcome.number, None)
             worker.busy += outcome.seconds
             return [outcome]
@@ -75,25 +80,26 @@ class LocalExecutor:
         """A new worker in its place. What was being trained died with it; what waited goes to the new one."""
         code = worker.process.wait()
         self.sessions.append(worker.closed())
-        tasks, running = dict(worker.tasks), worker.running
+        tasks, running = dict(worker.tasks), worker.running & worker.tasks.keys()
         ready = "device" in worker.session
         self.deaths += not ready
         if self.deaths > 2:
             raise MaquetteError(f"The workers end before they are ready (with {code}){self._where()}.")
         if not ready:
-            running = None
-        lost = [Outcome(n, "drained") for n in tasks if n != running] if self.draining else []
+            running = set()
+        lost = [Outcome(n, "drained") for n in tasks if n not in running] if self.draining else []
         if self.draining:
             self.workers.remove(worker)
         else:
             index = self.workers.index(worker)
             self.workers[index] = _Process(self, index)
             for number, task in tasks.items():
-                if number != running:
-                    self.workers[index].give(task)
-        if running is not None and running in tasks:
-            message = f"The worker ended with {code}."
-            lost.append(Outcome(running, "died", worker.node, worker.name, "machine", message, worker.spent()))
+                if number not in running:
+                    self.workers[index].hold(task)
+            self.workers[index].send()
+        for number in sorted(running):
+            message, spent = f"The worker ended with {code}.", worker.spent() / len(running)
+            lost.append(Outcome(number, "died", worker.node, worker.name, "machine", message, spent))
         return lost
 
     def _where(self) -> str:
@@ -129,7 +135,8 @@ class _Process:
         self.name = f"worker-{index}"
         self.node = "this machine"
         self.tasks: dict[int, Task] = {}
-        self.running: int | None = None
+        self.held: list[Task] = []  # to be sent together
+        self.running: set[int] = set()
         self.since = self.began = time.monotonic()
         self.busy = 0.0
         self.session = Session(worker=self.name)
@@ -141,7 +148,7 @@ class _Process:
         with contextlib.ExitStack() as held:
             errors: Any = subprocess.DEVNULL if owner.log is None else held.enter_context(owner.log.open("ab"))
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "maquette.fleet.worker", owner.trainer, self.name],
+                [sys.executable, "-m", "maquette.fleet.worker", owner.trainer, self.name, str(owner.slots)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
                 env=environment,
             )  # fmt: skip
@@ -157,9 +164,15 @@ class _Process:
                 events.put((self, told))
         events.put((self, None))
 
-    def give(self, task: Task) -> None:
+    def hold(self, task: Task) -> None:
         self.tasks[task.number] = task
-        self.say(task=task.to_json())
+        self.held.append(task)
+
+    def send(self) -> None:
+        """All at once, so that the worker knows which jobs it may train together."""
+        if self.held:
+            self.say(tasks=[task.to_json() for task in self.held])
+            self.held = []
 
     def say(self, **told: Any) -> None:
         assert self.process.stdin is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Collection
 from typing import Any
@@ -27,32 +26,39 @@ PREPARED_WITHIN = 3600.0  # seconds; longer than any fetching of photos
 class Actor:
     """What runs on a node: one trainer. `run` in one thread, `prepare` in a second, the others in a third."""
 
-    def __init__(self, trainer: str, name: str) -> None:
+    def __init__(self, trainer: str, name: str, slots: int) -> None:
         import ray
 
+        from .groups import Gathering
         from .worker import Worker  # which imports torch only when it trains: the graphics card is chosen by then
 
         node = ray.get_runtime_context().get_node_id()
-        self.worker = Worker(trainer, node, name)
-        self._prepared: dict[int, Any] = {}
-        self._arrived = threading.Condition()
+        self.worker = Worker(trainer, node, name, slots)
+        self._gathering = Gathering(slots)
+        self._ended: dict[int, Outcome] = {}  # of jobs that were trained together with one that was asked for
 
     def facts(self) -> dict[str, str]:
         """Device and node."""
         return {"device": self.worker.trainer.device(), "node": self.worker.node}
 
-    def prepare(self, task: dict[str, Any]) -> None:
-        made = self.worker.prepare(Task(**task))
-        with self._arrived:
-            self._prepared[task["number"]] = made
-            self._arrived.notify_all()
+    def prepare(self, tasks: list[dict[str, Any]]) -> None:
+        self._gathering.expect(len(tasks))
+        for task in tasks:
+            made = self.worker.prepare(Task(**task))
+            if isinstance(made, Outcome):
+                self._told(made)
+            self._gathering.arrived(None if isinstance(made, Outcome) else made)
 
     def run(self, number: int) -> dict[str, Any]:
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: number in self._prepared, PREPARED_WITHIN):
+        while number not in self._ended:
+            group = self._gathering.take(lambda: number in self._ended, PREPARED_WITHIN)
+            if not group and number not in self._ended:
                 raise MaquetteError("The photos did not arrive.")
-            made = self._prepared.pop(number)
-        return vars(made if isinstance(made, Outcome) else self.worker.run(made))
+            self.worker.run(group, self._told)
+        return vars(self._ended.pop(number))
+
+    def _told(self, outcome: Outcome) -> None:
+        self._ended[outcome.number] = outcome
 
     def cancel(self, number: int) -> None:
         self.worker.cancel(number)
@@ -66,13 +72,14 @@ class RayExecutor:
     goes to others.
     """
 
-    def __init__(self, address: str = "auto", workers: int = 1, trainer: str = USUAL) -> None:
+    def __init__(self, address: str = "auto", workers: int = 1, trainer: str = USUAL, slots: int = 1) -> None:
         """address: "auto" (the cluster of this machine, or a new one), "local" (a new one) or "ray://host:10001".
+        slots: how many jobs a worker trains together.
 
         Raises MaquetteError where Ray is not installed or there is no cluster at the address.
         """
         self.ray = _ray()
-        self.trainer = trainer
+        self.trainer, self.slots = trainer, slots
         self._ours = _connect(self.ray, address)
         self._remote = _remote(self.ray)
         self.actors = [_Handle(self, index) for index in range(workers)]
@@ -84,23 +91,32 @@ class RayExecutor:
 
     @property
     def capacity(self) -> int:
-        return WINDOW * max(1, sum(actor.ready for actor in self.actors))
+        return WINDOW * self.slots * max(1, sum(actor.ready for actor in self.actors))
 
     def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
         self.backlog.append((task, avoid))
-        self._dispatch()
 
     def _dispatch(self) -> None:
         """Give what waits to actors that are up: one without a place in the cluster must keep no task to itself."""
-        while self.backlog and (free := [one for one in self.actors if one.ready and len(one.tasks) < WINDOW]):
+        chosen: dict[_Handle, list[Task]] = {one: [] for one in self.actors if one.ready}
+        while self.backlog and (free := [one for one in chosen if self._room(one, chosen[one])]):
             task, avoid = self.backlog.pop(0)
-            best = min(range(len(free)), key=lambda n: (free[n].node in avoid, len(free[n].tasks)))
-            free[best].give(task)
+            best = min(free, key=lambda one: (one.node in avoid, len(one.tasks) + len(chosen[one])))
+            chosen[best].append(task)
+        for actor, tasks in chosen.items():
+            actor.give(tasks)
+
+    def _room(self, actor: _Handle, chosen: list[Task]) -> bool:
+        return len(actor.tasks) + len(chosen) < WINDOW * self.slots
 
     def wait(self, timeout: float) -> list[Outcome]:
+        self._dispatch()
         found, self.ended = self.ended, []
         refs: dict[Any, tuple[_Handle, int | None]] = {one.facts: (one, None) for one in self.actors if not one.ready}
         refs |= {ref: (actor, number) for actor in self.actors for number, (_, ref) in actor.tasks.items()}
+        if not refs:  # all wait for their next trial
+            time.sleep(0 if found else timeout)
+            return found
         ready, _ = self.ray.wait(list(refs), num_returns=1, timeout=0 if found else timeout)
         if ready:
             ready, _ = self.ray.wait(list(refs), num_returns=len(refs), timeout=0)
@@ -140,7 +156,9 @@ class RayExecutor:
         return [outcome]
 
     def _died(self, actor: _Handle, why: str) -> list[Outcome]:
-        """The first task of an actor died with it; the others had not begun."""
+        """The first task of an actor died with it. The others had not begun, or were trained together with it: what
+        killed them, if it was not the first, will be first itself in time, since that one is tried again alone.
+        """
         first, _ = actor.tasks.pop(next(iter(actor.tasks)))
         message = f"The worker's process or node is gone: {why}"
         self._replace(actor)
@@ -188,7 +206,7 @@ class _Handle:
 
     def __init__(self, owner: RayExecutor, index: int) -> None:
         self.ray, self.name = owner.ray, f"actor-{index}"
-        self.handle = owner._remote.remote(owner.trainer, self.name)
+        self.handle = owner._remote.remote(owner.trainer, self.name, owner.slots)
         self.tasks: dict[int, tuple[Task, Any]] = {}  # in the order in which they are run
         self.began = self.since = time.monotonic()
         self.busy = 0.0
@@ -204,11 +222,14 @@ class _Handle:
     def node(self) -> str:
         return self.known.get("node", "")
 
-    def give(self, task: Task) -> None:
+    def give(self, tasks: list[Task]) -> None:
+        """All at once, so that the actor knows which jobs it may train together."""
+        if not tasks:
+            return
         if not self.tasks:
             self.since = time.monotonic()
-        self.handle.prepare.remote(task.to_json())
-        self.tasks[task.number] = (task, self.handle.run.remote(task.number))
+        self.handle.prepare.remote([task.to_json() for task in tasks])
+        self.tasks |= {task.number: (task, self.handle.run.remote(task.number)) for task in tasks}
 
     def ended(self, outcome: Outcome) -> None:
         self.tasks.pop(outcome.number, None)

@@ -23,6 +23,7 @@ class Task:
     store: str  # address
     trial: int = 1  # which attempt at this job, from 1
     low_memory: bool = False
+    alone: bool = False  # not together with others, since an attempt has failed
     submitted: float = 0.0  # seconds since 1970, when the job was ready to run
     wasted_seconds: float = 0.0  # of earlier attempts
     scratch: str | None = None
@@ -52,6 +53,7 @@ class Outcome:
     uncommitted: bool = False  # the store cannot create exclusively: the driver commits `result`
     key: str = ""
     recycle: bool = False  # the worker is not to be used again
+    slots: int = 1  # how many jobs were trained together
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Outcome:
@@ -88,6 +90,7 @@ class Result:
     wasted_seconds: float = 0.0
     cost: float | None = None
     low_memory: bool = False
+    slots: int = 1  # how many jobs were trained together on one network, this one among them
     resumed_from: str = ""
     base: str = ""
     method: str = ""

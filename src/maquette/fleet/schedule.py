@@ -19,6 +19,7 @@ class Waiting:
     ready: float  # when it was ready to run, in seconds since 1970
     trial: int = 1
     low_memory: bool = False
+    alone: bool = False  # not to be trained together with others
     wasted: float = 0.0
     avoid: set[str] = field(default_factory=set)
     kills: dict[str, int] = field(default_factory=dict)  # by node

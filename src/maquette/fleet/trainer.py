@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,16 @@ class Trained:
     resumed_from: str = ""
 
 
+@dataclass(frozen=True)
+class Training:
+    """What an attempt wants trained. goes_on: from the state that lies in its run folder."""
+
+    config: TrainConfig
+    on_event: Listener
+    cancel: Cancel
+    goes_on: bool = False
+
+
 @dataclass
 class Judged:
     """What the evaluation says of a LoRA. accepted: its chosen checkpoint passes no limit of overtraining."""
@@ -47,6 +58,11 @@ class Trainer(Protocol):
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
     def evaluate(self, config: TrainConfig) -> Judged: ...
     def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None: ...
+    def alike(self, config: TrainConfig) -> str | None:
+        """Trainings of which it is the same can be done together; None: alone. Only asked where there are slots."""
+
+    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
+        """What each of several trainings that are alike came to."""
 
 
 def load_trainer(name: str) -> Trainer:
@@ -80,6 +96,19 @@ class WarmFleetTrainer:
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         assert config.out is not None
         return _trained(self._trainer().resume(config.out, {}, on_event, cancel, _cache(config)))
+
+    def alike(self, config: TrainConfig) -> str | None:
+        from ..training.slots import compatible
+
+        return compatible(config).key
+
+    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
+        configs = [one.config for one in trainings]
+        found = self._trainer().together(
+            configs, len(configs), [one.on_event for one in trainings], [one.cancel for one in trainings],
+            [_cache(config) for config in configs],
+        )  # fmt: skip
+        return [one if isinstance(one, Exception) else _trained(one) for one in found]
 
     def _trainer(self) -> Any:
         if self._warm is None:

@@ -13,11 +13,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import keys
 from .attempt import Attempt, Prepared, prepare, sweep
+from .groups import Gathering, run_group
 from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
 
@@ -27,8 +28,9 @@ MOST_JOBS = 500  # of one process, whose memory may have grown by then
 class Worker:
     """Runs tasks in the order in which they come."""
 
-    def __init__(self, trainer: str, node: str, name: str) -> None:
-        self.node, self.name = node, name
+    def __init__(self, trainer: str, node: str, name: str, slots: int = 1) -> None:
+        """slots: how many jobs are trained together at most."""
+        self.node, self.name, self.slots = node, name, slots
         self.trainer: Trainer = load_trainer(trainer)
         self.digests = keys.Digests()
         self.draining = threading.Event()
@@ -36,7 +38,7 @@ class Worker:
         self._swept: set[str | None] = set()
         self.tired = False  # it ends after this job, and another takes its place
         self._cancelled: set[int] = set()
-        self._current: Attempt | None = None
+        self._current: dict[int, Attempt] = {}
         self._lock = threading.Lock()
 
     def prepare(self, task: Task) -> Prepared | Outcome:
@@ -45,77 +47,88 @@ class Worker:
             if task.scratch not in self._swept:
                 self._swept.add(task.scratch)
                 sweep(task.scratch)
-            return prepare(task, self.digests)
+            made = prepare(task, self.digests)
+            if self.slots > 1 and made.fault is None and not (task.alone or task.low_memory):
+                alike = self.trainer.alike(made.config)
+                made.alike = None if alike is None else f"{task.tenant} {alike}"
+            return made
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=told)
 
-    def run(self, made: Prepared) -> Outcome:
-        """Train and commit what is prepared."""
-        attempt = Attempt(made, self.trainer, self.node, self.name, threading.Event())
+    def run(self, group: Sequence[Prepared], tell: Callable[[Outcome], None]) -> None:
+        """Train and commit what is prepared: one job, or several together. `tell` hears of each."""
+        attempts: list[Attempt] = []
+        left: list[Outcome] = []
         with self._lock:
-            if self.draining.is_set() or made.task.number in self._cancelled:
-                made.close()
-                state: Any = "drained" if self.draining.is_set() else "cancelled"
-                return Outcome(made.task.number, state, self.node, self.name)
-            self._current = attempt
-        try:
-            outcome = attempt.run()
+            for made in group:
+                number = made.task.number
+                if self.draining.is_set() or number in self._cancelled:
+                    made.close()
+                    state: Any = "drained" if self.draining.is_set() else "cancelled"
+                    left.append(Outcome(number, state, self.node, self.name))
+                else:
+                    attempts.append(Attempt(made, self.trainer, self.node, self.name, threading.Event()))
+            self._current = {attempt.task.number: attempt for attempt in attempts}
+        for outcome in left:
+            tell(outcome)
+        run_group(attempts, self.trainer, lambda outcome: tell(self._ended(outcome)))
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        with self._lock:
+            self._current.pop(outcome.number, None)
+            self._cancelled.discard(outcome.number)
             self.jobs += 1
-            outcome.recycle = self.tired = self.jobs >= MOST_JOBS or "CUDA error" in outcome.message
-            return outcome
-        finally:
-            with self._lock:
-                self._current = None
-                self._cancelled.discard(made.task.number)
+            self.tired |= self.jobs >= MOST_JOBS or "CUDA error" in outcome.message
+            outcome.recycle = self.tired and not self._current
+        return outcome
 
     def cancel(self, number: int) -> None:
         """End a task without a result, whether it runs or waits."""
         with self._lock:
             self._cancelled.add(number)
-            if self._current is not None and self._current.task.number == number:
-                self._current.cancel.set()
+            if number in self._current:
+                self._current[number].cancel.set()
 
     def drain(self) -> None:
         """Stop at the next step, keep what is worth it, and take nothing more."""
         with self._lock:
             self.draining.set()
-            if self._current is not None:
-                self._current.drain = True
-                self._current.cancel.set()
+            for attempt in self._current.values():
+                attempt.drain = True
+                attempt.cancel.set()
 
 
 class Belt:
     """Tasks in, outcomes out: one thread prepares, one trains."""
 
-    def __init__(self, worker: Worker, tell: Callable[[Outcome], None], started: Callable[[int], None]) -> None:
+    def __init__(
+        self, worker: Worker, tell: Callable[[Outcome], None], started: Callable[[list[int]], None]
+    ) -> None:  # fmt: skip
         self.worker, self.tell, self.started = worker, tell, started
         self.tasks: queue.Queue[Task | None] = queue.Queue()
-        self.ready: queue.Queue[Prepared | None] = queue.Queue(maxsize=1)
-        self._threads = [threading.Thread(target=self._prepare, daemon=True)]
-        for thread in self._threads:
-            thread.start()
+        self.gathering = Gathering(worker.slots)
+        threading.Thread(target=self._prepare, daemon=True).start()
 
-    def put(self, task: Task | None) -> None:
-        """A task, or None: no more will come."""
-        self.tasks.put(task)
+    def put(self, tasks: Sequence[Task] | None) -> None:
+        """Tasks that came together, or None: no more will come."""
+        self.gathering.expect(len(tasks or ()))
+        for task in [None] if tasks is None else tasks:
+            self.tasks.put(task)
 
     def _prepare(self) -> None:
         while (task := self.tasks.get()) is not None:
             made = self.worker.prepare(task)
             if isinstance(made, Outcome):
                 self.tell(made)
-            else:
-                self.ready.put(made)
-        self.ready.put(None)
+            self.gathering.arrived(None if isinstance(made, Outcome) else made)
+        self.gathering.close()
 
     def train(self) -> None:
         """Until no more come, or the worker is tired; in the thread that calls it, which owns the device."""
-        while (made := self.ready.get()) is not None:
-            self.started(made.task.number)
-            self.tell(self.worker.run(made))
-            if self.worker.tired:
-                return
+        while not self.worker.tired and (group := self.gathering.take()):
+            self.started([made.task.number for made in group])
+            self.worker.run(group, self.tell)
 
 
 def main() -> None:
@@ -133,9 +146,9 @@ def main() -> None:
                 return
 
     began = time.monotonic()
-    worker = Worker(sys.argv[1], socket.gethostname(), sys.argv[2])
+    worker = Worker(sys.argv[1], socket.gethostname(), sys.argv[2], int(sys.argv[3]))
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=worker.drain, daemon=True).start())
-    belt = Belt(worker, lambda outcome: say(outcome=vars(outcome)), lambda number: say(started=number))
+    belt = Belt(worker, lambda outcome: say(outcome=vars(outcome)), lambda numbers: say(started=numbers))
     say(ready=worker.trainer.device(), seconds=time.monotonic() - began)
     threading.Thread(target=_listen, args=(worker, belt), daemon=True).start()
     belt.train()
@@ -145,8 +158,8 @@ def _listen(worker: Worker, belt: Belt) -> None:
     """Commands until the driver closes the pipe, by dying too: then what is at work ends as drained."""
     for line in sys.stdin:
         told = json.loads(line)
-        if "task" in told:
-            belt.put(Task(**told["task"]))
+        if "tasks" in told:
+            belt.put([Task(**task) for task in told["tasks"]])
         elif "cancel" in told:
             worker.cancel(told["cancel"])
         elif "drain" in told:
