@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from maquette.config import TrainConfig
 from maquette.errors import Diverged, MaquetteError, OutOfMemory
 from maquette.events import Cancel, Event, Listener
-from maquette.fleet.trainer import Judged, Trained
+from maquette.fleet.trainer import Judged, Trained, Training
 
 
 class FakeTrainer:
@@ -57,3 +58,18 @@ class FakeTrainer:
         assert config.out is not None
         (config.out / "pictures").mkdir()
         (config.out / "pictures" / "0.png").write_bytes(repr((pack, weight)).encode())
+
+    def alike(self, config: TrainConfig) -> str | None:
+        return str(config.batch_size) if config.method == "lora" else None
+
+    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
+        """One after another; "crowd" takes the memory of all."""
+        if any((one.config.subject or "").startswith("crowd") for one in trainings):
+            raise OutOfMemory("The memory does not suffice for so many subjects at once.")
+        found: list[Trained | Exception] = []
+        for one in trainings:
+            try:
+                found.append(self.train(one.config, one.on_event, one.cancel))
+            except MaquetteError as error:
+                found.append(error)
+        return found

@@ -122,6 +122,25 @@ def test_ray_runs_the_same_driver(cluster: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+def test_actors_group_jobs_in_slots(cluster: None, tmp_path: Path) -> None:
+    """With the trainer that takes no time: groups of two, of which one dies with its worker and is tried again."""
+    from maquette.fleet.on_ray import RayExecutor
+
+    rows: list[dict[str, Any]] = []
+    for number, word in enumerate(["zkw", "nan", "zkw", "die", "zkw", "zkw"]):
+        folder = tmp_path / f"p{number}"
+        folder.mkdir()
+        (folder / "a.png").write_bytes(bytes([number]))
+        rows.append({"id": word + str(number), "photos": str(folder), "subject": f"{word} thing"})
+    config = FleetConfig(jobs=write(tmp_path / "jobs.jsonl", rows), root=str(tmp_path / "root"), attempts=9)
+    ended = driving.run(config, executor=RayExecutor("auto", 1, "fleet_fakes:FakeTrainer", slots=2))
+    assert (ended.done, ended.failed) == (4, 2), ended.problems
+    results = {told["job"]: told for told in (json.loads(f.read_bytes()) for f in tmp_path.rglob("result.json"))}
+    assert (results["zkw0"]["slots"], results["nan1"]["slots"], results["nan1"]["kind"]) == (2, 2, "nan")
+    assert results["die3"]["kind"] == "poison"
+
+
+@pytest.mark.heavy
 def test_a_node_that_dies_costs_only_what_was_on_it(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = []
     for number in range(16):
