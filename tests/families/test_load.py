@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from maquette import families
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
-from maquette.families.pocket.spec import WEIGHTS
+from maquette.families.pocket.spec import TOKEN_WIDTH, WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +123,21 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(WEIGHTS, tmp_path / "model"))
 
 
-def test_a_copied_folder_opens_as_sd1_architecture(copy: Path, pocket: BaseModel) -> None:
+def test_a_copied_folder_is_pocket(copy: Path, pocket: BaseModel) -> None:
     base = families.load(copy)
     assert base.content_hash == pocket.content_hash and base.source == str(copy)
+    assert base.spec == pocket.spec
+    assert {shape for shape in base.token_widths} == {TOKEN_WIDTH}
+
+
+def test_latents_of_another_size_are_refused_in_a_sentence(copy: Path) -> None:
+    """A UNet for other tokens than pocket's makes it Stable Diffusion 1, whose VAE has four levels, not three."""
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({n: t[:, :64].clone() if ".attn2.to_k." in n else t for n, t in load_file(path).items()}, path)
+    with pytest.raises(
+        MaquetteError, match="latent cell of 4 x 4 pixels, those of Stable Diffusion 1 one of 8 x 8; maquette cannot"
+    ):
+        families.load(copy)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
-from maquette.studio import presets
+from maquette.studio import presets, texts
 from maquette.studio.pages import jobs, options, results, training
 from tests.studio.conftest import Running
 
@@ -149,3 +149,29 @@ def test_texts_of_a_training_name_no_folder_of_this_computer(studio: Running) ->
     page = studio.client.get(f"/ui/p/{project}/advanced").text
     assert ("rank = 8" in page and "rank=8" in page) or "--rank 8" in page
     assert str(studio.studio.folder) not in page
+
+
+def test_the_drawer_asks_for_kohyas_command_only_when_it_is_looked_at(
+    studio: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs a process with torch."""
+    project, asked = studio.project("Kohya", photos=4), []
+    monkeypatch.setattr(texts, "kohya", lambda *_: asked.append(1) or "accelerate <launch>")
+    page = studio.client.get(f"/ui/p/{project}/advanced").text
+    assert "As Kohya&#39;s command" in page or "As Kohya's command" in page
+    assert f'hx-get="/ui/p/{project}/kohya" hx-trigger="toggle once"' in page and asked == []
+    assert "accelerate &lt;launch&gt;" in studio.client.get(f"/ui/p/{project}/kohya").text and asked == [1]
+
+
+def test_times_say_how_they_are_known(studio: Running) -> None:
+    project = studio.project("Times", photos=4)
+    page = studio.client.get(f"/p/{project}/train").text
+    assert "Estimated within a factor of three, with no other program at work, on this computer" in page
+
+
+def test_the_processors_speed_is_that_of_a_core_times_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    monkeypatch.setattr(presets, "processor_speed", lambda work, flop: counted.append(flop) or (work(), 3e9)[1])
+    monkeypatch.setattr(presets, "cores", lambda: 4)
+    assert presets.cpu_speed.__wrapped__() == 12e9
+    assert counted == [100 * 2 * 64**3]

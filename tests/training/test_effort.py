@@ -8,7 +8,7 @@ import pytest
 
 from maquette.training import effort
 from maquette.training.costs import base_facts
-from maquette.training.effort import estimate_effort, forward_work
+from maquette.training.effort import estimate_effort, forward_work, processor_speed
 
 
 def test_the_count_agrees_with_the_operations_that_torch_performs() -> None:
@@ -57,3 +57,40 @@ def test_time_and_memory_grow_with_the_work(monkeypatch: pytest.MonkeyPatch) -> 
     assert more.seconds == pytest.approx(3 * one.seconds)
     assert more.memory_bytes > one.memory_bytes > 4 * sum(math.prod(shape) for shape in shapes.values())
     assert "at an assumed 50% of the 1 GFLOP/s that this CPU just reached" in one.how
+    assert one.how.endswith("within a factor of three, and longer where other programs work at the same time")
+
+
+def test_speed_is_counted_in_the_time_that_the_processor_gave() -> None:
+    """A clock of processor time that ticks in hundredths; each piece of work takes 4 ms of it, the first 50."""
+    taken = 0.0
+    pieces = 0
+
+    def work() -> None:
+        nonlocal taken, pieces
+        taken += 0.05 if pieces == 0 else 0.004
+        pieces += 1
+
+    speed = processor_speed(work, 8e6, clock=lambda: round(math.floor(taken * 100 + 1e-6) / 100, 2), least=0.1)
+    assert speed == pytest.approx(8e6 / 0.004, rel=0.1)
+    assert 26 <= pieces <= 29  # 25 in a tenth of a second, and what a tick hides
+
+
+def test_waiting_for_other_programs_does_not_count() -> None:
+    """Work that sleeps three times as long as it computes is as fast as the same without sleep."""
+    import time
+
+    import numpy as np
+
+    a = np.ones((256, 256), np.float32)
+
+    def product() -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.002:
+            a @ a
+
+    def sleepy() -> None:
+        product()
+        time.sleep(0.006)
+
+    awake = processor_speed(product, 1e6, least=0.02)
+    assert processor_speed(sleepy, 1e6, least=0.02) == pytest.approx(awake, rel=0.5)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..limits import CONFIGURATION_BYTES
 from . import configs, folders
 from .base import FamilySpec
 from .detect import FAMILY_NAMES, Identity, identify
-from .pocket.spec import POCKET
+from .pocket.spec import POCKET, TOKEN_WIDTH
 from .sd.spec import SD1, SD2, SD2_V
 from .sdxl.spec import SDXL
 
@@ -111,7 +112,7 @@ def read_single_file(path: Path) -> Checkpoint:
     if parts_vae := found["configs"].get("vae"):
         parts_vae["force_upcast"] = bool(parts_vae.get("force_upcast")) and not configs.vae_is_fixed(file.metadata)
     spec = POCKET if own and own.get("family") == "pocket" else _spec(family, found["scheduler"])
-    return Checkpoint(
+    checkpoint = Checkpoint(
         spec,
         single.parts,
         found["configs"],
@@ -122,6 +123,8 @@ def read_single_file(path: Path) -> Checkpoint:
         single.extras,
         file.metadata,
     )
+    _require_latents(checkpoint)
+    return checkpoint
 
 
 def derive_configs(parts: Mapping[str, Mapping[str, Tensor]], family: str, source: str) -> dict[str, dict[str, Any]]:
@@ -167,7 +170,7 @@ def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
     shapes = {name: tuple(tensor.shape) for name, tensor in parts["unet"].items()}
     identity = identify(shapes)
     checkpoint = Checkpoint(
-        spec or _folder_spec(folder, identity, scheduler),
+        spec or _folder_spec(folder, identity, scheduler, parts),
         parts,
         found,
         {key: value for key, value in scheduler.items() if not key.startswith("_")},
@@ -177,6 +180,7 @@ def read_folder(folder: Path, spec: FamilySpec | None = None) -> Checkpoint:
     )
     if (folder / EXTRAS).is_file():
         _restore_extras(checkpoint, folder / EXTRAS)
+    _require_latents(checkpoint)
     return checkpoint
 
 
@@ -207,6 +211,25 @@ def _modern_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     if part.startswith("text_encoder"):
         return {n.removeprefix("text_model."): t for n, t in tensors.items() if not n.endswith("position_ids")}
     return dict(tensors)
+
+
+def latent_factor(vae: Iterable[str]) -> int:
+    """Pixels per latent cell of a VAE, from the names of its tensors: each level but the last halves the picture."""
+    levels = {match[1] for name in vae if (match := _LEVEL.match(name))}
+    return int(2 ** max(0, len(levels) - 1))
+
+
+_LEVEL = re.compile(r"encoder\.down_blocks\.(\d+)\.")
+
+
+def _require_latents(checkpoint: Checkpoint) -> None:
+    """Refuse a model whose VAE makes latents of another size than its family's."""
+    usual = checkpoint.spec.latent_factor
+    if "vae" in checkpoint.parts and (found := latent_factor(checkpoint.parts["vae"])) != usual:
+        raise MaquetteError(
+            f"{checkpoint.source}: its VAE makes one latent cell of {found} x {found} pixels, those of "
+            f"{FAMILY_NAMES[checkpoint.spec.name]} one of {usual} x {usual}; maquette cannot use this model."
+        )
 
 
 _REFINER = (
@@ -293,9 +316,14 @@ def _spec(family: str, scheduler: Mapping[str, Any]) -> FamilySpec:
     return {"sd1": SD1, "sdxl": SDXL, "pocket": POCKET}[family]
 
 
-def _folder_spec(folder: Path, identity: Identity, scheduler: Mapping[str, Any]) -> FamilySpec:
+def _folder_spec(
+    folder: Path, identity: Identity, scheduler: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]]
+) -> FamilySpec:
     if identity.family == "refiner":
         raise MaquetteError(f"{folder} {_REFINER}")
     if identity.family is None:
         raise MaquetteError(f"{folder}: its unet is not a Stable Diffusion UNet.")
+    widths = {tensor.shape[-1] for name, tensor in parts["unet"].items() if name.endswith(".attn2.to_k.weight")}
+    if identity.family == "sd1" and widths == {TOKEN_WIDTH} and latent_factor(parts["vae"]) == POCKET.latent_factor:
+        return POCKET  # the same architecture, of other sizes
     return _spec(identity.family, scheduler)

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import MaquetteError
 from .engine import DrawingEngine
 from .facts import Facts
 from .jobs import Job, Queue
+from .kept_settings import keep, with_kept
 from .names import NotFound
 from .plans import take_captions
 from .presets import base_of
@@ -26,15 +28,15 @@ class Studio:
     """What the requests share. `open` it once; `close` it at the end: jobs go on."""
 
     def __init__(self, settings: StudioSettings, lock: int) -> None:
-        self.settings = settings
         self.folder = settings.folder
+        self.settings, self.notes = with_kept(settings)  # notes: sentences to print at the beginning
         self.token = secrets.token_urlsafe(24)
         self._lock = lock
         self.store = Store(self.folder / "projects")
         self.queue = Queue(self.folder / "jobs")
         self.facts = Facts(self.folder, fake_engine())
         self._engine: DrawingEngine | None = None
-        self._making = threading.Lock()  # requests come on several threads
+        self._making, self._changing = threading.Lock(), threading.Lock()  # requests come on several threads
         self.queue.make_room = self._make_room
 
     @classmethod
@@ -53,6 +55,12 @@ class Studio:
         studio.queue.on_finished = studio._finished
         studio.queue.open()
         return studio
+
+    def change_settings(self, changes: Mapping[str, Any]) -> None:
+        """Change settings from now on, and for the studios that come. Raises MaquetteError where the disk is full."""
+        with self._changing:
+            keep(self.folder, changes)
+            self.settings = self.settings.model_copy(update=dict(changes))
 
     def close(self) -> None:
         """Let go of the data folder. Running jobs outlive the studio."""

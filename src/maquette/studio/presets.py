@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..demo.settings import TRAINING as POCKETS
 from ..limits import HEADER_BYTES
-from ..training.effort import BACKWARD, CPU_SHARE, GPU_SHARE, KEPT, forward_work
+from ..training.effort import BACKWARD, CPU_SHARE, GPU_SHARE, KEPT, forward_work, processor_speed
 from ..training.recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
 from .library import Library
 
@@ -28,6 +27,7 @@ SHARES: dict[Preset, float] = {"quick": 0.4, "good": 1.0, "best": 1.6}  # of the
 CHECKPOINTS: dict[Preset, int] = {"quick": 3, "good": 4, "best": 8}
 POCKET_UNET = Path(__file__).parent.parent / "families/pocket/weights/unet/diffusion_pytorch_model.safetensors"
 GPU_SPEED = 4e13  # FLOP/s of a middling card in bf16: an assumption, used until a training here has been measured
+SMALL = 64  # side of the matrices that measure a core
 AROUND = 5e8  # bytes of the program itself
 
 
@@ -157,16 +157,25 @@ def _cells(base: str, shapes: Mapping[str, tuple[int, ...]], resolution: int | N
 
 @lru_cache(maxsize=1)
 def cpu_speed() -> float:
-    """FLOP/s of a matrix product on this processor, measured once, in some hundredths of a second."""
+    """FLOP/s of matrix products on all cores of this processor, measured once, in a tenth of a second of its time.
+
+    Of one core, by products too small for the library to share among several: threads that wait for each other would
+    count their waiting on a busy machine.
+    """
     import numpy as np
 
-    side = 512
-    a, best = np.ones((side, side), np.float32), math.inf
-    for _ in range(3):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return float(2 * side**3 / best)
+    a, each = np.ones((SMALL, SMALL), np.float32), 100
+
+    def products() -> None:
+        for _ in range(each):
+            a @ a
+
+    return processor_speed(products, each * 2 * SMALL**3) * cores()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _number(changed: Mapping[str, Any], key: str) -> int | None:

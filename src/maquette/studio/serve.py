@@ -62,7 +62,7 @@ class Served:
     def greeting(self) -> list[str]:
         """What to print when the studio begins."""
         settings = self.studio.settings
-        lines = []
+        lines = list(self.studio.notes)
         if settings.port not in (0, self.port):
             lines.append(f"Port {settings.port} is taken (A1111 uses 7860 too); the studio has {self.port}.")
         if settings.lan:

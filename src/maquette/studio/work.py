@@ -31,9 +31,10 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
     if run.config.exists():
         _moved(run, Path(config["photos"]))
         steps = {"steps": config["steps"]} if config.get("steps") else {}
-        result = train.resume(run.path, steps, report, cancel)
+        result = train.resume(run.path, steps, report, cancel, base_first=True)
     else:
-        result = train.run(TrainConfig.parse(config | {"out": str(run.path)}, "the studio"), report, cancel)
+        parsed = TrainConfig.parse(config | {"out": str(run.path)}, "the studio")
+        result = train.once(parsed, report, cancel, base_first=True)
     if result.status == "stopped":
         paused = job.wishes("pause") and not job.wishes("stop")
         file = None if paused else keep_last(job)

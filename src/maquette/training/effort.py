@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 # Share of a large matrix product's speed that training is taken to reach. An assumption, stated in `how`.
@@ -16,6 +16,7 @@ CPU_SHARE, GPU_SHARE = 0.5, 0.3
 BACKWARD = 2.1  # times the forward work: the frozen weights need no gradients, the adapter's are small
 KEPT = 3.0  # copies of each layer's output that the backward pass needs: the output, its norm, its activation
 PROBE = 1024  # side of the matrices that are multiplied
+PROBE_SECONDS = 0.1  # of processor time that they are multiplied for
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def estimate_effort(
     memory = weights + outputs * batch_size * KEPT * bytes_each + adapter_numbers * 16  # weight, gradient, two moments
     how = (
         f"{flop / 1e9:.3g} GFLOP per picture forward, {BACKWARD} times that to train, at an assumed {share:.0%} of the "
-        f"{speed / 1e9:.3g} GFLOP/s that this {device} just reached in a matrix product; within a factor of three"
+        f"{speed / 1e9:.3g} GFLOP/s that this {device} just reached in a matrix product; within a factor of three, and longer "
+        "where other programs work at the same time"
     )
     return Effort(seconds, int(memory), how)
 
@@ -101,12 +103,29 @@ def _speed() -> tuple[float, float, int, str]:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     a = torch.ones(PROBE * (4 if on_gpu else 1), PROBE, device="cuda" if on_gpu else "cpu", dtype=dtype)
     b = torch.ones(PROBE, PROBE, device=a.device, dtype=dtype)
+    flop = 2 * a.shape[0] * PROBE**2
+    if not on_gpu:
+        return processor_speed(lambda: a @ b, flop), CPU_SHARE, 4, "CPU"
     best = math.inf
     for _ in range(4):
         began = time.perf_counter()
         a @ b
-        if on_gpu:
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
-    flop = 2 * a.shape[0] * PROBE**2
-    return flop / best, GPU_SHARE if on_gpu else CPU_SHARE, 2 if on_gpu else 4, "GPU" if on_gpu else "CPU"
+    return flop / best, GPU_SHARE, 2, "GPU"
+
+
+def processor_speed(
+    work: Callable[[], object], flop: float, clock: Callable[[], float] = time.thread_time, least: float = PROBE_SECONDS
+) -> float:
+    """FLOP/s of some work of `flop` operations, as if no other program were running.
+
+    By processor time of this thread, not by the clock on the wall: what other programs take meanwhile does not count.
+    It is repeated until `least` seconds have been counted, since such clocks may tick in hundredths (Windows).
+    """
+    work()  # the first time, libraries make themselves ready
+    began, done = clock(), 0
+    while (spent := clock() - began) < least:
+        work()
+        done += 1
+    return done * flop / spent

@@ -50,10 +50,15 @@ class PreviewWriter:
         if self.prompts:
             check_size(job.base, self.size, self.size)
 
-    def checkpoint(self, step: int, file: Path) -> None:
-        """Pictures of a saved file; before the first, what the base draws without it, as step 0."""
+    def base(self) -> None:
+        """What the base draws without any file, as step 0, where that is not there yet."""
         if not self.has(0):
             self._draw(0, None)
+            memory.release()
+
+    def checkpoint(self, step: int, file: Path) -> None:
+        """Pictures of a saved file; before the first, those of the base."""
+        self.base()
         self._draw(step, file)
         memory.release()
 

@@ -30,15 +30,21 @@ from .trainer import Trainer
 
 
 def once(
-    config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None, cache: Path | None = None
+    config: TrainConfig,
+    on_event: Listener = ignore,
+    cancel: Cancel | None = None,
+    cache: Path | None = None,
+    base_first: bool = False,
 ) -> TrainResult:
     """One run from the beginning, in a new run folder. cache: folder of latents that earlier runs encoded; None: the
-    one beside the run, or $MAQUETTE_CACHE.
+    one beside the run, or $MAQUETTE_CACHE. base_first: draw the base's sample pictures before the first step, for
+    someone who watches; the files of the run are the same.
     """
     with ExitStack() as held:
         processes = held.enter_context(process_group(config.device))
         held.enter_context(process_settings(config))
         trainer = held.enter_context(begun(config, on_event, cancel or Cancel(), cache, processes))
+        trainer.base_first = base_first
         return trainer.train(0)
 
 
@@ -80,10 +86,12 @@ def resume(
     on_event: Listener = ignore,
     cancel: Cancel | None = None,
     cache: Path | None = None,
+    base_first: bool = False,
 ) -> TrainResult:
     """Go on with a run from its newest whole state, to the same final file as if it had never stopped.
 
-    changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed. cache: see `once`.
+    changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed. cache,
+    base_first: see `once`.
     """
     folder = RunFolder.open(path)
     config = resuming.read_config(folder)
@@ -115,7 +123,9 @@ def resume(
         notes += _unlike(config, job, start.step, differences(began, environment(job.base.device, processes.size)))
         for message in notes:
             on_event(Event("warning", {"message": message}))
-        return Trainer(folder, job, on_event, cancel or Cancel(), processes).train(start.step)
+        trainer = Trainer(folder, job, on_event, cancel or Cancel(), processes)
+        trainer.base_first = base_first
+        return trainer.train(start.step)
 
 
 def _put_in_order(folder: RunFolder, job: Job, step: int) -> Iterator[str]:

@@ -50,6 +50,7 @@ class Trainer:
         self.refused = False  # whether the step before was skipped as not finite
         self.deferred = may_defer(job, processes.size) if defer is None else defer
         self.pending: StepResult | None = None  # the last step, computed but not checked yet
+        self.base_first = False  # whether the base's pictures are drawn before the first step, not at the first saving
         self.start = self.step = 0  # how many were done at the beginning, and are done now
         self.watcher = Watcher(job, self.writer, folder, on_event) if self.config.stop == "auto" else None
         self.ended: str | None = None  # why training ended by itself
@@ -79,6 +80,8 @@ class Trainer:
         if self.processes.is_main:
             self.keeper.expect_room(self.steps)
             self.keeper.complete(start)
+            if self.base_first:
+                self.keeper.previews.base()
         self._watch(start)
 
     def after_step(self) -> None:

@@ -34,13 +34,15 @@ def get_settings(request: Request) -> dict[str, Any]:
 
 @router.patch("/settings")
 def change_settings(request: Request, change: SettingsChange) -> dict[str, Any]:
-    """Switch the API for other programs on or off, or choose the usual base, until the studio ends."""
+    """Switch the API for other programs on or off, or choose the usual base. It is kept for the next start, where options of
+    the command line come first.
+    """
     studio = studio_of(request)
     if change.base is not None and change.base not in {model.path for model in studio.engine.library.models()}:
         raise NotFound("There is no such base; /api/bases lists those that are there.")
     if change.base is not None:
         studio.engine.set_model(change.base)
-    studio.settings = studio.settings.model_copy(update=change.model_dump(exclude_none=True))
+    studio.change_settings(change.model_dump(exclude_none=True))
     return get_settings(request)
 
 

@@ -27,6 +27,7 @@ PRESETS: tuple[tuple[presets.Preset, str, str], ...] = (
     ("good", "Good", "As long as your photos need. Right for nearly everything."),
     ("best", "Best", "Longer, with more checkpoints to choose the best from."),
 )
+ESTIMATED = "Estimated within a factor of three, with no other program at work"
 PROMPTS = 3
 POCKET_WORDS = "Pocket, a small one that comes along"
 Prompt = Annotated[str, Field(max_length=400)]
@@ -98,7 +99,16 @@ def advanced(request: Request, project_id: str) -> HTMLResponse:
     found = options.groups(changed, base_of(studio, project))
     total = sum(len(group["fields"]) for group in found)
     shown = as_texts(studio, project)
-    return html(request, "advanced.html", groups=found, total=total, changed=len(changed), texts=shown)
+    return html(request, "advanced.html", groups=found, total=total, changed=len(changed), texts=shown, project=project)
+
+
+@router.get("/ui/p/{project_id}/kohya")
+def kohya(request: Request, project_id: str) -> HTMLResponse:
+    """The training as Kohya's command. It needs torch, in a process of its own: asked for when it is looked at."""
+    studio = studio_of(request)
+    project = studio.store.project(project_id)
+    config = plans.configured(studio, project, preset_of(project), wanted(studio, project))
+    return html(request, "code.html", text=texts.kohya(studio, project, config))
 
 
 @router.post("/ui/p/{project_id}/settings")
@@ -202,7 +212,7 @@ def choices(studio: Studio, project: Project) -> dict[str, Any]:
     chosen = next((model.name for model in models if name in (model.name, model.path)), name)
     words = {model.name: POCKET_WORDS if model.path == "pocket" else model.name for model in models}
     machine = "graphics card" if presets.has_gpu() else "processor; it has no graphics card"
-    how = "As measured in your last training" if measured else "Estimated within a factor of three"
+    how = "As measured in your last training" if measured else ESTIMATED
     title = next(name for key, name, _ in PRESETS if key == preset)
     mine = next(one for one in shown if one["key"] == preset)
     return {
@@ -233,10 +243,9 @@ def preflight(studio: Studio, project: Project) -> dict[str, Any]:
 
 
 def as_texts(studio: Studio, project: Project) -> list[tuple[str, str, str]]:
-    """The training as other programs want it: name, title, text."""
+    """The training as maquette reads it: name, title, text."""
     config = plans.configured(studio, project, preset_of(project), wanted(studio, project))
     return [
         ("toml", "As TOML", texts.toml(config)),
         ("command", "As a command line", texts.command(config)),
-        ("kohya", "As Kohya's command", texts.kohya(studio, project, config)),
     ]
