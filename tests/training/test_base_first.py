@@ -1,4 +1,4 @@
-"""A run whose base is drawn before the first step, for someone who watches, has the files of one without, to the byte."""
+"""A run whose base is drawn before the first step, for one who watches, has the same files to the byte."""
 
 from pathlib import Path
 from typing import Any

@@ -89,8 +89,8 @@ def estimate_effort(
     memory = weights + outputs * batch_size * KEPT * bytes_each + adapter_numbers * 16  # weight, gradient, two moments
     how = (
         f"{flop / 1e9:.3g} GFLOP per picture forward, {BACKWARD} times that to train, at an assumed {share:.0%} of the "
-        f"{speed / 1e9:.3g} GFLOP/s that this {device} just reached in a matrix product; within a factor of three, and longer "
-        "where other programs work at the same time"
+        f"{speed / 1e9:.3g} GFLOP/s that this {device} just reached in a matrix product; within a factor of three, "
+        "and longer where other programs work at the same time"
     )
     return Effort(seconds, int(memory), how)
 

@@ -34,8 +34,8 @@ def get_settings(request: Request) -> dict[str, Any]:
 
 @router.patch("/settings")
 def change_settings(request: Request, change: SettingsChange) -> dict[str, Any]:
-    """Switch the API for other programs on or off, or choose the usual base. It is kept for the next start, where options of
-    the command line come first.
+    """Switch the API for other programs on or off, or choose the usual base. It is kept for the next start, where
+    options of the command line come first.
     """
     studio = studio_of(request)
     if change.base is not None and change.base not in {model.path for model in studio.engine.library.models()}:
