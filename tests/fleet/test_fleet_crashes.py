@@ -17,6 +17,7 @@ import pytest
 
 from maquette.config.fleet import FleetConfig
 from maquette.fleet import driving, failures
+from maquette.fleet.tally import RunResult
 
 HERE = Path(__file__).parent
 TRAINER = "fleet_crashes:CrashingTrainer"
@@ -39,7 +40,7 @@ def driver(tmp_path: Path, jobs: Path, workers: int = 1) -> subprocess.Popen[byt
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def run(tmp_path: Path, jobs: Path, attempts: int = 100) -> driving.RunResult:
+def run(tmp_path: Path, jobs: Path, attempts: int = 100) -> RunResult:
     config = FleetConfig.parse({"root": str(tmp_path / "root"), "jobs": jobs, "attempts": attempts})
     return driving.run(config, trainer=TRAINER)
 

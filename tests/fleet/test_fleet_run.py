@@ -13,10 +13,10 @@ import pytest
 from maquette.config.fleet import FleetConfig
 from maquette.errors import MaquetteError
 from maquette.fleet import driving, failures, index, keeping, planning, reporting
-from maquette.fleet.driving import RunResult
 from maquette.fleet.local import LocalExecutor
 from maquette.fleet.records import Outcome
 from maquette.fleet.store import LocalStore
+from maquette.fleet.tally import RunResult
 
 FAKE = "fleet_fakes:FakeTrainer"
 Write = Callable[..., Path]
@@ -247,9 +247,9 @@ def test_a_worker_without_room_says_so_and_the_run_ends(
 ) -> None:
     monkeypatch.setattr(failures, "FIRST_PAUSE", 0.0)
     (tmp_path / "file").touch()
-    jobs = write_jobs({})
+    jobs = write_jobs({}, {"id": "same work", "photos": str(tmp_path / "photos" / "job-0")})
     ended = run(tmp_path, jobs, attempts=2, scratch=tmp_path / "file")
-    assert (ended.done, ended.failed, ended.attempts) == (0, 1, 2)
+    assert (ended.done, ended.failed, ended.attempts) == (0, 2, 4)
     assert "FileExistsError" in ended.problems[0] and not results(tmp_path)
     assert run(tmp_path, jobs, scratch=tmp_path / "made" / "below").done == 1
     assert not list((tmp_path / "made" / "below").iterdir())

@@ -17,10 +17,10 @@ from maquette.demo.mascot import photo
 from maquette.events import Cancelled
 from maquette.fleet import carrying, driving, failures, keys
 from maquette.fleet.attempt import Attempt, Prepared, prepare
-from maquette.fleet.driving import RunResult
 from maquette.fleet.groups import Gathering, run_group
 from maquette.fleet.local import LocalExecutor
 from maquette.fleet.records import Outcome, Task
+from maquette.fleet.tally import RunResult
 from maquette.fleet.trainer import USUAL, Trained, Training, WarmFleetTrainer
 from maquette.fleet.worker import Worker
 

@@ -15,10 +15,10 @@ from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
-    from ..fleet.driving import RunResult
     from ..fleet.keeping import KeptResult
     from ..fleet.planning import PlanResult
     from ..fleet.reporting import StatusResult
+    from ..fleet.tally import RunResult
 
 STOPPED = 130  # exit code of a run that was interrupted, as shells have it
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -19,11 +19,11 @@ from ..config.fleet import FleetConfig
 
 if TYPE_CHECKING:
     from ..events import Event
-    from .driving import RunResult
     from .executor import Executor
     from .keeping import KeptResult
     from .planning import PlanResult
     from .reporting import StatusResult
+    from .tally import RunResult
 
 __all__ = ["cancel", "gc", "plan", "report", "retry", "run", "status"]
 

@@ -18,7 +18,9 @@ class Executor(Protocol):
         """How many tasks may be with it at a time."""
 
     def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
-        """Give a task to a worker, on a node that is not named in `avoid` where there is one."""
+        """Give a task to a worker, on a node that is not named in `avoid` where there is one. What was submitted since
+        the last `wait` goes together with the next.
+        """
 
     def wait(self, timeout: float) -> list[Outcome]:
         """What ended since the last call; waits at most so many seconds for the first."""

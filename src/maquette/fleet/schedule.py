@@ -6,9 +6,11 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..config.fleet import Quota
 from .jobs import Job
+from .records import Task
 
 
 @dataclass
@@ -24,6 +26,14 @@ class Waiting:
     avoid: set[str] = field(default_factory=set)
     kills: dict[str, int] = field(default_factory=dict)  # by node
     busy: int = 0  # how often another driver's worker was at it
+
+    def task(self, number: int, store: str, scratch: Path | None, prices: dict[str, float]) -> Task:
+        """The next attempt at it. store: address."""
+        job = self.job
+        return Task(
+            number, job.tenant, job.id, job.row, job.mark, job.body, store, self.trial, self.low_memory, self.alone,
+            self.ready, self.wasted, str(scratch) if scratch else None, prices,
+        )  # fmt: skip
 
 
 @dataclass
