@@ -9,6 +9,7 @@ import unicodedata
 
 from ..errors import MaquetteError
 
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -36,6 +37,14 @@ def folded(text: str) -> str:
     """A text as the beginning of an id: "Zoë 猫" -> "zoe"; "" where nothing is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40].strip("-")
+
+
+def file_stem(text: str, otherwise: str) -> str:
+    """A text as the name of a file, without ending, that every system takes: Windows keeps CON, NUL, COM1 and others
+    to itself, with any ending.
+    """
+    stem = folded(text) or otherwise
+    return f"{stem}-{otherwise}" if _RESERVED.fullmatch(stem) else stem
 
 
 def new_id(text: str, otherwise: str) -> str:

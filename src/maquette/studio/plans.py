@@ -15,7 +15,7 @@ from ..files import slug
 from ..formats.png import write_png
 from . import presets
 from .job import Job
-from .names import Busy, folded
+from .names import Busy, file_stem
 from .presets import Preset, base_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def train(studio: Studio, project: Project, config: Mapping[str, Any], preset: A
     used = [photo for photo in project.photos() if not photo.excluded]
     if len(used) < LEAST_PHOTOS:
         raise MaquetteError(f"A training needs {LEAST_PHOTOS} photos or more; this project has {len(used)} in use.")
-    name = folded(project.name) or "lora"
+    name = file_stem(project.name, "lora")
     return studio.queue.submit(
         "train", project.id, config, lambda folder: write_photos(used, folder / "photos"), title=project.name,
         name=name, preset=preset,

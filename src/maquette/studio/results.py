@@ -13,7 +13,7 @@ from ..errors import MaquetteError
 from ..files import atomic_writer, open_regular, read_json, read_object, write_json
 from ..limits import RECORD_BYTES
 from ..report import model_card
-from .names import Busy, NotFound, folded, shown_name
+from .names import Busy, NotFound, file_stem, shown_name
 
 if TYPE_CHECKING:
     from .core import Studio
@@ -111,4 +111,4 @@ def merge(studio: Studio, jobs: Sequence[str], weights: Sequence[float], name: s
     loras = [f"{job.run.final}:{json.dumps(weight)}" for job, weight in zip(found, weights, strict=True)]
     config: dict[str, Any] = {"loras": loras} | ({"rank": rank} if rank else {})
     project = str(found[0].spec["project"])
-    return studio.queue.submit("merge", project, config, title=title, name=folded(title) or "merged")
+    return studio.queue.submit("merge", project, config, title=title, name=file_stem(title, "merged"))

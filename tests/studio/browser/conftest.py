@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import threading
@@ -134,6 +135,19 @@ def page(visit: Callable[..., Page]) -> Page:
 def files(*named: tuple[str, bytes]) -> list[dict[str, Any]]:
     """Files for an input of a page."""
     return [{"name": name, "mimeType": "application/octet-stream", "buffer": data} for name, data in named]
+
+
+def drop(page: Page, selector: str, picture: bytes) -> None:
+    """Let a PNG fall on an element."""
+    page.evaluate(
+        """([selector, text]) => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0)), told = new DataTransfer();
+            told.items.add(new File([bytes], "picture.png", { type: "image/png" }));
+            document.querySelector(selector).dispatchEvent(
+                new DragEvent("drop", { dataTransfer: told, bubbles: true, cancelable: true }));
+        }""",
+        [selector, base64.b64encode(picture).decode()],
+    )
 
 
 def captions_of(page: Page) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.studio.browser.conftest import axe
 from tests.studio.conftest import Running
 
 LEAST = 44  # pixels of a side of what is touched
@@ -16,6 +17,10 @@ SMALL = """least => [...document.querySelectorAll('button, a, input, select, tex
     .map(e => [e, (e.closest('label, .file-button') || e).getBoundingClientRect()])
     .filter(([e, box]) => box.width && (box.height < least - .5 || box.width < least - .5))
     .map(([e, box]) => `${e.tagName} ${e.dataset.testid || e.className || e.name} ${box.width} x ${box.height}`)"""
+# What would move: elements with an animation, or a transition that takes time.
+MOVING = """() => [...document.querySelectorAll('*')].filter(e => { const s = getComputedStyle(e);
+    return s.animationName !== 'none' || s.transitionDuration.split(', ').some(t => parseFloat(t) > 0); })
+    .map(e => e.tagName + '.' + e.className)"""
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -71,3 +76,33 @@ def test_the_theme_is_chosen_and_kept(visit: Callable[..., Page]) -> None:
     page.get_by_role("button", name="As the system").click()
     page.reload()
     assert page.evaluate(ground) == light
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("zoom", [1.25, 2, 4])
+def test_zoomed_pages_fit_without_motion(
+    visit: Callable[..., Page], studio: Running, project: str, zoom: float
+) -> None:
+    """A browser that zooms has a window of fewer, larger pixels; 400 % of 1440 x 900 is a phone (WCAG 1.4.10)."""
+    page = visit("/", round(1440 / zoom), round(900 / zoom), device_scale_factor=zoom, reduced_motion="reduce")
+    job = studio.train(other := studio.project(f"At work {zoom}", photos=4), steps=3000)
+    studio.wait(job, "running", step=1)
+    screens = [f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", f"/p/{other}/train"]
+    for path in ("/", *screens, "/queue", "/play"):
+        page.goto(studio.address + path)
+        assert page.evaluate(WIDER) <= 0, path
+        assert page.evaluate(MOVING) == [], path
+        assert axe(page) == [], path
+        if path.endswith("photos"):
+            expect(page.locator("[data-main]")).to_be_in_viewport()
+    page.goto(f"{studio.address}/p/{project}/train")
+    page.get_by_test_id("advanced-button").click()
+    expect(page.get_by_test_id("advanced-search")).to_be_visible()
+    assert page.evaluate(WIDER) <= 0 and page.evaluate(MOVING) == []
+    studio.client.delete(f"/api/jobs/{job}")
+
+
+def test_motion_is_there_for_those_who_take_it(visit: Callable[..., Page]) -> None:
+    """So that the check above can fail."""
+    page = visit("/")
+    assert page.evaluate(MOVING) != []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from tests.studio.browser.conftest import Watched, axe
+from tests.studio.browser.conftest import Watched, axe, drop
 from tests.studio.conftest import Running
 from tests.studio.serving import lora_file
 
@@ -39,19 +39,6 @@ def drawn(page: Page, pictures: int = 1) -> list[Image.Image]:
 def fetched(page: Page, url: str) -> Image.Image:
     answer = page.context.request.get(page.url.partition("/play")[0] + url)
     return Image.open(BytesIO(answer.body())).convert("RGB")
-
-
-def drop(page: Page, selector: str, picture: bytes) -> None:
-    """Let a PNG fall on an element."""
-    page.evaluate(
-        """([selector, text]) => {
-            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0)), told = new DataTransfer();
-            told.items.add(new File([bytes], "picture.png", { type: "image/png" }));
-            document.querySelector(selector).dispatchEvent(
-                new DragEvent("drop", { dataTransfer: told, bubbles: true, cancelable: true }));
-        }""",
-        [selector, base64.b64encode(picture).decode()],
-    )
 
 
 def differ(a: Image.Image, b: Image.Image) -> bool:

@@ -9,8 +9,8 @@ from PIL import ImageChops
 
 from maquette import families
 from tests.sampling.random_loras import write_lora
-from tests.studio.browser.conftest import serving
-from tests.studio.browser.test_playground import differ, drawn, drop
+from tests.studio.browser.conftest import drop, serving
+from tests.studio.browser.test_playground import differ, drawn
 from tests.studio.conftest import Running
 
 playwright = pytest.importorskip("playwright.sync_api")

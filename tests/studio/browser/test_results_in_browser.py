@@ -43,6 +43,14 @@ def test_results_are_compared_overridden_and_given_away(
     assert 22 < float(slider.input_value()) < 28
     page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 50)
     assert 77 < float(slider.input_value()) < 83
+    page.mouse.move(0, 0)
+    finger = page.context.new_cdp_session(page)
+    for kind, across in (("touchStart", 0.8), ("touchMove", 0.7), ("touchMove", 0.5), ("touchMove", 0.3)):
+        point = {"x": box["x"] + across * box["width"], "y": box["y"] + 50 + 40 * (0.8 - across)}
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert 28 < float(slider.input_value()) < 32, "the divider follows a finger"
+    page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 50)
     slider.focus()
     page.keyboard.press("ArrowLeft")
     assert 76 < float(slider.input_value()) < 82

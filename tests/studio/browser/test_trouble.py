@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import Browser, Error, Page, expect
 
-from tests.studio.browser.conftest import CHROMIUM, Watched, files
+from tests.studio.browser.conftest import CHROMIUM, Watched, drop, files
 from tests.studio.conftest import Running, photo_bytes
 
 XSS = "<img src=x onerror=window.hit=1>\"'><script>window.hit=1</script>"
@@ -108,7 +112,7 @@ def elsewhere(studio: Running) -> Iterator[str]:
             self.send_response(200)
             self.send_header("content-type", "text/html")
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(b"" if self.path == "/quiet" else body.encode())
 
         def log_message(self, *args: object) -> None:
             pass
@@ -130,6 +134,44 @@ def test_a_page_of_somebody_else_changes_nothing(browser: Browser, studio: Runni
     assert sent.value.status in (401, 403)
     assert {project["id"] for project in studio.client.get("/api/projects").json()} == before
     context.close()
+
+
+def test_a_window_that_somebody_else_opened_is_not_let_in(browser: Browser, studio: Running, elsewhere: str) -> None:
+    """Another page opens pages of the studio, some of which would change things, and looks at what it got."""
+    project = studio.project("Opened from elsewhere", photos=4)
+    before = studio.client.get("/api/projects").json(), studio.client.get("/api/jobs").json()
+    context = browser.new_context()
+    context.add_cookies([{"name": "maquette", "value": studio.token, "url": studio.address, "sameSite": "Strict"}])
+    page = context.new_page()
+    page.goto(f"{elsewhere}quiet")
+    for path in ("/", f"/p/{project}/train", f"/ui/p/{project}/start", f"/api/projects/{project}/jobs", "/api/demo"):
+        with context.expect_event("response") as answered, page.expect_popup() as opened:
+            page.evaluate("url => { window.got = open(url); }", studio.address + path)
+        assert answered.value.url == studio.address + path and answered.value.status in (401, 403, 405)
+        opened.value.wait_for_load_state()
+        with pytest.raises(Error, match="SecurityError"):
+            page.evaluate("() => got.document.body.innerText")
+        opened.value.close()
+    assert (studio.client.get("/api/projects").json(), studio.client.get("/api/jobs").json()) == before
+    context.close()
+
+
+def test_markup_in_the_text_of_a_picture_is_text(visit: Callable[..., Page]) -> None:
+    told = PngInfo()
+    told.add_text(
+        "parameters",
+        f"{XSS} <lora:{XSS}:0.5>\nNegative prompt: {XSS}\n"
+        f'Steps: 5, Sampler: {XSS}, CFG scale: 7, Seed: 7, Size: 64x64, Model: "{XSS}"',
+    )
+    stream = BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "PNG", pnginfo=told)
+    page = visit("/play")
+    drop(page, "main", stream.getvalue())
+    expect(page.get_by_test_id("prompt")).to_have_value(re.compile(re.escape(XSS)))
+    expect(page.get_by_test_id("negative")).to_have_value(XSS)
+    expect(page.get_by_test_id("chips")).not_to_be_empty()
+    assert page.locator("main img[src=x], main script:not([src])").count() == 0
+    assert page.evaluate("window.hit") is None
 
 
 def test_a_name_that_was_bound_to_this_computer_is_refused(browser: Browser, studio: Running) -> None:
