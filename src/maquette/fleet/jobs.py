@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring as _quoted
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
@@ -19,8 +20,7 @@ THEN = ("evaluate", "generate:PACK.toml")
 LOWEST, HIGHEST, USUAL = 0, 9, 5
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):  # which is made in a third of a data class's time
     """A row that can be run. `body` is JSON: photos, settings, then, max_cost."""
 
     id: str
@@ -54,42 +54,108 @@ def read_jobs(rows: Iterable[Row], folder: Path) -> Iterator[Job | Bad]:
         yield reader.read(row)
 
 
+_VARY = ("id", "photos", "subject", "seed")
+"""Keys in which rows that are alike otherwise differ: all else of a row is looked at once for all of them."""
+MOST_SHAPES = 10_000  # kept at a time, since rows may differ in more
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What rows have in common that differ in _VARY only."""
+
+    tenant: str
+    priority: int
+    deadline: float
+    base: str
+    settings: str  # tells them from others
+    varies: bool  # subject and seed tell them apart too
+    follows: str
+    files: str
+    fault: str  # of a file that a setting names
+    body: str  # of the Job, a format for photos, subject and seed
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where photos lie. fault: what is wrong with them; mark and count: as of a `photos.Listing`."""
+
+    name: str
+    text: str  # JSON
+    mark: str
+    count: int
+    fault: str = ""
+
+
 class _Reader:
+    """Makes jobs of rows. What many of them share is checked, hashed and encoded once."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seen: set[int] = set()
         self.known = known_keys()
-        self.listings: dict[str, photos.Listing | str] = {}
+        self.shapes: dict[str, _Shape | str] = {}  # or what is wrong with it
+        self.places: dict[str, _Place] = {}
         self.packs: dict[str, dict[str, Any]] = {}
         self.templates: dict[str, str] = {}  # hashes of settings that many rows share
-        self.paths: dict[str, str] = {}
         self.named: dict[tuple[Any, ...], str] = {}
 
     def read(self, row: Row) -> Job | Bad:
-        told, place = row.values, row.place
+        told = row.values
         name = str(told.get("id") or "")
         bare = ""
         try:
-            tenant, priority, deadline = self._head(told)
-            settings, given = self._settings(told)
-            then = self._then(told.get("then", []))
-            where = self._photos(told.get("photos"))
-            body: dict[str, Any] = {"photos": where, "settings": given, "then": then}
-            if (most := told.get("max_cost")) is not None:
-                if isinstance(most, bool) or not isinstance(most, int | float) or most <= 0:
-                    raise MaquetteError("max_cost is a number above 0.")
-                body["max_cost"] = most
-            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-            follows = json.dumps(then, sort_keys=True) if then else ""
-            bare = layout.name_hash(tenant, where if isinstance(where, str) else json.dumps(where), settings, follows)
+            shape, place = self._shape(told), self._photos(told.get("photos"))
+            subject, seed = told.get("subject"), told.get("seed", 0)
+            settings = f"{shape.settings} {seed} {subject}" if shape.varies else shape.settings
+            bare = layout.name_hash(shape.tenant, place.name, settings, shape.follows)
             name = name or bare[:12]
-            self._once(tenant, name)
-            listing = self._listing(where)
-            mark = layout.name_hash(settings, follows, listing.mark, self._files(given))
-            base = given.get("base", "pocket")
-            return Job(name, tenant, mark, bare, priority, deadline, base, listing.photos, text)
+            self._once(shape.tenant, name)
+            if fault := place.fault or shape.fault:
+                raise MaquetteError(fault)
+            mark = layout.name_hash(settings, shape.follows, place.mark, shape.files)
+            quoted = _quoted(subject) if isinstance(subject, str) else "null"
+            body = shape.body % {"photos": place.text, "subject": quoted, "seed": seed}
+            return Job(
+                name, shape.tenant, mark, bare, shape.priority, shape.deadline, shape.base, place.count, body
+            )  # fmt: skip
         except MaquetteError as error:
-            return Bad(place, name, str(error), bare)
+            return Bad(row.place, name, str(error), bare)
+
+    def _shape(self, told: dict[str, Any]) -> _Shape:
+        """What a row has in common with others. Raises MaquetteError for what is wrong with all of them."""
+        varies = "set" not in told and _is_plain(told)
+        alike = {key: None if key in _VARY and (varies or key in ("id", "photos")) else told[key] for key in told}
+        known = f"{varies}{alike}"  # with the types of values, and their order
+        if (found := self.shapes.get(known)) is None:
+            if len(self.shapes) >= MOST_SHAPES:
+                self.shapes.clear()
+            try:
+                found = self._new_shape(told, varies)
+            except MaquetteError as error:
+                found = str(error)
+            self.shapes[known] = found
+        if isinstance(found, str):
+            raise MaquetteError(found)
+        return found
+
+    def _new_shape(self, told: dict[str, Any], varies: bool) -> _Shape:
+        tenant, priority, deadline = self._head(told)
+        settings, given = self._settings(told, varies)
+        then = self._then(told.get("then", []))
+        body: dict[str, Any] = {"photos": None, "settings": given, "then": then}
+        if (most := told.get("max_cost")) is not None:
+            if isinstance(most, bool) or not isinstance(most, int | float) or most <= 0:
+                raise MaquetteError("max_cost is a number above 0.")
+            body["max_cost"] = most
+        follows = json.dumps(then, sort_keys=True) if then else ""
+        files, fault = "", ""
+        try:
+            files = self._files(given)
+        except MaquetteError as error:
+            fault = str(error)
+        base = given.get("base", "pocket")
+        text = _format(body, varies)
+        return _Shape(tenant, priority, deadline, base, settings, varies, follows, files, fault, text)
 
     def _head(self, told: dict[str, Any]) -> tuple[str, int, float]:
         tenant, priority = told.get("tenant", "default"), told.get("priority", USUAL)
@@ -108,20 +174,20 @@ class _Reader:
             raise MaquetteError(f"the id {name!r} is there twice.")
         self.seen.add(known)
 
-    def _settings(self, told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """(what tells them from others, the keys as they were given). What many rows share is checked once."""
+    def _settings(self, told: dict[str, Any], varies: bool) -> tuple[str, dict[str, Any]]:
+        """(what tells them from others, the keys as they were given). varies: subject and seed are added by the row."""
         given = settings_of(told)
         for key in keys.FILES:
             if isinstance(given.get(key), str):
                 given[key] = self._path(given[key])
-        subject, seed = given.get("subject"), given.get("seed", 0)
-        plain = isinstance(subject, str | None) and type(seed) is int and 0 <= seed < 2**63 and "kind" not in given
+        plain = _is_plain(given)
         shared = {key: value for key, value in given.items() if not plain or key not in ("subject", "seed")}
         name = json.dumps(shared, sort_keys=True, default=str)
         if name not in self.templates:
             config = TrainConfig.parse({"photos": "photos", **shared}, "the job")
             self.templates[name] = layout.name_hash(json.dumps(keys.settings(config), sort_keys=True))
-        return f"{self.templates[name]} {seed} {subject}" if plain else self.templates[name], given
+        added = f" {given.get('seed', 0)} {given.get('subject')}" if plain and not varies else ""
+        return self.templates[name] + added, given
 
     def _then(self, steps: Any) -> list[Any]:
         """What follows the training; of generate the pack's keys and values, so that workers need no file."""
@@ -147,30 +213,28 @@ class _Reader:
         """A path that a row names, from its file's folder; names and addresses as they are."""
         if keys.is_name(place) or photos.is_remote(place):
             return place
-        if place not in self.paths:
-            self.paths[place] = str(self.folder / Path(place).expanduser())
-        return self.paths[place]
+        return str(self.folder / Path(place).expanduser())
 
-    def _photos(self, told: Any) -> photos.Photos:
-        if isinstance(told, str) and told:
-            return self._path(told)
-        if isinstance(told, list) and told and all(isinstance(one, str) for one in told):
-            return [self._path(one) for one in told]
-        raise MaquetteError("the job lacks 'photos': a folder, an address, or a list of files.")
-
-    def _listing(self, where: photos.Photos) -> photos.Listing:
+    def _photos(self, told: Any) -> _Place:
         """As `photos.listing`, each place once."""
-        name = where if isinstance(where, str) else json.dumps(where)
-        found = self.listings.get(name)
-        if found is None:
+        known = told if isinstance(told, str) else repr(told)
+        if known not in self.places or not told:
+            where: photos.Photos
+            if isinstance(told, str) and told:
+                where = self._path(told)
+            elif isinstance(told, list) and told and all(isinstance(one, str) for one in told):
+                where = [self._path(one) for one in told]
+            else:
+                raise MaquetteError("the job lacks 'photos': a folder, an address, or a list of files.")
+            mark, count, fault = "", 0, ""
             try:
                 found = photos.listing(where)
+                mark, count = found.mark, found.photos
             except MaquetteError as error:
-                found = str(error)
-            self.listings[name] = found
-        if isinstance(found, str):
-            raise MaquetteError(found)
-        return found
+                fault = str(error)
+            name = where if isinstance(where, str) else json.dumps(where)
+            self.places[known] = _Place(name, _encoded(where), mark, count, fault)
+        return self.places[known]
 
     def _files(self, given: dict[str, Any]) -> str:
         """Marks of the files that settings name."""
@@ -180,6 +244,29 @@ class _Reader:
             marks = {key: keys.file_mark(str(place)) for key, place in places.items() if place is not None}
             self.named[named] = json.dumps(marks)
         return self.named[named]
+
+
+def _is_plain(told: dict[str, Any]) -> bool:
+    """Whether subject and seed are of their types, so that rows with others of them need no check of their own."""
+    subject, seed = told.get("subject"), told.get("seed", 0)
+    return isinstance(subject, str | None) and type(seed) is int and 0 <= seed < 2**63 and "kind" not in told
+
+
+def _encoded(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _format(body: dict[str, Any], varies: bool) -> str:
+    """JSON with %(photos)s, and where they vary %(subject)s and %(seed)s, in the places of these."""
+    slots = ("subject", "seed") if varies else ()
+    given = [f"{_escaped(key)}:{f'%({key})s' if key in slots else _escaped(value)}"
+             for key, value in body["settings"].items()]  # fmt: skip
+    rest = "".join(f",{_escaped(key)}:{_escaped(value)}" for key, value in body.items() if key in ("then", "max_cost"))
+    return f'{{"photos":%(photos)s,"settings":{{{",".join(given)}}}{rest}}}'
+
+
+def _escaped(value: Any) -> str:
+    return _encoded(value).replace("%", "%%")
 
 
 def _seconds(deadline: Any) -> float:

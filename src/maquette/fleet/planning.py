@@ -22,6 +22,7 @@ from .records import price_of
 from .rows import read_rows
 from .store import Store, open_store
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 SHOWN = 100  # bad rows that a plan names
 
 
@@ -60,7 +61,7 @@ class Opened:
     def state(self, job: Job) -> str:
         """ "new", "done", "failed", "rejected" or "cancelled"."""
         known = self.index.marks.get((job.tenant, job.mark))
-        if known is None and layout.name_hash(job.tenant, job.id) in self.cancelled:
+        if known is None and self.cancelled and layout.name_hash(job.tenant, job.id) in self.cancelled:
             return "cancelled"
         return known or "new"
 
@@ -129,10 +130,10 @@ class Submission:
         self._lines: list[bytes] = []
 
     def add(self, job: Job) -> None:
-        told = asdict(job)
+        told = job._asdict()
         if told["deadline"] == float("inf"):
             told["deadline"] = None
-        line = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = _ENCODER.encode(told).encode() + b"\n"
         self._digest.update(line)
         self._lines.append(line)
 

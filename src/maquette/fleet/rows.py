@@ -7,9 +7,8 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
@@ -20,8 +19,7 @@ OWN = ("id", "tenant", "photos", "subject", "base", "set", "seed", "priority", "
 NOT_OF_A_JOB = ("out", "device", "two_pass")  # keys of the training that the fleet decides
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row as it was read, with where it stands ("jobs.jsonl, line 3"); `fault` says why it is none."""
 
     place: str
@@ -39,15 +37,15 @@ def read_rows(file: Path, defaults: dict[str, Any] | None = None) -> Iterator[Ro
     if reader is None:
         raise MaquetteError(f"{file} is no file of jobs: give .jsonl, .csv or .toml.")
     for row in reader(file):
-        yield Row(row.place, {**(defaults or {}), **row.values}, row.fault)
+        yield Row(row.place, {**defaults, **row.values}, row.fault) if defaults else row
 
 
 def _of_lines(file: Path) -> Iterator[Row]:
-    number = 0
+    name = str(file)
     for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
+        if line.isspace():
             continue
-        place = f"{file}, line {number}"
+        place = f"{name}, line {number}"
         try:
             values = json.loads(line)
             if "\\u" in line or not isinstance(values, dict):

@@ -1,0 +1,86 @@
+"""Rows read among a million others are what they are alone: what they share is looked at once, and nothing mixed up."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maquette.fleet import jobs as reading
+from maquette.fleet.jobs import Bad, Job, read_jobs
+from maquette.fleet.rows import Row
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{number}.png").write_bytes(name.encode())
+    (tmp_path / "base.safetensors").touch()
+    (tmp_path / "pack.toml").write_text('prompts = ["a {subject}"]\n')
+    return tmp_path
+
+
+def rows() -> list[dict[str, Any]]:
+    """Of what must not be taken for one another: 1, True and 1.0; null and absent; orders; signs of formats."""
+    subjects: list[dict[str, Any]] = [
+        {"subject": text} for text in ("zkw thing", 'é "q" 50 % %(seed)s {x}\n\u2028', None, 7, "zkw dog")
+    ]  # fmt: skip
+    seeds: list[dict[str, Any]] = [{}, {"seed": 1}, {"seed": True}, {"seed": 1.0}, {"seed": -1}, {"seed": 2**63}]
+    others: list[dict[str, Any]] = [
+        {}, {"rank": 1}, {"rank": True}, {"rank": 1.0}, {"set": {"rank": 1}}, {"set": {"seed": 3, "subject": "zkw cat"}},
+        {"kind": "person"}, {"tenant": "shop"}, {"max_cost": 1.0}, {"max_cost": True}, {"then": "evaluate"},
+        {"then": ["generate:pack.toml"]}, {"base": "base.safetensors"}, {"base": "gone.safetensors"}, {"unknown": 1},
+        {"sample_prompts": ["100 %"]},
+    ]  # fmt: skip
+    photos: list[Any] = ["a", "b", ["a/0.png"], "gone"]
+    found: list[dict[str, Any]] = []
+    for number, parts in enumerate(itertools.product(subjects, seeds, others)):
+        told = {"id": f"j{number}", "photos": photos[number % len(photos)], **parts[0], **parts[1], **parts[2]}
+        found.append(dict(reversed(told.items())) if number % 3 else told)
+    return found
+
+
+def test_rows_are_the_same_alone_and_among_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [Row(f"line {number}", values) for number, values in enumerate(rows())]
+    alone = [next(read_jobs([row], folder)) for row in told]
+    assert list(read_jobs(told, folder)) == alone
+    assert list(read_jobs(reversed(told), folder)) == alone[::-1]
+    monkeypatch.setattr(reading, "MOST_SHAPES", 3)
+    assert list(read_jobs(told, folder)) == alone
+    good = [job for job in alone if isinstance(job, Job)]
+    assert len(good) > 100 and any("is there" not in bad.why for bad in alone if isinstance(bad, Bad))
+
+
+def test_a_body_is_what_the_row_says(folder: Path) -> None:
+    for number, values in enumerate(rows()):
+        job = next(read_jobs([Row(f"line {number}", values)], folder))
+        if isinstance(job, Bad):
+            continue
+        body = json.loads(job.body)
+        assert job.body == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        settings = body["settings"]
+        wanted = {**values, **values.get("set", {})}
+        for key in ("subject", "seed", "rank", "kind", "sample_prompts"):
+            assert (key in settings, settings.get(key)) == (key in wanted, wanted.get(key))
+        assert ("max_cost" in body) == ("max_cost" in values)
+        assert list(settings) == [key for key in values if key in settings] + [
+            key for key in values.get("set", {}) if key not in values
+        ]
+        assert os.path.basename(body["photos"] if isinstance(body["photos"], str) else body["photos"][0]) in (
+            "a", "b", "0.png",
+        )  # fmt: skip
+
+
+def test_what_a_row_and_its_base_are_told_apart_by(folder: Path) -> None:
+    """Of two faults the one of all such rows is told; a row whose base is gone keeps the hash that finds its result."""
+    both, gone = read_jobs(
+        [Row("1", {"photos": 3, "max_cost": -1}), Row("2", {"photos": "a", "base": "gone.safetensors"})], folder
+    )
+    assert isinstance(both, Bad) and both.why == "max_cost is a number above 0."
+    assert isinstance(gone, Bad) and "gone.safetensors" in gone.why and len(gone.row) == 24
