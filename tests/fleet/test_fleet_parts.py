@@ -99,9 +99,11 @@ def mark(tmp_path: Path, **values: Any) -> str:
 
 def test_what_changes_the_cheap_key_and_what_does_not(tmp_path: Path) -> None:
     plain = mark(tmp_path)
-    for same in ({"rank": 16}, {"seed": 0}, {"id": "x"}, {"priority": 9}, {"set": {"rank": 16}}, {"base": "pocket"}):
+    for same in ({"rank": 16}, {"seed": 0}, {"id": "x"}, {"priority": 9}, {"set": {"rank": 16}}, {"base": "pocket"},
+                 {"alpha": 16}, {"set": {"alpha": 16.0}}):  # fmt: skip
         assert mark(tmp_path, **same) == plain, same
-    others = [{"rank": 8}, {"seed": 1}, {"subject": "other robot"}, {"then": ["evaluate"]}, {"set": {"steps": 7}}]
+    others = [{"rank": 8}, {"seed": 1}, {"subject": "other robot"}, {"then": ["evaluate"]}, {"set": {"steps": 7}},
+              {"alpha": 8}]  # fmt: skip
     assert len({plain, *(mark(tmp_path, **other) for other in others)}) == 1 + len(others)
     (tmp_path / "p" / "a.txt").write_text("a caption")
     assert mark(tmp_path) != plain
@@ -138,6 +140,10 @@ def test_the_key_is_of_contents_and_not_of_places(tmp_path: Path) -> None:
     contents = {"photos": [("a.png", "1")], "base": "pocket"}
     key = keys.key_of(config, [], contents)
     assert key == keys.key_of(moved, [], contents) and len(key) == 24
+    written_out = TrainConfig.parse({"photos": "x", "subject": "a b", "rank": config.rank, "alpha": config.rank})
+    assert key == keys.key_of(written_out, [], contents)
+    for follows in ({"dtype": "fp32"}, {"steps": 100}, {"batch_size": 1}):  # docs/fleet.md: another job
+        assert key != keys.key_of(TrainConfig.parse({"photos": "x", "subject": "a b", **follows}), [], contents)
     assert key != keys.key_of(config, ["evaluate"], contents)
     assert key != keys.key_of(config, [], {**contents, "base": "other"})
     second.write_bytes(b"other weights")

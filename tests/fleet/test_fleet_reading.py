@@ -33,7 +33,8 @@ def rows() -> list[dict[str, Any]]:
     ]  # fmt: skip
     seeds: list[dict[str, Any]] = [{}, {"seed": 1}, {"seed": True}, {"seed": 1.0}, {"seed": -1}, {"seed": 2**63}]
     others: list[dict[str, Any]] = [
-        {}, {"rank": 1}, {"rank": True}, {"rank": 1.0}, {"set": {"rank": 1}}, {"set": {"seed": 3, "subject": "zkw cat"}},
+        {}, {"rank": 1}, {"rank": True}, {"rank": 1.0}, {"set": {"rank": 1}},
+        {"set": {"seed": 3, "subject": "zkw cat"}},
         {"kind": "person"}, {"tenant": "shop"}, {"max_cost": 1.0}, {"max_cost": True}, {"then": "evaluate"},
         {"then": ["generate:pack.toml"]}, {"base": "base.safetensors"}, {"base": "gone.safetensors"}, {"unknown": 1},
         {"sample_prompts": ["100 %"]},
@@ -77,8 +78,8 @@ def test_a_body_is_what_the_row_says(folder: Path) -> None:
         )  # fmt: skip
 
 
-def test_what_a_row_and_its_base_are_told_apart_by(folder: Path) -> None:
-    """Of two faults the one of all such rows is told; a row whose base is gone keeps the hash that finds its result."""
+def test_of_faults(folder: Path) -> None:
+    """Of two the one of all such rows is told; a row whose base is gone keeps the hash that finds its result."""
     both, gone = read_jobs(
         [Row("1", {"photos": 3, "max_cost": -1}), Row("2", {"photos": "a", "base": "gone.safetensors"})], folder
     )

@@ -24,6 +24,8 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     both and the numerics version.
     """
     kept: dict[str, Any] = config.model_dump(mode="json", exclude_none=True, exclude=_NOT_OF_THE_KEY)
+    if kept.get("alpha") == config.rank:  # as where it is left out
+        del kept["alpha"]
     return kept
 
 
