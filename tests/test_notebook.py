@@ -141,6 +141,36 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) 
 
 
 @pytest.mark.heavy
+def test_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos in a zip with a folder in it and no captions, regularization images, another LoRA, no variants."""
+    import shutil
+
+    inside = tmp_path / "upload" / "my photos"
+    for path in maquette.demo_photos(tmp_path / "drawn")[:5]:
+        inside.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, inside)
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "upload")
+    other = maquette.train(
+        tmp_path / "drawn",
+        subject="zkw robot",
+        out=tmp_path / "other",
+        rank=2,
+        steps=1,
+        sample_prompts=[],
+        choose=False,
+    )
+    changes = {"PHOTOS": "photos.zip", "SUBJECT": "zkw (big) robot", "CLASS_PICTURES": "pictures", "VARIANTS": False}
+    told = run(tmp_path, monkeypatch, {**changes, "QUICK": True, "OTHER_LORA": other.file, "WORK": "mine"})
+    assert told[-1].replace("\\", "/").startswith("Keep mine/zkw-big-robot/zkw-big-robot.safetensors at weight ")
+    work = tmp_path / "mine"
+    assert len(list((work / "class").glob("*.png"))) == 8
+    written = sorted((work / "photos" / "my photos").glob("*.txt"))
+    assert [path.read_text("utf-8").strip() for path in written] == ["a photo of zkw (big) robot"] * 5
+    assert {path.stem for path in (work / "loras").iterdir()} == {"zkw-big-robot", "other"}
+    assert not list(work.glob("zkw-word")) and not list(work.glob("*dreambooth"))
+
+
+@pytest.mark.heavy
 def test_it_runs_from_top_to_bottom_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
