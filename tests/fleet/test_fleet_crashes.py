@@ -72,6 +72,29 @@ def test_workers_killed_at_every_write(
     require_whole(tmp_path / "root", 3, kills)
 
 
+@pytest.mark.heavy
+def test_a_group_killed_at_every_write(
+    tmp_path: Path, write_jobs: Write, points: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs in slots; at each point of the worker that has both, it dies once."""
+    jobs = write_jobs({}, {"id": "b"})
+    monkeypatch.setenv("FLEET_KILL", "worker")
+    for point in range(1, 100):
+        for file in points.iterdir():
+            file.unlink()
+        monkeypatch.setenv("FLEET_FIRST", str(point))
+        monkeypatch.setenv("FLEET_LAST", str(point))
+        root = tmp_path / f"root{point}"
+        config = FleetConfig.parse({"root": str(root), "jobs": jobs, "slots": 2})
+        ended = driving.run(config, trainer=TRAINER)
+        assert ended.done + ended.known == 2
+        kills = len(list(points.iterdir()))
+        require_whole(root, 2, 2 * kills)
+        if not kills:
+            break
+    assert point == 2 * 12 + 1  # of each job: claim (3), upload (2), result (3), removed state (2) and claim (2)
+
+
 def kill_drivers(tmp_path: Path, jobs: Path, first: int, last: int) -> None:
     for _ in range(first, last + 1):
         ended = driver(tmp_path, jobs)
