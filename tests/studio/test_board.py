@@ -6,6 +6,7 @@ import random
 from io import BytesIO
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from maquette.data.layouts import read_folder
@@ -163,6 +164,7 @@ def test_undo_of_leaving_out_and_cropping(studio: Any) -> None:
     assert listed(studio, project)[0]["excluded"] is False
 
 
+@pytest.mark.heavy
 def test_captions_never_move_to_another_photo(studio: Any) -> None:
     """The board is keyed by content: whatever is added, removed and changed in whatever order."""
     project, chance = studio.project(), random.Random(1)

@@ -76,6 +76,7 @@ def test_a_grid_is_one_labelled_picture(engine: DrawingEngine) -> None:
         engine.draw({**ROBOT, "x": "base=pocket, other"})
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of a process from /proc")
 def test_memory_is_flat(engine: DrawingEngine) -> None:
     def draw(n: int) -> int:

@@ -102,6 +102,7 @@ def test_waiting_jobs_are_reordered_and_stopped(studio: Any) -> None:
     }
 
 
+@pytest.mark.heavy
 def test_go_on_fresh_from_the_weights(studio: Any, fast: None) -> None:
     job = studio.train(studio.project(photos=4))
     studio.wait(job, "finished")
@@ -129,6 +130,7 @@ def test_choice_and_back(studio: Any, fast: None) -> None:
     assert run.final.read_bytes() == recommended
 
 
+@pytest.mark.heavy
 def test_evaluate_and_merge(studio: Any, fast: None) -> None:
     jobs = [studio.train(studio.project(name, photos=4)) for name in ("A", "B")]
     for job in jobs:
@@ -148,7 +150,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["crash-1", *(pytest.param(fault, marks=pytest.mark.heavy) for fault in ("oom", "disk-full"))]
+)
 def test_faults_are_sentences_and_the_next_training_works(
     fault: str, serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from maquette.cli.main import main
+from maquette.config.serve import ServeSettings
 from maquette.config.studio import StudioSettings
 from maquette.studio import serve
 from maquette.studio.core import Studio
@@ -109,3 +110,11 @@ def test_notes_are_printed_at_the_beginning(tmp_path: Path, monkeypatch: pytest.
     finally:
         served.socket.close()
         served.studio.close()
+
+
+def test_a_server_without_pages_takes_nothing_from_the_file(tmp_path: Path) -> None:
+    base = base_in(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps({"api": False, "base": base}))
+    studio = Studio.open(ServeSettings(data=tmp_path))
+    studio.close()
+    assert (studio.settings.api, studio.settings.base) == (True, "pocket")

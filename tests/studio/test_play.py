@@ -99,6 +99,7 @@ app.state.studio.close()
 """
 
 
+@pytest.mark.heavy
 def test_no_page_and_no_drawing_brings_torch_into_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAQUETTE_ENGINE", "fake")
     done = subprocess.run([sys.executable, "-c", PAGES, str(tmp_path)], capture_output=True, text=True, check=False)

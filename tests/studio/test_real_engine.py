@@ -22,6 +22,8 @@ def test_a_training_is_paused_tried_and_finished(
     project = studio.client.post("/api/demo", json={}).json()["id"]
     job = studio.train(project, **SHORT)
     studio.wait(job, "running", step=2, seconds=120)
+    told = [event["kind"] for _, event in studio.studio.queue.job(job).events_after(0)]
+    assert told.index("sample") < told.index("metric"), "the base's pictures come before the first step"
     assert studio.client.post(f"/api/jobs/{job}/pause").status_code == 200
     paused = studio.wait(job, "paused", seconds=120)
     assert 2 <= paused["step"] < 12

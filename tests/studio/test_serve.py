@@ -25,6 +25,7 @@ def test_serves_nothing_but_the_interfaces(tmp_path: Path, monkeypatch: pytest.M
         app.state.studio.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform == "win32", reason="is ended by a signal")
 def test_the_command_draws_and_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "maquette", "serve", "--port", "0", "--data", str(tmp_path / "data")]

@@ -40,6 +40,7 @@ def differ(a: Image.Image, b: Image.Image) -> bool:
     return ImageChops.difference(a.convert("RGB"), b.convert("RGB")).getbbox() is not None
 
 
+@pytest.mark.heavy
 def test_txt2img_and_png_info(api: Any) -> None:
     result = api.txt2img(**ROBOT, n_iter=2)
     assert [image.size for image in result.images] == [(64, 64)] * 2 and differ(*result.images)
@@ -52,6 +53,7 @@ def test_txt2img_and_png_info(api: Any) -> None:
     assert not differ(api.txt2img(**{**ROBOT, "prompt": again}).image, result.image)
 
 
+@pytest.mark.heavy
 def test_img2img_with_a_mask_changes_what_is_white(api: Any) -> None:
     begun = api.txt2img(**ROBOT).image
     mask = Image.new("L", (64, 64))
@@ -65,6 +67,7 @@ def test_img2img_with_a_mask_changes_what_is_white(api: Any) -> None:
     assert not differ(part.crop(left), begun.crop(left))
 
 
+@pytest.mark.heavy
 def test_loras(api: Any) -> None:
     assert [lora["name"] for lora in api.get_loras()] == ["robot"]
     plain = api.txt2img(**ROBOT).image
@@ -78,6 +81,7 @@ def test_loras(api: Any) -> None:
     ]
 
 
+@pytest.mark.heavy
 def test_models(api: Any) -> None:
     api.txt2img(**ROBOT)
     first = api.util_get_current_model()
@@ -92,6 +96,7 @@ def test_models(api: Any) -> None:
     api.util_wait_for_ready(check_interval=0.1)
 
 
+@pytest.mark.heavy
 def test_interrupt_and_progress(api: Any, engine: DrawingEngine) -> None:
     seen: list[float] = [api.get_progress()["progress"]]
     halfway = threading.Event()
@@ -117,6 +122,7 @@ def test_interrupt_and_progress(api: Any, engine: DrawingEngine) -> None:
     assert api.get_progress()["state"]["job_count"] == 0
 
 
+@pytest.mark.heavy
 def test_controlnet(api: Any) -> None:
     assert api.controlnet_model_list() == ["pocket-canny"] and "canny" in api.controlnet_module_list()
     shown = Image.new("RGB", (64, 64))
@@ -127,6 +133,7 @@ def test_controlnet(api: Any) -> None:
     assert "ControlNet 0: " in guided.info["infotexts"][0]
 
 
+@pytest.mark.heavy
 def test_the_rest_that_the_client_knows(api: Any) -> None:
     assert api.has_controlnet and not api.has_adetailer
     assert "Euler a" in api.util_get_sampler_names() and "karras" in api.util_get_scheduler_names()

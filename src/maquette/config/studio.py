@@ -20,6 +20,7 @@ class StudioSettings(StageConfig):
     """Where the studio keeps what it is given, and who may reach it."""
 
     group: ClassVar[str] = "Studio"
+    has_pages: ClassVar[bool] = True  # on which settings are changed, to be kept in the data folder
 
     data: Path = Path("~/maquette")
     """Folder of everything: projects, photos, captions, jobs. It may be read, moved and deleted by hand."""

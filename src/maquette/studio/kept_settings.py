@@ -19,8 +19,10 @@ def with_kept(settings: StudioSettings) -> tuple[StudioSettings, list[str]]:
     """The settings with what an earlier studio on this folder was told, and a sentence for what of it is not used.
 
     What `settings` was given, such as an option of the command line, stays. A base counts only if it is one of those
-    that the studio offers by itself: the file leads to no other place.
+    that the studio offers by itself: the file leads to no other place. A server without pages takes nothing from it.
     """
+    if not settings.has_pages:
+        return settings, []
     try:
         told = _read(settings.folder)
     except MaquetteError as error:

@@ -22,7 +22,7 @@ def project(studio: Running) -> str:
     return made
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.heavy)])
 def test_no_screen_has_a_barrier(visit: Callable[..., Page], studio: Running, project: str, theme: str) -> None:
     page = visit("/", color_scheme=theme)
     for path in ("/", f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", "/queue", "/play"):
@@ -78,6 +78,7 @@ def test_no_state_has_a_barrier(
     assert axe(page) == [], f"no photos in {theme}"
 
 
+@pytest.mark.heavy
 def test_the_road_by_keys_alone(page: Page, studio: Running) -> None:
     page.get_by_test_id("file-input").set_input_files(files(*((f"{i}.jpg", photo_bytes(40 + i)) for i in range(6))))
     page.wait_for_url("**/photos")

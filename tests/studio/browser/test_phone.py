@@ -32,7 +32,7 @@ def project(studio: Running) -> str:
     return made
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, pytest.param(768, marks=pytest.mark.heavy), 1440])
 def test_every_screen_fits(visit: Callable[..., Page], studio: Running, project: str, width: int) -> None:
     page = visit("/", width, 740, has_touch=width < 1000, is_mobile=width < 500)
     for path in ("/", f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", "/queue", "/play"):
@@ -60,6 +60,11 @@ def test_a_phone_shows_two_cards_a_row_and_full_width_drawers(
     page.get_by_test_id("advanced-search").fill("learning rate")
     expect(page.get_by_test_id("option-learning_rate")).to_be_visible()
     expect(page.get_by_test_id("option-rank")).to_be_hidden()
+    asked = page.get_by_test_id("as-kohya")
+    expect(asked.locator("pre")).to_have_count(0)
+    with page.expect_response(lambda answer: answer.url.endswith("/kohya") and answer.status == 200):
+        asked.locator("summary").tap()
+    expect(asked.locator("pre")).to_have_text("Kohya's trainer has no equal of the pocket base.")
     assert page.evaluate(WIDER) <= 0 and page.evaluate(SMALL, LEAST) == []
 
 

@@ -19,6 +19,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Page, expect  # noqa: E402
 
 Visit = Callable[..., Page]
+OTHER_VIEWS = (("dark", 1440), ("light", 768), ("dark", 768), ("light", 360))
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,13 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.mark.parametrize(
     ("size", "scale", "zoom"),
-    [((1280, 800), 1, 1), ((1280, 800), 2, 1), ((1024, 640), 1.25, 1), ((1280, 800), 1, 1.25), ((360, 740), 3, 1)],
+    [
+        pytest.param((1280, 800), 1, 1, marks=pytest.mark.heavy),
+        pytest.param((1280, 800), 2, 1),
+        pytest.param((1024, 640), 1.25, 1, marks=pytest.mark.heavy),
+        pytest.param((1280, 800), 1, 1.25),
+        pytest.param((360, 740), 3, 1, marks=pytest.mark.heavy),
+    ],
     ids=["plain", "device scale 2", "zoom 125 %", "style zoom 125 %", "phone"],
 )
 def test_what_is_painted_is_under_the_pointer(visit: Visit, size: tuple[int, int], scale: float, zoom: float) -> None:
@@ -255,6 +262,7 @@ def test_a_grid(visit: Visit, watched: Watched) -> None:
     drawn(page)
 
 
+@pytest.mark.heavy
 def test_a_job_brings_its_lora_and_words(visit: Visit, studio: Running, watched: Watched) -> None:
     watched.refusals = True
     project = studio.project("Robby", photos=4)
@@ -277,8 +285,10 @@ def test_a_job_brings_its_lora_and_words(visit: Visit, studio: Running, watched:
     expect(page.get_by_test_id("warnings")).to_be_hidden()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 768, 360])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("light", 1440), ("dark", 360), *(pytest.param(*case, marks=pytest.mark.heavy) for case in OTHER_VIEWS)],
+)
 def test_no_barriers_and_no_sideways_scrolling(visit: Visit, theme: Any, width: int) -> None:
     page = visit("/play", width, 800, color_scheme=theme)
     page.get_by_test_id("add-lora").select_option("zoe")

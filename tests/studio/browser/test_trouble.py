@@ -42,8 +42,9 @@ def test_files_that_are_no_photos_are_named_in_a_sentence(page: Page, watched: W
 
 @pytest.mark.parametrize(
     ("fault", "sentence", "button"),
-    [("oom", "memory does not suffice", "smaller"), ("crash-1", "ended without a word", "resume"),
-     ("disk-full", "disk is full", "resume")],
+    [("oom", "memory does not suffice", "smaller"),
+     pytest.param("crash-1", "ended without a word", "resume", marks=pytest.mark.heavy),
+     pytest.param("disk-full", "disk is full", "resume", marks=pytest.mark.heavy)],
 )  # fmt: skip
 def test_a_failed_training_says_what_helps_and_the_next_one_works(
     visit: Callable[..., Page], studio: Running, monkeypatch: pytest.MonkeyPatch, fault: str, sentence: str, button: str
