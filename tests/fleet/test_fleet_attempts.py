@@ -15,7 +15,8 @@ from maquette.config import TrainConfig
 from maquette.demo.mascot import photo
 from maquette.events import Cancel, Event, Listener
 from maquette.fleet import carrying, keys, layout
-from maquette.fleet.attempt import Attempt, _scratch_prefix, prepare, sweep
+from maquette.fleet.attempt import Attempt
+from maquette.fleet.preparing import _scratch_prefix, prepare, sweep
 from maquette.fleet.records import Outcome, Task
 from maquette.fleet.store import LocalStore, Store, open_store
 from maquette.fleet.trainer import Trained, Trainer, WarmFleetTrainer

@@ -14,7 +14,7 @@ import pytest
 from maquette.config import TrainConfig
 from maquette.config.fleet import FleetSettings, Quota
 from maquette.errors import Diverged, MaquetteError, OutOfMemory
-from maquette.fleet import attempt, failures, keys, photos
+from maquette.fleet import claiming, failures, keys, photos
 from maquette.fleet.failures import kind_of
 from maquette.fleet.jobs import Bad, Job, read_jobs
 from maquette.fleet.records import price_of, read_result
@@ -380,10 +380,10 @@ def test_signs_of_life() -> None:
     import socket
 
     here, now = socket.gethostname(), 1000.0
-    assert attempt.alive({"host": here, "pid": os.getpid(), "beat": now - 10}, lambda: now)
-    assert not attempt.alive({"host": here, "pid": 2**22 + 1, "beat": now}, lambda: now)  # more than Linux gives
-    assert attempt.alive({"host": "elsewhere", "pid": 1, "beat": now - 59}, lambda: now)
-    assert not attempt.alive({"host": "elsewhere", "pid": 1, "beat": now - 61}, lambda: now)
+    assert claiming.alive({"host": here, "pid": os.getpid(), "beat": now - 10}, lambda: now)
+    assert not claiming.alive({"host": here, "pid": 2**22 + 1, "beat": now}, lambda: now)  # more than Linux gives
+    assert claiming.alive({"host": "elsewhere", "pid": 1, "beat": now - 59}, lambda: now)
+    assert not claiming.alive({"host": "elsewhere", "pid": 1, "beat": now - 61}, lambda: now)
 
 
 def test_packs_of_prompts() -> None:

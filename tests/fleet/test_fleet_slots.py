@@ -16,9 +16,10 @@ from maquette.config.fleet import FleetConfig
 from maquette.demo.mascot import photo
 from maquette.events import Cancelled
 from maquette.fleet import carrying, driving, failures, keys
-from maquette.fleet.attempt import Attempt, Prepared, prepare
+from maquette.fleet.attempt import Attempt
 from maquette.fleet.groups import Gathering, run_group
 from maquette.fleet.local import LocalExecutor
+from maquette.fleet.preparing import Prepared, prepare
 from maquette.fleet.records import Outcome, Task
 from maquette.fleet.tally import RunResult
 from maquette.fleet.trainer import USUAL, Trained, Training, WarmFleetTrainer

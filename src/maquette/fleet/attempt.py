@@ -1,31 +1,21 @@
-"""One attempt at a job, in a worker: photos, key, training, what follows, upload, and the result last."""
+"""One attempt at a prepared job, in a worker: claim, training, what follows, upload, and the result last."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import socket
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Cancelled, Event
-from . import carrying, failures, keys, layout, photos
-from .records import Outcome, Result, Task, price_of, read_result
-from .store import Store, open_store
+from . import carrying, failures, layout
+from .claiming import alive, claimed, claims
+from .preparing import Prepared
+from .records import Outcome, Result, price_of, read_result
 from .trainer import Trained, Trainer, Training
-
-BEAT = 10.0  # seconds between signs of life in an attempt's claim
-LEASE = 60.0  # seconds without one after which nobody is thought to work on it
-LOW_MEMORY: dict[str, Any] = {"gradient_checkpointing": True, "gradient_accumulation": 4}
 
 
 class Refused(Exception):
@@ -34,57 +24,6 @@ class Refused(Exception):
     def __init__(self, state: str, result: dict[str, Any] | None = None) -> None:
         super().__init__(state)
         self.state, self.result = state, result
-
-
-@dataclass
-class Prepared:
-    """A task whose photos lie here and whose key is known."""
-
-    task: Task
-    store: Store
-    config: TrainConfig
-    then: list[Any]
-    key: str
-    scratch: Path
-    seconds: float
-    fault: BaseException | None = None
-    max_cost: float | None = None
-    alike: str | None = None  # jobs of which it is the same can be trained together; None: alone
-    began: float = field(default_factory=time.time)
-
-    def close(self) -> None:
-        shutil.rmtree(self.scratch, ignore_errors=True)
-
-
-def prepare(task: Task, digests: keys.Digests) -> Prepared:
-    """Bring the photos here, and find the key. What goes wrong is in `fault`. Needs no device: a thread beside the
-    training may do it.
-    """
-    began = time.monotonic()
-    if task.scratch:
-        Path(task.scratch).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=task.scratch))
-    told = json.loads(task.body)
-    store = open_store(task.store)
-    blank = TrainConfig.parse({"photos": "photos"})
-    made = Prepared(task, store, blank, told["then"], "", scratch, 0.0, max_cost=told.get("max_cost"))
-    try:
-        folder = photos.fetch(told["photos"], scratch)
-        given = dict(told["settings"])
-        for name in keys.FILES:
-            if photos.is_remote(str(given.get(name, ""))):
-                given[name] = str(carrying.pulled(given[name]))
-        contents: dict[str, Any] = {"photos": photos.contents(folder)}
-        contents |= {name: digests.of(str(given[name])) for name in keys.FILES if given.get(name) is not None}
-        contents.setdefault("base", "pocket")
-        config = TrainConfig.parse({**given, "photos": folder}, f"job {task.job}")
-        made.key = keys.key_of(config, made.then, contents)
-        changes = {"out": scratch / "lora"} | (LOW_MEMORY if task.low_memory else {})
-        made.config = config.model_copy(update=changes)
-    except Exception as error:
-        made.fault = error
-    made.seconds = time.monotonic() - began
-    return made
 
 
 class Attempt:
@@ -155,7 +94,7 @@ class Attempt:
         if self.made.fault is not None:
             raise self.made.fault
         self._require_free()
-        with self._claimed():
+        with claimed(self.store, self.folder, self.node):
             trained = yield from self._train()
             if trained.status == "stopped" and not self.over_budget:
                 return self._stopped(trained)
@@ -180,29 +119,6 @@ class Attempt:
             self.store.remove([place])
         if any(alive(claim) for claim in claims(self.store, self.task.tenant, self.key)):
             raise Refused("busy")
-
-    @contextlib.contextmanager
-    def _claimed(self) -> Iterator[None]:
-        """Tell others that somebody works on it. A claim only saves work: what counts is the result."""
-        over = threading.Event()
-        place = f"{self.folder}/claim.json"
-        told = {"host": socket.gethostname(), "pid": os.getpid(), "node": self.node}
-
-        def beat() -> None:
-            while not over.wait(BEAT):
-                with contextlib.suppress(Exception):  # the next beat may come through
-                    self.store.write(place, json.dumps({**told, "beat": time.time()}).encode())
-
-        self.store.write(place, json.dumps({**told, "beat": time.time()}).encode())
-        beating = threading.Thread(target=beat, daemon=True)
-        beating.start()
-        try:
-            yield
-        finally:
-            over.set()
-            beating.join()
-            with contextlib.suppress(Exception):
-                self.store.remove([place])
 
     def _train(self) -> Generator[Training, Trained, Trained]:
         state = carrying.newest_state(self.store, self.task.tenant, self.key)
@@ -317,42 +233,3 @@ class Attempt:
             yield
         finally:
             self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
-
-
-def sweep(scratch: str | None) -> None:
-    """Remove what workers of this machine that were killed left in their scratch folders: it may be photos."""
-    folder = Path(scratch or tempfile.gettempdir())
-    for path in folder.glob(f"{_scratch_prefix()}*-*"):
-        pid = path.name.removeprefix(_scratch_prefix()).partition("-")[0]
-        if pid.isdigit() and path.is_dir() and not path.is_symlink() and not _runs(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _scratch_prefix() -> str:
-    return f"maquette-fleet-{layout.name_hash(socket.gethostname())[:8]}-"
-
-
-def claims(store: Store, tenant: str, key: str) -> list[dict[str, Any]]:
-    """The claims of all attempts at a job."""
-    found = []
-    for name in store.folders(layout.attempts(tenant, key)):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found.append(json.loads(store.read(f"{layout.attempts(tenant, key)}/{name}/claim.json")))
-    return found
-
-
-def alive(claim: dict[str, Any], now: Callable[[], float] = time.time) -> bool:
-    """Whether somebody gave a sign of life lately; of this machine's processes it is known at once."""
-    if claim.get("host") == socket.gethostname() and not _runs(int(claim.get("pid", 0))):
-        return False
-    return now() - float(claim.get("beat", 0.0)) < LEASE
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, SystemError):  # another user's; on Windows, where nothing can be told
-        return True
-    return True

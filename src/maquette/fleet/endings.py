@@ -12,9 +12,9 @@ from typing import Any
 from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
 from . import failures, index, keys, layout, photos
-from .attempt import prepare
 from .jobs import Job, listed_files
 from .planning import Opened
+from .preparing import prepare
 from .records import Outcome, Result, Task
 from .schedule import Schedule, Waiting
 from .tally import Tally

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from .attempt import Attempt, Prepared
+from .attempt import Attempt
+from .preparing import Prepared
 from .records import Outcome
 from .trainer import Trained, Trainer, Training
 

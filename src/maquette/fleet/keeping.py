@@ -13,7 +13,7 @@ from typing import Any
 from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
 from . import index, layout
-from .attempt import alive
+from .claiming import alive
 from .jobs import Bad, Job
 from .planning import jobs_of, read_settings
 from .records import read_result

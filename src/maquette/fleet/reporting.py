@@ -13,7 +13,7 @@ from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
 from ..files import shown_bytes, write_text
 from . import index, layout
-from .attempt import alive, claims
+from .claiming import alive, claims
 from .jobs import Job
 from .planning import jobs_of, read_settings
 from .records import price_of

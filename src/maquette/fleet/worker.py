@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import keys
-from .attempt import Attempt, Prepared, prepare, sweep
+from .attempt import Attempt
 from .groups import Gathering, run_group
+from .preparing import Prepared, prepare, sweep
 from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
 
