@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
@@ -175,3 +179,16 @@ def test_the_processors_speed_is_that_of_a_core_times_their_number(monkeypatch: 
     monkeypatch.setattr(presets, "cores", lambda: 4)
     assert presets.cpu_speed.__wrapped__() == 12e9
     assert counted == [100 * 2 * 64**3]
+
+
+def test_a_copy_of_pocket_costs_what_pocket_costs(studio: Running, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(presets.POCKET_UNET.parent, folder / "unet")
+    assert presets.is_pocket(str(folder)) and not presets.is_pocket(str(tmp_path / "gone.safetensors"))
+    for preset in presets.SHARES:
+        assert presets.values(preset, 9, str(folder), {}) == presets.values(preset, 9, "pocket", {})
+        copy, own = (presets.cost(studio.studio, preset, 9, base, {}) for base in (str(folder), "pocket"))
+        assert (copy.steps, copy.seconds, copy.memory_bytes) == (own.steps, own.seconds, own.memory_bytes)
+    tensors = {"model.diffusion_model.input_blocks.0.0.weight": np.zeros((320, 4, 3, 3), np.float16)}
+    save_file(tensors, tmp_path / "sd.safetensors")
+    assert not presets.is_pocket(str(tmp_path / "sd.safetensors"))

@@ -64,7 +64,15 @@ def free_memory() -> int | None:
 
 
 def recipe_of(base: str) -> Recipe:
-    return POCKET if base == "pocket" else STABLE_DIFFUSION
+    return POCKET if is_pocket(base) else STABLE_DIFFUSION
+
+
+def is_pocket(base: str) -> bool:
+    """Whether a base is the one that comes along, or a copy of it as a folder or file, which trains alike."""
+    if base == "pocket":
+        return True
+    shapes = unet_shapes(base)  # names differ between folders and files
+    return bool(shapes) and sorted(shapes.values()) == sorted(unet_shapes("pocket").values())
 
 
 def batch_of(base: str) -> int:
@@ -76,7 +84,7 @@ def values(preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -
     """The keys of `maquette train` that a preset sets beside the user's changes. "good" leaves steps to the defaults.
     On pocket all train as the demonstration does, unless the user chooses the method.
     """
-    own = POCKETS if base == "pocket" and "method" not in changed else {}
+    own = POCKETS if is_pocket(base) and "method" not in changed else {}
     if preset == "good" or {"steps", "epochs"} & changed.keys():
         return dict(own)
     steps = round(SHARES[preset] * default_steps(recipe_of(base), max(1, photos), batch_of(base)))
@@ -148,7 +156,7 @@ def _shapes(path: str, changed: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _cells(base: str, shapes: Mapping[str, tuple[int, ...]], resolution: int | None) -> int:
     """Cells of the latent of one picture."""
-    if base == "pocket":
+    if is_pocket(base):
         return ((resolution or 64) // 4) ** 2
     texts = {shape[1] for name, shape in shapes.items() if "attn2.to_k" in name and len(shape) == 2}
     side = 1024 if 2048 in texts else 768 if 1024 in texts else 512

@@ -42,7 +42,8 @@ def change_settings(request: Request, change: SettingsChange) -> dict[str, Any]:
         raise NotFound("There is no such base; /api/bases lists those that are there.")
     if change.base is not None:
         studio.engine.set_model(change.base)
-    studio.change_settings(change.model_dump(exclude_none=True))
+    if changes := change.model_dump(exclude_none=True):
+        studio.change_settings(changes)
     return get_settings(request)
 
 

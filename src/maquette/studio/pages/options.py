@@ -12,7 +12,7 @@ from ...config.base import toml_text
 from ...errors import MaquetteError
 from ...files import NotToml, parse_toml
 from ..plans import OWN
-from ..presets import has_gpu
+from ..presets import has_gpu, is_pocket
 
 # What the page has fields of its own for, what a person does not choose, and what leads out of the data folder.
 HIDDEN = OWN | {"sample_prompts", "fold", "trackers"}
@@ -44,7 +44,7 @@ def groups(changed: Mapping[str, Any], base: str) -> list[dict[str, Any]]:
 
 def fits(key: str, changed: Mapping[str, Any], base: str) -> bool:
     """Whether an option has an effect on this base with the other choices."""
-    if key in HIDDEN or (key in ONLY_CUDA and not has_gpu()) or (key in ONLY_STABLE_DIFFUSION and base == "pocket"):
+    if key in HIDDEN or (key in ONLY_CUDA and not has_gpu()) or (key in ONLY_STABLE_DIFFUSION and is_pocket(base)):
         return False
     if key not in NEEDS:
         return True

@@ -50,7 +50,7 @@ def preflight(studio: Studio, project: Project, cost: presets.Cost | None) -> di
         lines.tell("base", "bad", f"{missing} Choose another base.")
     if cost is not None:
         _memory(lines, cost)
-    free, need = shutil.disk_usage(studio.folder).free, ROOM_POCKET if base == "pocket" else ROOM
+    free, need = shutil.disk_usage(studio.folder).free, ROOM_POCKET if presets.is_pocket(base) else ROOM
     if free > need:
         lines.tell("disk", "good", f"{free / 1e9:.0f} GB of disk are free")
     else:

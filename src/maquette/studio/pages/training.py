@@ -179,7 +179,7 @@ def prompts_of(studio: Studio, project: Project) -> list[str]:
         return [str(prompt) for prompt in mine] + [""] * (PROMPTS - len(mine))
     if project.kind == "style":
         return style_prompts(project.phrase)[:PROMPTS]
-    usual = endings(project.kind, base_of(studio, project) == "pocket")
+    usual = endings(project.kind, presets.is_pocket(base_of(studio, project)))
     return [f"a photo of {project.phrase}", *(f"a photo of {project.phrase} {ending}" for ending in usual)][:PROMPTS]
 
 
