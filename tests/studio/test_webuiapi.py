@@ -164,6 +164,7 @@ def test_authentication_on_and_off(serve: Callable[..., Any], tmp_path: Path) ->
                 client.txt2img(**ROBOT)
 
 
+@pytest.mark.heavy
 def test_while_a_job_trains_there_is_a_sentence_and_progress_is_0(serve: Callable[..., Any]) -> None:
     running = serve(api=True)
     job = running.train(running.project(photos=4))
