@@ -21,11 +21,12 @@ from maquette.sampling.images import to_image
 from maquette.sampling.pipeline import Pipeline
 from maquette.sampling.upscaling import upscaled
 from maquette.stages.repeat import repeated
+from tests.drawn_by_diffusers import PROMPT, SEED, SIDE, agree, asked, ours, theirs
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "families"))
 import test_upscaler
 import tiny
-from test_diffusers_pictures import PROMPT, SEED, SIDE, agree, noise, ours, theirs, told
+from test_diffusers_pictures import noise
 
 from maquette.families import upscaler
 
@@ -87,9 +88,9 @@ def pipeline(folder: Path) -> Pipeline:
 def test_base_and_refiner(folder: Path, pipeline: Pipeline) -> None:
     """Latents of the base up to the switch, the refiner from there, as diffusers' two pipelines hand them on."""
     first = theirs("StableDiffusionXLPipeline", folder / "sdxl")
-    half = first(latents=noise(), height=SIDE, width=SIDE, denoising_end=0.3, **told(output_type="latent")).images
+    half = first(latents=noise(), height=SIDE, width=SIDE, denoising_end=0.3, **asked(output_type="latent")).images
     second = theirs("StableDiffusionXLImg2ImgPipeline", folder / "refiner", text_encoder=None, tokenizer=None)
-    expected = second(image=half, denoising_start=0.3, **told()).images[0]
+    expected = second(image=half, denoising_start=0.3, **asked()).images[0]
     made = ours(pipeline, refiner=str(folder / "refiner"), refiner_switch_at=0.3)
     agree(made, expected)
     cut = np.floor(expected * 255) / 255  # as pictures' numbers are
@@ -128,7 +129,7 @@ def test_what_is_no_refiner(folder: Path, pipeline: Pipeline, tmp_path: Path) ->
 
 def test_a_negative_prompt_without_words_is_zeros_in_sdxl(folder: Path, pipeline: Pipeline) -> None:
     other = theirs("StableDiffusionXLPipeline", folder / "sdxl")
-    expected = other(latents=noise(), height=SIDE, width=SIDE, **told(negative_prompt=None)).images[0]
+    expected = other(latents=noise(), height=SIDE, width=SIDE, **asked(negative_prompt=None)).images[0]
     agree(ours(pipeline, negative_prompt=""), expected)
     assert not pipeline.base.encode_negative(["", "x"]).tokens[0].any()
     assert torch.equal(pipeline.base.encode_negative(["x"]).tokens, pipeline.base.encode_text(["x"]).tokens)

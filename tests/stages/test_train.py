@@ -16,6 +16,7 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families import load
 from maquette.formats import safetensors
+from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import state
 from maquette.training.job import Job, prepare
@@ -176,7 +177,7 @@ def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:
     with (run / "state/000004/optimizer.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x55")
-    found = state.latest(train.RunFolder(run))
+    found = state.latest(RunFolder(run))
     assert found is not None and found[0] == 3
     result = train.resume(run)
     assert result.file and Path(result.file).read_bytes() == before
@@ -257,7 +258,7 @@ def test_loss_that_is_not_finite_is_skipped_once_then_stops(photos: Path, tmp_pa
     calls[0], bad = 0, {2, 3}
     with pytest.raises(MaquetteError, match=r"not finite at steps 3 and 4 \(photos .*\.png"):
         direct.run(config(photos, tmp_path / "twice", steps=6, save_every_steps=6), change=poison, defer=late)
-    found = state.latest(train.RunFolder(tmp_path / "twice"))
+    found = state.latest(RunFolder(tmp_path / "twice"))
     assert found is not None and found[0] == (5 if late else 3)
     kept = safetensors.load(found[1] / "adapter.safetensors")
     assert all(t.isfinite().all() for t in kept.values())
@@ -311,7 +312,7 @@ def test_disk_without_room_stops_before_the_start(
 
 def test_keep_last_keeps_the_last(photos: Path, tmp_path: Path) -> None:
     train.run(config(photos, tmp_path / "disc", save_every_steps=1, keep_last=2))
-    assert list(train.RunFolder(tmp_path / "disc").checkpoints()) == [3, 4]
+    assert list(RunFolder(tmp_path / "disc").checkpoints()) == [3, 4]
 
 
 def test_class_word_is_needed_for_prior_preservation(photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.images import open_photo
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..formats.png import format_infotext, number_text
@@ -107,11 +108,11 @@ class FakeArtist:
         drawn = _blots(self._key(wish, networks, seed), width, height)
         if wish.init_image is None:
             return drawn
-        begun = Image.open(wish.init_image).convert("RGB").resize((width, height))
+        begun = open_photo(wish.init_image).convert("RGB").resize((width, height))
         blended = Image.blend(begun, drawn, wish.strength)
         if not wish.mask:
             return blended
-        mask = Image.open(wish.mask).convert("L").resize((width, height))
+        mask = open_photo(wish.mask).convert("L").resize((width, height))
         if wish.mask_invert:
             mask = mask.point([255 - i for i in range(256)])
         return Image.composite(blended, begun, mask.filter(ImageFilter.GaussianBlur(wish.mask_blur)))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ...formats.pictures import open_picture
 from ...sampling.control_unit import MODES as MODE_TEXTS
 from ...sampling.control_unit import RESIZE_MODES as RESIZE_TEXTS
 from ..engine import DrawingEngine
@@ -166,8 +167,6 @@ class Detection(BaseModel):
 @router.post("/controlnet/detect")
 def detect(body: Detection) -> dict[str, Any]:
     """What a ControlNet is shown of pictures."""
-    from PIL import Image
-
     from ...sampling.pictures.preprocessors import preprocess
 
     module = _module(body.controlnet_module)
@@ -175,7 +174,7 @@ def detect(body: Detection) -> dict[str, Any]:
     made = []
     for text in body.controlnet_input_images:
         stream = BytesIO()
-        picture = Image.open(BytesIO(picture_bytes(text, "controlnet_input_images"))).convert("RGB")
+        picture = open_picture(BytesIO(picture_bytes(text, "controlnet_input_images"))).convert("RGB")
         preprocess(picture, module, a, b).save(stream, format="PNG")
         made.append(base64.b64encode(stream.getvalue()).decode())
     return {"images": made, "info": "Success"}

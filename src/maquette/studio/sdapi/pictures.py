@@ -86,7 +86,7 @@ def extra_batch_images(body: UpscaleBatch) -> dict[str, Any]:
 def _enlarged(body: Upscale, text: str) -> str:
     from PIL import Image, ImageOps
 
-    picture = Image.open(BytesIO(picture_bytes(text))).convert("RGB")
+    picture = pictures.open_picture(BytesIO(picture_bytes(text))).convert("RGB")
     if body.resize_mode == 1:
         size = body.upscaling_resize_w, body.upscaling_resize_h
     else:
