@@ -41,6 +41,42 @@ def test_a_program_that_has_torch_already_keeps_its_ways(
     assert not openmp.wait_asleep() and "OMP_WAIT_POLICY" not in os.environ
 
 
+@pytest.fixture
+def no_number(nothing_decided: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in openmp.THREADS:
+        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(("base", "one"), [(None, True), ("pocket", True), ("sd15.safetensors", False)])
+def test_pocket_is_computed_by_one_thread(base: str | None, one: bool, no_number: None) -> None:
+    assert openmp.one_thread_for(base) is one
+    assert os.environ.get("OMP_NUM_THREADS") == ("1" if one else None)
+
+
+@pytest.mark.parametrize("name", openmp.THREADS)
+def test_a_users_own_number_stays(name: str, no_number: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "3")
+    assert not openmp.one_thread_for("pocket") and os.environ[name] == "3"
+
+
+def test_a_program_that_has_torch_already_keeps_its_threads(no_number: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    assert not openmp.one_thread_for("pocket") and "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("base", "threads"), [("pocket", "1"), ("nowhere.safetensors", "None")])
+def test_the_command_decides_before_torch(base: str, threads: str, tmp_path: Path) -> None:
+    kept = {key: value for key, value in os.environ.items() if key not in openmp.THREADS}
+    script = (
+        "import os, sys; from maquette.cli.main import main; sys.argv = ['maquette', 'train', 'nothing', '--base', "
+        f"{base!r}]\ntry: main()\nexcept SystemExit as end: print(end.code)\nprint(os.environ.get('OMP_NUM_THREADS'))"
+    )
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True)
+    assert told.stdout.split()[-2:] == ["1", threads], told.stderr
+
+
 SHOW = "import os, sys; print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')), 'torch' in sys.modules)"
 
 

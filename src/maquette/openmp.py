@@ -1,10 +1,12 @@
-"""How PyTorch's threads wait for each other, which must be decided before torch is imported."""
+"""How many threads PyTorch has and how they wait for each other, which must be decided before torch is imported."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Names by which a user decides how many threads there are."""
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Names by which a user decides it: OpenMP's own, and those of GNU's and of Intel's and LLVM's libraries."""
 CHOSEN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
@@ -22,4 +24,17 @@ def wait_asleep() -> bool:
     if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
         return False
     os.environ.update(CHOSEN)
+    return True
+
+
+def one_thread_for(base: str | None) -> bool:
+    """Compute with one thread where the base is pocket. Returns whether anything was changed.
+
+    Its layers are so small that a second thread brings a tenth on an idle machine, and where other programs are at work
+    the two wait for each other most of the time: a training is eight times as slow then (docs/measurements/speed.md).
+    A user's own number stays, and so does that of a program that has imported torch already.
+    """
+    if base not in (None, "pocket") or "torch" in sys.modules or any(name in os.environ for name in THREADS):
+        return False
+    os.environ[THREADS[0]] = "1"
     return True

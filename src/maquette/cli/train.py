@@ -13,6 +13,7 @@ import typer
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
 from ..files import read_toml
+from ..openmp import one_thread_for
 from .common import Display, print_json
 from .interrupt import interruptible
 from .options import options_from
@@ -88,6 +89,10 @@ def _list_keys() -> None:
 
 
 def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> TrainResult:
+    if config is not None and resume is None:
+        values = read_toml(config) | values
+    if resume is None:  # a run that goes on has the threads that it began with
+        one_thread_for(str(values["base"]) if "base" in values else None)
     from ..stages import train
 
     cancel = threading.Event()
@@ -98,8 +103,6 @@ def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> 
                     "--resume goes on with the run's own photos and configuration; leave the others out."
                 )
             return train.resume(resume, values, display, cancel)
-        if config is not None:
-            values = read_toml(config) | values
         if "photos" not in values:
             raise MaquetteError('Which photos? maquette train PHOTOS --subject "ohwx man"')
         source = str(config) if config else "the command line"
