@@ -1,4 +1,4 @@
-"""Training steps a second on an idle and a busy machine: threads that wait asleep, as maquette has them, or spinning.
+"""Training steps a second on an idle and a busy machine: threads that wait asleep, or spinning, or one thread alone.
 
     python -m benchmarks.busy                                 # beside 0, 1 and 3 busy processes; ten minutes
     python -m benchmarks.busy --busy 1 --turns 8              # shorter
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 3  # steps
-OURS, THEIRS = "maquette", "PyTorch"
+OURS, ONE, THEIRS = "maquette", "maquette with one thread", "PyTorch"
 RESTLESS = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
@@ -70,7 +70,9 @@ class Contestant:
         from maquette.openmp import SETTINGS
 
         environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-        if name not in (OURS, THEIRS):
+        if name == ONE:
+            environment["OMP_NUM_THREADS"] = "1"
+        elif name not in (OURS, THEIRS):
             environment["GOMP_SPINCOUNT"] = name
         first = "import torch; " if name == THEIRS else ""  # then maquette leaves everything as it comes
         folder.mkdir()
@@ -137,7 +139,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=4, help="of a turn")
     options: Any = parser.parse_args()
-    names = [THEIRS, OURS, *options.spin]
+    names = [THEIRS, OURS, ONE, *options.spin]
     with tempfile.TemporaryDirectory() as folder:
         contestants = {name: Contestant(name, Path(folder) / name) for name in names}
         threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
