@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -264,25 +264,30 @@ def slug(text: str) -> str:
 
 @contextmanager
 def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
-    """Binary file that appears under its name only when complete: temporary file beside it, fsync, rename."""
-    path = Path(path)
-    temporary: Path | None = None
+    """Binary file that appears under its name only when complete. Raises MaquetteError where it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
+        with whole_file(Path(path)) as file:
+            yield file
+    except OSError as error:
+        raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def whole_file(path: Path, place: Callable[[Path, Path], object] = os.replace) -> Iterator[BinaryIO]:
+    """The same, raising OSError: a temporary file beside it, fsync, then `place` gives it the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
+        place(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

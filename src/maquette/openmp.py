@@ -27,6 +27,16 @@ def wait_asleep() -> bool:
     return True
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_among(environment: dict[str, str], processes: int) -> None:
+    """Give each of several processes its part of the processors, in the environment that they get."""
+    environment.setdefault(THREADS[0], str(max(1, (os.cpu_count() or 1) // processes)))
+
+
 def one_thread_for(base: str | None) -> bool:
     """Compute with one thread where the base is pocket. Returns whether anything was changed.
 

@@ -122,7 +122,7 @@ def test_interrupted_saves_says_how_to_go_on_and_goes_on(photos: Path, tmp_path:
         time.sleep(0.05)
     child.send_signal(number)
     told, _ = child.communicate(timeout=HUNG)
-    assert child.returncode == train.STOPPED
+    assert child.returncode == train.INTERRUPTED
     step = int(told.split("Stopped at step ")[1].split()[0])
     assert f"maquette train --resume {out}" in told and step >= 1
     assert call("train", "--resume", out, "--steps", step + 1) == 0

@@ -36,7 +36,7 @@ def command(
     from ..stages.demo import run
     from .common import Display, print_json
     from .interrupt import interruptible
-    from .train import STOPPED
+    from .start import INTERRUPTED
 
     cancel = threading.Event()
     with interruptible(cancel), Display() as display:
@@ -46,7 +46,7 @@ def command(
     else:
         say(result)
     if result.status == "stopped":
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def say(result: DemoResult) -> None:

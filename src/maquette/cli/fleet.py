@@ -12,6 +12,7 @@ from ..files import shown_bytes
 from .common import Display, clock, print_json
 from .interrupt import interruptible
 from .options import options_from
+from .start import INTERRUPTED
 from .terminal import Screen
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ..fleet.reporting import StatusResult
     from ..fleet.tally import RunResult
 
-STOPPED = 130  # exit code of a run that was interrupted, as shells have it
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -75,7 +75,7 @@ def run(values: dict[str, Any], json_output: Json = False) -> None:
         found = driven(FleetConfig.parse(values, "fleet run"), display, cancel)
     print_json(found) if json_output else show_run(found)
     if found.status == "stopped":
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(INTERRUPTED)
     if found.invalid or found.rejected or found.failed:
         raise typer.Exit(1)
 

@@ -11,12 +11,11 @@ from ..config.sweep import SweepConfig
 from .common import Display, print_json
 from .interrupt import interruptible
 from .options import options_from
+from .start import INTERRUPTED
 from .terminal import Screen
 
 if TYPE_CHECKING:
     from ..fleet.sweeping import SweepResult
-
-STOPPED = 130  # exit code of a sweep that was interrupted, as shells have it
 
 
 @options_from(SweepConfig, "photos", names={"settings": "set"})
@@ -41,7 +40,7 @@ def command(
         result = sweep(SweepConfig.parse(values, "sweep", names={"settings": "set"}), display, cancel)
     print_json(result) if json_output else show(result)
     if result.status == "stopped":
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def show(result: SweepResult) -> None:

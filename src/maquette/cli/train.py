@@ -17,6 +17,7 @@ from ..openmp import one_thread_for
 from .common import Display, print_json
 from .interrupt import interruptible
 from .options import options_from
+from .start import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..stages.train import TrainResult
@@ -38,7 +39,6 @@ SHORT = (
     "two_pass",
     "stop",
 )
-STOPPED = 130  # exit code of a run that was interrupted, as shells have it
 
 
 @options_from(TrainConfig, "photos", only=SHORT, optional=("photos",))
@@ -77,7 +77,7 @@ def command(
     else:
         _say(result, bool(values.get("two_pass")))
     if result.status == "stopped":
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _list_keys() -> None:

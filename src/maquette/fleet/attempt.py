@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +195,11 @@ class Attempt:
         price = price_of(self.device, self.task.prices)
         if price is not None:
             result.cost = (result.busy_seconds + result.wasted_seconds) / 3600 * price
-        told: dict[str, Any] = json.loads(result.to_bytes())
+        written = asdict(result)
         if not self.store.exclusive:
-            return self._outcome("committed", result=told, uncommitted=True, kind=result.kind, message=result.message)
+            return self._outcome(
+                "committed", result=written, uncommitted=True, kind=result.kind, message=result.message
+            )
         try:
             self.store.create(layout.result(self.task.tenant, self.key), result.to_bytes())
         except FileExistsError:
@@ -205,7 +207,7 @@ class Attempt:
             return self._outcome("known")
         with contextlib.suppress(Exception):  # a state is of no use any more; `fleet gc` finds what stays
             self.store.remove([f"{self.folder}/{carrying.STATE}"])
-        return self._outcome("committed", result=told, kind=result.kind, message=result.message)
+        return self._outcome("committed", result=written, kind=result.kind, message=result.message)
 
     def _discard(self) -> None:
         if self.key:
@@ -223,8 +225,8 @@ class Attempt:
     def _outcome(self, state: Any, **more: Any) -> Outcome:
         whole = self.made.seconds + time.monotonic() - self.began
         seconds = whole if self.slots == 1 else sum(self.parts.values())  # of its own
-        told = {"seconds": seconds, "key": self.key, "slots": self.slots, **more}
-        return Outcome(self.task.number, state, self.node, self.worker, **told)
+        facts = {"seconds": seconds, "key": self.key, "slots": self.slots, **more}
+        return Outcome(self.task.number, state, self.node, self.worker, **facts)
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:

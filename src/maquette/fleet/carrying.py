@@ -48,8 +48,7 @@ def upload(config: TrainConfig, trained: Trained, store: Store, folder: str) -> 
                 chosen.setdefault(path.relative_to(run).as_posix(), path)
     digests: dict[str, str] = {}
     for name, path in chosen.items():
-        with path.open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[name] = layout.file_hash(path)
         store.upload(path, f"{folder}/{name}")
     return digests, sum(path.stat().st_size for path in chosen.values())
 

@@ -18,6 +18,7 @@ from .rows import Row, known_keys, settings_of
 
 THEN = ("evaluate", "generate:PACK.toml")
 LOWEST, HIGHEST, USUAL = 0, 9, 5
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Job(NamedTuple):  # which is made in a third of a data class's time
@@ -32,6 +33,21 @@ class Job(NamedTuple):  # which is made in a third of a data class's time
     base: str
     photos: int
     body: str
+
+    def to_line(self) -> bytes:
+        """A line of JSON, which has no infinity."""
+        written = self._asdict()
+        if self.deadline == float("inf"):
+            written["deadline"] = None
+        return _ENCODER.encode(written).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Job:
+        """The job that `to_line` wrote."""
+        written = json.loads(line)
+        if written["deadline"] is None:
+            written["deadline"] = float("inf")
+        return cls(**written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +269,7 @@ def _is_plain(told: dict[str, Any]) -> bool:
 
 
 def _encoded(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _format(body: dict[str, Any], varies: bool) -> str:

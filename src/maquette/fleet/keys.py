@@ -10,6 +10,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..data.images import walk
 from ..errors import MaquetteError
+from . import layout
 from . import photos as photo_files
 
 NUMERICS = 1
@@ -60,8 +61,7 @@ class Digests:
         facts = path.stat()
         mark = (str(path), facts.st_size, facts.st_mtime_ns)
         if mark not in self._known:
-            with path.open("rb") as file:
-                self._known[mark] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._known[mark] = layout.file_hash(path)
         return self._known[mark]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from pathlib import Path
 
 PINNED = "fleet.toml"
 JOBS = "jobs"
@@ -50,3 +51,9 @@ def cancelled(tenant: str, job: str) -> str:
 def name_hash(*words: str) -> str:
     """24 hexadecimal digits of names, which do not show them."""
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:24]
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, as hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
+from ..openmp import share_among
 from .executor import WINDOW, Session
 from .records import Outcome, Task
 from .trainer import USUAL
@@ -144,7 +145,7 @@ class _Process:
         if (device := owner.places[index]) is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         elif len(owner.places) > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(owner.places))))
+            share_among(environment, len(owner.places))
         with contextlib.ExitStack() as held:
             errors: Any = subprocess.DEVNULL if owner.log is None else held.enter_context(owner.log.open("ab"))
             self.process = subprocess.Popen(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..data.images import is_hidden, is_photo, walk
 from ..errors import MaquetteError
+from . import layout
 
 Photos = str | Sequence[str]
 BESIDE = (".txt", ".caption")  # endings of captions that lie beside a photo of a list
@@ -135,8 +136,7 @@ def contents(folder: Path) -> list[tuple[str, str]]:
     """Name within the folder and sha256 of each file, sorted: what the photos are, wherever they lie."""
     found = []
     for path in walk(folder):
-        with path.open("rb") as file:
-            found.append((path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
+        found.append((path.relative_to(folder).as_posix(), layout.file_hash(path)))
     if not any(is_photo(Path(name)) for name, _ in found):
         raise MaquetteError(f"There are no photos in {folder}.")
     return sorted(found)

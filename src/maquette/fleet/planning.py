@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,6 @@ from .records import price_of
 from .rows import read_rows
 from .store import Store, open_store
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 SHOWN = 100  # bad rows that a plan names
 
 
@@ -103,10 +101,7 @@ def jobs_of(config: FleetConfig, store: Store, settings: FleetSettings) -> Itera
     seen: set[tuple[str, str, str]] = set()
     for name in submitted:
         for line in store.read(name).splitlines():
-            told = json.loads(line)
-            if told["deadline"] is None:
-                told["deadline"] = float("inf")
-            job = Job(**told)
+            job = Job.of_line(line)
             if (job.tenant, job.id, job.row) not in seen:
                 seen.add((job.tenant, job.id, job.row))
                 yield job
@@ -130,10 +125,7 @@ class Submission:
         self._lines: list[bytes] = []
 
     def add(self, job: Job) -> None:
-        told = job._asdict()
-        if told["deadline"] == float("inf"):
-            told["deadline"] = None
-        line = _ENCODER.encode(told).encode() + b"\n"
+        line = job.to_line()
         self._digest.update(line)
         self._lines.append(line)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import MaquetteError
-from ..files import sync_folder, umask
+from ..files import whole_file
 
 
 class Entry(NamedTuple):
@@ -82,17 +81,8 @@ class LocalStore:
         self._put(data, self._path(name), _link)
 
     def upload(self, path: Path, name: str) -> None:
-        target = self._path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with open(path, "rb") as source, open(part, "wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+        with open(path, "rb") as source, whole_file(self._path(name)) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
 
     def download(self, name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,33 +119,22 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
     def _put(self, data: bytes, target: Path, place: Any) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~umask())
-            place(name, target)
-            sync_folder(target.parent)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with whole_file(target, place) as file:
+            file.write(data)
 
 
-def _link(source: str, target: Path) -> None:
+def _link(source: Path, target: Path) -> None:
     """Give a whole file a name that nothing has. Raises FileExistsError."""
     try:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError as error:  # a file system without hard links
+    except OSError:  # a file system without hard links
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file, open(source, "rb") as whole:
             shutil.copyfileobj(whole, file)
             file.flush()
             os.fsync(file.fileno())
-        del error
 
 
 class FsspecStore:

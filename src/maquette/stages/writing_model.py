@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import openmp
 from ..config.weights import WritingConfig
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
@@ -101,8 +102,7 @@ def write(
 
 def processors() -> int:
     """How many tensors are computed at a time where nobody says otherwise."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(count, 8)
+    return min(openmp.processors(), 8)
 
 
 class _Meter:

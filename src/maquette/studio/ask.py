@@ -19,6 +19,7 @@ from ..data.dataset import Dataset, Photo, plan
 from ..errors import MaquetteError
 from ..families.load import find
 from ..training import costs, defaults
+from .presets import system_memory
 
 
 def base(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,11 +39,7 @@ def _memory(cuda: bool) -> int | None:
     """Of the card, or of the computer; None where the system does not tell."""
     if cuda:
         return int(torch.cuda.get_device_properties(0).total_memory)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), None)
+    return system_memory("MemTotal")
 
 
 def planned(sizes: list[list[int]], resolution: int, latent_factor: int, buckets: bool) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import MaquetteError
-from ..limits import HEADER_BYTES
+from .headers import header_of
 
 Kind = Literal["model", "vae", "lora", "controlnet", "other"]
 POCKET = "pocket"
@@ -177,13 +176,9 @@ def _read(path: str, size: int, changed: int) -> tuple[Kind, dict[str, str], boo
     if not path.lower().endswith(".safetensors"):
         return "other", {}, False
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            told = json.loads(file.read(length)) if length <= min(HEADER_BYTES, size) else {}
-    except (OSError, ValueError, RecursionError):
+        header = header_of(path)
+    except OSError:
         return "other", {}, False
-    if not isinstance(told, dict):
-        return "other", {}, False
-    metadata = told.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {})
     texts = {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
-    return _kind(list(told)), texts, any(name.startswith("conditioner.") for name in told)
+    return _kind(list(header)), texts, any(name.startswith("conditioner.") for name in header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -13,9 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..demo.settings import TRAINING as POCKETS
-from ..limits import HEADER_BYTES
-from ..training.effort import BACKWARD, CPU_SHARE, GPU_SHARE, KEPT, forward_work, processor_speed
+from ..openmp import processors
+from ..training.effort import (
+    CPU_SHARE,
+    GPU_SHARE,
+    forward_work,
+    processor_speed,
+    training_memory,
+    training_seconds,
+)
 from ..training.recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
+from .headers import header_of
 from .library import Library
 
 if TYPE_CHECKING:
@@ -56,9 +63,14 @@ def has_gpu() -> bool:
 
 def free_memory() -> int | None:
     """Bytes of memory that programs may take now; None where the system does not tell."""
+    return system_memory("MemAvailable")
+
+
+def system_memory(name: str) -> int | None:
+    """Bytes that Linux tells by this name: MemTotal, MemAvailable; None where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
     except (OSError, StopIteration, ValueError):
         return None
 
@@ -103,9 +115,8 @@ def cost(studio: Studio, preset: Preset, photos: int, base: str, changed: Mappin
         flop, outputs = work
         gpu = has_gpu()
         speed = GPU_SPEED * GPU_SHARE if gpu else cpu_speed() * CPU_SHARE
-        seconds, each = pictures * flop * BACKWARD / speed, 2 if gpu else 4
-        weights = sum(math.prod(shape) for shape in shapes.values()) * each
-        memory = int(weights + outputs * batch * KEPT * each + AROUND)
+        seconds = training_seconds(pictures, flop, speed)
+        memory = int(training_memory(shapes, outputs * batch, 2 if gpu else 4) + AROUND)
     rate = measured_rate(studio, base, _number(changed, "resolution"))
     return Cost(steps, pictures / rate if rate else seconds, memory, rate is not None)
 
@@ -136,16 +147,8 @@ def unet_shapes(base: str) -> dict[str, tuple[int, ...]]:
 @lru_cache(maxsize=32)
 def _shapes(path: str, changed: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """changed: when the file was written, so that another one of its name is read anew."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= HEADER_BYTES:
-            return ()
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            return ()
     found = []
-    for name, entry in header.items() if isinstance(header, dict) else ():
+    for name, entry in header_of(path).items():
         if name == "__metadata__" or name.startswith(("cond_stage_model", "conditioner", "first_stage_model", "vae.")):
             continue
         shape = entry.get("shape") if isinstance(entry, dict) else None
@@ -178,12 +181,7 @@ def cpu_speed() -> float:
         for _ in range(each):
             a @ a
 
-    return processor_speed(products, each * 2 * SMALL**3) * cores()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processor_speed(products, each * 2 * SMALL**3) * processors()
 
 
 def _number(changed: Mapping[str, Any], key: str) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import MaquetteError
 from ..events import Cancel, Cancelled
 from ..files import write_text
+from ..openmp import share_among
 from ..run_folder import RunFolder
 from .variants import Variant
 
@@ -68,7 +69,7 @@ def _start(variant: Variant, folder: Path, jobs: int) -> Child:
     words = ["--resume", str(variant.config.out)] if there else ["--config", str(settings)]
     environment = dict(os.environ)
     if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        share_among(environment, jobs)
     with output.open("wb") as out, complaints.open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "maquette", "train", *words, "--json"], stdout=out, stderr=err, env=environment,

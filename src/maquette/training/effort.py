@@ -84,15 +84,26 @@ def estimate_effort(
         return None
     flop, outputs = work
     speed, share, bytes_each, device = _speed()
-    seconds = pictures * flop * BACKWARD / (speed * share)
-    weights = sum(math.prod(shape) for shape in shapes.values()) * bytes_each
-    memory = weights + outputs * batch_size * KEPT * bytes_each + adapter_numbers * 16  # weight, gradient, two moments
+    seconds = training_seconds(pictures, flop, speed * share)
+    memory = training_memory(shapes, outputs * batch_size, bytes_each) + adapter_numbers * 16
+    # of an adapter's number: weight, gradient, two moments
     how = (
         f"{flop / 1e9:.3g} GFLOP per picture forward, {BACKWARD} times that to train, at an assumed {share:.0%} of the "
         f"{speed / 1e9:.3g} GFLOP/s that this {device} just reached in a matrix product; within a factor of three, "
         "and longer where other programs work at the same time"
     )
     return Effort(seconds, int(memory), how)
+
+
+def training_seconds(pictures: int, flop: float, speed: float) -> float:
+    """Time for so many pictures. flop: of one, forward; speed: FLOP/s that training reaches."""
+    return pictures * flop * BACKWARD / speed
+
+
+def training_memory(shapes: Mapping[str, tuple[int, ...]], outputs: float, bytes_each: int) -> float:
+    """Bytes of the frozen weights, and of what a step keeps. outputs: elements of all layers for the whole batch."""
+    weights = sum(math.prod(shape) for shape in shapes.values()) * bytes_each
+    return weights + outputs * KEPT * bytes_each
 
 
 def _speed() -> tuple[float, float, int, str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -71,7 +71,3 @@ def engine_of(request: Request) -> DrawingEngine:
     """Who draws in this application."""
     engine: DrawingEngine = request.app.state.studio.engine
     return engine
-
-
-def not_found(message: str) -> HTTPException:
-    return HTTPException(404, message)
