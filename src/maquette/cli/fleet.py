@@ -88,9 +88,9 @@ def status(values: dict[str, Any], json_output: Json = False) -> None:
 
       maquette fleet status --root results
     """
-    from ..fleet.reporting import status as told
+    from ..fleet.reporting import status as read_status
 
-    found = told(FleetConfig.parse(values, "fleet status"))
+    found = read_status(FleetConfig.parse(values, "fleet status"))
     print_json(found) if json_output else show_status(found)
 
 

@@ -109,8 +109,8 @@ def _files(path: str | Path) -> Identity:
     if is_hub_id(str(path)) or not place.exists():
         return (str(path),)
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    told = [(str(file), *_stat(file)) for file in files if file.is_file()]
-    return (str(path), str(place.resolve()), *told)
+    states = [(str(file), *_stat(file)) for file in files if file.is_file()]
+    return (str(path), str(place.resolve()), *states)
 
 
 def _stat(file: Path) -> tuple[int, int, int]:

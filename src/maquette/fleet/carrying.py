@@ -83,8 +83,8 @@ class Keeper:
                 self.store.write(f"{place}/{path.name}", _without_places(path).encode())
             else:
                 self.store.upload(path, f"{place}/{path.relative_to(self.run.path).as_posix()}")
-        told = {"step": self.step, "files": [path.relative_to(self.run.path).as_posix() for path in paths]}
-        self.store.write(f"{place}/{WHOLE}", json.dumps(told).encode())
+        record = {"step": self.step, "files": [path.relative_to(self.run.path).as_posix() for path in paths]}
+        self.store.write(f"{place}/{WHOLE}", json.dumps(record).encode())
 
 
 def newest_state(store: Store, tenant: str, key: str) -> str | None:

@@ -23,14 +23,17 @@ def claimed(store: Store, folder: str, node: str) -> Iterator[None]:
     """Tell others that somebody works on it, in an attempt's folder. What counts is the result."""
     over = threading.Event()
     place = f"{folder}/claim.json"
-    told = {"host": socket.gethostname(), "pid": os.getpid(), "node": node}
+    claim = {"host": socket.gethostname(), "pid": os.getpid(), "node": node}
+
+    def sign() -> None:
+        store.write(place, json.dumps({**claim, "beat": time.time()}).encode())
 
     def beat() -> None:
         while not over.wait(BEAT):
             with contextlib.suppress(Exception):  # the next beat may come through
-                store.write(place, json.dumps({**told, "beat": time.time()}).encode())
+                sign()
 
-    store.write(place, json.dumps({**told, "beat": time.time()}).encode())
+    sign()
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
     try:

@@ -126,8 +126,8 @@ class Driver:
         finally:
             sessions = executor.close()
             self.endings.parts.flush()
-            told = json.dumps({"began": self.tally.began, "workers": sessions}).encode()
-            self.store.write(f"{layout.SESSIONS}/{uuid.uuid4().hex[:16]}.json", told)
+            session = json.dumps({"began": self.tally.began, "workers": sessions}).encode()
+            self.store.write(f"{layout.SESSIONS}/{uuid.uuid4().hex[:16]}.json", session)
         self.tally.counts["held"] += len(self.schedule.held())
         return self.tally.result("stopped" if draining and self._left() else "finished")
 

@@ -85,22 +85,22 @@ class Endings:
             self.schedule.add(Waiting(twins[0], self.clock()))
 
     def _committed(self, item: Waiting, outcome: Outcome) -> None:
-        told = outcome.result or {}
+        result = outcome.result or {}
         if outcome.uncommitted:
             try:
-                place = layout.result(told["tenant"], told["key"])
-                self.store.create(place, (json.dumps(told, separators=(",", ":")) + "\n").encode())
+                place = layout.result(result["tenant"], result["key"])
+                self.store.create(place, (json.dumps(result, separators=(",", ":")) + "\n").encode())
             except FileExistsError:
                 return self._known(item, None)
-        self.parts.add(told)
-        self.opened.index.add(told)
+        self.parts.add(result)
+        self.opened.index.add(result)
         self.counts["committed"] += 1
-        self.counts[told["status"]] += 1
-        if told["status"] != "done":
-            self.tally.problem(item.job.id, told["message"])
+        self.counts[result["status"]] += 1
+        if result["status"] != "done":
+            self.tally.problem(item.job.id, result["message"])
         else:
             self.forget_photos(item.job)
-        self._ended(item.job, told)
+        self._ended(item.job, result)
         self.tally.tell()
 
     def _ended(self, job: Job, result: dict[str, Any] | None) -> None:

@@ -53,33 +53,33 @@ def lines(store: Store) -> Iterator[dict[str, Any]]:
     for name in names:
         for line in store.read(name).splitlines():
             if line.startswith(b'{"retried"'):
-                told = json.loads(line)
-                back.add((told["retried"], told["finished"]))
+                written = json.loads(line)
+                back.add((written["retried"], written["finished"]))
     for name in names:
         for line in store.read(name).splitlines():
             if not line.startswith(b'{"retried"'):
-                told = json.loads(line)
-                if (told.get("key") or told.get("alias"), told["finished"]) not in back:
-                    yield told
+                written = json.loads(line)
+                if (written.get("key") or written.get("alias"), written["finished"]) not in back:
+                    yield written
 
 
 def results(store: Store) -> Iterator[dict[str, Any]]:
     """Every committed result once, and the aliases that are known."""
     seen: set[tuple[str, str]] = set()
-    for told in lines(store):
-        if "alias" in told:
-            yield told
-        elif (told["tenant"], told["key"]) not in seen:
-            seen.add((told["tenant"], told["key"]))
-            yield told
+    for line in lines(store):
+        if "alias" in line:
+            yield line
+        elif (line["tenant"], line["key"]) not in seen:
+            seen.add((line["tenant"], line["key"]))
+            yield line
     for tenant, key in runs(store):
         if (tenant, key) not in seen:
             try:
-                told_now = read_result(store.read(layout.result(tenant, key)))
+                committed = read_result(store.read(layout.result(tenant, key)))
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if told_now is not None:
-                yield told_now
+            if committed is not None:
+                yield committed
 
 
 def runs(store: Store) -> Iterator[tuple[str, str]]:
@@ -101,17 +101,17 @@ class Index:
     @classmethod
     def read(cls, store: Store) -> Index:
         found = cls()
-        for told in results(store):
-            found.add(told)
+        for line in results(store):
+            found.add(line)
         return found
 
-    def add(self, told: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """A result or an alias."""
-        self.marks[told["tenant"], told["mark"]] = self.rows[told["row"]] = told["status"]
-        if told["status"] == "done" and "seconds" in told:
-            count = self.seconds.setdefault(told["base"], [0.0, 0.0])
+        self.marks[line["tenant"], line["mark"]] = self.rows[line["row"]] = line["status"]
+        if line["status"] == "done" and "seconds" in line:
+            count = self.seconds.setdefault(line["base"], [0.0, 0.0])
             count[0] += 1
-            count[1] += sum(told["seconds"].values())
+            count[1] += sum(line["seconds"].values())
 
     def usual_seconds(self, base: str) -> float | None:
         """The mean of results on a base; None before there is one."""

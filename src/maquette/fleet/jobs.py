@@ -116,12 +116,12 @@ class _Reader:
         self.named: dict[tuple[Any, ...], str] = {}
 
     def read(self, row: Row) -> Job | Bad:
-        told = row.values
-        name = str(told.get("id") or "")
+        values = row.values
+        name = str(values.get("id") or "")
         bare = ""
         try:
-            shape, place = self._shape(told), self._photos(told.get("photos"))
-            subject, seed = told.get("subject"), told.get("seed", 0)
+            shape, place = self._shape(values), self._photos(values.get("photos"))
+            subject, seed = values.get("subject"), values.get("seed", 0)
             settings = f"{shape.settings} {seed} {subject}" if shape.varies else shape.settings
             bare = layout.name_hash(shape.tenant, place.name, settings, shape.follows)
             name = name or bare[:12]
@@ -137,16 +137,16 @@ class _Reader:
         except MaquetteError as error:
             return Bad(row.place, name, str(error), bare)
 
-    def _shape(self, told: dict[str, Any]) -> _Shape:
+    def _shape(self, values: dict[str, Any]) -> _Shape:
         """What a row has in common with others. Raises MaquetteError for what is wrong with all of them."""
-        varies = "set" not in told and _is_plain(told)
-        alike = {key: None if key in _VARY and (varies or key in ("id", "photos")) else told[key] for key in told}
+        varies = "set" not in values and _is_plain(values)
+        alike = {key: None if key in _VARY and (varies or key in ("id", "photos")) else values[key] for key in values}
         known = f"{varies}{alike}"  # with the types of values, and their order
         if (found := self.shapes.get(known)) is None:
             if len(self.shapes) >= MOST_SHAPES:
                 self.shapes.clear()
             try:
-                found = self._new_shape(told, varies)
+                found = self._new_shape(values, varies)
             except MaquetteError as error:
                 found = str(error)
             self.shapes[known] = found
@@ -154,12 +154,12 @@ class _Reader:
             raise MaquetteError(found)
         return found
 
-    def _new_shape(self, told: dict[str, Any], varies: bool) -> _Shape:
-        tenant, priority, deadline = self._head(told)
-        settings, given = self._settings(told, varies)
-        then = self._then(told.get("then", []))
+    def _new_shape(self, values: dict[str, Any], varies: bool) -> _Shape:
+        tenant, priority, deadline = self._head(values)
+        settings, given = self._settings(values, varies)
+        then = self._then(values.get("then", []))
         body: dict[str, Any] = {"photos": None, "settings": given, "then": then}
-        if (most := told.get("max_cost")) is not None:
+        if (most := values.get("max_cost")) is not None:
             if isinstance(most, bool) or not isinstance(most, int | float) or most <= 0:
                 raise MaquetteError("max_cost is a number above 0.")
             body["max_cost"] = most
@@ -173,16 +173,16 @@ class _Reader:
         text = _format(body, varies)
         return _Shape(tenant, priority, deadline, base, settings, varies, follows, files, fault, text)
 
-    def _head(self, told: dict[str, Any]) -> tuple[str, int, float]:
-        tenant, priority = told.get("tenant", "default"), told.get("priority", USUAL)
-        if unknown := next((key for key in told if key not in self.known), None):
-            TrainConfig.parse({"photos": "photos", unknown: told[unknown]}, "the job")  # which says what was meant
+    def _head(self, values: dict[str, Any]) -> tuple[str, int, float]:
+        tenant, priority = values.get("tenant", "default"), values.get("priority", USUAL)
+        if unknown := next((key for key in values if key not in self.known), None):
+            TrainConfig.parse({"photos": "photos", unknown: values[unknown]}, "the job")  # which says what was meant
             raise MaquetteError(f"the job has the unknown key {unknown!r}.")
         if not isinstance(tenant, str) or not layout.TENANT.fullmatch(tenant):
             raise MaquetteError(f"tenant = {tenant!r} is no name of letters, digits, - and _.")
         if isinstance(priority, bool) or not isinstance(priority, int) or not LOWEST <= priority <= HIGHEST:
             raise MaquetteError(f"priority = {priority!r} is no whole number from {LOWEST} to {HIGHEST}.")
-        return tenant, priority, _seconds(told.get("deadline"))
+        return tenant, priority, _seconds(values.get("deadline"))
 
     def _once(self, tenant: str, name: str) -> None:
         known = hash((tenant, name))
@@ -190,9 +190,9 @@ class _Reader:
             raise MaquetteError(f"the id {name!r} is there twice.")
         self.seen.add(known)
 
-    def _settings(self, told: dict[str, Any], varies: bool) -> tuple[str, dict[str, Any]]:
+    def _settings(self, values: dict[str, Any], varies: bool) -> tuple[str, dict[str, Any]]:
         """(what tells them from others, the keys as they were given). varies: subject and seed are added by the row."""
-        given = settings_of(told)
+        given = settings_of(values)
         for key in keys.FILES:
             if isinstance(given.get(key), str):
                 given[key] = self._path(given[key])
@@ -231,15 +231,15 @@ class _Reader:
             return place
         return str(self.folder / Path(place).expanduser())
 
-    def _photos(self, told: Any) -> _Place:
+    def _photos(self, where_given: Any) -> _Place:
         """As `photos.listing`, each place once."""
-        known = told if isinstance(told, str) else repr(told)
-        if known not in self.places or not told:
+        known = where_given if isinstance(where_given, str) else repr(where_given)
+        if known not in self.places or not where_given:
             where: photos.Photos
-            if isinstance(told, str) and told:
-                where = self._path(told)
-            elif isinstance(told, list) and told and all(isinstance(one, str) for one in told):
-                where = [self._path(one) for one in told]
+            if isinstance(where_given, str) and where_given:
+                where = self._path(where_given)
+            elif isinstance(where_given, list) and where_given and all(isinstance(one, str) for one in where_given):
+                where = [self._path(one) for one in where_given]
             else:
                 raise MaquetteError("the job lacks 'photos': a folder, an address, or a list of files.")
             mark, count, fault = "", 0, ""
@@ -262,10 +262,10 @@ class _Reader:
         return self.named[named]
 
 
-def _is_plain(told: dict[str, Any]) -> bool:
+def _is_plain(values: dict[str, Any]) -> bool:
     """Whether subject and seed are of their types, so that rows with others of them need no check of their own."""
-    subject, seed = told.get("subject"), told.get("seed", 0)
-    return isinstance(subject, str | None) and type(seed) is int and 0 <= seed < 2**63 and "kind" not in told
+    subject, seed = values.get("subject"), values.get("seed", 0)
+    return isinstance(subject, str | None) and type(seed) is int and 0 <= seed < 2**63 and "kind" not in values
 
 
 def _encoded(value: Any) -> str:

@@ -43,18 +43,18 @@ def retry(config: FleetConfig) -> KeptResult:
     store = open_store(config.root)
     parts, names, kinds = index.Parts(store), [], Counter[str]()
     known: set[str] = set()
-    for told in index.results(store):
-        job = told["job"]
+    for result in index.results(store):
+        job = result["job"]
         known.add(job)
-        wanted = job in config.ids if config.ids else told["status"] != "done"
-        if "alias" in told or told["status"] == "done" or not wanted:
+        wanted = job in config.ids if config.ids else result["status"] != "done"
+        if "alias" in result or result["status"] == "done" or not wanted:
             continue
-        if config.failed not in ("all", told["kind"]):
+        if config.failed not in ("all", result["kind"]):
             continue
-        store.remove([layout.result(told["tenant"], told["key"])])
-        parts.add(index.retried(told))
+        store.remove([layout.result(result["tenant"], result["key"])])
+        parts.add(index.retried(result))
         names.append(job)
-        kinds[told["kind"]] += 1
+        kinds[result["kind"]] += 1
     parts.flush()
     for job in _named(config, store):
         known.add(job.id)
@@ -74,14 +74,14 @@ def cancel(config: FleetConfig) -> KeptResult:
     if not config.ids and not config.all:
         raise MaquetteError("Which jobs? Name them (--ids anna --ids bert), or give --all.")
     store = open_store(config.root)
-    done = {told["row"] for told in index.results(store)}
+    done = {note["row"] for note in index.results(store)}
     names: list[str] = []
     known: set[str] = set()
     for job in _named(config, store):
         known.add(job.id)
         if job.row not in done:
-            told = {"tenant": job.tenant, "job": job.id, "time": time.time()}
-            store.write(layout.cancelled(job.tenant, job.id), json.dumps(told).encode())
+            note = {"tenant": job.tenant, "job": job.id, "time": time.time()}
+            store.write(layout.cancelled(job.tenant, job.id), json.dumps(note).encode())
             names.append(job.id)
     _require_known(config, known)
     return KeptResult(config.root, "cancel", len(names), True, names=names)
@@ -130,9 +130,9 @@ def gc(config: FleetConfig) -> KeptResult:
 def _referred(store: Store, tenant: str, key: str) -> str | None:
     """The attempt that a result names, "" where it names none; None without a result."""
     with contextlib.suppress(FileNotFoundError):
-        told = read_result(store.read(layout.result(tenant, key)))
-        if told is not None:
-            return str(told["attempt"])
+        result = read_result(store.read(layout.result(tenant, key)))
+        if result is not None:
+            return str(result["attempt"])
     return None
 
 

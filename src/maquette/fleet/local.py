@@ -56,21 +56,21 @@ class LocalExecutor:
         while True:
             try:
                 left = max(0.0, deadline - time.monotonic())
-                worker, told = self.events.get(timeout=left) if not found else self.events.get_nowait()
+                worker, message = self.events.get(timeout=left) if not found else self.events.get_nowait()
             except queue.Empty:
                 return found
-            found += self._heard(worker, told)
+            found += self._heard(worker, message)
 
-    def _heard(self, worker: _Process, told: dict[str, Any] | None) -> list[Outcome]:
-        if told is None:
+    def _heard(self, worker: _Process, message: dict[str, Any] | None) -> list[Outcome]:
+        if message is None:
             return self._died(worker)
-        if "ready" in told:
+        if "ready" in message:
             self.deaths = 0
-            worker.session |= {"device": told["ready"], "cold": time.monotonic() - worker.began}
-        elif "started" in told:
-            worker.running = set(told["started"])
-        elif "outcome" in told:
-            outcome = Outcome.from_json(told["outcome"])
+            worker.session |= {"device": message["ready"], "cold": time.monotonic() - worker.began}
+        elif "started" in message:
+            worker.running = set(message["started"])
+        elif "outcome" in message:
+            outcome = Outcome.from_json(message["outcome"])
             worker.running.discard(outcome.number)
             worker.tasks.pop(outcome.number, None)
             worker.busy += outcome.seconds
@@ -159,10 +159,10 @@ class _Process:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):  # the last line of one that was killed may be cut
-                told = json.loads(line)
-                if "started" in told:
+                message = json.loads(line)
+                if "started" in message:
                     self.since = time.monotonic()
-                events.put((self, told))
+                events.put((self, message))
         events.put((self, None))
 
     def hold(self, task: Task) -> None:
@@ -175,10 +175,10 @@ class _Process:
             self.say(tasks=[task.to_json() for task in self.held])
             self.held = []
 
-    def say(self, **told: Any) -> None:
+    def say(self, **message: Any) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError, ValueError):  # its death is told by the other pipe
-            self.process.stdin.write(json.dumps(told) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def spent(self) -> float:

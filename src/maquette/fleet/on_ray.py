@@ -46,7 +46,7 @@ class Actor:
         for task in tasks:
             made = self.worker.prepare(Task(**task))
             if isinstance(made, Outcome):
-                self._told(made)
+                self._keep(made)
             self._gathering.arrived(None if isinstance(made, Outcome) else made)
 
     def run(self, number: int) -> dict[str, Any]:
@@ -54,10 +54,10 @@ class Actor:
             group = self._gathering.take(lambda: number in self._ended, PREPARED_WITHIN)
             if not group and number not in self._ended:
                 raise MaquetteError("The photos did not arrive.")
-            self.worker.run(group, self._told)
+            self.worker.run(group, self._keep)
         return vars(self._ended.pop(number))
 
-    def _told(self, outcome: Outcome) -> None:
+    def _keep(self, outcome: Outcome) -> None:
         self._ended[outcome.number] = outcome
 
     def cancel(self, number: int) -> None:

@@ -49,13 +49,13 @@ def prepare(task: Task, digests: keys.Digests) -> Prepared:
     if task.scratch:
         Path(task.scratch).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=task.scratch))
-    told = json.loads(task.body)
+    body = json.loads(task.body)
     store = open_store(task.store)
     blank = TrainConfig.parse({"photos": "photos"})
-    made = Prepared(task, store, blank, told["then"], "", scratch, 0.0, max_cost=told.get("max_cost"))
+    made = Prepared(task, store, blank, body["then"], "", scratch, 0.0, max_cost=body.get("max_cost"))
     try:
-        folder = photos.fetch(told["photos"], scratch)
-        given = dict(told["settings"])
+        folder = photos.fetch(body["photos"], scratch)
+        given = dict(body["settings"])
         for name in keys.FILES:
             if photos.is_remote(str(given.get(name, ""))):
                 given[name] = str(carrying.pulled(given[name]))

@@ -56,8 +56,8 @@ class Outcome:
     slots: int = 1  # how many jobs were trained together
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Outcome:
-        return cls(**told)
+    def from_json(cls, values: dict[str, Any]) -> Outcome:
+        return cls(**values)
 
 
 @dataclass
@@ -107,10 +107,10 @@ class Result:
 def read_result(raw: bytes) -> dict[str, Any] | None:
     """A committed result; None for what is none, such as one that a file system without links left half written."""
     try:
-        told = json.loads(raw)
+        values = json.loads(raw)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and isinstance(told.get("key"), str) and "status" in told else None
+    return values if isinstance(values, dict) and isinstance(values.get("key"), str) and "status" in values else None
 
 
 def price_of(device: str, prices: dict[str, float]) -> float | None:

@@ -76,29 +76,29 @@ class _Sums:
     accepted: int = 0
     judged: int = 0
 
-    def add(self, told: dict[str, Any]) -> None:
+    def add(self, result: dict[str, Any]) -> None:
         """A result."""
-        status = told["status"]
+        status = result["status"]
         self.counts[status] += 1
-        self.tenants.setdefault(told["tenant"], Counter())[status] += 1
+        self.tenants.setdefault(result["tenant"], Counter())[status] += 1
         if status != "done":
-            self.kinds[told["kind"]] += 1
+            self.kinds[result["kind"]] += 1
             if len(self.failures) < SHOWN:
                 names = ("tenant", "job", "kind", "message")
-                self.failures.append({name: str(told[name]) for name in names})
-        if told["started"] and told["submitted"]:
-            self.queue.append(max(0.0, told["started"] - told["submitted"]))
-        self.run.append(sum(told["seconds"].values()))
-        for part, seconds in told["seconds"].items():
+                self.failures.append({name: str(result[name]) for name in names})
+        if result["started"] and result["submitted"]:
+            self.queue.append(max(0.0, result["started"] - result["submitted"]))
+        self.run.append(sum(result["seconds"].values()))
+        for part, seconds in result["seconds"].items():
             self.parts[part] += seconds
-        self.wasted += told["wasted_seconds"]
-        self.bytes += told["size"]
-        if told["cost"] is not None:
-            self.cost += told["cost"]
+        self.wasted += result["wasted_seconds"]
+        self.bytes += result["size"]
+        if result["cost"] is not None:
+            self.cost += result["cost"]
             self.priced += 1
-        if told["accepted"] is not None:
+        if result["accepted"] is not None:
             self.judged += 1
-            self.accepted += told["accepted"]
+            self.accepted += result["accepted"]
 
 
 def status(config: FleetConfig) -> StatusResult:
@@ -107,12 +107,12 @@ def status(config: FleetConfig) -> StatusResult:
     settings = read_settings(config, store)
     sums, known = _Sums(), set()
     keys: set[tuple[str, str]] = set()
-    for told in index.results(store):
-        known.add(told["row"])
-        if "alias" in told:
+    for line in index.results(store):
+        known.add(line["row"])
+        if "alias" in line:
             continue
-        sums.add(told)
-        keys.add((told["tenant"], told["key"]))
+        sums.add(line)
+        keys.add((line["tenant"], line["key"]))
     cancelled_names = set(store.folders(layout.CANCELLED))
     total = waiting = cancelled = ended = 0
     for job in jobs_of(FleetConfig(root=config.root), store, settings):

@@ -113,8 +113,8 @@ def combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 def grid_name(name: str, values: dict[str, Any]) -> str:
     """ "anna" and {rank: 8} -> "anna-rank-8"."""
-    told = (str(value).lower() if isinstance(value, bool) else slug(str(value)) for value in values.values())
-    return "-".join([name, *(f"{key}-{text}" for key, text in zip(values, told, strict=True))])
+    texts = (str(value).lower() if isinstance(value, bool) else slug(str(value)) for value in values.values())
+    return "-".join([name, *(f"{key}-{text}" for key, text in zip(values, texts, strict=True))])
 
 
 def settings_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -99,10 +99,10 @@ class Schedule:
 
     def ended(self, tenant: str, seconds: float, money: float) -> None:
         """A job that `next` gave out is back."""
-        told = self._tenant(tenant)
-        told.in_flight -= 1
-        told.seconds += seconds
-        told.money += money
+        entry = self._tenant(tenant)
+        entry.in_flight -= 1
+        entry.seconds += seconds
+        entry.money += money
 
     def pause(self) -> float | None:
         """Seconds until a delayed job is ready; None where none is delayed."""

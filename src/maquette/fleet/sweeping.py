@@ -145,17 +145,17 @@ def _ranked(config: SweepConfig, rows: list[dict[str, Any]]) -> list[Tried]:
     fixed = {key for key in rows[0] if all(row[key] == rows[0][key] for row in rows)} if len(rows) > 1 else set()
     found: dict[str, Tried] = {}
     results = list(index.results(store))
-    known = {told["key"]: told for told in results if "key" in told}
+    known = {result["key"]: result for result in results if "key" in result}
     for line in results:
-        told = known.get(line.get("alias", line.get("key", "")))
-        if line["job"] not in wanted or told is None or told["status"] != "done" or told["score"] is None:
+        result = known.get(line.get("alias", line.get("key", "")))
+        if line["job"] not in wanted or result is None or result["status"] != "done" or result["score"] is None:
             continue
         row = wanted[line["job"]]
-        place = f"{layout.attempts(told['tenant'], told['key'])}/{told['attempt']}/lora.safetensors"
+        place = f"{layout.attempts(result['tenant'], result['key'])}/{result['attempt']}/lora.safetensors"
         settings = {key: value for key, value in row.items() if key not in fixed | {"id", "then", "photos"}}
         found[line["job"]] = Tried(
-            line["job"], settings, told["score"], told["accepted"], told["step"], told["weight"],
-            sum(told["seconds"].values()), f"{store.address}/{place}",
+            line["job"], settings, result["score"], result["accepted"], result["step"], result["weight"],
+            sum(result["seconds"].values()), f"{store.address}/{place}",
         )  # fmt: skip
     order = [found[name] for name in wanted if name in found]
     return sorted(order, key=lambda one: (not one.accepted, -one.score))

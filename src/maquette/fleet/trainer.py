@@ -122,9 +122,9 @@ class WarmFleetTrainer:
         from ..stages import evaluate
 
         assert config.out is not None
-        told = evaluate.run(EvaluateConfig(run=config.out, device=config.device))
-        row = next(row for row in told.rows if row["step"] == told.step and row["weight"] == told.weight)
-        return Judged(told.step, told.weight, not told.overtrained, float(row["score"]))
+        verdict = evaluate.run(EvaluateConfig(run=config.out, device=config.device))
+        row = next(row for row in verdict.rows if row["step"] == verdict.step and row["weight"] == verdict.weight)
+        return Judged(verdict.step, verdict.weight, not verdict.overtrained, float(row["score"]))
 
     def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None:
         from ..stages import generate
@@ -158,5 +158,5 @@ def _cache(config: TrainConfig) -> Path:
     return config.out.parent / ".cache"
 
 
-def _trained(told: Any) -> Trained:
-    return Trained(told.status, told.file, told.steps, told.chosen, told.weight)
+def _trained(result: Any) -> Trained:
+    return Trained(result.status, result.file, result.steps, result.chosen, result.weight)

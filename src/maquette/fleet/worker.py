@@ -54,8 +54,8 @@ class Worker:
                 made.alike = None if alike is None else f"{task.tenant} {alike}"
             return made
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=told)
+            fault = f"{type(error).__name__}: {error}"
+            return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=fault)
 
     def run(self, group: Sequence[Prepared], tell: Callable[[Outcome], None]) -> None:
         """Train and commit what is prepared: one job, or several together. `tell` hears of each."""
@@ -139,10 +139,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to pass on
     lock = threading.Lock()
 
-    def say(**told: Any) -> None:
+    def say(**message: Any) -> None:
         with lock:
             try:
-                out.write(json.dumps(told) + "\n")
+                out.write(json.dumps(message) + "\n")
             except (BrokenPipeError, ValueError):  # the driver is gone; what is at work ends as drained
                 return
 
@@ -158,14 +158,14 @@ def main() -> None:
 def _listen(worker: Worker, belt: Belt) -> None:
     """Commands until the driver closes the pipe, by dying too: then what is at work ends as drained."""
     for line in sys.stdin:
-        told = json.loads(line)
-        if "tasks" in told:
-            belt.put([Task(**task) for task in told["tasks"]])
-        elif "cancel" in told:
-            worker.cancel(told["cancel"])
-        elif "drain" in told:
+        command = json.loads(line)
+        if "tasks" in command:
+            belt.put([Task(**task) for task in command["tasks"]])
+        elif "cancel" in command:
+            worker.cancel(command["cancel"])
+        elif "drain" in command:
             worker.drain()
-        elif "end" in told:
+        elif "end" in command:
             return belt.put(None)
     worker.drain()
     belt.put(None)

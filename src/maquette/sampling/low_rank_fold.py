@@ -80,7 +80,7 @@ def add_all(folds: Folds) -> None:
     """Give every parameter its sum, on a processor one for each thread at a time. `folds` is empty then."""
     with torch.no_grad():
         on_cpu = all(parameter.device.type == "cpu" for parameter in folds)
-        tasks = [partial(_add, parameter, *told) for parameter, told in folds.items()]
+        tasks = [partial(_add, parameter, *fold) for parameter, fold in folds.items()]
         run_all(tasks, torch.get_num_threads() if on_cpu else 1)
     folds.clear()
 

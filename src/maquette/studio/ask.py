@@ -76,10 +76,10 @@ def main() -> None:
     """Answer one question from stdin."""
     question = json.load(sys.stdin)
     try:
-        told: dict[str, Any] = {"answer": ANSWERS[question["ask"]](question)}
+        reply: dict[str, Any] = {"answer": ANSWERS[question["ask"]](question)}
     except MaquetteError as error:
-        told = {"error": str(error)}
-    print(json.dumps(told))
+        reply = {"error": str(error)}
+    print(json.dumps(reply))
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ class PipelineArtist:
 
 
 def _facts(drawn: Drawn) -> dict[str, Any]:
-    told = {"seed": drawn.seed, "infotext": drawn.infotext, "variation": drawn.values.get("Variation seed")}
-    return {**told, "prompt": drawn.prompt, "negative_prompt": drawn.negative_prompt}
+    facts = {"seed": drawn.seed, "infotext": drawn.infotext, "variation": drawn.values.get("Variation seed")}
+    return {**facts, "prompt": drawn.prompt, "negative_prompt": drawn.negative_prompt}
 
 
 def _without_progress(on_event: Listener) -> Listener:

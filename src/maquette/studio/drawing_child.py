@@ -130,8 +130,8 @@ OUT_OF_MEMORY = "Memory ran out while drawing. Draw a smaller picture or fewer a
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says so, in main memory or on a card."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message
 
 
 def png(image: Image, facts: Mapping[str, Any]) -> bytes:

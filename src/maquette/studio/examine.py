@@ -114,13 +114,13 @@ def look_of(facts: Mapping[str, Any]) -> Look | None:
     """What was measured when the photo came, as project.json keeps it."""
     import numpy as np
 
-    told = facts.get("look")
-    if told is None:
+    look = facts.get("look")
+    if look is None:
         return None
-    colours = np.array(told["colours"], dtype=np.uint8).reshape(8, 8, 3)
-    bright: Sequence[float] = told["brightness"]
+    colours = np.array(look["colours"], dtype=np.uint8).reshape(8, 8, 3)
+    bright: Sequence[float] = look["brightness"]
     return Look(
-        int(told["hash"], 16), int(told["mirrored"], 16), colours, told["sharpness"],
+        int(look["hash"], 16), int(look["mirrored"], 16), colours, look["sharpness"],
         (bright[0], bright[1], bright[2], bright[3]),
     )  # fmt: skip
 

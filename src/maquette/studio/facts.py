@@ -107,12 +107,12 @@ def _asked(question: Mapping[str, Any]) -> dict[str, Any]:
         done = subprocess.run(
             command, input=json.dumps(question), capture_output=True, text=True, timeout=SECONDS, check=True
         )
-        told = json.loads(done.stdout.splitlines()[-1])
+        reply = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         raise MaquetteError("What this base needs could not be found out; its file may be damaged.") from error
-    if "error" in told:
-        raise MaquetteError(told["error"])
-    answer: dict[str, Any] = told["answer"]
+    if "error" in reply:
+        raise MaquetteError(reply["error"])
+    answer: dict[str, Any] = reply["answer"]
     return answer
 
 

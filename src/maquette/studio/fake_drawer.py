@@ -68,8 +68,8 @@ class FakeArtist:
             self._steps(wish, networks, seeds[0], batch, on_event, interrupt)
             for seed in seeds:
                 image = self._picture(wish, networks, seed)
-                told = {"seed": seed, "infotext": self._infotext(wish, settings, seed, image.size)}
-                on_picture(image, {**told, "prompt": wish.prompt, "negative_prompt": wish.negative_prompt})
+                facts = {"seed": seed, "infotext": self._infotext(wish, settings, seed, image.size)}
+                on_picture(image, {**facts, "prompt": wish.prompt, "negative_prompt": wish.negative_prompt})
 
     def _steps(
         self,

@@ -92,10 +92,10 @@ class Job:
     def status(self) -> dict[str, Any]:
         """What status.json says; a job whose worker died without a word has failed."""
         try:
-            told = _record(self.path / "status.json")
+            status = _record(self.path / "status.json")
         except MaquetteError:
-            told = {"state": "failed", "message": "The status of this job cannot be read.", "remedy": "resume"}
-        return told
+            status = {"state": "failed", "message": "The status of this job cannot be read.", "remedy": "resume"}
+        return status
 
     @property
     def state(self) -> State:

@@ -97,9 +97,15 @@ class Queue:
             waiting = [job for job in self.jobs() if job.state == "queued"]
             if len(waiting) >= MOST_WAITING:
                 raise Busy(f"{len(waiting)} jobs wait already; let some of them end first.")
-            told = {"kind": kind, "project": project, "created": round(time.time(), 3), **spec, "config": dict(config)}
-            told["place"] = max((job.spec.get("place", 0) for job in waiting), default=0) + 1
-            job = Job.create(self.folder / new_job_id(), told, prepare)
+            wanted = {
+                "kind": kind,
+                "project": project,
+                "created": round(time.time(), 3),
+                **spec,
+                "config": dict(config),
+            }
+            wanted["place"] = max((job.spec.get("place", 0) for job in waiting), default=0) + 1
+            job = Job.create(self.folder / new_job_id(), wanted, prepare)
         self._wake.set()
         return job
 

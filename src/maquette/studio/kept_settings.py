@@ -24,12 +24,12 @@ def with_kept(settings: StudioSettings) -> tuple[StudioSettings, list[str]]:
     if not settings.has_pages:
         return settings, []
     try:
-        told = _read(settings.folder)
+        read = _read(settings.folder)
     except MaquetteError as error:
         return settings, [f"The settings of the page could not be read and are as usual again: {error}"]
     kept: dict[str, Any] = {}
     notes = []
-    api, base = told.get("api"), told.get("base")
+    api, base = read.get("api"), read.get("base")
     if isinstance(api, bool):
         kept["api"] = api
     elif api is not None:

@@ -29,9 +29,9 @@ def verdict(job: Job) -> dict[str, Any] | None:
 
 def chosen(job: Job) -> tuple[int | None, float | None]:
     """Step and weight of the job's file: the user's choice before the evaluation's."""
-    told = job.spec.get("choice") or verdict(job) or job.status().get("result") or {}
-    step = told.get("step", told.get("chosen"))
-    return step if isinstance(step, int) else None, told.get("weight")
+    choice = job.spec.get("choice") or verdict(job) or job.status().get("result") or {}
+    step = choice.get("step", choice.get("chosen"))
+    return step if isinstance(step, int) else None, choice.get("weight")
 
 
 def choose(job: Job, step: int | None, weight: float | None) -> None:
@@ -46,11 +46,11 @@ def choose(job: Job, step: int | None, weight: float | None) -> None:
         raise NotFound("There is no such checkpoint.")
     with open_regular(source) as opened, atomic_writer(job.run.final) as target:
         shutil.copyfileobj(opened, target)
-    told = weight or recommended.get("weight") or 1.0
+    preferred = weight or recommended.get("weight") or 1.0
     card = job.run.final.with_suffix(".json")
     facts = read_json(card, RECORD_BYTES, "side-car") if card.exists() else {}
-    write_json(card, (facts if isinstance(facts, dict) else {}) | {SIDECAR: told})
-    job.change_spec(choice={"step": step, "weight": told} if own else None)
+    write_json(card, (facts if isinstance(facts, dict) else {}) | {SIDECAR: preferred})
+    job.change_spec(choice={"step": step, "weight": preferred} if own else None)
 
 
 def pack(job: Job) -> Any:
@@ -79,8 +79,8 @@ def card(job: Job, prompts: Sequence[str], weight: float | None) -> str:
     """README.md of the archive, without any folder of this computer."""
     config = TrainConfig.read(job.run.config)
     photos = len(read_object(job.run.dataset).get("photos", [])) if job.run.dataset.exists() else 0
-    told = verdict(job) or {}
-    reasons = [] if job.spec.get("choice") else [str(reason) for reason in told.get("reasons", [])]
+    judged = verdict(job) or {}
+    reasons = [] if job.spec.get("choice") else [str(reason) for reason in judged.get("reasons", [])]
     title = str(job.spec.get("title") or job.run.name)
     return model_card.text(
         model_card.Card(title, config, "other", job.run.final.name, weight, prompts, reasons, photos)

@@ -258,13 +258,13 @@ def _with_headers(send: Send) -> Send:
 
 async def _answer(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:
     body = text.encode()
-    told = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "cache-control": "no-store"}
-    told |= headers or {}
+    sent = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "cache-control": "no-store"}
+    sent |= headers or {}
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(k.encode(), v.encode()) for k, v in told.items()],
+            "headers": [(k.encode(), v.encode()) for k, v in sent.items()],
         }
     )
     await send({"type": "http.response.body", "body": body})

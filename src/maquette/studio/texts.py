@@ -42,7 +42,7 @@ def kohya(studio: Studio, project: Project, config: Mapping[str, Any]) -> str:
         return "There are no photos yet."
     asked = json.loads(json.dumps(dict(config) | {"photos": "photos", "out": "runs/lora"}))
     try:
-        told = studio.facts.ask({"ask": "kohya", "config": asked, "sizes": sizes})
+        reply = studio.facts.ask({"ask": "kohya", "config": asked, "sizes": sizes})
     except MaquetteError as error:
         return str(error)
-    return str(told["command"])
+    return str(reply["command"])

@@ -39,11 +39,11 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
         paused = job.wishes("pause") and not job.wishes("stop")
         file = None if paused else keep_last(job)
         return {"status": "stopped", "step": result.step, "steps": result.steps, "file": file}
-    told = {"status": "finished", "step": result.step, "steps": result.steps, "file": run.final.name}
-    told |= {"chosen": result.chosen, "weight": result.weight, "reasons": result.reasons}
+    outcome = {"status": "finished", "step": result.step, "steps": result.steps, "file": run.final.name}
+    outcome |= {"chosen": result.chosen, "weight": result.weight, "reasons": result.reasons}
     if not run.evaluation.exists() and config.get("choose", True) and len(run.checkpoints()) > 1:
-        told |= _compared(run, report, cancel)
-    return told
+        outcome |= _compared(run, report, cancel)
+    return outcome
 
 
 def _compared(run: RunFolder, report: Report, cancel: Cancel) -> dict[str, Any]:

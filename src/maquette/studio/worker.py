@@ -47,7 +47,7 @@ class Report:
     def __call__(self, event: Event) -> None:
         if event.kind in ("preview", "done"):  # pictures in memory; the result, which the worker tells
             return
-        data = told(event)
+        data = data_of(event)
         self.job.tell(event.kind, data)
         if event.kind == "metric":
             keys = ("step", "steps", "loss", "images_per_second", "remaining_seconds")
@@ -66,7 +66,7 @@ class Report:
         self.job.set_status(**self._facts)
 
 
-def told(event: Event) -> dict[str, Any]:
+def data_of(event: Event) -> dict[str, Any]:
     """An event's data for a client: files and folders by their names alone, so that no path leaves the machine."""
     data = dict(event.data)
     for key in ("path", "folder", "run", "file", "report"):

@@ -70,8 +70,8 @@ def compatible(config: TrainConfig) -> Compatibility:
     reason = next((name for name, true in alone.items() if true), None)
     if reason is not None:
         return Compatibility(None, f"{reason}: such a run is trained alone, not in a slot.")
-    told = json.loads(config.model_dump_json(include=set(ALIKE)))
-    return Compatibility(json.dumps(told, sort_keys=True))
+    settings = json.loads(config.model_dump_json(include=set(ALIKE)))
+    return Compatibility(json.dumps(settings, sort_keys=True))
 
 
 def train_together(
@@ -131,16 +131,16 @@ class SlotNetwork:
 
         Returns each one's mean loss () and the photos seen, as `Job.gradients` does.
         """
-        told = {slot: job.terms(step) for slot, (job, step) in seated.items()}
+        terms_of = {slot: job.terms(step) for slot, (job, step) in seated.items()}
         losses = {slot: torch.zeros((), device=self.base.device) for slot in seated}
-        for turn in zip_longest(*(terms for _, terms in told.values())):
+        for turn in zip_longest(*(terms for _, terms in terms_of.values())):
             alike: dict[object, list[tuple[int, LossTerm, float]]] = {}
-            for slot, asked in zip(told, turn, strict=True):
+            for slot, asked in zip(terms_of, turn, strict=True):
                 if asked is not None:
                     alike.setdefault(_shapes(asked[0]), []).append((slot, *asked))
             for members in alike.values():
                 self._learn(members, losses)
-        return {slot: (losses[slot], batches) for slot, (batches, _) in told.items()}
+        return {slot: (losses[slot], batches) for slot, (batches, _) in terms_of.items()}
 
     def _learn(self, members: Sequence[tuple[int, LossTerm, float]], losses: dict[int, Tensor]) -> None:
         """One pass over terms of one shape, a slot's each: the gradients of the sum of their losses."""
@@ -220,9 +220,9 @@ class _Group:
     def _seat(self, network: SlotNetwork, number: int, slot: int) -> None:
         """Begin a run in a slot."""
         held = ExitStack()
-        told = self.listeners[number], self.cancels[number], self.caches[number]
+        callers = self.listeners[number], self.cancels[number], self.caches[number]
         try:
-            trainer = held.enter_context(begun(self.configs[number], *told, ProcessGroup(), computes=False))
+            trainer = held.enter_context(begun(self.configs[number], *callers, ProcessGroup(), computes=False))
             trainer.begin(0)
             network.put(slot, trainer.job)
         except Exception as error:  # whatever ends a run is what it came to
@@ -238,9 +238,9 @@ class _Group:
         except RuntimeError as error:
             if not memory.exhausted(error):
                 raise
-            told = f"The memory does not suffice for {len(self.seated)} subjects at once; give fewer slots."
+            message = f"The memory does not suffice for {len(self.seated)} subjects at once; give fewer slots."
             for slot in [*self.seated]:
-                self._leave(network, slot, OutOfMemory(told))
+                self._leave(network, slot, OutOfMemory(message))
             return
         for slot, one in [*self.seated.items()]:
             try:

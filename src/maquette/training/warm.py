@@ -111,5 +111,5 @@ class WarmTrainer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if not self.bases.check():
-                told = "The job wrote into the base that is kept in memory; the next one reads it anew."
-                on_event(Event("warning", {"message": told}))
+                message = "The job wrote into the base that is kept in memory; the next one reads it anew."
+                on_event(Event("warning", {"message": message}))

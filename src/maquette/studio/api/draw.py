@@ -62,10 +62,10 @@ class Wish(ImageToImage, TextToImage):
 def draw(request: Request, body: Wish) -> Drawn:
     """Draw, and keep the pictures. Waits for drawings that began before."""
     engine = studio_of(request).engine
-    told = body.model_dump(exclude_unset=True)
+    given = body.model_dump(exclude_unset=True)
     kind = ImageToImage if body.init_images else TextToImage
     try:
-        asked = kind.model_validate(told)
+        asked = kind.model_validate(given)
         wish, notes = wish_of(asked, engine)
         axes = {axis: value for axis in "xyz" if (value := getattr(body, f"{axis}_axis"))}
         if axes:
@@ -128,18 +128,18 @@ def read(body: PngInfo) -> Settings:
 
 def settings_of(text: str) -> dict[str, str | int | float]:
     """Values that can be understood, by A1111's keys."""
-    told = parse_infotext(text) if text else {}
+    given = parse_infotext(text) if text else {}
     found: dict[str, str | int | float] = {}
     for key, (name, kind) in _KEYS.items():
         try:
-            if key in told:
-                found[name] = kind(told[key])
+            if key in given:
+                found[name] = kind(given[key])
         except ValueError:
             continue
     try:
-        if "Sampler" in told:
+        if "Sampler" in given:
             found["sampler_name"], found["scheduler"] = sampler_and_schedule(
-                told["Sampler"], told.get("Schedule type", "")
+                given["Sampler"], given.get("Schedule type", "")
             )
     except UnknownName:
         pass  # of another program: the field stays as it is
@@ -189,7 +189,7 @@ async def _events(request: Request) -> AsyncIterator[str]:
             now = engine.progress()
             if now != last:
                 preview = now.preview if last is None or now.preview is not last.preview else None
-                yield f"event: progress\ndata: {json.dumps(_told(now, preview))}\n\n"
+                yield f"event: progress\ndata: {json.dumps(_progress(now, preview))}\n\n"
                 last, quiet = now, 0.0
             quiet += LOOK
             if quiet >= 15:
@@ -200,7 +200,7 @@ async def _events(request: Request) -> AsyncIterator[str]:
         state.streams -= 1
 
 
-def _told(now: Progress, preview: bytes | None) -> dict[str, Any]:
+def _progress(now: Progress, preview: bytes | None) -> dict[str, Any]:
     image = None if preview is None else f"data:image/png;base64,{base64.b64encode(preview).decode()}"
-    told = {"busy": now.job_count > 0, "fraction": round(now.fraction, 4), "step": now.step, "steps": now.steps}
-    return {**told, "eta": round(now.eta_seconds, 1), "text": now.text, "preview": image}
+    given = {"busy": now.job_count > 0, "fraction": round(now.fraction, 4), "step": now.step, "steps": now.steps}
+    return {**given, "eta": round(now.eta_seconds, 1), "text": now.text, "preview": image}

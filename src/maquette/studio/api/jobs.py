@@ -120,16 +120,16 @@ async def _events(request: Request, job: Job, seen: int) -> AsyncIterator[str]:
     try:
         yield "retry: 2000\n\n"
         while not await request.is_disconnected() and not state.ending.is_set():
-            lines, told = await run_in_threadpool(_news, request, job, reader)
+            lines, news = await run_in_threadpool(_news, request, job, reader)
             for number, event in lines:
                 if number <= seen:
                     continue
                 quiet = 0.0
                 yield f"id: {number}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
-            if told != status:
-                status, quiet = told, 0.0
-                yield f"event: status\ndata: {told}\n\n"
-            if told == "null":
+            if news != status:
+                status, quiet = news, 0.0
+                yield f"event: status\ndata: {news}\n\n"
+            if news == "null":
                 return
             quiet += LOOK
             if quiet >= HEARTBEAT:

@@ -28,8 +28,8 @@ def get_state(request: Request) -> dict[str, Any]:
 def get_settings(request: Request) -> dict[str, Any]:
     """The settings; the password is never told."""
     settings = studio_of(request).settings
-    told = settings.model_dump(mode="json", exclude={"password"})
-    return told | {"data": str(settings.folder), "password": settings.password is not None}
+    shown = settings.model_dump(mode="json", exclude={"password"})
+    return shown | {"data": str(settings.folder), "password": settings.password is not None}
 
 
 @router.patch("/settings")

@@ -125,10 +125,10 @@ def pictures(job: Job) -> tuple[list[dict[str, Any]], list[str]]:
 def sample_prompts(folder: Path) -> list[str]:
     """The prompts of a folder of sample pictures; empty where they cannot be read."""
     try:
-        told = files.read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
+        prompts = files.read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
     except MaquetteError:
         return []
-    return [str(prompt) for prompt in told] if isinstance(told, list) else []
+    return [str(prompt) for prompt in prompts] if isinstance(prompts, list) else []
 
 
 def curve(run: RunFolder) -> dict[str, Any] | None:

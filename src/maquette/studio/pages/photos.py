@@ -53,9 +53,9 @@ def stamp(request: Request, project_id: str) -> PlainTextResponse:
     """A text that differs after every change of a photo, whichever page made it."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    told = "".join(f"{photo.id}{photo.version}{photo.excluded}" for photo in project.photos())
-    told += str(studio.facts.known_base(base_name(studio, project)) is not None)  # then the crops are known
-    return PlainTextResponse(hashlib.sha256(told.encode()).hexdigest()[:16])
+    state = "".join(f"{photo.id}{photo.version}{photo.excluded}" for photo in project.photos())
+    state += str(studio.facts.known_base(base_name(studio, project)) is not None)  # then the crops are known
+    return PlainTextResponse(hashlib.sha256(state.encode()).hexdigest()[:16])
 
 
 def views(studio: Studio, project: Project) -> list[dict[str, Any]]:

@@ -110,8 +110,8 @@ def reasons(verdict: dict[str, Any], overridden: bool, row: dict[str, Any] | Non
     """Why this one, in sentences."""
     if overridden:
         return [f"You chose this one. The studio would keep step {verdict.get('step')}."]
-    told = [str(reason) for reason in verdict.get("reasons", [])]
-    return told or ["The checkpoints were not compared; this is the last one."]
+    reasons = [str(reason) for reason in verdict.get("reasons", [])]
+    return reasons or ["The checkpoints were not compared; this is the last one."]
 
 
 def bars(row: dict[str, Any] | None) -> list[dict[str, Any]]:

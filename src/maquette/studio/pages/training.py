@@ -126,9 +126,9 @@ def change(request: Request, project_id: str, changes: Changes) -> dict[str, Any
             options_now = options.merged(options_now, changes.changed)
         kept |= changes.model_dump(exclude_none=True, include={"preset", "base", "prompts"}) | {"changed": options_now}
         project.change(settings=kept)
-    told = choices(studio, project)
-    costs = {preset["key"]: {part: preset[part] for part in ("time", "rest")} for preset in told["presets"]}
-    return {"changed": told["changed"], "summary": told["summary"], "costs": costs}
+    shown_choices = choices(studio, project)
+    costs = {preset["key"]: {part: preset[part] for part in ("time", "rest")} for preset in shown_choices["presets"]}
+    return {"changed": shown_choices["changed"], "summary": shown_choices["summary"], "costs": costs}
 
 
 @router.post("/ui/p/{project_id}/start")

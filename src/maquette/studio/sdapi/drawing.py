@@ -65,7 +65,7 @@ def _info(
     """A1111's account of a drawing, and what maquette has to say about it under `warnings`."""
     pictures = drawing.pictures
     first = pictures[0] if pictures else None
-    told = parse_infotext(first.infotext) if first else {}
+    infotext = parse_infotext(first.infotext) if first else {}
     subseeds = [picture.variation_seed if picture.variation_seed is not None else -1 for picture in pictures]
     return {
         "prompt": first.prompt if first else wish["prompt"],
@@ -80,15 +80,15 @@ def _info(
         "width": first.width if first else wish["width"],
         "height": first.height if first else wish["height"],
         "sampler_name": wish["sampler"],
-        "cfg_scale": float(told["CFG scale"]) if "CFG scale" in told else wish["cfg_scale"],
+        "cfg_scale": float(infotext["CFG scale"]) if "CFG scale" in infotext else wish["cfg_scale"],
         "steps": wish["steps"],
         "batch_size": wish["batch_size"],
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": drawing.model.name,
         "sd_model_hash": drawing.model_hash[:10],
-        "sd_vae_name": told.get("VAE"),
-        "sd_vae_hash": told.get("VAE hash"),
+        "sd_vae_name": infotext.get("VAE"),
+        "sd_vae_hash": infotext.get("VAE hash"),
         "seed_resize_from_w": body.seed_resize_from_w,
         "seed_resize_from_h": body.seed_resize_from_h,
         "denoising_strength": wish.get("denoising_strength"),
@@ -99,7 +99,7 @@ def _info(
         "job_timestamp": _stamp(),
         "clip_skip": wish["clip_skip"],
         "is_using_inpainting_conditioning": False,
-        "version": told.get("Version", ""),
+        "version": infotext.get("Version", ""),
         "interrupted": drawing.interrupted,
         "warnings": [*notes, *drawing.warnings],
     }
