@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
 from ..files import open_regular
@@ -102,17 +102,22 @@ def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
         raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _write_png(image: Image.Image, path: Path, infotext: str) -> None:
+def save_png(image: Image.Image, file: IO[bytes], infotext: str = "") -> None:
+    """Write a PNG with the text under A1111's key into an open file or buffer."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     if infotext:
         info.add_text(KEY, infotext)
+    image.save(file, format="PNG", pnginfo=info)
+
+
+def _write_png(image: Image.Image, path: Path, infotext: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG", pnginfo=info)
+            save_png(image, file, infotext)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

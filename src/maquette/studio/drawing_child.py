@@ -136,14 +136,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def png(image: Image, facts: Mapping[str, Any]) -> bytes:
     """The picture as a PNG file with its text."""
-    from PIL.PngImagePlugin import PngInfo
+    from ..formats.png import save_png
 
-    from ..formats.png import KEY
-
-    info = PngInfo()
-    info.add_text(KEY, str(facts["infotext"]))
     stream = BytesIO()
-    image.save(stream, format="PNG", pnginfo=info)
+    save_png(image, stream, str(facts["infotext"]))
     return stream.getvalue()
 
 

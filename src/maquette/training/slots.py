@@ -70,8 +70,7 @@ def compatible(config: TrainConfig) -> Compatibility:
     reason = next((name for name, true in alone.items() if true), None)
     if reason is not None:
         return Compatibility(None, f"{reason}: such a run is trained alone, not in a slot.")
-    settings = json.loads(config.model_dump_json(include=set(ALIKE)))
-    return Compatibility(json.dumps(settings, sort_keys=True))
+    return Compatibility(json.dumps(config.model_dump(mode="json", include=set(ALIKE)), sort_keys=True))
 
 
 def train_together(
