@@ -80,14 +80,14 @@ def test_presets_differ_in_steps_and_leave_what_the_user_says() -> None:
 
 
 def test_the_cost_of_pocket_comes_from_its_own_layers(studio: Running) -> None:
-    cost = presets.cost(studio.studio, "good", 14, "pocket", {})
+    cost = presets.costs(studio.studio, 14, "pocket", {})["good"]
     assert cost.steps == 300 and not cost.measured
     assert cost.seconds is not None and cost.seconds > 1
     assert cost.memory_bytes is not None and 5e8 < cost.memory_bytes < 2e9
-    double = presets.cost(studio.studio, "good", 14, "pocket", {"steps": 600})
+    double = presets.costs(studio.studio, 14, "pocket", {"steps": 600})["good"]
     assert double.seconds == pytest.approx(2 * cost.seconds)
     studio.wait(studio.train(studio.project(photos=4)), "finished")
-    assert presets.cost(studio.studio, "good", 14, "pocket", {}).measured
+    assert presets.costs(studio.studio, 14, "pocket", {})["good"].measured
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_times_say_how_they_are_known(studio: Running) -> None:
 def test_the_processors_speed_is_that_of_a_core_times_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
     monkeypatch.setattr(presets, "processor_speed", lambda work, flop: counted.append(flop) or (work(), 3e9)[1])
-    monkeypatch.setattr(presets, "cores", lambda: 4)
+    monkeypatch.setattr(presets, "processors", lambda: 4)
     assert presets.cpu_speed.__wrapped__() == 12e9
     assert counted == [100 * 2 * 64**3]
 
@@ -187,7 +187,7 @@ def test_a_copy_of_pocket_costs_what_pocket_costs(studio: Running, tmp_path: Pat
     assert presets.is_pocket(str(folder)) and not presets.is_pocket(str(tmp_path / "gone.safetensors"))
     for preset in presets.SHARES:
         assert presets.values(preset, 9, str(folder), {}) == presets.values(preset, 9, "pocket", {})
-        copy, own = (presets.cost(studio.studio, preset, 9, base, {}) for base in (str(folder), "pocket"))
+        copy, own = (presets.costs(studio.studio, 9, base, {})[preset] for base in (str(folder), "pocket"))
         assert (copy.steps, copy.seconds, copy.memory_bytes) == (own.steps, own.seconds, own.memory_bytes)
     tensors = {"model.diffusion_model.input_blocks.0.0.weight": np.zeros((320, 4, 3, 3), np.float16)}
     save_file(tensors, tmp_path / "sd.safetensors")

@@ -53,8 +53,8 @@ def examine(project: Project, facts: Mapping[str, Any] | None) -> Examined:
     whole = Dataset(project.path, "plain", [_as_data(photo, project.phrase) for photo in used.values()])
     planned = whole
     if facts is not None:
-        resolution = project.settings.get("changed", {}).get("resolution") or facts["native_size"]
-        buckets = project.settings.get("changed", {}).get("buckets")
+        resolution = project.changed.get("resolution") or facts["native_size"]
+        buckets = project.changed.get("buckets")
         wanted = facts["buckets"] if buckets is None else buckets
         planned = plan(whole, int(resolution), facts["latent_factor"], aspect_buckets=bool(wanted))
     looks = {photo.file: look for photo in used.values() if (look := photo.look) is not None}

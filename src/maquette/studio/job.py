@@ -85,6 +85,15 @@ class Job:
     def log(self) -> Path:
         return self.path / "log.txt"
 
+    def end_of_log(self, most: int) -> str:
+        """The last `most` bytes of what its process printed, with no folder of this computer; "" without."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+                return file.read().decode("utf-8", "replace").replace(str(self.path), "…")
+        except OSError:
+            return ""
+
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"

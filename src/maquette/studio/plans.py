@@ -51,8 +51,7 @@ def configured(studio: Studio, project: Project, preset: Preset, changed: Mappin
     if wrong:
         raise MaquetteError(f"{wrong[0]} is set by the studio itself.")
     base = base_of(studio, project)
-    used = sum(not photo.excluded for photo in project.photos())
-    config = presets.values(preset, used, base, changed) | dict(changed)
+    config = presets.values(preset, len(project.used()), base, changed) | dict(changed)
     prompts = project.settings.get("prompts")
     if prompts:
         config.setdefault("sample_prompts", [prompt for prompt in prompts if str(prompt).strip()])
@@ -63,7 +62,7 @@ def configured(studio: Studio, project: Project, preset: Preset, changed: Mappin
 
 def train(studio: Studio, project: Project, config: Mapping[str, Any], preset: Any = None) -> Job:
     """Copy the photos as they are trained, and queue the training."""
-    used = [photo for photo in project.photos() if not photo.excluded]
+    used = project.used()
     if len(used) < LEAST_PHOTOS:
         raise MaquetteError(f"A training needs {LEAST_PHOTOS} photos or more; this project has {len(used)} in use.")
     name = file_stem(project.name, "lora")

@@ -103,22 +103,27 @@ def values(preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -
     return own | {"steps": steps, "save_every_steps": max(1, math.ceil(steps / CHECKPOINTS[preset]))}
 
 
-def cost(studio: Studio, preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> Cost:
-    """Steps, time and memory of a preset with the user's changes."""
+def costs(studio: Studio, photos: int, base: str, changed: Mapping[str, Any]) -> dict[Preset, Cost]:
+    """Steps, time and memory of each preset with the user's changes."""
     batch = _number(changed, "batch_size") or batch_of(base)
-    steps = _number(changed, "steps") or round(SHARES[preset] * default_steps(recipe_of(base), max(1, photos), batch))
-    pictures = steps * batch
+    resolution = _number(changed, "resolution")
+    usual = default_steps(recipe_of(base), max(1, photos), batch)
     shapes = unet_shapes(base)
-    work = forward_work(shapes, _cells(base, shapes, _number(changed, "resolution"))) if shapes else None
-    seconds, memory = None, None
+    work = forward_work(shapes, _cells(base, shapes, resolution)) if shapes else None
+    each, memory = None, None  # seconds of a picture, bytes
     if work is not None:
         flop, outputs = work
         gpu = has_gpu()
-        speed = GPU_SPEED * GPU_SHARE if gpu else cpu_speed() * CPU_SHARE
-        seconds = training_seconds(pictures, flop, speed)
+        each = training_seconds(1, flop, GPU_SPEED * GPU_SHARE if gpu else cpu_speed() * CPU_SHARE)
         memory = int(training_memory(shapes, outputs * batch, 2 if gpu else 4) + AROUND)
-    rate = measured_rate(studio, base, _number(changed, "resolution"))
-    return Cost(steps, pictures / rate if rate else seconds, memory, rate is not None)
+    rate = measured_rate(studio, base, resolution)
+    if rate:
+        each = 1 / rate
+    steps = {preset: _number(changed, "steps") or round(share * usual) for preset, share in SHARES.items()}
+    return {
+        preset: Cost(count, None if each is None else count * batch * each, memory, rate is not None)
+        for preset, count in steps.items()
+    }
 
 
 def measured_rate(studio: Studio, base: str, resolution: int | None) -> float | None:

@@ -70,6 +70,12 @@ class Project:
         """Base, preset and changed keys of the training."""
         return dict(self._facts.get("settings", {}))
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Keys of the training that the user has changed."""
+        changed = self.settings.get("changed")
+        return dict(changed) if isinstance(changed, dict) else {}
+
     def change(self, **values: Any) -> None:
         """Change name, kind, subject, token or settings. Raises MaquetteError for what they cannot be."""
         with self.lock:
@@ -84,6 +90,10 @@ class Project:
         """In the order in which they came."""
         with self.lock:
             return self._photos.all()
+
+    def used(self) -> list[Photo]:
+        """Those that are trained on."""
+        return [photo for photo in self.photos() if not photo.excluded]
 
     def photo(self, identity: str) -> Photo:
         """Raises NotFound."""
@@ -102,7 +112,7 @@ class Project:
         """What is found in the photos, and their frames; looked at again only after a change. facts: of the base."""
         with self.lock:
             photos = [(photo.id, photo.version, photo.excluded) for photo in self.photos()]
-            key = repr((photos, self.phrase, self.settings.get("changed"), facts))
+            key = repr((photos, self.phrase, self.changed, facts))
             if self._examined is None or self._examined[0] != key:
                 self._examined = key, examine(self, facts)
             return self._examined[1]

@@ -37,7 +37,7 @@ def command(config: Mapping[str, Any]) -> str:
 
 def kohya(studio: Studio, project: Project, config: Mapping[str, Any]) -> str:
     """Kohya's command that equals it, or why there is none."""
-    sizes = sorted(list(photo.size_trained) for photo in project.photos() if not photo.excluded)
+    sizes = sorted(list(photo.size_trained) for photo in project.used())
     if not sizes:
         return "There are no photos yet."
     asked = json.loads(json.dumps(dict(config) | {"photos": "photos", "out": "runs/lora"}))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -23,9 +21,9 @@ from ..sdapi.requests import ImageToImage, TextToImage
 from ..sdapi.settings import model_of, wish_of
 from .common import ERRORS, studio_of
 from .models import Done
+from .streaming import News, event_stream
 
 router = APIRouter(prefix="/draw", tags=["draw"], responses=dict(ERRORS))
-MOST_STREAMS = 20
 LOOK = 0.15  # seconds between looks at the progress
 SHOWN = 60  # pictures of a list
 Axis = Annotated[str, Field(max_length=500)]
@@ -173,31 +171,19 @@ def delete_picture(request: Request, name: str) -> Done:
 @router.get("/events", response_class=StreamingResponse)
 async def events(request: Request) -> StreamingResponse:
     """Server-sent events `progress`, whenever something changes: busy, fraction, step, steps, eta, text, preview."""
-    if request.app.state.streams >= MOST_STREAMS:
-        raise Busy(f"{MOST_STREAMS} pages listen already; close some of them.")
-    return StreamingResponse(_events(request), media_type="text/event-stream", headers={"cache-control": "no-store"})
-
-
-async def _events(request: Request) -> AsyncIterator[str]:
-    state, engine = request.app.state, studio_of(request).engine
-    state.streams += 1
+    engine = studio_of(request).engine
     last: Progress | None = None
-    quiet = 0.0
-    try:
-        yield "retry: 2000\n\n"
-        while not await request.is_disconnected() and not state.ending.is_set():
-            now = engine.progress()
-            if now != last:
-                preview = now.preview if last is None or now.preview is not last.preview else None
-                yield f"event: progress\ndata: {json.dumps(_progress(now, preview))}\n\n"
-                last, quiet = now, 0.0
-            quiet += LOOK
-            if quiet >= 15:
-                quiet = 0.0
-                yield ": still here\n\n"
-            await asyncio.sleep(LOOK)
-    finally:
-        state.streams -= 1
+
+    async def look() -> News:
+        nonlocal last
+        now, before = engine.progress(), last
+        last = now
+        if now == before:
+            return (), False
+        preview = now.preview if before is None or now.preview is not before.preview else None
+        return [f"event: progress\ndata: {json.dumps(_progress(now, preview))}\n\n"], False
+
+    return event_stream(request, look, LOOK)
 
 
 def _progress(now: Progress, preview: bytes | None) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -13,14 +11,12 @@ from starlette.concurrency import run_in_threadpool
 
 from ...errors import MaquetteError
 from ..job import Job, Reader
-from ..names import Busy
 from .common import ERRORS, studio_of
 from .models import Done, JobInfo, More, Place
+from .streaming import News, event_stream
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=dict(ERRORS))
 LOOK = 0.25  # seconds between looks at the file of events
-HEARTBEAT = 15.0
-MOST_STREAMS = 20
 LOG_BYTES = 200_000
 
 
@@ -89,13 +85,7 @@ def sample_now(request: Request, job_id: str) -> JobInfo:
 @router.get("/{job_id}/log", response_class=PlainTextResponse)
 def get_log(request: Request, job_id: str) -> PlainTextResponse:
     """The end of what its process printed."""
-    job = studio_of(request).queue.job(job_id)
-    if not job.log.exists():
-        return PlainTextResponse("")
-    with job.log.open("rb") as file:
-        file.seek(max(0, job.log.stat().st_size - LOG_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    return PlainTextResponse(text.replace(str(job.path), "…"))
+    return PlainTextResponse(studio_of(request).queue.job(job_id).end_of_log(LOG_BYTES))
 
 
 @router.get("/{job_id}/events", response_class=StreamingResponse)
@@ -108,36 +98,22 @@ async def stream_events(
     studio = studio_of(request)
     job = await run_in_threadpool(studio.queue.job, job_id)
     seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else max(0, after)
-    if request.app.state.streams >= MOST_STREAMS:
-        raise Busy(f"{MOST_STREAMS} pages listen already; close some of them.")
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_events(request, job, seen), media_type="text/event-stream", headers=headers)
+    status, reader = "", Reader(job)
 
+    async def look() -> News:
+        nonlocal status
+        lines, news = await run_in_threadpool(_news, request, job, reader)
+        events = [
+            f"id: {number}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
+            for number, event in lines
+            if number > seen
+        ]
+        if news != status:
+            status = news
+            events.append(f"event: status\ndata: {news}\n\n")
+        return events, news == "null"
 
-async def _events(request: Request, job: Job, seen: int) -> AsyncIterator[str]:
-    state, status, quiet, reader = request.app.state, "", 0.0, Reader(job)
-    state.streams += 1
-    try:
-        yield "retry: 2000\n\n"
-        while not await request.is_disconnected() and not state.ending.is_set():
-            lines, news = await run_in_threadpool(_news, request, job, reader)
-            for number, event in lines:
-                if number <= seen:
-                    continue
-                quiet = 0.0
-                yield f"id: {number}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
-            if news != status:
-                status, quiet = news, 0.0
-                yield f"event: status\ndata: {news}\n\n"
-            if news == "null":
-                return
-            quiet += LOOK
-            if quiet >= HEARTBEAT:
-                quiet = 0.0
-                yield ": still here\n\n"
-            await asyncio.sleep(LOOK)
-    finally:
-        state.streams -= 1
+    return event_stream(request, look, LOOK)
 
 
 def _news(request: Request, job: Job, reader: Reader) -> tuple[list[tuple[int, dict[str, Any]]], str]:

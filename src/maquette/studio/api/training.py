@@ -24,7 +24,7 @@ def create_job(request: Request, project_id: str, new: NewJob) -> JobInfo:
     """Queue a training (or the description of the photos). While one of the project waits or works, there is one."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    settings = project.settings.get("changed", {}) if new.settings is None and new.kind == "train" else new.settings
+    settings = project.changed if new.settings is None and new.kind == "train" else new.settings
     job = plans.start(studio, project, new.kind, new.preset, settings or {})
     return info(request, job)
 
@@ -34,9 +34,7 @@ def list_presets(request: Request, project_id: str) -> list[Cost]:
     """Quick, Good and Best with steps, seconds and memory, estimated or measured in an earlier training."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    base, used = presets.base_of(studio, project), sum(not photo.excluded for photo in project.photos())
-    changed = project.settings.get("changed", {})
-    costs = {name: presets.cost(studio, name, used, base, changed) for name in presets.SHARES}
+    costs = presets.costs(studio, len(project.used()), presets.base_of(studio, project), project.changed)
     return [Cost(preset=name, **vars(cost)) for name, cost in costs.items()]
 
 
@@ -52,7 +50,7 @@ def show(request: Request, project_id: str, plan: Plan) -> Texts:
     """The training as TOML, as a command line, and as Kohya's command."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    changed = project.settings.get("changed", {}) if plan.settings is None else plan.settings
+    changed = project.changed if plan.settings is None else plan.settings
     config = plans.configured(studio, project, plan.preset, changed)
     return Texts(toml=texts.toml(config), command=texts.command(config), kohya=texts.kohya(studio, project, config))
 
@@ -62,8 +60,7 @@ def list_options(request: Request, project_id: str) -> list[dict[str, Any]]:
     """Every option that fits the project's base and method, in groups, with value, default and help."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    changed = project.settings.get("changed", {})
-    return options.groups(changed, presets.base_of(studio, project))
+    return options.groups(project.changed, presets.base_of(studio, project))
 
 
 @router.get("/tags")

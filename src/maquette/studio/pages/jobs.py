@@ -162,14 +162,7 @@ def curve(run: RunFolder) -> dict[str, Any] | None:
 
 def tail(job: Job) -> str:
     """The end of the job's log, with no folder of this computer in it."""
-    try:
-        with job.log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-LOG_LINES:]).replace(str(job.path), "…")
+    return "\n".join(job.end_of_log(LOG_BYTES).splitlines()[-LOG_LINES:])
 
 
 def base_name(job: Job) -> str:

@@ -39,7 +39,7 @@ def preflight(studio: Studio, project: Project, cost: presets.Cost | None) -> di
     """cost: of the chosen preset; None where the base is gone."""
     lines = Lines()
     _photos(lines, project)
-    used = [photo for photo in project.photos() if not photo.excluded]
+    used = project.used()
     pictures = [f"/api/projects/{project.id}/photos/{photo.id}/picture" for photo in used]
     try:
         base = presets.base_of(studio, project)
@@ -60,7 +60,7 @@ def preflight(studio: Studio, project: Project, cost: presets.Cost | None) -> di
 
 
 def _photos(lines: Lines, project: Project) -> None:
-    photos = [photo for photo in project.photos() if not photo.excluded]
+    photos = project.used()
     board, bare = f"/p/{project.id}/photos", sum(not photo.caption for photo in photos)
     if len(photos) < plans.LEAST_PHOTOS:
         text = f"{len(photos)} photos are too few; it takes {plans.LEAST_PHOTOS} at least."

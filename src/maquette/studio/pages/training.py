@@ -95,7 +95,7 @@ def advanced(request: Request, project_id: str) -> HTMLResponse:
     """The drawer of all options."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    changed = changed_of(project)
+    changed = project.changed
     found = options.groups(changed, base_of(studio, project))
     total = sum(len(group["fields"]) for group in found)
     shown = as_texts(studio, project)
@@ -118,7 +118,7 @@ def change(request: Request, project_id: str, changes: Changes) -> dict[str, Any
     project = studio.store.project(project_id)
     with project.lock:
         kept = project.settings
-        options_now = dict(kept.get("changed", {}))
+        options_now = project.changed
         if changes.reset is not None:
             gone = list(options_now) if changes.reset == "all" else changes.reset
             options_now = {key: value for key, value in options_now.items() if key not in gone}
@@ -162,11 +162,6 @@ def trainings(studio: Studio, project: Project) -> list[Job]:
     return sorted(found, key=lambda job: -job.spec["created"])
 
 
-def changed_of(project: Project) -> dict[str, Any]:
-    changed = project.settings.get("changed")
-    return dict(changed) if isinstance(changed, dict) else {}
-
-
 def preset_of(project: Project) -> presets.Preset:
     preset = project.settings.get("preset", "good")
     return preset if preset in presets.SHARES else "good"
@@ -185,7 +180,7 @@ def prompts_of(studio: Studio, project: Project) -> list[str]:
 
 def wanted(studio: Studio, project: Project) -> dict[str, Any]:
     """The keys of the training that the user chose."""
-    return changed_of(project) | {"sample_prompts": [prompt for prompt in prompts_of(studio, project) if prompt]}
+    return project.changed | {"sample_prompts": [prompt for prompt in prompts_of(studio, project) if prompt]}
 
 
 def base_of(studio: Studio, project: Project) -> str:
@@ -198,21 +193,21 @@ def base_of(studio: Studio, project: Project) -> str:
 
 def choices(studio: Studio, project: Project) -> dict[str, Any]:
     """What the page shows before a training."""
-    base, changed, preset = base_of(studio, project), changed_of(project), preset_of(project)
-    used = sum(not photo.excluded for photo in project.photos())
+    base, changed, preset = base_of(studio, project), project.changed, preset_of(project)
+    used = len(project.used())
+    costs = presets.costs(studio, used, base, changed)
     shown = []
     for key, name, what in PRESETS:
-        cost = presets.cost(studio, key, used, base, changed)
+        cost = costs[key]
         memory = f"{cost.memory_bytes / 1e9:.1f} GB" if cost.memory_bytes else "memory unknown"
         time = spoken(cost.seconds) if cost.seconds else "time unknown"
         shown.append({"key": key, "name": name, "what": what, "time": time, "rest": f"{memory} · {cost.steps} steps"})
-        measured = cost.measured
     models = Library([studio.settings.bases_folder], [], studio.settings.base).models()
     name = str(project.settings.get("base") or studio.settings.base)
     chosen = next((model.name for model in models if name in (model.name, model.path)), name)
     words = {model.name: POCKET_WORDS if model.path == "pocket" else model.name for model in models}
     machine = "graphics card" if presets.has_gpu() else "processor; it has no graphics card"
-    how = "As measured in your last training" if measured else ESTIMATED
+    how = "As measured in your last training" if costs[preset].measured else ESTIMATED
     title = next(name for key, name, _ in PRESETS if key == preset)
     mine = next(one for one in shown if one["key"] == preset)
     return {
@@ -237,9 +232,8 @@ def preflight(studio: Studio, project: Project) -> dict[str, Any]:
         base = presets.base_of(studio, project)
     except MaquetteError:
         return readiness.preflight(studio, project, None)
-    used = sum(not photo.excluded for photo in project.photos())
-    cost = presets.cost(studio, preset_of(project), used, base, changed_of(project))
-    return readiness.preflight(studio, project, cost)
+    costs = presets.costs(studio, len(project.used()), base, project.changed)
+    return readiness.preflight(studio, project, costs[preset_of(project)])
 
 
 def as_texts(studio: Studio, project: Project) -> list[tuple[str, str, str]]:
