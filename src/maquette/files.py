@@ -273,8 +273,8 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_file(path: Path, place: Callable[[Path, Path], object] = os.replace) -> Iterator[BinaryIO]:
-    """The same, raising OSError: a temporary file beside it, fsync, then `place` gives it the name."""
+def whole_file(path: Path, place: Callable[[Path, Path], object] | None = None) -> Iterator[BinaryIO]:
+    """The same, raising OSError: a temporary file beside it, fsync, then `place` (`os.replace`) gives it the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     temporary = Path(name)
@@ -284,7 +284,7 @@ def whole_file(path: Path, place: Callable[[Path, Path], object] = os.replace) -
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())
-        place(temporary, path)
+        (place or os.replace)(temporary, path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

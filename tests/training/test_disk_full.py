@@ -15,7 +15,7 @@ from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 from maquette.run_folder import RunFolder
 from maquette.stages import train
-from maquette.training import state, trainer
+from maquette.training import keeping, state
 from tests.training.interrupted import SETTINGS, make_photos, start
 
 VALUES = {**SETTINGS, "sample_prompts": [], "steps": 4, "save_every_steps": 1, "keep_last": 0, "keep_state": True}
@@ -156,7 +156,7 @@ def test_a_small_file_system_fills_up(checkpoints: int, whole: Path, tmp_path: P
         with filler.open("wb") as big:
             os.posix_fallocate(big.fileno(), 0, free - room)
         patch = pytest.MonkeyPatch()
-        patch.setattr(trainer.Trainer, "_need_room", lambda self, size: None)
+        patch.setattr(keeping.Keeper, "need_room", lambda self, size: None)
         settings = {**VALUES, "photos": whole / "photos", "out": disk / "disc"}
         with patch.context(), pytest.raises(MaquetteError, match="The disk is full"):
             train.run(TrainConfig.parse(settings))

@@ -75,7 +75,7 @@ class LocalStore:
         return self._path(name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        self._put(data, self._path(name), os.replace)
+        self._put(data, self._path(name))
 
     def create(self, name: str, data: bytes) -> None:
         self._put(data, self._path(name), _link)
@@ -118,7 +118,7 @@ class LocalStore:
             else:
                 path.unlink(missing_ok=True)
 
-    def _put(self, data: bytes, target: Path, place: Any) -> None:
+    def _put(self, data: bytes, target: Path, place: Any = None) -> None:
         with whole_file(target, place) as file:
             file.write(data)
 

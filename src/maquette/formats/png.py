@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
-from ..files import open_regular
+from ..files import atomic_writer, open_regular
 from . import pictures
 
 if TYPE_CHECKING:
@@ -96,10 +94,8 @@ def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
 
     Raises MaquetteError naming the file when it cannot be written: a full disk, a folder without permission.
     """
-    try:
-        _write_png(image, Path(path), infotext)
-    except OSError as error:
-        raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with atomic_writer(path) as file:
+        save_png(image, file, infotext)
 
 
 def save_png(image: Image.Image, file: IO[bytes], infotext: str = "") -> None:
@@ -110,21 +106,6 @@ def save_png(image: Image.Image, file: IO[bytes], infotext: str = "") -> None:
     if infotext:
         info.add_text(KEY, infotext)
     image.save(file, format="PNG", pnginfo=info)
-
-
-def _write_png(image: Image.Image, path: Path, infotext: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            save_png(image, file, infotext)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_infotext(path: str | Path) -> str:
