@@ -1,15 +1,19 @@
-"""A server with nothing but the interfaces of other programs, for their tests."""
+"""A server with nothing but the interfaces of other programs, for their tests, and what they are sent."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
 
 from maquette.studio import openai, sdapi
 from maquette.studio.engine import DrawingEngine
@@ -60,3 +64,24 @@ def served(app: Any) -> Iterator[int]:
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def b64(picture: Image.Image) -> str:
+    stream = BytesIO()
+    picture.save(stream, format="PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def picture_of(text: str) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(text)))
+
+
+RED = b64(Image.new("RGB", (64, 64), "red"))
+
+
+def drawn(client: TestClient, path: str = "txt2img", **body: Any) -> dict[str, Any]:
+    response = client.post(f"/sdapi/v1/{path}", json={"prompt": "a cat", "steps": 2, "seed": 1, **body})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    answer["info"] = json.loads(answer["info"])
+    return answer

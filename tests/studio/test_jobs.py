@@ -172,7 +172,7 @@ def test_faults_are_sentences_and_the_next_training_works(
 
 
 def test_a_worker_that_cannot_begin_is_not_tried_for_ever(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maquette.studio.jobs.MODULE", "maquette.studio.no_such_worker")
+    monkeypatch.setattr("maquette.studio.workers.MODULE", "maquette.studio.no_such_worker")
     job = studio.train(studio.project(photos=4))
     failed = studio.wait(job, "failed")
     assert failed["message"] == "The job's process could not begin; its log says why."

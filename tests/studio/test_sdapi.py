@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from maquette.formats.png import parse_infotext
 from maquette.studio.engine import DrawingEngine
 from maquette.studio.library import Library
-from tests.studio.serving import app_of, lora_file
+from tests.studio.serving import RED, app_of, b64, drawn, lora_file, picture_of
 
 
 @pytest.fixture
@@ -31,27 +31,6 @@ def engine(tmp_path: Path) -> Iterator[DrawingEngine]:
 @pytest.fixture
 def client(engine: DrawingEngine) -> TestClient:
     return TestClient(app_of(engine), raise_server_exceptions=True)
-
-
-def b64(picture: Image.Image) -> str:
-    stream = BytesIO()
-    picture.save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def picture_of(text: str) -> Image.Image:
-    return Image.open(BytesIO(base64.b64decode(text)))
-
-
-RED = b64(Image.new("RGB", (64, 64), "red"))
-
-
-def drawn(client: TestClient, path: str = "txt2img", **body: Any) -> dict[str, Any]:
-    response = client.post(f"/sdapi/v1/{path}", json={"prompt": "a cat", "steps": 2, "seed": 1, **body})
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    answer["info"] = json.loads(answer["info"])
-    return answer
 
 
 def test_txt2img_answers_as_a1111(client: TestClient) -> None:
@@ -290,7 +269,6 @@ def test_enlarges_by_lanczos(client: TestClient) -> None:
     batch = {"imageList": [{"data": RED, "name": "a"}] * 2, **cropped}
     answer = client.post("/sdapi/v1/extra-batch-images", json=batch).json()
     assert [picture_of(text).size for text in answer["images"]] == [(40, 80)] * 2
-    assert client.post("/sdapi/v1/interrogate", json={"image": RED, "model": "clip"}).status_code == 404
 
 
 def test_progress_while_drawing_and_interrupt(client: TestClient, engine: DrawingEngine) -> None:

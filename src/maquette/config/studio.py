@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import StageConfig
 
@@ -44,6 +44,13 @@ class StudioSettings(StageConfig):
     """Folder of base models; otherwise `bases` in `data`."""
     loras: list[Path] = Field(default_factory=list)
     """Further folders of LoRA files for the playground."""
+
+    @field_validator("base")
+    @classmethod
+    def _placed(cls, base: str) -> str:
+        """Jobs work in folders of their own: what is named from here is named by its whole path."""
+        path = Path(base).expanduser()
+        return base if base == "pocket" or not path.exists() else str(path.absolute())
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

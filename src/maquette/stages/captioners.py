@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Captioner = Callable[[Photo], str]
+MODELS = "MAQUETTE_MODELS"  # of the environment: the folder of captioners' weights
 MOST_TOKENS = 60  # of a description, which then fits into the first 75 of a caption
 TAG_THRESHOLD = 0.35  # probability from which a tag is taken, as the tagger's authors recommend
 _GENERAL, _CHARACTER = "0", "4"  # categories in selected_tags.csv; 9 are ratings
@@ -39,7 +40,7 @@ class _Known:
 
 def models_folder() -> Path:
     """$MAQUETTE_MODELS, or `models` in the current folder."""
-    return Path(os.environ.get("MAQUETTE_MODELS", "models")).expanduser()
+    return Path(os.environ.get(MODELS, "models")).expanduser()
 
 
 def open_captioner(name: str, model: Path | None = None) -> Captioner:

@@ -1,6 +1,6 @@
 """Questions that need torch, answered by a process of their own: `python -m maquette.studio.ask`, JSON in and out.
 
-base: what a base is. kohya: the command of Kohya's trainer.
+base: what a base is. kohya: the command of Kohya's trainer. caption: a picture in words.
 """
 
 from __future__ import annotations
@@ -67,8 +67,17 @@ def kohya(question: Mapping[str, Any]) -> dict[str, Any]:
     return command_for(resolved, "kohya", facts).to_json()
 
 
+def caption(question: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture in words. Raises MaquetteError where the captioner's weights are not there."""
+    from ..stages.captioners import open_captioner
+
+    path = Path(question["image"])
+    describe = open_captioner(question["captioner"])
+    return {"caption": describe(Photo(path, path.name, "", (0, 0), "", ""))}
+
+
 ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "base": base, "kohya": kohya,
+    "base": base, "kohya": kohya, "caption": caption,
 }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class Studio:
                 f"The data folder {folder} cannot be used: {error.strerror or error}; choose another with --data."
             ) from error
         studio = cls(settings, _locked(folder))
-        shutil.rmtree(folder / "incoming", ignore_errors=True)  # of a server that was killed
+        _clear(folder)
         studio.queue.on_finished = studio._finished
         studio.queue.open()
         return studio
@@ -102,13 +102,22 @@ class Studio:
     def delete_project(self, identity: str) -> None:
         """Remove a project with its photos, captions, jobs and files; nothing of it is left."""
         project = self.store.project(identity)
-        self.queue.delete_of(identity)
-        project.delete()
+        with project.lock:  # no job of it is queued meanwhile
+            self.queue.delete_of(identity)
+            project.delete()
 
 
 def fake_engine() -> bool:
     """Whether jobs and pictures are made by the fake engine, for tests: MAQUETTE_ENGINE=fake."""
     return os.environ.get("MAQUETTE_ENGINE") == "fake"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a server that was killed left half written."""
+    shutil.rmtree(folder / "incoming", ignore_errors=True)
+    for place in (folder, folder / "pictures"):
+        for left in place.glob(".*.part"):
+            left.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> int:

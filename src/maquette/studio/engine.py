@@ -61,7 +61,7 @@ class DrawingEngine:
         self._progress = Progress()
         self._interrupt = threading.Event()
         self._closed = False
-        shutil.rmtree(self._temporary, ignore_errors=True)  # of a server that was killed
+        shutil.rmtree(self.temporary, ignore_errors=True)  # of a server that was killed
 
     @classmethod
     def of(cls, studio: Studio) -> DrawingEngine:
@@ -72,11 +72,13 @@ class DrawingEngine:
             job = queue.training()
             return None if job is None else f"{job.spec.get('title') or 'A job'} has the machine: pause it to draw."
 
-        library = Library([settings.bases_folder], [queue.folder, *settings.loras], settings.base)
+        loras, upscalers = [queue.folder, *settings.loras], [studio.folder / "upscalers"]
+        library = Library([settings.bases_folder], loras, settings.base, upscalers)
         return cls(library, studio.folder, blocked=blocked)
 
     @property
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
+        """Folder of pictures that requests bring, which is gone after a kill too."""
         return self.folder / "drawing"
 
     @property
@@ -160,7 +162,7 @@ class DrawingEngine:
             process.kill()
         with self._turn:
             self._end()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _draw(self, request: dict[str, Any], on_progress: OnProgress) -> Drawing:
         self._interrupt.clear()
@@ -169,7 +171,7 @@ class DrawingEngine:
         batches = request.get("batch_count", 1)
         self._show(on_progress, Progress("draw", batches, began=time.monotonic(), text="Starting"))
         base = {**self.opening, "base": model.path, **({"vae": vae} if vae else {})}
-        place = self._temporary / secrets.token_hex(8)
+        place = self.temporary / secrets.token_hex(8)
         try:
             settings = _filed({"preview_every": PREVIEW_EVERY, "lenient": True, **request}, place)
             wish = {"do": "draw", "base": base, "settings": settings, "loras": self.library.lora_paths()}

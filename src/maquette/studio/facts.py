@@ -71,7 +71,7 @@ class Facts:
             with self._lock:
                 found = self._found(key)
             if found is None:
-                found = _fake(question) if self.fake else _asked(question)
+                found = asked(question, self.fake)
             with self._lock:
                 self._answers[key] = found
                 if keep and not self.fake:
@@ -101,7 +101,10 @@ def _key(question: Mapping[str, Any]) -> str:
     return json.dumps([__version__, stamp, question], sort_keys=True, default=str)
 
 
-def _asked(question: Mapping[str, Any]) -> dict[str, Any]:
+def asked(question: Mapping[str, Any], fake: bool) -> dict[str, Any]:
+    """The answer of a process of its own (see `ask`). Raises MaquetteError with why there is none."""
+    if fake:
+        return _fake(question)
     command = [sys.executable, "-m", "maquette.studio.ask"]
     try:
         done = subprocess.run(
@@ -109,7 +112,8 @@ def _asked(question: Mapping[str, Any]) -> dict[str, Any]:
         )
         reply = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
-        raise MaquetteError("What this base needs could not be found out; its file may be damaged.") from error
+        what = "What this base needs" if "base" in question else "This"
+        raise MaquetteError(f"{what} could not be found out; its file may be damaged.") from error
     if "error" in reply:
         raise MaquetteError(reply["error"])
     answer: dict[str, Any] = reply["answer"]
@@ -123,4 +127,6 @@ def _fake(question: Mapping[str, Any]) -> dict[str, Any]:
             raise MaquetteError(f"There is no base {question['base']}.")
         machine = {"cuda": False, "device": "CPU", "memory_bytes": 8_000_000_000, "batch_size": 8}
         return POCKET | machine
+    if question["ask"] == "caption":
+        return {"caption": f"a picture, as {question['captioner']} sees it"}
     raise MaquetteError("Kohya's trainer has no equal of the pocket base.")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime
 import re
+import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MaquetteError
-from ..files import atomic_writer
+from ..files import whole_file
 
 if TYPE_CHECKING:
     from .drawings import Picture
     from .engine import DrawingEngine
 
 _NAME = re.compile(r"\d{8}-\d{6}-\d{1,20}(-\d{1,6})?\.png")
+
+_naming = threading.Lock()  # two pictures of one second and seed get two names
 
 
 class Gallery:
@@ -34,18 +37,13 @@ class Gallery:
         """Write a picture whole or not at all -> its name. Raises MaquetteError where the disk is full."""
         stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{picture.seed}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in self._names(stem):
-                try:
-                    (self.folder / name).open("xb").close()  # the name is this picture's from here on
-                except FileExistsError:
-                    continue
-                with atomic_writer(self.folder / name) as file:
+            with _naming:
+                name = next(name for name in self._names(stem) if not (self.folder / name).exists())
+                with whole_file(self.folder / name) as file:
                     file.write(picture.png)
-                return name
         except OSError as error:
             raise MaquetteError(f"The picture cannot be kept in {self.folder}: {error.strerror or error}.") from error
-        raise AssertionError  # names never end
+        return name
 
     @staticmethod
     def _names(stem: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ Kind = Literal["train", "caption", "evaluate", "merge"]
 KINDS: tuple[Kind, ...] = ("train", "caption", "evaluate", "merge")
 WISHES = ("stop", "pause", "sample")
 ENDED: tuple[State, ...] = ("finished", "failed", "stopped")
+SETTLED = 100_000_000  # nanoseconds: longer than a tick of the clock by which a file system dates its files
 
 
 class Job:
@@ -44,12 +45,12 @@ class Job:
         try:
             if prepare is not None:
                 prepare(making)
+            write_json(making / "job.json", dict(spec))
+            write_json(making / "status.json", {"state": "queued"})
+            os.replace(making, path)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
-        write_json(making / "job.json", dict(spec))
-        write_json(making / "status.json", {"state": "queued"})
-        os.replace(making, path)
         job = cls(path)
         job.tell("state", {"state": "queued"})
         return job
@@ -211,6 +212,8 @@ def _record(path: Path) -> dict[str, Any]:
         state = os.stat(path)
     except OSError as error:
         raise MaquetteError(f"{path.name} is missing.") from error
+    if time.time_ns() - state.st_mtime_ns < SETTLED:  # within one tick two writings may look alike
+        return read_object(path)
     return dict(_read(path, state.st_ino, state.st_mtime_ns, state.st_size))
 
 

@@ -5,11 +5,8 @@ Workers are sessions of their own: they outlive the server, and the next server 
 
 from __future__ import annotations
 
-import os
+import logging
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from .job import ENDED, KINDS, WISHES, Job, Kind, State, started
+from .job import ENDED, KINDS, WISHES, Job, Kind, State
 from .names import Busy, NotFound, new_job_id, require_id
+from .workers import Child, end
 
 __all__ = ["Job", "Queue"]
 LOOK = 0.5  # seconds between looks at a worker that is not this server's child
 MOST_WAITING = 50
-MODULE = "maquette.studio.worker"
+_log = logging.getLogger("maquette.studio")
 
 
 class Queue:
@@ -37,9 +35,9 @@ class Queue:
         self._closed = False
         self._thread: threading.Thread | None = None
         self.make_room: Callable[[], bool] = lambda: True  # before a job begins; False: not yet
-        self.on_finished: Callable[[Job], None] = _nothing  # called once for each job that has finished
-        # The job that this server has started: its id, its process, and when it had last begun before.
-        self._child: tuple[str, subprocess.Popen[bytes], float | None] | None = None
+        # Called once for each job that has finished, without the lock: it may wait for a project's.
+        self.on_finished: Callable[[Job], None] = _nothing
+        self._child: Child | None = None  # the worker that this server has started
 
     def open(self) -> None:
         """Take up what an earlier server left: living workers are watched, dead ones have failed."""
@@ -105,7 +103,7 @@ class Queue:
                 "config": dict(config),
             }
             wanted["place"] = max((job.spec.get("place", 0) for job in waiting), default=0) + 1
-            job = Job.create(self.folder / new_job_id(), wanted, prepare)
+        job = Job.create(self.folder / new_job_id(), wanted, prepare)  # photos are cut while others use the queue
         self._wake.set()
         return job
 
@@ -139,7 +137,7 @@ class Queue:
         """End a job and keep what it has made: a training's last checkpoint becomes its file."""
         with self._lock:
             job = self._in(identity, "running", "stopping", "paused", "queued")
-            if job.state == "queued":
+            if job.state == "queued" and not self._is_child(job):
                 job.enter("stopped", message="Stopped before it began.")
             elif job.state == "paused":
                 job.wish("stop")
@@ -199,74 +197,50 @@ class Queue:
 
     def _end(self, job: Job) -> None:
         """End a job's worker at once; what it has saved is whole."""
-        pid = job.status().get("pid")
-        if self._child is not None and self._child[0] == job.id:
-            self._child[1].kill()
-            self._child[1].wait()
+        if self._child is not None and self._is_child(job):
+            self._child.kill()
             self._child = None
-        elif isinstance(pid, int) and job.alive() and started(pid) == job.status().get("started"):
-            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        for _ in range(100):
-            if not job.alive():
-                return
-            time.sleep(0.05)
-        raise Busy("The job's process does not end; try again in a moment.")
+        end(job)
 
     def _watch(self) -> None:
         while not self._closed:
-            with self._lock:
-                waits = self._look()
+            try:
+                self._hand_over()
+                with self._lock:
+                    waits = self._look()
+            except Exception:  # such as a full disk: the queue outlives it, and tries again
+                _log.exception("The queue could not be looked after.")
+                waits = True
             self._wake.wait(LOOK if waits else None)
             self._wake.clear()
 
+    def _hand_over(self) -> None:
+        """Call on_finished for what has finished since the last look."""
+        for job in self.jobs():
+            with suppress(NotFound):  # deleted meanwhile
+                if job.status()["state"] == "finished" and job.awaited:
+                    self.on_finished(job)
+                    with self._lock:
+                        job.change_spec(taken=True)
+
     def _look(self) -> bool:
         """Mark dead workers, start the next job. Returns whether to look again soon."""
-        if self._child is not None and self._child[1].poll() is not None:
-            self._ended(self._child[0], self._child[2])
+        if self._child is not None and self._child.is_over():
+            self._child.require_begun()
             self._child = None
         jobs = self.jobs()
         for job in jobs:
             if job.status()["state"] in ("running", "stopping") and not job.alive() and not self._is_child(job):
                 self._lost(job)
-        for job in jobs:
-            if job.status()["state"] == "finished" and job.awaited:
-                self.on_finished(job)
-                job.change_spec(taken=True)
         if any(job.state in ("running", "stopping", "paused") for job in jobs) or self._child is not None:
             return True
         waiting = [job for job in jobs if job.state == "queued"]
         if waiting and self.make_room():
-            self._start(waiting[0])
+            self._child = Child.start(waiting[0])
         return bool(waiting)
 
-    def _ended(self, identity: str, before: float | None) -> None:
-        """This server's child is gone. A job that it never began would be started for ever."""
-        path = self.folder / identity
-        if not path.exists():
-            return
-        job = Job(path)
-        status = job.status()
-        if status["state"] == "queued" and status.get("began") == before and not job.alive():
-            job.enter("failed", message="The job's process could not begin; its log says why.", remedy="resume")
-
     def _is_child(self, job: Job) -> bool:
-        return self._child is not None and self._child[0] == job.id
-
-    def _start(self, job: Job) -> None:
-        """Start a job's worker in a session of its own."""
-        log = job.log.open("ab")
-        try:
-            command = [sys.executable, "-m", MODULE, str(job.path)]
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=job.path,
-                env=_environment(),
-            )  # fmt: skip
-        except OSError as error:
-            job.enter("failed", message=f"The job could not be started: {error.strerror or error}.", remedy="resume")
-            return
-        finally:
-            log.close()
-        self._child = (job.id, child, job.status().get("began"))
+        return self._child is not None and self._child.job.id == job.id
 
     def _lost(self, job: Job) -> None:
         """The worker of a running job is gone."""
@@ -277,11 +251,6 @@ class Queue:
             steps = job.run.saved_steps()
             message += f" Everything until step {steps[-1]} is saved." if steps else " It begins anew."
         job.enter("failed", message=message, remedy="resume", pid=None, started=None)
-
-
-def _environment() -> dict[str, str]:
-    """A worker's: latents of photos lie in the job's folder and go with it, wherever the user keeps those of others."""
-    return {key: value for key, value in os.environ.items() if key != "MAQUETTE_CACHE"}
 
 
 def _nothing(job: Job) -> None:

@@ -16,6 +16,7 @@ Kind = Literal["model", "vae", "lora", "controlnet", "other"]
 POCKET = "pocket"
 CONTROLS = {"pocket-canny": "pocket-canny"}  # that the package ships
 _PICKLES = (".ckpt", ".pt", ".bin")
+_UPSCALERS = (".pth", ".pt", ".safetensors")
 _MOST = 5000  # files that are listed of a folder
 
 
@@ -48,9 +49,12 @@ class Weights:
 class Library:
     """What lies in the folders now: each call looks again, and reads only headers of files that are new."""
 
-    def __init__(self, bases: Sequence[Path], loras: Sequence[Path], first: str = POCKET) -> None:
+    def __init__(
+        self, bases: Sequence[Path], loras: Sequence[Path], first: str = POCKET, upscalers: Sequence[Path] = ()
+    ) -> None:
         """first: the base that stands before the others, "pocket", a file or a folder."""
         self.bases, self.lora_folders, self.first = [Path(p) for p in bases], [Path(p) for p in loras], first
+        self.upscaler_folders = [Path(p) for p in upscalers]
 
     def models(self) -> list[Weights]:
         """Bases, pocket among them."""
@@ -76,6 +80,11 @@ class Library:
 
     def vaes(self) -> dict[str, str]:
         return {path.name: str(path) for path in self._files("vae")}
+
+    def upscalers(self) -> dict[str, str]:
+        """Name -> file of the networks that enlarge pictures, such as ESRGAN's."""
+        there = [path for folder in self.upscaler_folders if folder.is_dir() for path in sorted(folder.iterdir())]
+        return {path.stem: str(path) for path in there if path.suffix.lower() in _UPSCALERS and path.is_file()}
 
     def loras(self) -> list[Weights]:
         """LoRAs by the names of prompts. Of files of one name the newest has it; the others are called by their folder

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import MaquetteError
 from .sdapi.answering import A1111Route, Answer, engine_of, parts_of
+from .sdapi.options import model_named
 from .sdapi.requests import LARGEST_SIDE, MOST_STEPS, Text
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -62,10 +62,7 @@ def generations(request: Request, body: Generation) -> Answer:
         if (value := getattr(body, key)) is not None:
             wish[key] = value
     if body.model:
-        try:
-            wish["base"] = engine.library.model(body.model).name
-        except MaquetteError as error:
-            raise HTTPException(404, str(error)) from error
+        wish["base"] = model_named(engine, body.model).name
     pictures = engine.draw(wish).pictures
     data = [{"b64_json": base64.b64encode(picture.png).decode()} for picture in pictures]
     return Answer({"created": int(time.time()), "data": data})

@@ -171,6 +171,9 @@ class PhotoFolder:
         ending = ending_of(data, name)
         with lock:
             self._refuse(sha256, name)
+            for left in (f"{sha256}.txt", f"{sha256}.mask.png"):  # by a removal that was killed in its middle
+                if sha256 not in self._facts:
+                    (self.path / left).unlink(missing_ok=True)
         with atomic_writer(self.path / f"{sha256}{ending}") as file:
             file.write(data)
         try:

@@ -13,6 +13,7 @@ from ..data.images import read_photo
 from ..errors import MaquetteError
 from ..files import slug
 from ..formats.png import write_png
+from ..stages.captioners import models_folder
 from . import presets
 from .job import Job
 from .names import Busy, file_stem
@@ -96,8 +97,8 @@ def describe(studio: Studio, project: Project, settings: Mapping[str, Any]) -> J
 
 
 def captioner_here() -> str:
-    """The best captioner whose weights lie in models/."""
-    return next((name for name in ("blip", "wd14") if Path("models", name).is_dir()), "template")
+    """The best captioner whose weights are there."""
+    return next((name for name in ("blip", "wd14") if (models_folder() / name).is_dir()), "template")
 
 
 def take_captions(project: Project, job: Job) -> int:

@@ -22,6 +22,7 @@ from .names import NotFound, new_id, require_id, shown_name
 from .photos import Photo, PhotoFolder
 
 MOST_PROJECTS = 500
+GONE = "There is no such project; it may have been deleted."
 NAME_LENGTH, SUBJECT_LENGTH, TOKEN_LENGTH = 80, 80, 40
 CLASSES: dict[Kind, str] = {"person": "person", "animal": "animal", "object": "object", "style": "style"}
 
@@ -33,6 +34,7 @@ class Project:
         self.path = path
         self.id = path.name
         self.lock = threading.RLock()
+        self._gone = False
         self._facts = read_object(path / "project.json")
         self._examined: tuple[str, Examined] | None = None
         self._photos = PhotoFolder(path / "photos", self._facts.setdefault("photos", {}), self.save)
@@ -83,7 +85,10 @@ class Project:
             self.save()
 
     def save(self) -> None:
+        """Raises NotFound once it was deleted: nothing brings its folder back."""
         with self.lock:
+            if self._gone:
+                raise NotFound(GONE)
             write_json(self.path / "project.json", self._facts)
 
     def photos(self) -> list[Photo]:
@@ -102,7 +107,11 @@ class Project:
 
     def add_photo(self, data: bytes, original_name: str) -> Photo:
         """Keep a photo. Raises MaquetteError saying why it cannot be used, or which one it repeats."""
-        return self._photos.add(data, original_name, self.lock)
+        try:
+            return self._photos.add(data, original_name, self.lock)
+        finally:
+            if self._gone:  # deleted while the photo came
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_photo(self, identity: str) -> None:
         with self.lock:
@@ -120,6 +129,7 @@ class Project:
     def delete(self) -> None:
         """Remove the project with everything in its folder."""
         with self.lock:
+            self._gone = True
             away = self.path.with_name(f".{self.id}.old")
             os.replace(self.path, away)
         shutil.rmtree(away)
@@ -156,7 +166,7 @@ class Store:
         with self._lock:
             if not (path / "project.json").exists():
                 self._open.pop(identity, None)
-                raise NotFound("There is no such project; it may have been deleted.")
+                raise NotFound(GONE)
             if identity not in self._open:
                 self._open[identity] = Project(path)
             return self._open[identity]

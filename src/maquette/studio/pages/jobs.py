@@ -9,6 +9,7 @@ from ... import files
 from ...errors import MaquetteError
 from ...limits import RECORD_BYTES
 from ...run_folder import RunFolder
+from ..names import NotFound
 
 if TYPE_CHECKING:
     from ..core import Studio
@@ -34,7 +35,7 @@ def running(studio: Studio) -> dict[str, Any] | None:
         return None
     try:
         return short(active, active.spec.get("title") or "A job")
-    except FileNotFoundError:  # deleted meanwhile
+    except NotFound:  # deleted meanwhile
         return None
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ...config import TrainConfig
-from ...config.base import toml_text
 from ...errors import MaquetteError
 from ...files import NotToml, parse_toml
 from ..plans import OWN
@@ -100,11 +99,6 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return json.dumps(value) if isinstance(value, list | dict) else str(value)
-
-
-def toml_value(value: Any) -> str:
-    """A value as TOML writes it."""
-    return toml_text({"v": value}).removeprefix("v = ").rstrip("\n")
 
 
 def value_of(key: str, text: Any) -> Any:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import control, drawing, lists, options, others, pictures
+from . import control, describing, drawing, lists, options, others, pictures, styles
 
 router = APIRouter()
-for part in (drawing, lists, options, pictures, control, others):
+for part in (drawing, lists, options, styles, pictures, describing, control, others):
     router.include_router(part.router)

@@ -7,9 +7,8 @@ import datetime
 import json
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 
-from ...errors import MaquetteError
 from ...formats.png import parse_infotext
 from ..drawings import Drawing
 from ..engine import DrawingEngine
@@ -40,11 +39,6 @@ def img2img(request: Request, body: ImageToImage) -> Answer:
 def _drawn(engine: DrawingEngine, body: Common) -> dict[str, Any]:
     wish, notes = wish_of(body, engine)
     models = model_of(body, engine)
-    if base := models.get("base"):
-        try:
-            models["base"] = engine.library.model(base).name
-        except MaquetteError as error:
-            raise HTTPException(404, str(error)) from error
     drawing = engine.draw(wish | models)
     if models and body.override_settings_restore_afterwards is False:
         engine.model, engine.vae = drawing.model, models.get("vae", engine.vae)
@@ -95,7 +89,7 @@ def _info(
         "extra_generation_params": {"Schedule type": wish["schedule_type"]},
         "index_of_first_image": 0,
         "infotexts": [picture.infotext for picture in pictures],
-        "styles": [],
+        "styles": [str(name) for name in body.styles] if isinstance(body.styles, list) else [],
         "job_timestamp": _stamp(),
         "clip_skip": wish["clip_skip"],
         "is_using_inpainting_conditioning": False,

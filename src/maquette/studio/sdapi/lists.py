@@ -68,10 +68,13 @@ def schedulers() -> list[dict[str, Any]]:
 
 
 @router.get("/upscalers")
-def upscalers() -> list[dict[str, Any]]:
-    """Upscalers of pixels."""
+def upscalers(request: Request) -> list[dict[str, Any]]:
+    """Upscalers of pixels: those that are built in, and files."""
+    files = engine_of(request).library.upscalers()
+    names = dict.fromkeys(UPSCALERS) | files
     return [
-        {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4.0} for name in UPSCALERS
+        {"name": name, "model_name": name if path else None, "model_path": path, "model_url": None, "scale": 4.0}
+        for name, path in names.items()
     ]
 
 

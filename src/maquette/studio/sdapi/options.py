@@ -28,6 +28,14 @@ def title(engine: DrawingEngine, model: Weights) -> str:
     return f"{model.file_name} [{short}]" if short else model.file_name
 
 
+def model_named(engine: DrawingEngine, name: str) -> Weights:
+    """A base by its title, name or file name. Raises HTTPException 404."""
+    try:
+        return engine.library.model(name)
+    except MaquetteError as error:
+        raise HTTPException(404, str(error)) from error
+
+
 def vae_path(engine: DrawingEngine, name: str) -> str | None:
     """The file of a VAE; None for the base's own. Raises HTTPException 404."""
     if name.strip().lower() in ("", "automatic", "none"):
@@ -64,10 +72,7 @@ def set_options(request: Request, body: dict[str, Any] = Body()) -> None:
     if (vae := body.get("sd_vae")) is not None:
         path = vae_path(engine, str(vae))
     if wanted:
-        try:
-            engine.set_model(wanted)
-        except MaquetteError as error:
-            raise HTTPException(404, str(error)) from error
+        engine.model = model_named(engine, wanted)
     if vae is not None:
         engine.vae = path
     engine.options |= changed

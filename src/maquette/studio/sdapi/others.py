@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from .answering import A1111Route, engine_of
 
 router = APIRouter(route_class=A1111Route, tags=["a1111"])
-_EMPTY_LISTS = ("hypernetworks", "prompt-styles", "face-restorers", "realesrgan-models", "script-info", "extensions")
+_EMPTY_LISTS = ("hypernetworks", "face-restorers", "realesrgan-models", "script-info", "extensions")
 
 
 def _empty_list() -> list[Any]:

@@ -1,4 +1,4 @@
-"""png-info, enlarging by Lanczos, and what of A1111's picture tools is not here."""
+"""png-info, and enlarging pictures without drawing anything anew."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from io import BytesIO
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...formats import pictures
 from ...formats.picture_files import parameters_of
 from ...formats.png import KEY, parse_infotext
 from .answering import A1111Route
+from .names import UPSCALERS
 from .uploads import picture_bytes
 
 router = APIRouter(route_class=A1111Route, tags=["a1111"], prefix="/sdapi/v1")
@@ -84,8 +86,6 @@ def extra_batch_images(body: UpscaleBatch) -> dict[str, Any]:
 
 
 def _enlarged(body: Upscale, text: str) -> str:
-    from PIL import Image, ImageOps
-
     picture = pictures.open_picture(BytesIO(picture_bytes(text))).convert("RGB")
     if body.resize_mode == 1:
         size = body.upscaling_resize_w, body.upscaling_resize_h
@@ -98,7 +98,7 @@ def _enlarged(body: Upscale, text: str) -> str:
         raise HTTPException(
             422, f"{size[0]} x {size[1]} pixels are more than {LARGEST * LARGEST // 2_000_000} million."
         )
-    how = Image.Resampling.NEAREST if (body.upscaler_1 or "") == "Nearest" else Image.Resampling.LANCZOS
+    how = _way(body.upscaler_1 or "None")
     fit = body.resize_mode == 1 and body.upscaling_crop
     made = ImageOps.fit(picture, size, how) if fit else picture.resize(size, how)
     stream = BytesIO()
@@ -106,16 +106,8 @@ def _enlarged(body: Upscale, text: str) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-class Interrogation(BaseModel):
-    """Body of interrogate."""
-
-    image: str = ""
-    model: str = "clip"
-
-
-@router.post("/interrogate")
-def interrogate(body: Interrogation) -> None:
-    """A1111's answer where the model is not there: photos are described on the studio's own page."""
-    if not body.image.strip():
-        raise HTTPException(404, "Image not found")
-    raise HTTPException(404, "Model not found: the studio describes photos on its page Photos (Describe all).")
+def _way(name: str) -> Image.Resampling:
+    """How pixels are made by an upscaler. Raises HTTPException 404 for one that is not there, or only draws."""
+    if name not in UPSCALERS:
+        raise HTTPException(404, f"Upscaler not found; pictures are enlarged here by {', '.join(UPSCALERS)}.")
+    return Image.Resampling.NEAREST if name == "Nearest" else Image.Resampling.LANCZOS

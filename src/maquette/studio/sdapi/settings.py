@@ -8,9 +8,10 @@ from fastapi import HTTPException
 
 from ..engine import DrawingEngine
 from .control import units_of
-from .names import UnknownName, sampler_and_schedule
-from .options import option, vae_path
+from .names import LATENT_UPSCALERS, UPSCALERS, UnknownName, sampler_and_schedule
+from .options import model_named, option, vae_path
 from .requests import LARGEST_SIDE, MOST_PICTURES, Common, ImageToImage, TextToImage
+from .styles import styled
 from .uploads import mask_for, picture_bytes
 
 FILLS = ("fill", "original", "latent noise", "latent nothing")
@@ -23,10 +24,11 @@ def wish_of(body: Common, engine: DrawingEngine) -> tuple[dict[str, Any], list[s
     """(request for the engine, warnings). Raises HTTPException: 404 for unknown names, 422 for what is not served."""
     _require_served(body)
     controls, notes = units_of(body.alwayson_scripts, engine)
+    prompt, negative, unknown = styled(body.prompt or "", body.negative_prompt or "", body.styles, engine)
     sampler, schedule = _sampler(body.sampler_name or body.sampler_index or USUAL_SAMPLER, body.scheduler or "")
     wish: dict[str, Any] = {
-        "prompt": body.prompt or "",
-        "negative_prompt": body.negative_prompt or "",
+        "prompt": prompt,
+        "negative_prompt": negative,
         "seed": -1 if body.seed is None else body.seed,
         "steps": body.steps or 20,
         "cfg_scale": body.cfg_scale,
@@ -47,7 +49,7 @@ def wish_of(body: Common, engine: DrawingEngine) -> tuple[dict[str, Any], list[s
         raise HTTPException(422, f"batch_size x n_iter is more than {MOST_PICTURES}.")
     wish |= _hires(body, engine) if isinstance(body, TextToImage) else {}
     wish |= _beginning(body) if isinstance(body, ImageToImage) else {}
-    return wish, [*notes, *_unserved(body)]
+    return wish, [*notes, *unknown, *_unserved(body)]
 
 
 _PLAIN = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
@@ -107,25 +109,25 @@ def _hires(body: TextToImage, engine: DrawingEngine) -> dict[str, Any]:
         wish["hires_scale"] = body.hr_scale or 2.0
         if max(body.width or 0, body.height or 0) * wish["hires_scale"] > 2 * LARGEST_SIDE:
             raise HTTPException(422, f"hr_scale makes a side of more than {2 * LARGEST_SIDE} pixels.")
-    wish["hires_upscaler"] = _upscaler(body.hr_upscaler or "Latent")
+    wish["hires_upscaler"] = _upscaler(body.hr_upscaler or "Latent", engine)
     wish["hires_steps"] = body.hr_second_pass_steps or None
     if body.hr_sampler_name not in (None, "", "Use same sampler"):
         scheduler = "" if body.hr_scheduler in (None, "Use same scheduler") else str(body.hr_scheduler)
         wish["hires_sampler"], wish["hires_schedule_type"] = _sampler(str(body.hr_sampler_name), scheduler)
     if body.hr_checkpoint_name not in (None, "", "Use same checkpoint"):
-        wish["hires_base"] = engine.library.model(str(body.hr_checkpoint_name)).path
+        wish["hires_base"] = model_named(engine, str(body.hr_checkpoint_name)).path
     wish["hires_prompt"], wish["hires_negative_prompt"] = body.hr_prompt or None, body.hr_negative_prompt or None
     return wish
 
 
-def _upscaler(name: str) -> str:
-    from .names import LATENT_UPSCALERS, UPSCALERS
-
-    known = {each.lower(): each for each in (*LATENT_UPSCALERS, *UPSCALERS)}
-    found = known.get(" ".join(name.split()).lower())
+def _upscaler(name: str, engine: DrawingEngine) -> str:
+    """An upscaler of `sampling` by A1111's name: its own name, or a file. Raises HTTPException 404."""
+    known = {each: each for each in (*LATENT_UPSCALERS, *UPSCALERS)} | {"None": "Nearest"} | engine.library.upscalers()
+    asked = " ".join(name.split()).lower()
+    found = next((way for each, way in known.items() if each.lower() == asked), None)
     if found is None:
-        raise HTTPException(404, f"Upscaler not found; there are {', '.join(known.values())}.")
-    return "Nearest" if found == "None" else found
+        raise HTTPException(404, f"Upscaler not found; there are {', '.join(known)}.")
+    return found
 
 
 def _beginning(body: ImageToImage) -> dict[str, Any]:
@@ -152,8 +154,6 @@ def _beginning(body: ImageToImage) -> dict[str, Any]:
 def _unserved(body: Common) -> list[str]:
     """What is asked for and not done, in words."""
     notes = [f"{key} is not served and left out." for key in ("restore_faces", "tiling") if getattr(body, key)]
-    if body.styles:
-        notes.append("styles are not served and left out.")
     if isinstance(body, ImageToImage):
         if len(body.init_images) > 1:
             notes.append("Only the first of init_images is drawn from.")
@@ -166,7 +166,7 @@ def model_of(body: Common, engine: DrawingEngine) -> dict[str, Any]:
     """base and vae that override_settings name. Raises HTTPException 404."""
     found: dict[str, Any] = {}
     if name := body.override_settings.get("sd_model_checkpoint"):
-        found["base"] = str(name)
+        found["base"] = model_named(engine, str(name)).name
     if vae := body.override_settings.get("sd_vae"):
         found["vae"] = vae_path(engine, str(vae))
     return found
