@@ -37,7 +37,7 @@ def test_a_randomised_svd_is_nearly_the_best(shape: tuple[int, int], decay: floa
     best = float(s[16:].square().sum().sqrt())
     found = lowrank.randomised_svd(a, 16, generator())
     assert not found.exact and found.rank == 16
-    assert best * (1 - 1e-6) <= error(a, found) <= 1.01 * best
+    assert best * (1 - 1e-6) <= error(a, found) <= 1.02 * best
     assert found.error(16) == pytest.approx(error(a, found), abs=3e-4 * float(a.norm()))
     assert torch.allclose(found.u.mT @ found.u, torch.eye(16), atol=1e-5)
 

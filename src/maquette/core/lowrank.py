@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OVERSAMPLING = 8
-VIEWS = 6
+OVERSAMPLING = 16
+VIEWS = 4
 _EXACT_SHARE = 0.5  # of the smaller side: beyond it the range finder costs more than all singular values
 _INDEPENDENT = 1e-4  # smallest over largest diagonal of a root that is inverted: the square of it times 1e-16 is lost
 _DISTINCT = 1e-2  # the same for a Gram matrix that was multiplied in float32

@@ -101,7 +101,7 @@ def write(
             if isinstance(record.content, Entry):
                 record.checksum = file.put(record.content, place, record.name, zlib.crc32)
 
-        run_all([*beside, *(partial(put, record) for record in records)], threads)
+        run_all([partial(put, record) for record in records], threads, beside)
         final = _index(entries, finish()) if finish else index
         if len(final) != len(index):
             raise ValueError("the metadata changed its length")

@@ -26,7 +26,7 @@ from ..errors import MaquetteError
 from ..files import shown_bytes, sync_folder, umask
 from .safetensors import head, layout, tensor_bytes
 
-MEMORY = 192_000_000
+MEMORY = 160_000_000
 """Bytes that tensors which are computed as a whole may need at a time, all threads together, unless one needs more."""
 
 TILE = 1 << 16
@@ -65,7 +65,7 @@ def write(
     """Write a safetensors file. Same entries and metadata, same bytes, whatever the number of threads.
 
     finish: the metadata as it is known only after everything was read (hashes); it must be as long as `metadata`.
-    beside: other work for the same threads, done first. on_bytes: called with the bytes of each tensor when it is
+    beside: other work, as of `run_all`. on_bytes: called with the bytes of each tensor when it is
     written, by one thread at a time. Raises MaquetteError when the disk is too full, before anything is written, and
     whatever computing a tensor raises; then nothing is left.
     """
@@ -76,7 +76,7 @@ def write(
     for name in names:
         places[name], size = size, size + entries[name].nbytes
     with filled(path, size, on_bytes) as file:
-        run_all([*beside, *(partial(file.put, entries[name], places[name], name) for name in names)], threads)
+        run_all([partial(file.put, entries[name], places[name], name) for name in names], threads, beside)
         final = head(described, finish() if finish else metadata, start)
         if len(final) != start:
             raise ValueError("the metadata changed its length")
@@ -232,15 +232,19 @@ class Budget:
                 self.changed.notify_all()
 
 
-def run_all(tasks: Sequence[Callable[[], object]], threads: int) -> None:
-    """Do every task, in order, by so many threads of one processor each. The first error ends all and is raised."""
+def run_all(tasks: Sequence[Callable[[], object]], threads: int, beside: Sequence[Callable[[], object]] = ()) -> None:
+    """Do every task, in order, by so many threads of one processor each. The first error ends all and is raised.
+
+    beside: tasks of another kind, by as many threads more, so that a file that both kinds read is read from the disk
+    once; with one thread they come first.
+    """
     if threads <= 1:
-        for task in tasks:
+        for task in [*beside, *tasks]:
             task()
         return
-    left, lock, stop = iter(tasks), threading.Lock(), threading.Event()
+    lock, stop = threading.Lock(), threading.Event()
 
-    def work() -> None:
+    def work(left: Iterator[Callable[[], object]]) -> None:
         while not stop.is_set():
             with lock:
                 task = next(left, None)
@@ -252,12 +256,13 @@ def run_all(tasks: Sequence[Callable[[], object]], threads: int) -> None:
                 stop.set()
                 raise
 
+    queues = [iter(tasks)] * threads + [iter(beside)] * min(threads, len(beside))
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # of each of ours, which ask for it when they begin
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(len(queues)) as pool:
             try:
-                for future in [pool.submit(work) for _ in range(threads)]:
+                for future in [pool.submit(work, queue) for queue in queues]:
                     future.result()
             finally:
                 stop.set()

@@ -124,8 +124,7 @@ def extract(
             on_layer(next(done), len(targets))
 
     def one_other(place: stream.Name) -> None:
-        with budget.of(4 * base.parts[place[0]][place[1]].numel()):
-            left_out[place] = stream.difference(tuned, base, place)[1]
+        left_out[place] = stream.change_energy(tuned, base, place)
 
     places = {name: (part, f"{path}.weight") for name, (part, path) in targets.items()}
     others = _others(tuned, base, set(places.values()))

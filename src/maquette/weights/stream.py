@@ -8,7 +8,7 @@ file holds none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -73,17 +73,21 @@ def difference(after: Checkpoint, before: Checkpoint, name: Name) -> tuple[Tenso
 
     Raises MaquetteError, naming file and tensor, where one of them holds NaN or infinity.
     """
-    one, other = (model.parts[name[0]][name[1]] for model in (after, before))
-    change, squared = torch.empty(one.shape), []
-    for tile, x, y in zip(*(torch.split(t.reshape(-1), TILE) for t in (change, one, other)), strict=True):
-        torch.sub(x.float(), y.float(), out=tile)
+    change = torch.empty(after.parts[name[0]][name[1]].shape)
+    return change, change_energy(after, before, name, torch.split(change.reshape(-1), TILE))
+
+
+def change_energy(after: Checkpoint, before: Checkpoint, name: Name, tiles: Iterable[Tensor] | None = None) -> float:
+    """The same sum of squares. tiles: where the change goes, in pieces of TILE numbers; by default it is not kept."""
+    one, other = (torch.split(model.parts[name[0]][name[1]].reshape(-1), TILE) for model in (after, before))
+    squared, scratch = [], torch.empty(TILE)
+    for x, y, tile in zip(one, other, tiles or (scratch[: len(x)] for x in one), strict=True):
+        tile.copy_(x).sub_(y)
         squared.append(float(torch.dot(tile, tile)))
     energy = math.fsum(squared) if all(map(math.isfinite, squared)) else math.inf
-    if energy == math.inf:
-        exact(after, name)
-        exact(before, name)
-        energy = float(change.double().square().sum())
-    return change, energy
+    if energy == math.inf:  # of numbers whose squares float32 cannot hold, unless these raise
+        energy = float((exact(after, name).double() - exact(before, name).double()).square().sum())
+    return energy
 
 
 def require_finite(numbers: Tensor, source: str, name: Name) -> None:
