@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-import maquette  # noqa: F401  before torch: decides how threads wait
+from maquette import openmp  # before torch: decides how threads wait
+
+# As a user who has decided it: runs within a test and in its processes have one number of threads.
+os.environ.setdefault(openmp.THREADS[0], str(openmp.processors()))
 
 # No test may fail because the machine was busy, nor by luck.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -41,40 +41,58 @@ def test_a_program_that_has_torch_already_keeps_its_ways(
     assert not openmp.wait_asleep() and "OMP_WAIT_POLICY" not in os.environ
 
 
-@pytest.fixture
-def no_number(nothing_decided: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in openmp.THREADS:
-        monkeypatch.setenv(name, "")  # so that what is set is taken back
-        monkeypatch.delenv(name)
+THREADS = (
+    "import os, torch; from maquette.training.environment import one_thread_for as one\n"
+    "usual = torch.get_num_threads()\n"
+    "for base in ('pocket', 'sd15.safetensors'):\n"
+    "    with one(base): print(torch.get_num_threads() - usual, end=' ')\n"
+    "torch.set_num_threads(3)\n"
+    "with one('pocket'), one('pocket'): print(torch.get_num_threads(), end=' ')\n"
+    "torch.set_num_threads(usual)\n"
+    "with one('pocket'), one('pocket'): pass\n"
+    "print(torch.get_num_threads() - usual, usual)"
+)
 
 
-@pytest.mark.parametrize(("base", "one"), [(None, True), ("pocket", True), ("sd15.safetensors", False)])
-def test_pocket_is_computed_by_one_thread(base: str | None, one: bool, no_number: None) -> None:
-    assert openmp.one_thread_for(base) is one
-    assert os.environ.get("OMP_NUM_THREADS") == ("1" if one else None)
+def threads_told(script: str, **environment: str) -> list[int]:
+    kept = {key: value for key, value in os.environ.items() if key not in (*openmp.THREADS, openmp.SHARED)}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=kept | environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [int(word) for word in told.stdout.split()]
+
+
+def test_pocket_is_computed_by_one_thread_where_nobody_decided_otherwise() -> None:
+    pocket, other, chosen, after, usual = threads_told(f"import maquette; {THREADS}")
+    assert (pocket, other, chosen, after) == (1 - usual, 0, 3, 0)
+
+
+def test_threads_that_were_shared_out_are_nobodys_wish() -> None:
+    environment: dict[str, str] = {}
+    openmp.share_among(environment, 1)
+    environment["OMP_NUM_THREADS"] = "2"
+    assert threads_told(f"import maquette; {THREADS}", **environment) == [-1, 0, 3, 0, 2]
 
 
 @pytest.mark.parametrize("name", openmp.THREADS)
-def test_a_users_own_number_stays(name: str, no_number: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "3")
-    assert not openmp.one_thread_for("pocket") and os.environ[name] == "3"
+def test_a_users_own_number_stays(name: str) -> None:
+    pocket, *_, usual = threads_told(f"import maquette; {THREADS}", **{name: "2"})
+    assert pocket == 0 and (usual == 2 or name != "OMP_NUM_THREADS")
+    environment = {name: "5"}
+    openmp.share_among(environment, 4)
+    assert environment == {name: "5"}
 
 
-def test_a_program_that_has_torch_already_keeps_its_threads(no_number: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
-    assert not openmp.one_thread_for("pocket") and "OMP_NUM_THREADS" not in os.environ
+def test_a_program_that_has_torch_already_keeps_its_threads() -> None:
+    assert threads_told(f"import torch, maquette; {THREADS}")[0] == 0
 
 
-@pytest.mark.parametrize(("base", "threads"), [("pocket", "1"), ("nowhere.safetensors", "None")])
-def test_the_command_decides_before_torch(base: str, threads: str, tmp_path: Path) -> None:
-    kept = {key: value for key, value in os.environ.items() if key not in openmp.THREADS}
-    script = (
-        "import os, sys; from maquette.cli.main import main; sys.argv = ['maquette', 'train', 'nothing', '--base', "
-        f"{base!r}]\ntry: main()\nexcept SystemExit as end: print(end.code)\nprint(os.environ.get('OMP_NUM_THREADS'))"
-    )
-    command = [sys.executable, "-c", script]
-    told = subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True)
-    assert told.stdout.split()[-2:] == ["1", threads], told.stderr
+def test_processors_are_shared_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for processes, threads in ((1, "8"), (3, "2"), (20, "1")):
+        environment: dict[str, str] = {}
+        openmp.share_among(environment, processes)
+        assert environment == {"OMP_NUM_THREADS": threads, openmp.SHARED: "1"}
 
 
 SHOW = "import os, sys; print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')), 'torch' in sys.modules)"

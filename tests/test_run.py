@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maquette.errors import MaquetteError
-from maquette.files import slug, write_json
+from maquette.files import portable, slug, write_json
 from maquette.run_folder import RunFolder
 
 
@@ -13,6 +14,39 @@ def test_slug_leaves_nothing_that_a_prompt_gives_a_meaning() -> None:
     assert slug("zkw robot: a, b>c") == "zkw-robot-a-b-c"
     assert slug(" ../é_1 ") == "é_1"
     assert slug("::") == "run"
+    assert slug("::", "word") == "word"
+
+
+RESERVED = ("con", "CON", "Prn", "aux", "nul", "com1", "COM0", "lpt9", "com²", "conin$", "CONOUT$")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_names_that_windows_keeps_to_itself_are_changed(name: str) -> None:
+    assert portable(name) == f"{name}_"
+    assert portable(f"{name}.v2.safetensors") == f"{name}_.v2.safetensors"
+    assert portable(f"{name} .txt") == f"{name}_ .txt"
+    for kept in (f"{name}-2", f"x{name}", f"x.{name}", "console", "com10", "auxiliary", "null"):
+        assert portable(kept) == kept
+
+
+def test_no_run_is_called_as_windows_does_not_allow(tmp_path: Path) -> None:
+    assert slug("con: ") == "con_" and slug("nul.v1") == "nul_.v1"
+    (tmp_path / "CON_").mkdir()
+    assert RunFolder.free_path(tmp_path, "CON") == tmp_path / "CON_-2"
+    assert RunFolder(tmp_path / "aux").final == tmp_path / "aux" / "aux_.safetensors"
+
+
+@pytest.mark.parametrize(("name", "made"), [("robot. .", "robot"), ("a.b", "a.b"), ("\ud800é", "é"), ("con.", "con_")])
+def test_ends_that_systems_drop(name: str, made: str) -> None:
+    assert portable(name) == made
+
+
+def test_a_long_name_is_cut_and_stays_its_own() -> None:
+    names = ["é" * 300, "é" * 301, "猫" * 100 + ".v1", "猫" * 100 + ".v2", "x" * 201]
+    made = [portable(name) for name in names]
+    assert len({*made}) == len(names) and all(len(name.encode()) <= 200 for name in made)
+    assert all(portable(name) == name for name in made) and portable("x" * 200) == "x" * 200
+    assert re.fullmatch(r"x{191}-[0-9a-f]{8}", made[-1])
 
 
 def test_create_never_takes_a_folder_with_something_in_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Only ordinary files are read, and nothing is waited for. What systems do differe
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -24,6 +25,8 @@ from .limits import CONFIGURATION_BYTES, JSON_DEPTH, NUMBER_DIGITS, RECORD_BYTES
 
 # Parts of a dotted key, one more than is allowed. Each attempt begins at a word and gives nothing back: linear.
 _DOTTED = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{TOML_DEPTH}}}""")
+_RESERVED = re.compile(r"\A(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?= *(?:\.|\Z))", re.IGNORECASE)
+NAME_BYTES = 200  # of a name that is made; systems take 255, of which endings and temporary names want a part
 _KINDS = {
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -257,9 +260,24 @@ def cache_of_user() -> Path:
     return named_cache() or system / "maquette"
 
 
-def slug(text: str) -> str:
-    """A file name without what prompts give a meaning (`:`, `,`, `>`, `=`, space): "zkw robot" -> "zkw-robot"."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "run"
+def slug(text: str, otherwise: str = "run") -> str:
+    """A file name without what prompts give a meaning (`:`, `,`, `>`, `=`, space): "zkw robot" -> "zkw-robot";
+    `otherwise` where nothing is left. Every system takes it: see `portable`.
+    """
+    return portable(re.sub(r"[^\w.-]+", "-", text).strip("-.") or otherwise)
+
+
+def portable(name: str) -> str:
+    """The name of a file or folder as every system takes it: "con.v2" -> "con_.v2", for Windows keeps CON, NUL, COM1
+    and others to itself with whatever ending, and drops dots and spaces at an end. A long one is cut to NAME_BYTES, with
+    a mark of the whole, so that two stay two.
+    """
+    name = _RESERVED.sub(r"\g<0>_", name).rstrip(" .")
+    content = name.encode(errors="ignore")  # halves of surrogate pairs, which arguments may hold
+    if len(content) <= NAME_BYTES:
+        return content.decode()
+    mark = hashlib.sha256(content).hexdigest()[:8]
+    return f"{content[: NAME_BYTES - 9].decode(errors='ignore')}-{mark}"
 
 
 @contextmanager

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+TORCH_CAME_FIRST = "torch" in sys.modules
+"""Whether this package is a guest in a program that uses torch itself."""
+SHARED = "MAQUETTE_THREADS_SHARED"
+"""Beside a number of threads that `share_among` gave, which is nobody's wish."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Names by which a user decides how many threads there are."""
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
@@ -33,18 +37,16 @@ def processors() -> int:
 
 
 def share_among(environment: dict[str, str], processes: int) -> None:
-    """Give each of several processes its part of the processors, in the environment that they get."""
-    environment.setdefault(THREADS[0], str(max(1, (os.cpu_count() or 1) // processes)))
-
-
-def one_thread_for(base: str | None) -> bool:
-    """Compute with one thread where the base is pocket. Returns whether anything was changed.
-
-    Its layers are so small that a second thread brings a tenth on an idle machine, and where other programs are at work
-    the two wait for each other most of the time: a training is eight times as slow then (docs/measurements/speed.md).
-    A user's own number stays, and so does that of a program that has imported torch already.
+    """Give each of several processes its part of the processors, in the environment that they get; a user's own number
+    stays.
     """
-    if base not in (None, "pocket") or "torch" in sys.modules or any(name in os.environ for name in THREADS):
-        return False
-    os.environ[THREADS[0]] = "1"
-    return True
+    if not any(name in environment for name in THREADS):
+        environment[THREADS[0]] = str(max(1, (os.cpu_count() or 1) // processes))
+        environment[SHARED] = "1"
+
+
+def number_decided() -> bool:
+    """Whether somebody else decided how many threads there are: the user by a name of THREADS, or a program that had
+    imported torch before this package.
+    """
+    return TORCH_CAME_FIRST or (SHARED not in os.environ and any(name in os.environ for name in THREADS))

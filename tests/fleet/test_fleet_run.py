@@ -78,6 +78,7 @@ def test_bad_jobs_are_named_and_the_others_run(tmp_path: Path, write_jobs: Write
     jobs = write_jobs(
         {}, {"photos": "nowhere"}, {"rnk": 8}, {"base": "absent.safetensors"}, {"id": "job-0"}, {"rank": -1},
         {"tenant": "../x"}, {"priority": 11}, {"then": ["sing"]}, {"deadline": "soon"}, {"out": "x"}, {"max_cost": 0},
+        {"tenant": "Con"},
     )  # fmt: skip
     jobs.write_text(jobs.read_text() + "{broken\n[]\n")
     plan = planning.plan(settings(tmp_path, jobs))
@@ -86,14 +87,15 @@ def test_bad_jobs_are_named_and_the_others_run(tmp_path: Path, write_jobs: Write
         whys,
         ["There is no folder of photos", "unknown key 'rnk'; did you mean 'rank'?", "There is no file or folder",
          "the id 'job-0' is there twice", "rank = -1", "tenant = '../x'", "priority = 11", "'sing' is no step",
-         "deadline = 'soon'", "out is not a job's", "max_cost is a number above 0", "not valid JSON", "no JSON object"],
+         "deadline = 'soon'", "out is not a job's", "max_cost is a number above 0",
+         "tenant = 'Con' is a name that Windows keeps to itself", "not valid JSON", "no JSON object"],
         strict=True,
     ):  # fmt: skip
         assert part in why
     assert plan.bad[0]["place"].endswith("jobs.jsonl, line 2")
-    assert (plan.new, plan.invalid, plan.jobs) == (1, 13, 14)
+    assert (plan.new, plan.invalid, plan.jobs) == (1, 14, 15)
     ended = run(tmp_path, jobs)
-    assert (ended.done, ended.invalid) == (1, 13)
+    assert (ended.done, ended.invalid) == (1, 14)
 
 
 def test_failures_by_kind(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 import pytest
@@ -27,11 +28,25 @@ PICTURE = Picture(
         ("[prompt_spaces]", "a (cat_1.2), on _red__and _lora_x_1_"),
         (" . ", "00007"),
         ("x[denoising]", "x"),
+        ("con/[number]", "con_/00007"),
+        ("NUL", "NUL_"),
+        ("aux.[seed]", "aux_.42"),
+        ("a:b?/[seed] .", "a_b_/42"),
     ],
 )
 def test_names(pattern: str, name: str) -> None:
     require_known(pattern)
     assert file_name(pattern, PICTURE) == name
+
+
+@pytest.mark.parametrize(("prompt", "name"), [("CON", "CON_"), ("com1.5", "com1_.5"), ("lpt", "lpt"), ("nul.", "nul_")])
+def test_a_prompt_that_windows_keeps_to_itself(prompt: str, name: str) -> None:
+    assert file_name("[prompt]", dataclasses.replace(PICTURE, prompt=prompt)) == name
+
+
+def test_a_long_prompt_of_wide_letters_is_a_name_of_a_file() -> None:
+    made = file_name("[prompt]-[seed]", dataclasses.replace(PICTURE, prompt="猫" * 500))
+    assert made.startswith("猫" * 60) and len(made.encode()) <= 200
 
 
 def test_every_field_gives_a_name_of_a_file() -> None:

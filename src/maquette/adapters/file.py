@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import limits
 from ..errors import MaquetteError
-from ..files import atomic_writer, read_json
+from ..files import atomic_writer, portable, read_json, slug
 from ..formats import safetensors, tensor_files
 from . import maths as adapter_maths
 from . import parts as adapter_parts
@@ -179,15 +179,11 @@ class Adapter:
         stem = path.name.removesuffix(".safetensors")
         found: dict[Path, Embedding] = {}
         for word in self.embeddings:
-            file = path.with_name(f"{stem}-{_file_name(word.name)}.safetensors")
+            file = path.with_name(portable(f"{stem}-{slug(word.name, 'word')}") + ".safetensors")
             if file.exists() or file in found:
                 raise MaquetteError(f"{file}, the file of the word {word.name!r}, exists already; choose another name.")
             found[file] = word
         return found
-
-
-def _file_name(word: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", word).strip("-.") or "word"
 
 
 def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: bool = True) -> Adapter:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config.runs import DemoConfig
-from ..openmp import one_thread_for
 from .options import options_from
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ def command(
 
       maquette demo --out runs/robot --steps 100
     """
-    one_thread_for("pocket")
     from ..stages.demo import run
     from .common import Display, print_json
     from .interrupt import interruptible

@@ -13,7 +13,6 @@ import typer
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
 from ..files import read_toml
-from ..openmp import one_thread_for
 from .common import Display, print_json
 from .interrupt import interruptible
 from .options import options_from
@@ -91,8 +90,6 @@ def _list_keys() -> None:
 def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> TrainResult:
     if config is not None and resume is None:
         values = read_toml(config) | values
-    if resume is None:  # a run that goes on has the threads that it began with
-        one_thread_for(str(values["base"]) if "base" in values else None)
     from ..stages import train
 
     cancel = threading.Event()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..files import read_toml
+from ..files import portable, read_toml
 from . import keys, layout, photos
 from .rows import Row, known_keys, settings_of
 
@@ -180,6 +180,8 @@ class _Reader:
             raise MaquetteError(f"the job has the unknown key {unknown!r}.")
         if not isinstance(tenant, str) or not layout.TENANT.fullmatch(tenant):
             raise MaquetteError(f"tenant = {tenant!r} is no name of letters, digits, - and _.")
+        if portable(tenant) != tenant:
+            raise MaquetteError(f"tenant = {tenant!r} is a name that Windows keeps to itself; choose another.")
         if isinstance(priority, bool) or not isinstance(priority, int) or not LOWEST <= priority <= HIGHEST:
             raise MaquetteError(f"priority = {priority!r} is no whole number from {LOWEST} to {HIGHEST}.")
         return tenant, priority, _seconds(values.get("deadline"))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
+from ..files import portable
 
 DEFAULT = "[number]-[seed]"
 _PATTERN = re.compile(r"\[([a-z_]+)(?:<([^<>\[\]]*)>)?\]")
-_NOT_IN_NAMES = re.compile(r'[#<>:"/\\|?*\n\r\t\x00-\x1f]')
+_NOT_IN_NAMES = re.compile(r'[#<>:"/\\|?*\x00-\x1f\x7f-\x9f]')
 _WORDS = 8
 _LONGEST = 128  # characters of one part of a name
 
@@ -33,9 +34,11 @@ class Picture:
 
 
 def file_name(pattern: str, picture: Picture) -> str:
-    """The name, without its ending; a `/` in the pattern makes folders. Raises MaquetteError for an unknown field."""
+    """The name, without its ending, as every system takes it; a `/` in the pattern makes folders. Raises MaquetteError
+    for an unknown field.
+    """
     made = _PATTERN.sub(lambda match: _field(match[1], match[2], picture), pattern)
-    parts = [part.strip(" .")[:_LONGEST].strip(" .") for part in made.split("/")]
+    parts = [portable(_NOT_IN_NAMES.sub("_", part).strip(" .")[:_LONGEST].strip(" .")) for part in made.split("/")]
     return "/".join(part for part in parts if part) or f"{picture.number:05d}"
 
 

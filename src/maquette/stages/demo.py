@@ -27,6 +27,7 @@ from ..run_folder import RunFolder
 from ..sampling.apply_loras import apply_loras
 from ..sampling.images import to_image
 from ..sampling.prompt_pictures import draw_prompts
+from ..training.environment import one_thread_for
 from . import check, train
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def prompts() -> list[str]:
     ]
 
 
+@one_thread_for("pocket")
 def before_after(folder: RunFolder, weight: float = 1.0) -> Image:
     """The same prompts and seeds drawn by the base alone, and below by the base with the run's LoRA at its weight."""
     config = TrainConfig.read(folder.config)

@@ -8,8 +8,8 @@ import time
 import unicodedata
 
 from ..errors import MaquetteError
+from ..files import portable
 
-_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -40,11 +40,9 @@ def folded(text: str) -> str:
 
 
 def file_stem(text: str, otherwise: str) -> str:
-    """A text as the name of a file, without ending, that every system takes: Windows keeps CON, NUL, COM1 and others
-    to itself, with any ending.
-    """
+    """A text as the name of a file, without ending, that every system takes (see `files.portable`)."""
     stem = folded(text) or otherwise
-    return f"{stem}-{otherwise}" if _RESERVED.fullmatch(stem) else stem
+    return stem if portable(stem) == stem else f"{stem}-{otherwise}"
 
 
 def new_id(text: str, otherwise: str) -> str:

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from .. import files
 from ..errors import MaquetteError
 from ..events import Cancel, Event
-from ..openmp import one_thread_for
 from .core import fake_engine
 from .job import Job, State, started
 
@@ -107,12 +106,9 @@ def _engine(job: Job) -> Engine:
         from . import fake
 
         return fake.work
-    spec = job.spec
-    if spec["kind"] == "train":
-        one_thread_for(str(spec["config"].get("base") or "pocket"))
     from . import work
 
-    return work.WORK[spec["kind"]]
+    return work.WORK[job.spec["kind"]]
 
 
 def _ending(job: Job, result: dict[str, Any]) -> tuple[State, dict[str, Any]]:

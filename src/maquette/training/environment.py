@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .. import __version__
+from .. import __version__, openmp
 from ..errors import MaquetteError
 from ..files import read_object
 
+USUAL_THREADS = torch.get_num_threads()  # as torch chose them, before anybody had a reason to change them
 LARGEST = 100_000  # bytes of computer.json
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS may add in another order each time
 
@@ -84,6 +85,25 @@ def began_on(file: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _unknown(fault: str) -> str:
     return f"{fault} Whether the run began under the same conditions, so that its last digits agree, cannot be told."
+
+
+@contextmanager
+def one_thread_for(base: str) -> Iterator[None]:
+    """Compute with one thread within the block where the base is pocket.
+
+    Its layers are so small that a second thread brings a tenth on an idle machine, and where other programs are at work
+    the two wait for each other most of the time: a training is eight times as slow then (docs/measurements/speed.md).
+    A number that the user or a program that calls this one has chosen stays.
+    """
+    threads = torch.get_num_threads()
+    if base != "pocket" or threads != USUAL_THREADS or openmp.number_decided():
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
