@@ -20,7 +20,7 @@ from maquette.formats import safetensors
 
 WIDTH, HEADS, DEPTH, TEXT = 128, 4, 4, 96
 SPEC = FamilySpec(
-    "tiny-dit", "tiny_dit_v1", "tiny-dit", native_size=64, latent_factor=4, te_prefixes=("lora_te",),
+    "tiny-dit", "tiny_dit_v1", "tiny-dit", native_size=64, latent_factor=4, text_parts=("te",),
     latent_channels=16, patch=2,
 )  # fmt: skip
 SCHEDULER = {"prediction_type": "flow", "shift": 1.0}

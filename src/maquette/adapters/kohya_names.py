@@ -32,6 +32,11 @@ def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
     return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
 
 
+def of_text_encoder(name: str) -> bool:
+    """Whether a Kohya module name is of a layer of a text encoder."""
+    return name.startswith("lora_te")
+
+
 def dotted(joined: str) -> str:
     """A path whose dots a trainer made underscores (`down_blocks_0_attentions_…`) with its dots again."""
     for word in _WORDS:

@@ -68,13 +68,9 @@ def _of_model(base: BaseModel, path: Path, not_adapter: MaquetteError) -> Tuned:
     except MaquetteError:
         raise not_adapter from None
     state = {f"unet.{name}": value for name, value in model.network.state_dict().items()}
-    for part, encoder in zip(_te_names(base), model.text_encoders, strict=False):
+    for part, encoder in zip(base.spec.text_parts, model.text_encoders, strict=False):
         state |= {f"{part}.{name}": value for name, value in encoder.state_dict().items()}
     return lambda weight: _with_weights(base, state, weight)
-
-
-def _te_names(base: BaseModel) -> list[str]:
-    return [prefix.removeprefix("lora_") for prefix in base.spec.te_prefixes]
 
 
 @contextmanager
@@ -93,7 +89,7 @@ def _with_word(base: BaseModel, word: Embedding) -> Iterator[BaseModel]:
 def _with_weights(base: BaseModel, state: Mapping[str, Tensor], weight: float) -> Iterator[BaseModel]:
     """W + weight (W' - W) for every weight of the state; the tensors from before are put back at the end."""
     networks: dict[str, nn.Module] = {"unet": base.network}
-    networks |= dict(zip(_te_names(base), base.text_encoders, strict=True))
+    networks |= dict(zip(base.spec.text_parts, base.text_encoders, strict=True))
     originals: list[tuple[nn.Parameter, Tensor]] = []
     try:
         for part, network in networks.items():

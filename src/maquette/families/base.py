@@ -29,7 +29,7 @@ class FamilySpec:
     architecture: str  # modelspec.architecture without the "/lora" suffix
     native_size: int  # pixels of a side
     latent_factor: int  # pixels per latent cell: 8, pocket 4
-    te_prefixes: tuple[str, ...]  # Kohya prefixes of the text encoders: ("lora_te",) or ("lora_te1", "lora_te2")
+    text_parts: tuple[str, ...]  # what adapters call the text encoders: ("te",) or ("te1", "te2")
     latent_channels: int = 4
     patch: int = 1  # cells of a side that the network takes together: 2 of most transformers
     clip_skip: bool = True  # whether another layer of the text encoder than the usual one can be asked for

@@ -35,10 +35,9 @@ def targets(
     for path, parent, attribute in _matches(base.network, patterns):
         found[kohya_module_name(base.spec.name, "unet", path)] = (parent, attribute)
     if text_encoder:
-        for prefix, encoder in zip(base.spec.te_prefixes, base.text_encoders, strict=True):
+        for part, encoder in zip(base.spec.text_parts, base.text_encoders, strict=True):
             for path, parent, attribute in _matches(encoder, TEXT_TARGETS):
-                name = kohya_module_name(base.spec.name, prefix.removeprefix("lora_"), path)
-                found[name] = (parent, attribute)
+                found[kohya_module_name(base.spec.name, part, path)] = (parent, attribute)
     return found
 
 

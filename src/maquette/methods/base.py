@@ -14,8 +14,11 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ..adapters import maths
+from ..adapters.kohya_names import of_text_encoder
 from ..errors import MaquetteError
 
+MAGNITUDE = "dora_scale"
 Number = TypeVar("Number", int, float)
 Slots = Mapping[str, tuple[nn.Module, str]]
 """Kohya module name -> (parent module, attribute name) of the layer to adapt."""
@@ -120,8 +123,8 @@ def has_kernel(layer: nn.Module) -> bool:
 
 
 def part_of(name: str) -> str:
-    """Parameter group of a Kohya module name."""
-    return "text_encoder" if name.startswith(("lora_te", "te")) else "unet"
+    """Parameter group of a slot: a Kohya module name, or a whole network ("unet", "te", "te1", "te2")."""
+    return "text_encoder" if of_text_encoder(name) or name.startswith("te") else "unet"
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
@@ -152,12 +155,8 @@ class LayerAdapter(nn.Module):
         """The adapted layer's output; x may be bf16, the parameters stay float32."""
         raise NotImplementedError
 
-    def delta(self, layer: nn.Module) -> Tensor:
-        """Weight change at multiplier 1, float32, in the weight's shape; with gradients."""
-        raise NotImplementedError
-
     def factors(self) -> dict[str, Tensor]:
-        """Kohya part name -> tensor."""
+        """Kohya part name -> tensor; `adapters.maths` says which weight change they stand for."""
         parts = {name.replace("__", "."): p.detach() for name, p in self.named_parameters(recurse=False)}
         return {"alpha": torch.tensor(self.alpha), **parts}
 
@@ -169,10 +168,6 @@ class LayerAdapter(nn.Module):
                 if part.shape != p.shape:
                     raise ValueError(f"{name.replace('__', '.')} is {tuple(part.shape)}, not {tuple(p.shape)}")
                 p.copy_(part)
-
-    def low_rank_change(self, layer: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:
-        """The product of the factors, and those factors: scaling n of them by q scales the product by q^n."""
-        return self.delta(layer), list(self.parameters())
 
     def up_parameters(self) -> set[str]:
         """Names of the parameters that LoRA+ teaches faster."""
@@ -253,7 +248,7 @@ class AdaptedLayers:
     @torch.no_grad()
     def delta(self, name: str) -> Tensor:
         wrapped = self._wrapped[name]
-        return wrapped.adapter.delta(wrapped.layer) * wrapped.multiplier
+        return maths.delta(wrapped.adapter.factors(), weight_of(wrapped.layer)) * wrapped.multiplier
 
     def state(self) -> dict[str, Tensor]:
         return {f"{name}.{part}": t for name, adapter in self.adapters() for part, t in adapter.factors().items()}
@@ -275,11 +270,14 @@ class AdaptedLayers:
 
     @torch.no_grad()
     def scale_weight_norms(self, largest: float) -> None:
-        """As Kohya's scale_weight_norms, without asking the device for the norms."""
-        for wrapped in self._wrapped.values():
-            change, factors = wrapped.adapter.low_rank_change(wrapped.layer)
-            ratio = (largest / torch.linalg.vector_norm(change).clamp(min=1e-12)).clamp(max=1.0)
-            torch._foreach_mul_([*factors], ratio ** (1 / len(factors)))
+        """As Kohya's scale_weight_norms, without asking the device for the norms. Scaling n factors by q scales their
+        product by q^n; DoRA's magnitude is none of them and is left as it is.
+        """
+        for _, adapter in self.adapters():
+            factors = {part: tensor for part, tensor in adapter.factors().items() if part != MAGNITUDE}
+            learned = [p for name, p in adapter.named_parameters() if name != MAGNITUDE]
+            ratio = (largest / torch.linalg.vector_norm(maths.delta(factors)).clamp(min=1e-12)).clamp(max=1.0)
+            torch._foreach_mul_(learned, ratio ** (1 / len(learned)))
 
     def set_multiplier(self, multiplier: float) -> None:
         for wrapped in self._wrapped.values():

@@ -91,9 +91,6 @@ class LoHaLayer(LayerAdapter):
             return nn.functional.conv2d(inner, up[:, :, None, None])
         return nn.functional.linear(nn.functional.linear(x, down), up)
 
-    def delta(self, layer: nn.Module) -> Tensor:
-        return self._product(self.hada_w1_a, layer)
-
     def _product(self, first: Tensor, layer: nn.Module) -> Tensor:
         product: Tensor = Hadamard.apply(first, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b, self.scale)
         return product.reshape(weight_of(layer).shape)

@@ -89,10 +89,6 @@ class LoKrLayer(LayerAdapter):
             drop(inner, rank_axis, self.dropout, 0.0 if self.whole else self.rank_dropout) if self.training else inner
         )
 
-    def delta(self, layer: nn.Module) -> Tensor:
-        w2 = self.lokr_w2.flatten(1) if self.whole else self.lokr_w2_a @ self.lokr_w2_b
-        return torch.kron(self.lokr_w1 * self.scale, w2).reshape(weight_of(layer).shape)
-
     def factors(self) -> dict[str, Tensor]:
         return super().factors() | {"alpha": torch.tensor(self.scale * self.rank)}
 

@@ -62,9 +62,6 @@ class LoRALayer(LayerAdapter):
         flat = self.lora_up__weight.flatten(1) @ down.flatten(1) * self.scale
         return flat.reshape(-1, *down.shape[1:])
 
-    def delta(self, layer: nn.Module) -> Tensor:
-        return self.product()
-
     def factors(self) -> dict[str, Tensor]:
         # Every reader scales by alpha / rank, so a rank-stabilised scale is written as the alpha that gives it.
         return super().factors() | {"alpha": torch.tensor(self.scale * self.rank)}
@@ -88,10 +85,6 @@ class DoRALayer(LoRALayer):
         result: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
         return result
 
-    def low_rank_change(self, layer: nn.Module) -> tuple[Tensor, list[nn.Parameter]]:
-        """The direction's; the magnitude is left as it is."""
-        return self.product(), [self.lora_down__weight, self.lora_up__weight]
-
     def forward(self, x: Tensor, layer: nn.Module) -> Tensor:
         """Scaling the weight's columns is scaling the input's features; its rows, the output's but for the bias."""
         if self.module_dropout and self.training and torch.rand(()) < self.module_dropout:
@@ -112,11 +105,6 @@ class DoRALayer(LoRALayer):
         bias: Tensor = cast(Tensor, layer.bias).reshape(gain.shape)
         result = ((y - bias) * gain + bias).to(x.dtype)
         return result
-
-    def delta(self, layer: nn.Module) -> Tensor:
-        weight = weight_of(layer).float()
-        direction = weight + self.product()
-        return direction * (self.dora_scale / self._norm(direction)) - weight
 
     def load_factors(self, factors: Mapping[str, Tensor]) -> None:
         """A magnitude along the other axis is understood as well and kept."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..adapters.file import Adapter
 from ..adapters.fitting import fitted_change
+from ..adapters.kohya_names import of_text_encoder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
@@ -104,7 +105,7 @@ def add_lora(
             report.unmatched.append(name)
             continue
         report.matched += 1
-        multiplier = (te if name.startswith("lora_te") else unet) * share(name)
+        multiplier = (te if of_text_encoder(name) else unet) * share(name)
         if multiplier == 0:
             continue
         weight = cast(nn.Parameter, module.weight)

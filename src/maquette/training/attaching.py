@@ -66,8 +66,8 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
         return {**words, **unet_slots(config, computing, config.text_encoder and method.product == "adapter")}
     networks = nn.ModuleDict({"unet": computing.network})
     if config.text_encoder:
-        for prefix, encoder in zip(computing.spec.te_prefixes, computing.text_encoders, strict=True):
-            networks[prefix.removeprefix("lora_")] = encoder
+        for part, encoder in zip(computing.spec.text_parts, computing.text_encoders, strict=True):
+            networks[part] = encoder
     return {name: (networks, name) for name in networks}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..adapters.block_weights import BlockWeights
 from ..adapters.file import Adapter
 from ..adapters.fitting import fitted_change
+from ..adapters.kohya_names import of_text_encoder
 from ..errors import MaquetteError
 from ..families.checkpoint import Checkpoint
 from ..families.detect import FAMILY_NAMES
@@ -33,7 +34,7 @@ class Lora:
 
     def multiplier(self, module: str) -> float:
         """What a module's change is multiplied by."""
-        part = self.te if module.startswith("lora_te") else self.unet
+        part = self.te if of_text_encoder(module) else self.unet
         return part * (self.blocks.of_module(module) if self.blocks else 1.0)
 
 

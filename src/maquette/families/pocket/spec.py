@@ -10,5 +10,5 @@ WEIGHTS = Path(__file__).parent / "weights"
 TOKEN_WIDTH = 128  # numbers of a text token, as its UNet reads them
 CONTROLNETS = Path(__file__).parent / "controlnets"
 POCKET = FamilySpec(
-    "pocket", "maquette_pocket", "maquette-pocket", native_size=64, latent_factor=4, te_prefixes=("lora_te",)
+    "pocket", "maquette_pocket", "maquette-pocket", native_size=64, latent_factor=4, text_parts=("te",)
 )

@@ -10,7 +10,7 @@ SDXL = FamilySpec(
     "stable-diffusion-xl-v1-base",
     native_size=1024,
     latent_factor=8,
-    te_prefixes=("lora_te1", "lora_te2"),
+    text_parts=("te1", "te2"),
     clip_skip=False,
     zero_negative=True,
 )
