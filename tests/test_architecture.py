@@ -1,6 +1,7 @@
 """The rooms and floors of the design: a lower one never imports a higher one, and core needs torch only."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,14 @@ def test_every_stage_is_run_alike() -> None:
                 assert len(node.args.defaults) == len(arguments) - 1 and not node.args.kwonlyargs, path.name
                 found += 1
     assert found >= 20
+
+
+def test_kohyas_names_of_layers_are_known_to_adapters_alone() -> None:
+    """Besides: who reads Kohya's own options for blocks, and the studio's stand-in, which writes a file of such keys."""
+    own = ("adapters/", "interop/kohya/", "studio/fake.py")
+    names = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in SOURCE.rglob("*.py")}
+    naming = [name for name, text in names.items() if re.search(r"lora_(unet|te[12]?)\b|lora_(unet|te[12]?)_", text)]
+    assert [name for name in naming if not name.startswith(own)] == []
 
 
 LONGEST = 50  # lines of a function

@@ -12,7 +12,7 @@ def test_toml_round_trip_with_awkward_values() -> None:
         subject="zkw\trobot",
         learning_rate=1e-4,
         sample_prompts=["x, y", 'say "z"'],
-        flip=True,
+        flip_aug=True,
     )
     import tomllib
 
@@ -56,7 +56,7 @@ def test_read_names_file_and_line(tmp_path: Path) -> None:
     [
         ("rank=8", ("rank", 8)),
         ("learning-rate=1e-4", ("learning_rate", 1e-4)),
-        ("flip=true", ("flip", True)),
+        ("flip_aug=true", ("flip_aug", True)),
         ("subject=zkw robot", ("subject", "zkw robot")),
         ('sample_prompts=["a", "b"]', ("sample_prompts", ["a", "b"])),
         ("subject=a=b", ("subject", "a=b")),
@@ -108,6 +108,8 @@ def test_every_word_of_other_trainers_names_a_key() -> None:
 
 
 def test_old_names_of_keys_are_read_with_a_notice() -> None:
+    named = TrainConfig.parse({"photos": "p", "flip": True, "vectors": 3, "factor": 4})
+    assert (named.flip_aug, named.num_vectors, named.lokr_factor) == (True, 3, 4) and len(named.old_names()) == 3
     config = TrainConfig.parse({"photos": "p", "debiased": True, "max_norm": 0.5})
     assert config.debiased_estimation and config.scale_weight_norms == 0.5
     assert config.old_names() == [

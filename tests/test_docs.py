@@ -107,7 +107,7 @@ def test_tables_of_options_have_every_key_with_its_description() -> None:
     assert "| `photos` | path | needed | Folder of photos: plain, or with Kohya's `40_ohwx man` folders. |" in text
     assert "| `keep_steps` | list of: whole number | `[]` |" in text
     assert "| `save_dtype` | `fp16`, `bf16`, `fp32` | `fp16` |" in text
-    assert "| `flip` | true, false | `false` |" in text
+    assert "| `flip_aug` | true, false | `false` |" in text
     assert "| `subject` | text |  | The rare word" in text
 
 

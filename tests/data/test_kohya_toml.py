@@ -78,7 +78,7 @@ def test_every_used_key(folder: Path) -> None:
     assert data.photos[0].options == CaptionOptions(prefix="best,", shuffle=True, keep_tokens=2, dropout=0.1)
     assert data.photos[1].options == CaptionOptions(keep_tokens=3)
     assert [p.mask for p in data.photos] == [folder / "masks" / "x.png", None, None]  # the dog's photo is opaque
-    assert data.settings == {"resolution": 512, "batch_size": 4, "buckets": True, "flip": True, "random_crop": True}
+    assert data.settings == {"resolution": 512, "batch_size": 4, "buckets": True, "flip_aug": True, "random_crop": True}
     assert data.rules is not None and (data.rules.min_size, data.rules.max_size, data.rules.step) == (224, 768, 32)
 
 

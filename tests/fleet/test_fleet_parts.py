@@ -40,20 +40,20 @@ def test_toml_combines_the_grid_with_each_job(tmp_path: Path) -> None:
     )
     rows = list(read_rows(file, {"base": "pocket", "rank": 1}))
     assert [row.values.get("id") for row in rows[:4]] == [
-        "a-rank-8-flip-true", "a-rank-8-flip-false", "a-rank-16-flip-true", "a-rank-16-flip-false",
+        "a-rank-8-flip_aug-true", "a-rank-8-flip_aug-false", "a-rank-16-flip_aug-true", "a-rank-16-flip_aug-false",
     ]  # fmt: skip
     assert len(rows) == 8 and rows[5].values == {
-        "base": "pocket", "subject": "zkw robot", "photos": "q", "rank": 8, "flip": False,
+        "base": "pocket", "subject": "zkw robot", "photos": "q", "rank": 8, "flip_aug": False,
     }  # fmt: skip
     assert rows[4].place == f"{file}, job 2"
 
 
 def test_csv_reads_numbers_and_passes_over_empty_cells(tmp_path: Path) -> None:
     file = tmp_path / "jobs.csv"
-    file.write_text("id,photos,subject,rank,flip,then\n7,p,zkw robot,8,true,evaluate\n8,q,,,,\n9,q,a,1,true,,x\n")
+    file.write_text("id,photos,subject,rank,flip_aug,then\n7,p,zkw robot,8,true,evaluate\n8,q,,,,\n9,q,a,1,true,,x\n")
     rows = list(read_rows(file))
     assert rows[0].values == {
-        "id": "7", "photos": "p", "subject": "zkw robot", "rank": 8, "flip": True, "then": "evaluate",
+        "id": "7", "photos": "p", "subject": "zkw robot", "rank": 8, "flip_aug": True, "then": "evaluate",
     }  # fmt: skip
     assert rows[1].values == {"id": "8", "photos": "q"}
     assert rows[2].fault == f"{file}, line 4 has more cells than the first line has names."

@@ -47,6 +47,14 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
+def test_keys_are_read_by_their_old_names_too(folder: Path) -> None:
+    named = [{"flip": True, "factor": 4}, {"flip_aug": True, "lokr_factor": 4}, {"flip": True, "flip_aug": True}]
+    told = [{"id": str(number), "photos": "a", "subject": "zkw thing", **keys} for number, keys in enumerate(named)]
+    old, new, both = read_jobs([Row(f"line {number}", values) for number, values in enumerate(told)], folder)
+    assert isinstance(old, Job) and isinstance(new, Job) and old.mark == new.mark
+    assert isinstance(both, Bad) and "flip is the old name of flip_aug: give one of them" in both.why
+
+
 def test_rows_are_the_same_alone_and_among_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [Row(f"line {number}", values) for number, values in enumerate(rows())]
     alone = [next(read_jobs([row], folder)) for row in told]

@@ -24,11 +24,11 @@ def config(tmp_path: Path, *settings: str, **more: Any) -> SweepConfig:
 
 
 def test_a_grid_is_every_combination(tmp_path: Path) -> None:
-    rows = rows_of(config(tmp_path, "rank=4,16", "flip=true,false", "steps=7"))
-    assert [(row["rank"], row["flip"], row["steps"]) for row in rows] == [
+    rows = rows_of(config(tmp_path, "rank=4,16", "flip=true,false", "steps=7"))  # flip: its old name
+    assert [(row["rank"], row["flip_aug"], row["steps"]) for row in rows] == [
         (4, True, 7), (4, False, 7), (16, True, 7), (16, False, 7),
     ]  # fmt: skip
-    assert rows[0]["id"] == "sweep-rank-4-flip-true" and rows[0]["then"] == ["evaluate"]
+    assert rows[0]["id"] == "sweep-rank-4-flip_aug-true" and rows[0]["then"] == ["evaluate"]
 
 
 def test_a_random_search_draws_the_same_each_time(tmp_path: Path) -> None:

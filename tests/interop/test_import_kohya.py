@@ -132,7 +132,7 @@ def test_the_tab_of_the_form_says_the_method(tmp_path: Path) -> None:
                  caption_metadata_filename="meta_cap.json").config  # fmt: skip
     assert found["photos"] == "img/meta_cap.json" and found["text_encoder"] is False
     word = form(tmp_path, **other, token_string="zkw", init_word="robot", num_vectors_per_token=4).config
-    assert (word["method"], word["subject"], word["vectors"]) == ("textual-inversion", "zkw", 4)
+    assert (word["method"], word["subject"], word["num_vectors"]) == ("textual-inversion", "zkw", 4)
     assert word["embedding_learning_rate"] == 1e-4 and "rank" not in word
     for box, name in (("flux1_checkbox", "Flux"), ("sd3_checkbox", "Stable Diffusion 3")):
         with pytest.raises(MaquetteError, match=f"is for {name} "):
@@ -259,7 +259,7 @@ def test_a_configuration_file_named_by_the_command_is_read(tmp_path: Path) -> No
     (tmp_path / "settings.toml").write_text('[a]\nflip_aug = true\n[b]\nnetwork_dim = 12\ntrain_data_dir = "x"\n')
     line = "python train_network.py --network_module=networks.lora --config_file=settings --network_dim=24"
     found = read(tmp_path, line).config
-    assert found["flip"] is True and found["rank"] == 24 and found["photos"] == "x"
+    assert found["flip_aug"] is True and found["rank"] == 24 and found["photos"] == "x"
     with pytest.raises(MaquetteError, match=r"its config_file other\.toml is not there"):
         read(tmp_path, line.replace("settings", "other"))
 

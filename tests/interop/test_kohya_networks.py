@@ -170,7 +170,7 @@ def test_what_a_lycoris_command_does_not_say(tmp_path: Path) -> None:
     assert found.config["method"] == "locon" and found.no_equal == [wider]
     assert (found.config["conv_rank"], found.config["conv_alpha"]) == (2, 4.0)  # network_alpha
     found = read(tmp_path, f"{LYCORIS} algo=lokr preset=attn-mlp")
-    assert found.config["factor"] == -1 and "layers" not in found.config and found.no_equal == []
+    assert found.config["lokr_factor"] == -1 and "layers" not in found.config and found.no_equal == []
     found = read(tmp_path, f"{LYCORIS} algo=lora preset=attn-mlp dora_wd=True")
     assert (found.config["method"], found.config["dora_axis"], found.no_equal) == ("dora", "output", [])
     found = read(tmp_path, f"{LYCORIS} algo=lora preset=attn-mlp dora_wd=True wd_on_output=False")
@@ -223,7 +223,7 @@ def test_fields_of_other_kinds_in_the_guis_file_mean_nothing(kind: str, tmp_path
     found = import_kohya.run(tmp_path / "gui.json").config
     assert found["method"] == ("locon" if kind == "Kohya LoCon" else "lora")
     assert ("block_ranks" in found) is not kind.startswith("LyCORIS")
-    assert found.get("conv_rank") == (3 if kind == "Kohya LoCon" else None) and "factor" not in found
+    assert found.get("conv_rank") == (3 if kind == "Kohya LoCon" else None) and "lokr_factor" not in found
     assert found["lora_plus_ratio"] == 4.0
 
 

@@ -118,7 +118,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(photos: Path, out: Path, **changes: Any) -> TrainConfig:
     small = {"subject": "zkw disc", "sample_prompts": [], "batch_size": 2, "steps": 3, "rank": 2, "dtype": "fp32"}
-    own = {"photos": photos, "out": out, "method": "textual-inversion", "vectors": 3}
+    own = {"photos": photos, "out": out, "method": "textual-inversion", "num_vectors": 3}
     return TrainConfig.parse(own | small | changes)
 
 

@@ -12,7 +12,7 @@ RUN: dict[str, Any] = {
 
 ROUNDS: list[dict[str, Any]] = [
     {},
-    {"text_encoder": True, "text_encoder_learning_rate": 5e-5, "min_snr_gamma": 0.0, "seed": 7, "flip": True},
+    {"text_encoder": True, "text_encoder_learning_rate": 5e-5, "min_snr_gamma": 0.0, "seed": 7, "flip_aug": True},
     {"method": "locon", "conv_rank": 8, "conv_alpha": 4.0, "rank_dropout": 0.1, "module_dropout": 0.2, "dropout": 0.3},
     {"method": "dora", "dora_axis": "output", "seed": 3},
     {"method": "dora", "lora_plus_ratio": 4.0, "scale_weight_norms": 1.0, "gradient_accumulation": 2},
@@ -20,9 +20,9 @@ ROUNDS: list[dict[str, Any]] = [
     {"dtype": "fp16", "gradient_checkpointing": True},
     {"method": "locon", "text_encoder": True, "text_encoder_learning_rate": 5e-5},
     {"method": "loha", "layers": ["cross_attention", "self_attention"]},
-    {"method": "lokr", "factor": -1, "optimizer": "adafactor"},
+    {"method": "lokr", "lokr_factor": -1, "optimizer": "adafactor"},
     {"save_every_steps": None, "save_every_epochs": 2, "keep_last": 3},
-    {"method": "lokr", "factor": 4, "optimizer": "lion", "lr_scheduler": "restarts", "lr_scheduler_cycles": 5},
+    {"method": "lokr", "lokr_factor": 4, "optimizer": "lion", "lr_scheduler": "restarts", "lr_scheduler_cycles": 5},
     {"lr_scheduler": "linear", "warmup_steps": 100, "max_grad_norm": 0.5, "save_dtype": "fp32", "dtype": "fp32"},
     {"caption_prefix": "art, ", "caption_suffix": ", best", "caption_wildcards": True, "shuffle_captions": True,
      "keep_tokens": 2, "tag_dropout": 0.1, "caption_dropout": 0.05, "alpha_mask": True},

@@ -179,7 +179,7 @@ def test_kohyas_toml_has_kohyas_defaults(tmp_path: Path) -> None:
     assert (
         config["rank"] == 4 and config["alpha"] == 1.0 and config["steps"] == 1600 and config["learning_rate"] == 2e-6
     )
-    assert config["flip"] is True and config["text_encoder"] is False and config["min_snr_gamma"] == 5.0
+    assert config["flip_aug"] is True and config["text_encoder"] is False and config["min_snr_gamma"] == 5.0
     assert config["lr_scheduler"] == "constant" and config["dtype"] == "fp32"
 
 
@@ -197,7 +197,7 @@ def test_the_guis_json_is_read(tmp_path: Path) -> None:
     (tmp_path / "gui.json").write_text(json.dumps(values))
     found = import_kohya.run(tmp_path / "gui.json")
     config = found.config
-    assert (config["method"], config["factor"], config["conv_rank"], config["conv_alpha"]) == ("lokr", 8, 1, 4.0)
+    assert (config["method"], config["lokr_factor"], config["conv_rank"], config["conv_alpha"]) == ("lokr", 8, 1, 4.0)
     assert config["layers"] == ["attention", "conv", "feed_forward"]  # LyCORIS' preset where none is named
     assert config["epochs"] == 4 and "steps" not in config and "seed" not in config and "reg" not in config
     assert config["learning_rate"] == 2e-4 and config["text_encoder_learning_rate"] == 3e-4

@@ -96,7 +96,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(photos: Path, tmp_path: Pat
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"optimizer": "adafactor", "ema_decay": 0.9, "flip": True, "caption_dropout": 0.5, "buckets": True},
+    {"optimizer": "adafactor", "ema_decay": 0.9, "flip_aug": True, "caption_dropout": 0.5, "buckets": True},
     {
         "optimizer": "adafactor",
         "optimizer_args": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
@@ -128,15 +128,15 @@ VARIANTS: list[dict[str, Any]] = [
     },
     {
         "method": "lokr",
-        "factor": 2,
+        "lokr_factor": 2,
         "dropout": 0.1,
         "rank_dropout": 0.2,
         "pyramid_noise_levels": 3,
         "lr_scheduler": "restarts",
         "prior_preservation": True,
     },
-    {"method": "textual-inversion", "vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
-    {"method": "pivotal", "vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "scale_weight_norms": 0.01},
+    {"method": "textual-inversion", "num_vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
+    {"method": "pivotal", "num_vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "scale_weight_norms": 0.01},
     {"dtype": "fp16", "batch_size": 1, "text_encoder": True},
     {"optimizer": "adamw8bit", "rank": 16},  # whose small tensors stay 32-bit
 ]

@@ -26,17 +26,17 @@ def test_options_are_those_of_the_configuration_that_have_an_effect() -> None:
     keys = _keys({})
     assert {"rank", "learning_rate", "steps", "min_snr_gamma"} <= keys <= set(TrainConfig.model_fields)
     assert not keys & {"photos", "out", "base", "from_lora", "reg", "vae", "device", "sample_prompts"}
-    assert "factor" not in keys and "factor" in _keys({"method": "lokr"})
+    assert "lokr_factor" not in keys and "lokr_factor" in _keys({"method": "lokr"})
     assert "lr_scheduler_cycles" not in keys and "lr_scheduler_cycles" in _keys({"lr_scheduler": "restarts"})
     assert "clip_skip" not in keys and "clip_skip" in _keys({}, base="sd15.safetensors")
-    assert "factor" in _keys({"factor": 4}), "what was changed can be changed back"
+    assert "lokr_factor" in _keys({"lokr_factor": 4}), "what was changed can be changed back"
     named = {*options.NEEDS, *options.HIDDEN, *options.ONLY_CUDA, *options.ONLY_STABLE_DIFFUSION}
     assert named <= set(TrainConfig.model_fields), "every name is one of the configuration"
 
 
 @pytest.mark.parametrize(
     ("key", "kind", "choices"),
-    [("rank", "number", []), ("flip", "bool", []), ("buckets", "choice", ["", "true", "false"]),
+    [("rank", "number", []), ("flip_aug", "bool", []), ("buckets", "choice", ["", "true", "false"]),
      ("stop", "choice", ["never", "auto"]), ("block_ranks", "text", []), ("caption_prefix", "text", []),
      ("max_token_length", "choice", ["75", "150", "225"]), ("learning_rate", "number", [])],
 )  # fmt: skip
@@ -52,13 +52,15 @@ def test_every_default_is_kept_by_its_own_field() -> None:
 
 
 def test_a_change_is_typed_counted_and_forgotten_when_it_is_the_default() -> None:
-    changed = options.merged({}, {"rank": "32", "flip": True, "block_ranks": "{mid_block = 8}", "caption_prefix": "a "})
-    assert changed == {"rank": 32, "flip": True, "block_ranks": {"mid_block": 8}, "caption_prefix": "a"}
-    assert options.merged(changed, {"rank": "16", "flip": False}) == {
+    told = {"rank": "32", "flip_aug": True, "block_ranks": "{mid_block = 8}", "caption_prefix": "a "}
+    changed = options.merged({}, told)
+    assert changed == {"rank": 32, "flip_aug": True, "block_ranks": {"mid_block": 8}, "caption_prefix": "a"}
+    assert options.merged(changed, {"rank": "16", "flip_aug": False}) == {
         "block_ranks": {"mid_block": 8},
         "caption_prefix": "a",
     }
-    assert options.merged(changed, {"caption_prefix": ""}).keys() == {"rank", "flip", "block_ranks"}
+    assert options.merged({}, {"flip": True}) == {"flip_aug": True}, "by its old name"
+    assert options.merged(changed, {"caption_prefix": ""}).keys() == {"rank", "flip_aug", "block_ranks"}
 
 
 @pytest.mark.parametrize(

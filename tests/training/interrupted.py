@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 SETTINGS = {
-    "subject": "zkw disc", "batch_size": 2, "rank": 2, "dtype": "fp32", "ema_decay": 0.9, "flip": True,
+    "subject": "zkw disc", "batch_size": 2, "rank": 2, "dtype": "fp32", "ema_decay": 0.9, "flip_aug": True,
     "caption_dropout": 0.2, "dropout": 0.1, "noise_offset": 0.05, "sample_prompts": ["a photo of zkw disc"],
     "sample_steps": 1, "save_every_steps": 2, "keep_last": 2, "keep_steps": [4],
 }  # fmt: skip

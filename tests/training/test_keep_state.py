@@ -154,7 +154,7 @@ def test_a_run_from_before_checkpoints_were_chosen_goes_on_from_its_own_file(run
 
 def test_a_word_keeps_its_state_since_no_run_can_begin_from_it(finished: Path, tmp_path: Path) -> None:
     values = {**VALUES, "photos": finished.parent / "photos", "out": tmp_path / "disc", "dropout": 0.0}
-    train.run(TrainConfig.parse({**values, "method": "textual-inversion", "vectors": 2, "steps": 1}))
+    train.run(TrainConfig.parse({**values, "method": "textual-inversion", "num_vectors": 2, "steps": 1}))
     assert (tmp_path / "disc/state/000001/manifest.json").exists()
 
 

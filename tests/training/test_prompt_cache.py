@@ -88,7 +88,7 @@ def test_captions_that_vary_are_encoded_as_they_come_and_each_once(
     photos = folder_of(tmp_path / "photos", [f"zkw robot, red, big, hat, {{a|b}} {number}" for number in range(2)])
     counted = Counted(monkeypatch)
     result = maquette.train(
-        photos, subject="zkw robot", out=tmp_path / "run", steps=12, batch_size=2, flip=True, random_crop=True,
+        photos, subject="zkw robot", out=tmp_path / "run", steps=12, batch_size=2, flip_aug=True, random_crop=True,
         sample_prompts=[], caption_dropout=0.2, shuffle_captions=True, keep_tokens=1, tag_dropout=0.2,
         caption_wildcards=True,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from tests.training.interrupted import make_photos
 
 COMMON = {
     "subject": "zkw disc", "device": "cpu", "dtype": "fp32", "steps": 3, "batch_size": 2, "rank": 2,
-    "sample_prompts": ["a photo of zkw disc"], "sample_steps": 1, "save_every_steps": 2, "flip": True,
+    "sample_prompts": ["a photo of zkw disc"], "sample_steps": 1, "save_every_steps": 2, "flip_aug": True,
 }  # fmt: skip
 JOBS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "text_encoder": True, "dropout": 0.2},

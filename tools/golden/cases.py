@@ -111,12 +111,12 @@ def methods(bench: Bench) -> None:
         "locon": bench.train("locon", method="locon", lr_scheduler="linear", warmup_steps=1, scale_weight_norms=0.02),
         "dora": bench.train("dora", method="dora", lora_plus_ratio=4, gradient_accumulation=2),
         "loha": bench.train("loha", method="loha", shuffle_captions=True, tag_dropout=0.3, caption_dropout=0.3),
-        "lokr": bench.train("lokr", method="lokr", factor=4, buckets=True, flip=True),
-        "pivotal": bench.train("pivotal", method="pivotal", vectors=2, prior_preservation=True),
+        "lokr": bench.train("lokr", method="lokr", lokr_factor=4, buckets=True, flip_aug=True),
+        "pivotal": bench.train("pivotal", method="pivotal", num_vectors=2, prior_preservation=True),
     }
     bench.folder("previews lora", "runs/lora/samples")
     bench.train("dreambooth", method="dreambooth", steps=2)
-    word = bench.train("word", method="textual-inversion", vectors=2, loss_type="huber")
+    word = bench.train("word", method="textual-inversion", num_vectors=2, loss_type="huber")
     bench.train("lora-options", optimizer="adafactor", layers=["attention"], dropout=0.2, alpha_mask=True,
                 pyramid_noise_levels=4, debiased_estimation=True, random_crop=True, rank_dropout=0.1)  # fmt: skip
     bench.train("lora-blocks", optimizer="lion", block_ranks={"mid_block": 0, "down_blocks_1": 2}, save_dtype="fp32",

@@ -54,6 +54,11 @@ class StageConfig(BaseModel):
         for old in cls.renamed.keys() & values.keys():
             if cls.renamed[old] in values:
                 raise ValueError(f"{old} is the old name of {cls.renamed[old]}: give one of them")
+        return cls.in_new_names(values)
+
+    @classmethod
+    def in_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys and values, with each key by the name that it has now."""
         return {cls.renamed.get(key, key): value for key, value in values.items()}
 
     def old_names(self) -> list[str]:

@@ -50,7 +50,8 @@ class TrainConfig(
     """What `maquette train` does. None stands for a default that follows from the base, the method and the photos."""
 
     renamed: ClassVar[Mapping[str, str]] = {
-        "debiased": "debiased_estimation", "loss": "loss_type", "max_norm": "scale_weight_norms",
+        "debiased": "debiased_estimation", "factor": "lokr_factor", "flip": "flip_aug", "loss": "loss_type",
+        "max_norm": "scale_weight_norms", "vectors": "num_vectors",
         "scheduler": "lr_scheduler", "scheduler_cycles": "lr_scheduler_cycles",
         "scheduler_min_ratio": "lr_scheduler_min_ratio", "scheduler_power": "lr_scheduler_power",
         "scheduler_timescale": "lr_scheduler_timescale",
@@ -68,8 +69,8 @@ class TrainConfig(
             raise ValueError("fold is of a first pass: leave it out with two_pass")
         if self.fold is not None and not self.held_out:
             raise ValueError("fold says which photos are held out: give held_out, how many")
-        if self.factor == 0:
-            raise ValueError("factor must be 1 or more, or -1 for factors as equal as they can be")
+        if self.lokr_factor == 0:
+            raise ValueError("lokr_factor must be 1 or more, or -1 for factors as equal as they can be")
         if self.min_timestep >= self.max_timestep:
             raise ValueError(f"min_timestep {self.min_timestep} must be below max_timestep {self.max_timestep}")
         if self.reg is not None and self.prior_preservation:

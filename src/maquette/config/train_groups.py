@@ -69,7 +69,7 @@ class StepKeys(StageConfig):
     """Keep each photo's shape, cut to the nearest bucket; else cut squares. Default: no on pocket, yes elsewhere."""
     no_upscale: bool = False
     """With buckets: never enlarge a photo; one too small for its bucket is trained in a smaller one."""
-    flip: bool = False
+    flip_aug: bool = False
     """Also learn from mirrored photos. Wrong for faces, text and anything with a left and a right."""
     random_crop: bool = False
     """Cut each photo at up to eight places, not in the middle alone; for cutting squares, as buckets leave little."""
@@ -100,13 +100,13 @@ class AdapterKeys(StageConfig):
     """Rank on 3 x 3 convolutions; otherwise `rank`."""
     conv_alpha: Positive | None = None
     """Alpha on 3 x 3 convolutions; otherwise conv_rank."""
-    vectors: int = Field(default=8, ge=1, le=75)
+    num_vectors: int = Field(default=8, ge=1, le=75)
     """Textual inversion and pivotal: how many vectors the word has, each as long as a token of the prompt."""
     init_word: str | None = None
     """Textual inversion and pivotal: the word that the vectors begin as; otherwise the class."""
     embedding_format: Literal["a1111", "diffusers"] = "a1111"
     """Textual inversion: keys of the file, emb_params (clip_l, clip_g) as A1111 and Kohya, or the word as diffusers."""
-    factor: int = Field(default=8, ge=-1)
+    lokr_factor: int = Field(default=8, ge=-1)
     """LoKr: size of the first, small factor of the Kronecker product; -1: both as equal as they can be."""
     dora_axis: Literal["input", "output"] = "input"
     """DoRA: a magnitude per input, which A1111 and ComfyUI read exactly, or per output, which diffusers (after convert)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -45,6 +46,7 @@ class ResizeConfig(RankConfig):
 class ExtractConfig(RankConfig):
     """What `maquette extract` does."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"factor": "lokr_factor"}
     tuned: Path
     """The trained model: a file, a diffusers folder or "pocket"."""
     base: Path
@@ -57,7 +59,7 @@ class ExtractConfig(RankConfig):
     """Keep the magnitudes of the weights apart (DoRA), exactly, and the rank for their directions."""
     dora_axis: Literal["input", "output"] = "input"
     """A magnitude for each input, as A1111 reads it, or for each output, as diffusers and PEFT do."""
-    factor: Annotated[int, Field(ge=2)] = 8
+    lokr_factor: Annotated[int, Field(ge=2)] = 8
     """Side of LoKr's smaller matrix."""
     text_encoder: bool = True
     """The text encoders too."""

@@ -100,7 +100,7 @@ def read_dataset_file(file: Path, subject: str | None = None) -> DatasetFile:
             where = f"{place}, subset {index}"
             _check_keys(file, where, subset, not_in=_DATASET)
             values = {**general, **own, **subset}
-            _same(file, where, found, "flip", bool(values.get("flip_aug", False)))
+            _same(file, where, found, "flip_aug", bool(values.get("flip_aug", False)))
             _same(file, where, found, "random_crop", bool(values.get("random_crop", False)))
             group = replace(_group(file, where, values, subject), shape=shape)
             found.groups.append(group)

@@ -112,7 +112,7 @@ def check_defaults(settings: FleetSettings) -> None:
     for key in settings.defaults:
         if key == "id":
             raise MaquetteError("fleet.toml: a default id would be that of every job.")
-        if key not in TrainConfig.model_fields and key not in rows.OWN:
+        if key not in rows.known_keys():
             TrainConfig.parse({"photos": "photos", key: 0}, "fleet.toml, [defaults]")
 
 

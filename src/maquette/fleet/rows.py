@@ -134,4 +134,4 @@ def settings_of(values: dict[str, Any]) -> dict[str, Any]:
 
 def known_keys() -> set[str]:
     """Every key that a row may have, or that is refused by name."""
-    return {*OWN, *TrainConfig.model_fields}
+    return {*OWN, *TrainConfig.model_fields, *TrainConfig.renamed}

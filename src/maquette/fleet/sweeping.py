@@ -79,7 +79,8 @@ def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
     lists: dict[str, list[Any]] = {}
     ranges: dict[str, tuple[Any, Any]] = {}
     for text in config.settings:
-        key, value = parse_setting(text)
+        named, value = parse_setting(text)
+        (key,) = TrainConfig.in_new_names({named: value})
         if key not in TrainConfig.model_fields:
             TrainConfig.parse({"photos": config.photos, key: value}, "sweep")  # which says what was meant
         if isinstance(value, str) and ".." in value:

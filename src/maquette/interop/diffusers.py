@@ -43,9 +43,9 @@ class Diffusers(Writer):
         if config.method == "textual-inversion":
             self.add("train_data_dir", photos)
             self.add("placeholder_token", config.subject or "")
-            self.add("num_vectors", config.vectors)
+            self.add("num_vectors", config.num_vectors)
             self.add("initializer_token", config.init_word or (config.subject or "object").split()[-1])
-            self.covered |= {"vectors", "init_word", "embedding_learning_rate"}
+            self.covered |= {"num_vectors", "init_word", "embedding_learning_rate"}
         else:
             self.add("instance_data_dir", photos)
             self.add("instance_prompt", named_caption(config.subject) or found[0].words)

@@ -19,8 +19,8 @@ def spec_of(config: TrainConfig) -> MethodSpec:
         rank_stabilized=config.rank_stabilized,
         block_ranks=config.block_ranks,
         block_alphas=config.block_alphas,
-        factor=config.factor,
+        factor=config.lokr_factor,
         magnitude_axis=0 if config.dora_axis == "output" else 1,
-        tokens=config.vectors,
+        tokens=config.num_vectors,
         seed=config.seed,
     )

@@ -51,7 +51,7 @@ def run(config: ExtractConfig, on_event: Listener = ignore, cancel: Cancel | Non
     dtype = DTYPES[config.dtype] if config.dtype else next(iter(tuned.parts["unet"].values())).dtype
     axis = {"input": 1, "output": 0}[config.dora_axis] if config.dora else None
     plan = algebra.Plan(
-        rule, conv_rule, config.method, axis, config.factor, config.text_encoder, config.clamp_quantile,
+        rule, conv_rule, config.method, axis, config.lokr_factor, config.text_encoder, config.clamp_quantile,
         config.min_difference, dtype,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import Kind
+from ..config import Kind, TrainConfig
 from ..errors import MaquetteError
 from ..files import read_object, write_json
 from .examine import Examined, examine
@@ -76,7 +76,7 @@ class Project:
     def changed(self) -> dict[str, Any]:
         """Keys of the training that the user has changed."""
         changed = self.settings.get("changed")
-        return dict(changed) if isinstance(changed, dict) else {}
+        return TrainConfig.in_new_names(changed) if isinstance(changed, dict) else {}
 
     def change(self, **values: Any) -> None:
         """Change name, kind, subject, token or settings. Raises MaquetteError for what they cannot be."""

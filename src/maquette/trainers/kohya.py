@@ -84,7 +84,7 @@ def _options() -> Iterator[Option]:
 
 def _mapped() -> Iterator[Option]:
     yield from _same("gradient_checkpointing random_crop", "flag", False)
-    yield from _same("flip_aug=flip enable_wildcard=caption_wildcards alpha_mask", "flag", False)
+    yield from _same("flip_aug enable_wildcard=caption_wildcards alpha_mask", "flag", False)
     yield from _same("weighted_captions shuffle_caption=shuffle_captions bucket_no_upscale=no_upscale", "flag", False)
     yield from _same("zero_terminal_snr debiased_estimation_loss=debiased_estimation", "flag", False)
     yield from _same("keep_tokens min_timestep", "int", 0)
@@ -166,7 +166,7 @@ def _mapped() -> Iterator[Option]:
     yield _as("log_with", "trackers", "text", None, "all: both")
     yield _as("token_string", "subject", "text", None, "of textual inversion")
     yield _as("init_word", "init_word", "text", None, "of textual inversion")
-    yield _as("num_vectors_per_token", "vectors", "int", 1, "of textual inversion")
+    yield _as("num_vectors_per_token", "num_vectors", "int", 1, "of textual inversion")
     yield _as("config_file", "", "text", None, "the file is read; the command line wins over it")
     yield _as("v_parameterization", "", "flag", False, "the base file says it; listed where v2 does not go with it")
 

@@ -10,13 +10,13 @@ DIFFUSERS = {
     "instance_data_dir": "photos", "instance_prompt": "subject", "class_data_dir": "reg", "class_prompt": "reg",
     "with_prior_preservation": "reg", "num_class_images": "reg", "output_dir": "out", "max_train_steps": "steps",
     "num_train_epochs": "epochs", "train_batch_size": "batch_size", "center_crop": "random_crop",
-    "random_flip": "flip", "train_text_encoder": "text_encoder", "text_encoder_lr": "text_encoder_learning_rate",
+    "random_flip": "flip_aug", "train_text_encoder": "text_encoder", "text_encoder_lr": "text_encoder_learning_rate",
     "lr_num_cycles": "lr_scheduler_cycles", "lr_power": "lr_scheduler_power", "snr_gamma": "min_snr_gamma",
     "adam_weight_decay": "weight_decay", "adam_weight_decay_text_encoder": "weight_decay",
     "adam_beta1": "optimizer_args", "adam_beta2": "optimizer_args", "adam_epsilon": "optimizer_args",
     "checkpointing_steps": "save_every_steps", "checkpoints_total_limit": "keep_last",
     "validation_prompt": "sample_prompts", "report_to": "trackers", "placeholder_token": "subject",
-    "initializer_token": "init_word", "num_vectors": "vectors", "lora_alpha": "alpha", "lora_dropout": "dropout",
+    "initializer_token": "init_word", "lora_alpha": "alpha", "lora_dropout": "dropout",
     "lora_r": "rank", "r": "rank", "use_dora": "method", "use_rslora": "rank_stabilized", "target_modules": "layers",
     "proportion_empty_prompts": "caption_dropout", "offset_noise": "noise_offset", "rank_pattern": "block_ranks",
     "alpha_pattern": "block_alphas", "lora_layers": "layers", "allow_tf32": "dtype",
@@ -34,7 +34,7 @@ ONETRAINER = {
     "huber_strength": "loss_type",
     "loss_weight_fn": "min_snr_gamma", "loss_weight_strength": "min_snr_gamma", "timestep_distribution":
     "timestep_sampling", "save_every": "save_every_steps", "text_encoder_layer_skip": "clip_skip",
-    "initial_embedding_text": "init_word", "token_count": "vectors", "layer_filter": "layers",
+    "initial_embedding_text": "init_word", "token_count": "num_vectors", "layer_filter": "layers",
     "custom_learning_rate_scheduler": "lr_scheduler", "gradient_checkpointing": "gradient_checkpointing",
 }  # fmt: skip
 # Not of one trainer.

@@ -39,7 +39,7 @@ def other_settings(run: Mapping[str, Any], config: TrainConfig) -> list[str]:
     before, now = run["settings"], settings(config)
     if not isinstance(before, dict):
         return ["settings"]
-    before = {TrainConfig.renamed.get(key, key): value for key, value in before.items()}
+    before = TrainConfig.in_new_names(before)
     known = TrainConfig.model_fields.keys()
     return [key for key in before.keys() | now.keys() if key in known and _differ(key, before, now)]
 

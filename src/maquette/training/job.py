@@ -254,7 +254,7 @@ def encoded(
 ) -> dict[str, LatentDataset]:
     """The latents of the photos and of the regularization images, and of an inpainting base the masked photos."""
     photos = dataset.photos
-    shown = views_of(base, photos, config.flip, config.random_crop)
+    shown = views_of(base, photos, config.flip_aug, config.random_crop)
     latents = encode_photos(base, photos, shown, cache, lambda n, of: on_progress("encoding photos", n, of))
     extra = None
     if base.input_channels == INPAINTING_CHANNELS:
@@ -287,7 +287,7 @@ def _adapted(
         computing, prompts, config.clip_skip, trainable, config.weighted_captions, config.max_token_length,
         vary=any(photo.options.varies for photo in dataset.photos),
     )  # fmt: skip
-    tokenizers = with_names(computing, {word: config.vectors}) if own_words else computing.tokenizers
+    tokenizers = with_names(computing, {word: config.num_vectors}) if own_words else computing.tokenizers
     attached = attach(config, computing, word)
     if trainable is not None:
         texts.untrained = attached.suspended

@@ -69,7 +69,7 @@ class Facts:
             "resolution": self._resolution(),
             "enable_bucket": len(bucket_counts(instance)) > 1,
             "bucket_info": json.dumps(self._bucket_info()),
-            "flip_aug": config.flip,
+            "flip_aug": config.flip_aug,
             "mixed_precision": "no" if config.dtype == "fp32" else config.dtype,
             "seed": config.seed,
             "clip_skip": config.clip_skip,

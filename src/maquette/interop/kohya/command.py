@@ -15,8 +15,8 @@ from . import network as kohya_network
 
 FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
-HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "vectors", "init_word", "reg", "optimizer_args",
-           "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "factor", "block_ranks", "block_alphas",
+HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "num_vectors", "init_word", "reg", "optimizer_args",
+           "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "lokr_factor", "block_ranks", "block_alphas",
            "caption_extension", "clip_skip", "lr_scheduler_cycles", "dora_axis",
            *kohya_network.SAME}  # fmt: skip
 
@@ -196,7 +196,7 @@ class Kohya(Writer):
         config = self.config
         if config.method == "textual-inversion":
             self.add("token_string", config.subject or "")
-            self.add("num_vectors_per_token", config.vectors)
+            self.add("num_vectors_per_token", config.num_vectors)
             if config.init_word:
                 self.add("init_word", config.init_word)
             if config.embedding_learning_rate:

@@ -62,7 +62,7 @@ def write(config: TrainConfig, xl: bool) -> tuple[dict[str, str], list[str]]:
     if methods.METHODS[config.method].magnitude:
         made |= {"dora_wd": True, "wd_on_output": config.dora_axis == "output"}
     if config.method == "lokr":
-        made["factor"] = config.factor
+        made["factor"] = config.lokr_factor
     if "conv" in layers:
         from ...methods.spec import spec_of  # as kohya_blocks below it imports torch, which few configurations need
 
@@ -105,7 +105,7 @@ class Reader:
         if kernels not in (None, (rank, alpha)):
             made["conv_rank"], made["conv_alpha"] = kernels
         if made["method"] == "lokr":
-            made["factor"] = self._whole("factor", -1)
+            made["lokr_factor"] = self._whole("factor", -1)
         made |= self._faster(made.get("text_encoder", text_encoder))
         for ours, theirs in SAME.items():
             if theirs in self.left:

@@ -166,7 +166,7 @@ class _Reader:
         if trackers in ("tensorboard", "wandb", "all"):
             made["trackers"] = ["tensorboard", "wandb"] if trackers == "all" else [trackers]
         if made["method"] == "textual-inversion":
-            made["vectors"] = values.whole("num_vectors_per_token") or 1
+            made["num_vectors"] = values.whole("num_vectors_per_token") or 1
             for name, key in (("token_string", "subject"), ("init_word", "init_word")):
                 if name in values:
                     made[key] = values.text(name)

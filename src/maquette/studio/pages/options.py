@@ -19,9 +19,9 @@ ONLY_CUDA = frozenset({"cuda_graphs", "deterministic"})
 ONLY_STABLE_DIFFUSION = frozenset({"prediction_type", "probe_prediction", "clip_skip", "zero_terminal_snr"})
 # Options that one choice of another option makes sense of: key -> (the other key, its values).
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "vectors": ("method", ("textual-inversion", "pivotal")), "init_word": ("method", ("textual-inversion", "pivotal")),
+    "num_vectors": ("method", ("textual-inversion", "pivotal")), "init_word": ("method", ("textual-inversion", "pivotal")),
     "embedding_learning_rate": ("method", ("textual-inversion", "pivotal")),
-    "embedding_format": ("method", ("textual-inversion",)), "factor": ("method", ("lokr",)),
+    "embedding_format": ("method", ("textual-inversion",)), "lokr_factor": ("method", ("lokr",)),
     "dora_axis": ("method", ("dora",)), "conv_rank": ("method", ("locon", "loha", "lokr")),
     "conv_alpha": ("method", ("locon", "loha", "lokr")), "huber_delta": ("loss_type", ("huber", "smooth_l1")),
     "huber_schedule": ("loss_type", ("huber", "smooth_l1")),
@@ -119,7 +119,7 @@ def value_of(key: str, text: Any) -> Any:
 def merged(changed: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The changes with further ones; a value that equals the default is none. Raises MaquetteError in one sentence."""
     kept = dict(changed)
-    for key, text in new.items():
+    for key, text in TrainConfig.in_new_names(new).items():
         value = value_of(key, text)
         if value is None or value == default(key):
             kept.pop(key, None)
