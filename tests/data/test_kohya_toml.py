@@ -113,7 +113,7 @@ def test_the_subject_names_subsets_without_class_tokens(folder: Path) -> None:
         ),
         (
             HEAD + "flip_aug = true\n[[datasets.subsets]]\nimage_dir = 'dog'\n",
-            r"subset 2: flip False differs from True",
+            r"subset 2: flip_aug False differs from True",
         ),
         (HEAD.replace("man", "mann"), r"dataset 1, subset 1: there is no mann"),
         ("[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 2\n", "image_dir is missing"),
