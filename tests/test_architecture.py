@@ -116,7 +116,7 @@ def test_every_stage_is_run_alike() -> None:
 
 
 def test_kohyas_names_of_layers_are_known_to_adapters_alone() -> None:
-    """Besides: who reads Kohya's own options for blocks, and the studio's stand-in, which writes a file of such keys."""
+    """Besides: who reads Kohya's options for blocks, and the studio's stand-in, which writes a file of such keys."""
     own = ("adapters/", "interop/kohya/", "studio/fake.py")
     names = {str(path.relative_to(SOURCE)): path.read_text("utf-8") for path in SOURCE.rglob("*.py")}
     naming = [name for name, text in names.items() if re.search(r"lora_(unet|te[12]?)\b|lora_(unet|te[12]?)_", text)]

@@ -269,8 +269,8 @@ def slug(text: str, otherwise: str = "run") -> str:
 
 def portable(name: str) -> str:
     """The name of a file or folder as every system takes it: "con.v2" -> "con_.v2", for Windows keeps CON, NUL, COM1
-    and others to itself with whatever ending, and drops dots and spaces at an end. A long one is cut to NAME_BYTES, with
-    a mark of the whole, so that two stay two.
+    and others to itself with whatever ending, and drops dots and spaces at an end. A long one is cut to NAME_BYTES,
+    with a mark of the whole, so that two stay two.
     """
     name = _RESERVED.sub(r"\g<0>_", name).rstrip(" .")
     content = name.encode(errors="ignore")  # halves of surrogate pairs, which arguments may hold

@@ -174,6 +174,23 @@ def test_trigger_words_from_the_captions_tag_counts() -> None:
     assert trigger_words({"ss_tag_frequency": "{broken"}) == [] and trigger_words({}) == []
 
 
+@pytest.mark.parametrize(
+    ("tags", "fault"),
+    [
+        ("{broken", "is not valid JSON"),
+        ("[" * 5000 + "]" * 5000, "is nested too deep (100 levels at most)"),
+        ('{"a": {"b": 1e999}}', "is not valid JSON: the number 1e999 is too large"),
+    ],
+)
+def test_tags_that_cannot_be_read_are_told(tmp_path: Path, tags: str, fault: str) -> None:
+    found = inspect(write(tmp_path / "x.safetensors", lora(KNOWN), {"ss_tag_frequency": tags}), hashes=False)
+    assert found.lora is not None and found.lora.trigger_words == []
+    (problem,) = found.problems
+    assert (
+        problem.startswith("The tags that it was trained with cannot be read: ss_tag_frequency ") and fault in problem
+    )
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=r"nowhere\.safetensors does not exist"):
         inspect(tmp_path / "nowhere.safetensors")

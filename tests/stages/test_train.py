@@ -135,7 +135,13 @@ VARIANTS: list[dict[str, Any]] = [
         "lr_scheduler": "restarts",
         "prior_preservation": True,
     },
-    {"method": "textual-inversion", "num_vectors": 2, "ema_decay": 0.5, "noise_offset": 0.1, "noise_offset_random": True},
+    {
+        "method": "textual-inversion",
+        "num_vectors": 2,
+        "ema_decay": 0.5,
+        "noise_offset": 0.1,
+        "noise_offset_random": True,
+    },
     {"method": "pivotal", "num_vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "scale_weight_norms": 0.01},
     {"dtype": "fp16", "batch_size": 1, "text_encoder": True},
     {"optimizer": "adamw8bit", "rank": 16},  # whose small tensors stay 32-bit

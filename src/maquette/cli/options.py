@@ -66,7 +66,9 @@ def _parameter(config: type[StageConfig], key: str, name: str | None, needed: bo
     else:
         dashed = name.replace("_", "-")
         flags = [f"--{dashed}/--no-{dashed}"] if kind is bool else [f"--{dashed}"]
-        flags += [f"--{old.replace('_', '-')}" for old, new in config.renamed.items() if new == key and kind is not bool]
+        flags += [
+            f"--{old.replace('_', '-')}" for old, new in config.renamed.items() if new == key and kind is not bool
+        ]
         metavar = "|".join(_choices(field.annotation))
         if 0 < len(metavar) <= WIDEST_CHOICE:
             shared["metavar"] = metavar

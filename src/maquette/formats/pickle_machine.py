@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import torch
 
-from ..limits import PICKLE_STEPS, TENSOR_NUMBERS, TENSOR_SIDES
+from ..limits import PICKLE_DEPTH, PICKLE_STEPS, TENSOR_NUMBERS, TENSOR_SIDES
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -263,7 +263,18 @@ def _entries(pairs: Iterable[Any]) -> dict[Any, Any]:
             result[key] = value
         elif isinstance(key, list | dict):
             raise ValueError("an entry under what cannot be a name")
+        elif _is_deep(key):
+            raise ValueError("a name that is nested absurdly deep")
     return result
+
+
+def _is_deep(key: Any) -> bool:
+    """Whether a tuple begins with a tuple that begins with one …, oftener than anybody means."""
+    for _ in range(PICKLE_DEPTH):
+        if not isinstance(key, tuple) or not key:
+            return False
+        key = key[0]
+    return True
 
 
 def _is_count(value: Any) -> bool:

@@ -65,13 +65,17 @@ def describe(adapter: Adapter) -> tuple[LoraFacts, str | None, list[str]]:
         adapter.dialect,
         [word.name for word in adapter.embeddings],
     )
-    if not unmatched:
-        return facts, family, adapter.notes
-    problem = (
-        f"{len(unmatched)} of {len(adapter.modules)} modules are not layers of "
-        f"{FAMILY_NAMES.get(str(family), 'any family')}, for example {unmatched[0]}."
-    )
-    return facts, family, [*adapter.notes, problem]
+    problems = list(adapter.notes)
+    try:
+        _tag_frequency(adapter.metadata)
+    except MaquetteError as error:
+        problems.append(f"The tags that it was trained with cannot be read: {error}")
+    if unmatched:
+        problems.append(
+            f"{len(unmatched)} of {len(adapter.modules)} modules are not layers of "
+            f"{FAMILY_NAMES.get(str(family), 'any family')}, for example {unmatched[0]}."
+        )
+    return facts, family, problems
 
 
 def trigger_words(metadata: Mapping[str, str]) -> list[str]:
@@ -80,8 +84,8 @@ def trigger_words(metadata: Mapping[str, str]) -> list[str]:
     if phrase:
         return [word.strip() for word in phrase.split(",") if word.strip()]
     try:
-        folders = parse_json(metadata.get("ss_tag_frequency", "{}"), "ss_tag_frequency")
-    except MaquetteError:
+        folders = _tag_frequency(metadata)
+    except MaquetteError:  # of which `describe` tells
         return []
     counts: Counter[str] = Counter()
     for tags in _tables(folders):
@@ -90,6 +94,11 @@ def trigger_words(metadata: Mapping[str, str]) -> list[str]:
                 counts[str(tag).strip()] += int(count)
     most = max(counts.values(), default=0)
     return [tag for tag, count in counts.most_common(3) if count >= 0.9 * most]
+
+
+def _tag_frequency(metadata: Mapping[str, str]) -> Any:
+    """Folder -> tag -> how often. Raises MaquetteError for what is not to be read."""
+    return parse_json(metadata.get("ss_tag_frequency", "{}"), "ss_tag_frequency")
 
 
 def _tables(folders: Any) -> list[dict[str, Any]]:

@@ -6,9 +6,7 @@ from ..base import FamilySpec
 
 SD1 = FamilySpec("sd1", "sd_v1", "stable-diffusion-v1", native_size=512, latent_factor=8, text_parts=("te",))
 SD2 = FamilySpec("sd2", "sd_v2", "stable-diffusion-v2-512", native_size=512, latent_factor=8, text_parts=("te",))
-SD2_V = FamilySpec(
-    "sd2", "sd_v2_v", "stable-diffusion-v2-768-v", native_size=768, latent_factor=8, text_parts=("te",)
-)
+SD2_V = FamilySpec("sd2", "sd_v2_v", "stable-diffusion-v2-768-v", native_size=768, latent_factor=8, text_parts=("te",))
 
 # Group -> patterns that match the end of a UNet module's path. "attention" is all that Kohya's trainer adapts in an
 # attention block apart from its feed-forward part: both attentions and the block's own projections.

@@ -15,9 +15,9 @@ from . import network as kohya_network
 
 FULL_NAMES = {"unet_lr": ["learning_rate"], "text_encoder_lr": ["learning_rate_te"]}  # of scripts for whole models
 FULL_NAMES_XL = FULL_NAMES | {"text_encoder_lr": ["learning_rate_te1", "learning_rate_te2"]}
-HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "num_vectors", "init_word", "reg", "optimizer_args",
-           "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "lokr_factor", "block_ranks", "block_alphas",
-           "caption_extension", "clip_skip", "lr_scheduler_cycles", "dora_axis",
+HANDLED = {"buckets", "keep_last", "sample_prompts", "weight_decay", "num_vectors", "init_word", "reg",
+           "optimizer_args", "embedding_learning_rate", "layers", "conv_rank", "conv_alpha", "lokr_factor",
+           "block_ranks", "block_alphas", "caption_extension", "clip_skip", "lr_scheduler_cycles", "dora_axis",
            *kohya_network.SAME}  # fmt: skip
 
 

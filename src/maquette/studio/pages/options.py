@@ -19,7 +19,8 @@ ONLY_CUDA = frozenset({"cuda_graphs", "deterministic"})
 ONLY_STABLE_DIFFUSION = frozenset({"prediction_type", "probe_prediction", "clip_skip", "zero_terminal_snr"})
 # Options that one choice of another option makes sense of: key -> (the other key, its values).
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "num_vectors": ("method", ("textual-inversion", "pivotal")), "init_word": ("method", ("textual-inversion", "pivotal")),
+    "num_vectors": ("method", ("textual-inversion", "pivotal")),
+    "init_word": ("method", ("textual-inversion", "pivotal")),
     "embedding_learning_rate": ("method", ("textual-inversion", "pivotal")),
     "embedding_format": ("method", ("textual-inversion",)), "lokr_factor": ("method", ("lokr",)),
     "dora_axis": ("method", ("dora",)), "conv_rank": ("method", ("locon", "loha", "lokr")),
