@@ -35,7 +35,7 @@ def job(name: str, tenant: str = "default", priority: int = 5, deadline: float =
 def test_toml_combines_the_grid_with_each_job(tmp_path: Path) -> None:
     file = tmp_path / "jobs.toml"
     file.write_text(
-        '[defaults]\nsubject = "zkw robot"\nrank = 4\n[grid]\nrank = [8, 16]\nflip = [true, false]\n'
+        '[defaults]\nsubject = "zkw robot"\nrank = 4\n[grid]\nrank = [8, 16]\nflip_aug = [true, false]\n'
         '[[job]]\nid = "a"\nphotos = "p"\n[[job]]\nphotos = "q"\n'
     )
     rows = list(read_rows(file, {"base": "pocket", "rank": 1}))
