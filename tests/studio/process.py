@@ -15,9 +15,9 @@ import httpx
 
 
 class Process:
-    """`maquette studio` on a free port. `client` has the token."""
+    """`maquette studio` on a free port, started in `folder`. `client` has the token."""
 
-    def __init__(self, data: Path, *options: str, **environment: str) -> None:
+    def __init__(self, data: Path, *options: str, folder: Path | None = None, **environment: str) -> None:
         variables = os.environ | {"MAQUETTE_ENGINE": "fake"} | environment
         command = [
             sys.executable,
@@ -32,7 +32,7 @@ class Process:
             *options,
         ]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=folder
         )
         assert self.process.stdout is not None
         self.told: list[str] = []
