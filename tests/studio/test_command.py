@@ -1,5 +1,6 @@
 """`maquette studio` as a command: its address, ports, second instances, and docs that name every route."""
 
+import asyncio
 import re
 import socket
 from pathlib import Path
@@ -30,6 +31,21 @@ def test_a_taken_port_becomes_the_next_with_a_word(tmp_path: Path, monkeypatch: 
         finally:
             served.socket.close()
             served.studio.close()
+
+
+def test_answers_do_not_wait_for_an_acknowledgement(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body of an answer are two packets; without TCP_NODELAY the second comes 40 ms later."""
+    seen: list[int] = []
+    made = asyncio.selector_events._SelectorSocketTransport.__init__  # type: ignore[attr-defined]
+
+    def watched(self: Any, loop: Any, sock: socket.socket, *rest: Any, **named: Any) -> None:
+        made(self, loop, sock, *rest, **named)
+        if sock.getsockname()[1] == studio.served.port:
+            seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(asyncio.selector_events._SelectorSocketTransport, "__init__", watched)  # type: ignore[attr-defined]
+    assert studio.client.get("/api/state").status_code == 200
+    assert seen and all(seen)
 
 
 def test_no_port_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,8 @@ def bind(settings: StudioSettings) -> socket.socket:
     """A socket on the wanted port, or the next that is free; port 0 is any. Raises MaquetteError for none."""
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     for port in range(settings.port, min(65_535, settings.port + TRIES) + 1):
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # By its protocol asyncio knows that small answers shall not wait for the client's acknowledgement.
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((settings.address, port))
