@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from maquette.training import effort
+
 NEVER = ("accelerate", "diffusers", "k_diffusion", "peft", "scipy", "torchvision", "transformers")
 PROGRAM = """
 import sys
@@ -84,11 +86,16 @@ COMMAND = (
 )
 
 
-@pytest.mark.parametrize("words", ["--help", "train --help", "train --keys", "import kohya", "caption", "runs"])
+@pytest.mark.parametrize(
+    "words", ["--help", "train --help", "train --keys", "import kohya", "caption", "runs", "check", "inspect"]
+)
 def test_what_needs_no_network_loads_no_torch(words: str, folder: Path, tmp_path: Path) -> None:
+    if words == "check" and effort._has_driver():
+        pytest.skip("PyTorch is asked about the graphics card")
     (script := tmp_path / "train.sh").write_text(COMMAND)
     shutil.copytree(folder, photos := tmp_path / "photos")
     more = {"import kohya": [script], "caption": [photos, "--subject", "zkw dot"], "runs": ["--folder", tmp_path]}
+    more |= {"check": [photos], "inspect": [photos / "a.png"]}
     assert "torch" not in loaded(*words.split(), *more.get(words, []))
 
 

@@ -10,8 +10,9 @@ import torch
 
 from maquette.errors import MaquetteError
 from maquette.formats import safetensors
-from maquette.sampling.comfy import Facts, Workflow, workflow
+from maquette.sampling.comfy import workflow
 from maquette.sampling.comfy_nodes import NODES, SAMPLERS, SCHEDULES
+from maquette.sampling.comfy_parts import Facts, Workflow
 from maquette.sampling.draw_settings import DrawSettings
 from maquette.sampling.samplers import SAMPLERS as OWN
 

@@ -14,7 +14,8 @@ from maquette.errors import MaquetteError
 from maquette.families import checkpoint, save
 from maquette.families.pocket import POCKET, WEIGHTS
 from maquette.formats import ldm, safetensors
-from maquette.stages.inspect import InspectConfig, InspectResult, run, trigger_words
+from maquette.stages.inspect import InspectConfig, InspectResult, run
+from maquette.stages.inspect_lora import trigger_words
 
 
 def inspect(path: Path, **options: bool) -> InspectResult:

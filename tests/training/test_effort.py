@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import sys
 
 import pytest
 
@@ -94,3 +96,23 @@ def test_waiting_for_other_programs_does_not_count() -> None:
 
     awake = processor_speed(product, 1e6, least=0.02)
     assert processor_speed(sleepy, 1e6, least=0.02) == pytest.approx(awake, rel=0.5)
+
+
+def test_the_facts_of_pocket_without_torch_are_those_of_opening_it() -> None:
+    from maquette.families.load import find
+
+    opened, facts = find("pocket"), base_facts("pocket")
+    assert facts.shapes == {name: tuple(tensor.shape) for name, tensor in opened.parts["unet"].items()}
+    assert (facts.name, facts.native_size, facts.latent_factor) == ("pocket", 64, 4)
+    assert (opened.spec.native_size, opened.spec.latent_factor) == (64, 4)
+
+
+def test_a_machine_without_a_driver_has_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And PyTorch, which tells the truth where there is one, is not loaded to be asked."""
+    monkeypatch.setattr(effort, "_has_driver", lambda: False)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(builtins, "__import__", None)  # nothing can be imported
+    assert not effort.has_card()
+    monkeypatch.undo()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert effort.has_card()

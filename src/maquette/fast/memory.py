@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names for them, from <malloc.h>
 LARGEST = 2**31 - 1
 USUAL_MMAP, USUAL_TRIM = 2**25, 2**26  # what glibc's own thresholds grow to while large tensors come and go
+_keeping = False
 
 
 def keep() -> bool:
@@ -20,15 +23,30 @@ def keep() -> bool:
     What is kept is about the memory of the largest moment: before glibc 2.38 an aligned tensor never gets just the
     place of one of its size again, so that a few of them spread before they settle.
     """
+    global _keeping
     library = _glibc()
-    return library is not None and all(library.mallopt(what, LARGEST) for what in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+    _keeping = library is not None and all(library.mallopt(what, LARGEST) for what in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+    return _keeping
 
 
 def keep_no_longer() -> bool:
     """Undo `keep`: thresholds as glibc sets them for a process of large tensors, and what is free goes back once."""
-    library = _glibc()
+    global _keeping
+    _keeping, library = False, _glibc()
     usual = ((MMAP_THRESHOLD, USUAL_MMAP), (TRIM_THRESHOLD, USUAL_TRIM))
     return library is not None and all(library.mallopt(what, size) for what, size in usual) and release()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep within the block, unless the process keeps already: a training that draws goes on keeping."""
+    if _keeping or not keep():
+        yield
+        return
+    try:
+        yield
+    finally:
+        keep_no_longer()
 
 
 def release() -> bool:

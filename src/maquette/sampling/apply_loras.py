@@ -123,12 +123,16 @@ def add_lora(
             _add(_bias(module, adapter, name), shift, multiplier, originals, changes)
     add_all(folds)
     if not report.matched:
-        raise MaquetteError(
-            f"{adapter.source} is a LoRA for {FAMILY_NAMES.get(adapter.family, 'another model')}: none of its "
-            f"{len(adapter.modules)} modules exists in {base.source} ({FAMILY_NAMES[base.spec.name]}). Use a LoRA that "
-            "was trained on this kind of base."
-        )
+        raise _no_match(base, adapter)
     return report
+
+
+def _no_match(base: BaseModel, adapter: Adapter) -> MaquetteError:
+    return MaquetteError(
+        f"{adapter.source} is a LoRA for {FAMILY_NAMES.get(adapter.family, 'another model')}: none of its "
+        f"{len(adapter.modules)} modules exists in {base.source} ({FAMILY_NAMES[base.spec.name]}). Use a LoRA that "
+        "was trained on this kind of base."
+    )
 
 
 def _change(base: BaseModel, adapter: Adapter, name: str, weight: Tensor) -> Tensor:

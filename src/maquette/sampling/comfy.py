@@ -8,65 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
 from ..prompts import parse_attention, parse_composable, parse_networks, parse_schedule, strip_comments
 from .comfy_nodes import LATENT_WAYS, PIXEL_WAYS, SAMPLERS, SCHEDULES
+from .comfy_parts import Facts, Link, Model, Workflow
+from .comfy_pictures import begun, controlled
 from .draw_settings import DrawSettings
 from .enlarging import LATENT, Enlargement
 from .lora_folder import find_loras
 from .lora_tags import tags_of
-from .pictures.outpainting import SIDES, read_sides
-from .pictures.preprocessors import PREPROCESSORS
 from .samplers import image_steps, kind_of, schedule_of
-
-Link = list[Any]
-"""[number of a node, slot of its output]."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a workflow needs to know besides the settings. channels: of the UNet's input; size: of the first drawing;
-    embeddings: the names of textual inversions that the prompts call; vae: the file of one that is not the base's.
-    """
-
-    base: str
-    family: str
-    channels: int
-    prediction: str
-    cfg_scale: float
-    size: tuple[int, int]
-    embeddings: tuple[str, ...] = ()
-    vae: str = ""
-
-
-@dataclass
-class Workflow:
-    """nodes: number -> {"class_type", "inputs"}, as ComfyUI's API takes it. notes: what will differ, in sentences."""
-
-    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, kind: str, **inputs: Any) -> str:
-        """A node; links are [number, slot]. Returns its number."""
-        number = str(len(self.nodes) + 1)
-        self.nodes[number] = {"class_type": kind, "inputs": inputs}
-        return number
-
-    def note(self, text: str) -> None:
-        """A sentence, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-
-@dataclass
-class _Model:
-    model: Link
-    clip: Link
-    vae: Link
 
 
 def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
@@ -75,8 +29,8 @@ def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
     made = Workflow()
     model = _opened(made, facts.base, settings.prompt, settings, facts)
     positive, negative = _prompts(made, model, settings.prompt, settings.negative_prompt, settings, facts)
-    positive, negative = _controlled(made, model, positive, negative, settings)
-    latent, positive, negative = _begun(made, model, positive, negative, settings, facts)
+    positive, negative = controlled(made, model, positive, negative, settings)
+    latent, positive, negative = begun(made, model, positive, negative, settings, facts)
     latent = _drawn(made, model, positive, negative, latent, settings, facts, last=not settings.hires)
     if settings.hires:
         model, latent = _again(made, model, latent, settings, facts)
@@ -119,7 +73,7 @@ def _names(sampler: str) -> tuple[str, str]:
     return SAMPLERS[name], SCHEDULES[schedule]
 
 
-def _opened(made: Workflow, base: str, prompt: str, settings: DrawSettings, facts: Facts) -> _Model:
+def _opened(made: Workflow, base: str, prompt: str, settings: DrawSettings, facts: Facts) -> Model:
     """Checkpoint, VAE, LoRAs and clip skip. A checkpoint is loaded once."""
     folder = Path(base).is_dir()
     kind, key = ("DiffusersLoader", "model_path") if folder else ("CheckpointLoaderSimple", "ckpt_name")
@@ -127,7 +81,7 @@ def _opened(made: Workflow, base: str, prompt: str, settings: DrawSettings, fact
     wanted = {"class_type": kind, "inputs": inputs}
     loader = next((number for number, node in made.nodes.items() if node == wanted), "")
     loader = loader or made.add(kind, **inputs)
-    model = _Model([loader, 0], [loader, 1], [loader, 2])
+    model = Model([loader, 0], [loader, 1], [loader, 2])
     if facts.vae:
         model.vae = [made.add("VAELoader", vae_name=Path(facts.vae).name), 0]
     if facts.prediction == "v_prediction" and facts.family != "sd2":
@@ -143,7 +97,7 @@ def _opened(made: Workflow, base: str, prompt: str, settings: DrawSettings, fact
     return model
 
 
-def _add_loras(made: Workflow, model: _Model, prompt: str, settings: DrawSettings) -> None:
+def _add_loras(made: Workflow, model: Model, prompt: str, settings: DrawSettings) -> None:
     plain, networks = parse_networks(_kept(prompt, settings))
     tags = tags_of(networks, plain)
     files = find_loras([tag.name for tag in tags], settings.lora_dir) if tags else {}
@@ -157,7 +111,7 @@ def _add_loras(made: Workflow, model: _Model, prompt: str, settings: DrawSetting
 
 
 def _prompts(
-    made: Workflow, model: _Model, prompt: str, negative: str, settings: DrawSettings, facts: Facts
+    made: Workflow, model: Model, prompt: str, negative: str, settings: DrawSettings, facts: Facts
 ) -> tuple[Link, Link]:
     found = []
     for plain in (_said(prompt, settings), _kept(negative, settings)):
@@ -195,84 +149,9 @@ def _written(made: Workflow, text: str, settings: DrawSettings, embeddings: tupl
     return joined
 
 
-def _controlled(
-    made: Workflow, model: _Model, positive: Link, negative: Link, settings: DrawSettings
-) -> tuple[Link, Link]:
-    for unit in settings.controls:
-        picture = unit.image or settings.init_image
-        if picture is None:
-            raise MaquetteError(f"The ControlNet {unit.model} has no picture: give it one with image=FILE.")
-        image: Link = [made.add("LoadImage", image=Path(picture).name), 0]
-        if unit.preprocessor == "canny":
-            known = PREPROCESSORS["canny"]
-            low, high = (usual if own is None else own for own, usual in ((unit.a, known.a), (unit.b, known.b)))
-            inputs = {"low_threshold": min(0.99, low / 255), "high_threshold": min(0.99, high / 255)}
-            image = [made.add("Canny", image=image, **inputs), 0]
-            made.note("ComfyUI's Canny measures its thresholds otherwise: look at its edges and adjust them.")
-        elif unit.preprocessor == "invert":
-            image = [made.add("ImageInvert", image=image), 0]
-        elif unit.preprocessor != "none":
-            made.note(f"ComfyUI's own nodes have no preprocessor {unit.preprocessor}: give {unit.model} what it makes.")
-        if unit.mode != "balanced":
-            made.note(f"ControlNetApplyAdvanced has no control mode: {unit.model} is balanced there.")
-        network = made.add("ControlNetLoader", control_net_name=Path(unit.model).name)
-        applied = made.add(
-            "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=[network, 0], image=image,
-            strength=unit.weight, start_percent=unit.start, end_percent=unit.end, vae=model.vae,
-        )  # fmt: skip
-        positive, negative = [applied, 0], [applied, 1]
-    return positive, negative
-
-
-def _begun(
-    made: Workflow, model: _Model, positive: Link, negative: Link, settings: DrawSettings, facts: Facts
-) -> tuple[Link, Link, Link]:
-    """The latents to begin from, and the prompts, which an inpainting model is told the mask with."""
-    width, height = facts.size
-    if settings.init_image is None:
-        empty = made.add("EmptyLatentImage", width=width, height=height, batch_size=1)
-        return [empty, 0], positive, negative
-    load = made.add("LoadImage", image=Path(settings.init_image).name)
-    image: Link = [load, 0]
-    mask: Link | None = None
-    if settings.mask == "transparency":
-        mask = [load, 1]
-    elif settings.mask:
-        mask = [made.add("LoadImageMask", image=Path(settings.mask).name, channel="red"), 0]
-    if mask is not None and settings.mask_invert:
-        mask = [made.add("InvertMask", mask=mask), 0]
-    if sides := read_sides(settings.extend):
-        if mask is not None:
-            raise MaquetteError("ComfyUI's own nodes take a mask or extend the picture, not both at once.")
-        room = {side: sides.get(side, 0) for side in SIDES}
-        padded = made.add("ImagePadForOutpaint", image=image, **room, feathering=round(2 * settings.mask_blur))
-        image, mask = [padded, 0], [padded, 1]
-    else:
-        crop = "disabled" if settings.resize_mode in ("just", "latent") else "center"
-        scaled = {"upscale_method": "lanczos", "width": width, "height": height, "crop": crop}
-        image = [made.add("ImageScale", image=image, **scaled), 0]
-        if settings.resize_mode in ("fill", "latent"):
-            made.note(f"ImageScale has no resize mode {settings.resize_mode}.")
-    if mask is None:
-        return [made.add("VAEEncode", pixels=image, vae=model.vae), 0], positive, negative
-    if settings.mask_blur:
-        made.note("ComfyUI's own nodes do not blur a mask: its border is hard there.")
-    if facts.channels == 9:
-        inputs = {"positive": positive, "negative": negative, "vae": model.vae, "pixels": image, "mask": mask}
-        node = made.add("InpaintModelConditioning", **inputs, noise_mask=True)
-        return [node, 2], [node, 0], [node, 1]
-    if settings.masked_content == "original":
-        encoded = made.add("VAEEncode", pixels=image, vae=model.vae)
-        return [made.add("SetLatentNoiseMask", samples=[encoded, 0], mask=mask), 0], positive, negative
-    if settings.masked_content != "latent nothing":
-        made.note(f"VAEEncodeForInpaint fills what is masked with grey, not with {settings.masked_content!r}.")
-    inputs = {"pixels": image, "vae": model.vae, "mask": mask}
-    return [made.add("VAEEncodeForInpaint", **inputs, grow_mask_by=0), 0], positive, negative
-
-
 def _drawn(
     made: Workflow,
-    model: _Model,
+    model: Model,
     positive: Link,
     negative: Link,
     latent: Link,
@@ -320,7 +199,7 @@ def _refined(
     return [node, 0]
 
 
-def _again(made: Workflow, first: _Model, latent: Link, settings: DrawSettings, facts: Facts) -> tuple[_Model, Link]:
+def _again(made: Workflow, first: Model, latent: Link, settings: DrawSettings, facts: Facts) -> tuple[Model, Link]:
     """Hires fix: the latents enlarged and drawn on."""
     size = Enlargement.of(settings, *facts.size, 8)
     if (size.width, size.height) != (size.kept_width, size.kept_height):
@@ -331,7 +210,7 @@ def _again(made: Workflow, first: _Model, latent: Link, settings: DrawSettings, 
     if settings.hires_base or settings.hires_prompt:
         model = _opened(made, settings.hires_base or facts.base, prompt, settings, facts)
     positive, negated = _prompts(made, model, prompt, negative, settings, facts)
-    positive, negated = _controlled(made, model, positive, negated, settings)
+    positive, negated = controlled(made, model, positive, negated, settings)
     sides = {"width": size.width, "height": size.height, "crop": "disabled"}
     way = settings.hires_upscaler
     if way in LATENT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,8 @@ def values_of(
     """
     sampler, schedule = schedule_of(settings.sampler)
     samplers = [sampler, *([settings.hires_sampler] if settings.hires and settings.hires_sampler else [])]
-    varied = settings.variation_strength > 0
     beginning = settings.init_image is not None
     bracketed = any(c in words.plain + words.negative for c in "([")
-    words_called = {name: safetensors.file_sha256(file)[:12] for name, file in (embeddings or {}).items()}
-    hashes = {name: lora_hash(file)[:12] for name, file in words.files.items()}
     return {
         "Steps": settings.steps,
         "Sampler": sampler,
@@ -59,9 +56,7 @@ def values_of(
         "Model": Path(base.source).stem if base.source != "pocket" else "pocket",
         "VAE hash": base.vae_hash[:_SHORT] or None,
         "VAE": Path(base.vae_source).name or None,
-        "Variation seed": settings.variation_seed if varied else None,
-        "Variation seed strength": number_text(settings.variation_strength) if varied else None,
-        "Seed resize from": settings.seed_resize_from,
+        **_variation(settings),
         "Denoising strength": number_text(settings.strength) if beginning or settings.hires else None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
         "Init image hash": init_hash,
@@ -72,12 +67,26 @@ def values_of(
         "Refiner switch at": None if refiner is None else number_text(settings.refiner_switch_at),
         **{f"ControlNet {i}": unit_text(unit) for i, unit in enumerate(settings.controls)},
         **settings.sampler_values(*samplers),
-        "Lora hashes": ", ".join(f"{name}: {short}" for name, short in hashes.items()) or None,
-        "TI hashes": ", ".join(f"{name}: {short}" for name, short in words_called.items()) or None,
+        "Lora hashes": _listed(words.files, lora_hash),
+        "TI hashes": _listed(embeddings or {}, safetensors.file_sha256),
         "Emphasis": settings.emphasis if bracketed and settings.emphasis != "Original" else None,
         "Prompt editing": "exact" if settings.prompt_editing == "exact" else None,
         "Tiled VAE": "True" if settings.tiled_vae else None,
         "Version": f"maquette-{__version__}",
+    }
+
+
+def _listed(files: Mapping[str, Path], hash_of: Callable[[Path], str]) -> str | None:
+    """Each with its short hash."""
+    return ", ".join(f"{name}: {hash_of(file)[:12]}" for name, file in files.items()) or None
+
+
+def _variation(settings: DrawSettings) -> dict[str, Any]:
+    varied = settings.variation_strength > 0
+    return {
+        "Variation seed": settings.variation_seed if varied else None,
+        "Variation seed strength": number_text(settings.variation_strength) if varied else None,
+        "Seed resize from": settings.seed_resize_from,
     }
 
 

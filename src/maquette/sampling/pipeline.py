@@ -7,21 +7,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from .. import families
 from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
 from ..config import Prediction
-from ..core.dtypes import DTYPES
-from ..errors import MaquetteError
 from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
-from ..fast import processor
+from ..fast import memory
 from ..formats.png import format_infotext
 from .apply_embeddings import apply_embeddings, embedding_files
 from .beginning import Canvas, canvas_of
@@ -34,6 +31,7 @@ from .hot_loras import AdapterShelf, HotLoras
 from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
+from .opening import Dtype, opened, quicken
 from .others import Others
 from .preview import Previews
 from .samplers import schedule_notice, suited
@@ -42,8 +40,6 @@ from .words import Reading, Words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +80,8 @@ class Pipeline:
         if isinstance(base, BaseModel):
             self.base = base
         else:
-            kind, place = _place(dtype, device)
-            self.base = families.load(fspath(base), kind, place, vae, prediction_type)
-            self.notices = [*processor.notices(dtype, kind), *self.base.notices]
+            self.base, self.notices = opened(base, vae, prediction_type, dtype, device)
+        quicken(self.base)
         self._lock = threading.RLock()
         self._loras = HotLoras(self.base)
         self._shelf = AdapterShelf()
@@ -128,7 +123,7 @@ class Pipeline:
         does not fit, a picture that cannot be read.
         """
         settings = settings.model_copy(update={"sampler": suited(settings.sampler, self.base.scheduler_config)})
-        with self._lock:
+        with self._lock, memory.kept():
             ends = Ends(cancel or threading.Event(), interrupt or threading.Event())
             for drawing in drawings_of(settings):
                 if not ends.reached():
@@ -297,17 +292,3 @@ def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:
     """The settings with the second drawing's prompts as they are drawn, without comments."""
     as_read = {"hires_prompt": second.prompt, "hires_negative_prompt": second.negative}
     return settings.model_copy(update={key: text for key, text in as_read.items() if getattr(settings, key)})
-
-
-def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:
-    """dtype and device to load a base with."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        on_cuda = torch.device(device).type == "cuda"
-    except RuntimeError as error:
-        raise MaquetteError(f"There is no device {device!r}; give auto, cpu or cuda.") from error
-    if on_cuda and not torch.cuda.is_available():
-        raise MaquetteError("This machine has no CUDA device that PyTorch can use; leave out the device or give cpu.")
-    name = dtype if dtype != "auto" else ("fp16" if on_cuda else "fp32")
-    return processor.computing(DTYPES[name], torch.device(device)), device

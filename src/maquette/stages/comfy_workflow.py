@@ -11,7 +11,8 @@ from ..families.base import BaseModel
 from ..files import write_json
 from ..sampling.apply_embeddings import embedding_files
 from ..sampling.beginning import canvas_of
-from ..sampling.comfy import Facts, workflow
+from ..sampling.comfy import workflow
+from ..sampling.comfy_parts import Facts
 from ..sampling.draw_settings import GenerateConfig
 from ..sampling.infotext import cfg_scale
 from ..sampling.jobs import MAX_SEED, drawings_of

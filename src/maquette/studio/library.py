@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import MaquetteError
-from .headers import header_of
+from ..formats.headers import header_of
 
 Kind = Literal["model", "vae", "lora", "controlnet", "other"]
 POCKET = "pocket"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..demo.settings import TRAINING as POCKETS
+from ..formats.headers import header_of
 from ..openmp import processors
 from ..training.effort import (
     CPU_SHARE,
@@ -22,7 +23,6 @@ from ..training.effort import (
     training_seconds,
 )
 from ..training.recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps
-from .headers import header_of
 from .library import Library
 
 if TYPE_CHECKING:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from .effort import Effort, estimate_effort
+from ..files import read_json
+from ..formats.headers import header_of
+from ..limits import CONFIGURATION_BYTES
+from .effort import Effort, estimate_effort, has_card
 from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps, require_channels
 
 # Attention and feed-forward of the UNet's transformer blocks, in diffusers' and in the original naming.
@@ -19,6 +22,7 @@ _FILES_PER_RUN = 17  # 4 checkpoints and the chosen one in fp16; 2 states of wei
 _BYTES_PER_CELL = 2 * 4 * 4  # mean and deviation of 4 channels in fp32
 _PICTURES = 20_000_000  # samples and the report
 _METADATA = 2_500  # bytes of training metadata in a LoRA file, about
+_POCKET = Path(__file__).parents[1] / "families" / "pocket" / "weights"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def estimate(
 ) -> Costs:
     """Count what follows from photos and settings; None stands for what `maquette train` would take."""
     samples = dataset.samples("instance")
-    batch_size = batch_size or (facts.recipe.batch_size_cuda if _cuda() else facts.recipe.batch_size)
+    batch_size = batch_size or (facts.recipe.batch_size_cuda if has_card() else facts.recipe.batch_size)
     if steps is None and epochs is not None:
         steps = math.ceil(epochs * samples / batch_size)
     steps = steps or default_steps(facts.recipe, len(dataset.of("instance")), batch_size)
@@ -87,17 +91,13 @@ def estimate(
     )
 
 
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def base_facts(base: str | Path, vae: str | None = None, prediction_type: str = "auto") -> BaseFacts:
     """Facts about a base as `maquette train` takes it. Only names and shapes of weights are read.
 
     Raises MaquetteError as training on it would, in the same words.
     """
+    if (str(base), vae, prediction_type) == ("pocket", None, "auto"):
+        return _pocket_facts()
     from ..families.load import find
 
     checkpoint = find(base, vae, prediction_type)
@@ -106,6 +106,18 @@ def base_facts(base: str | Path, vae: str | None = None, prediction_type: str = 
     name = "pocket" if spec.name == "pocket" else Path(checkpoint.source).name
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.parts["unet"].items()}
     return BaseFacts(name, spec.native_size, spec.latent_factor, shapes)
+
+
+def _pocket_facts() -> BaseFacts:
+    """From the files of the package, which need no judging, and so without torch."""
+    parts = {part: _POCKET / part for part in ("unet", "vae")}
+    sides = {
+        part: read_json(folder / "config.json", CONFIGURATION_BYTES, "configuration")["sample_size"]
+        for part, folder in parts.items()
+    }
+    header = header_of(str(parts["unet"] / "diffusion_pytorch_model.safetensors"))
+    shapes = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return BaseFacts("pocket", sides["vae"], sides["vae"] // sides["unet"], shapes)
 
 
 def lora_bytes(layers: Iterable[tuple[int, int, int]], rank: int, bytes_per_number: int = 2) -> int:

@@ -5,11 +5,14 @@ Rough by nature: within a factor of two or three. `Effort.how` says how the numb
 
 from __future__ import annotations
 
+import ctypes
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 # Share of a large matrix product's speed that training is taken to reach. An assumption, stated in `how`.
 CPU_SHARE, GPU_SHARE = 0.5, 0.3
@@ -106,18 +109,40 @@ def training_memory(shapes: Mapping[str, tuple[int, ...]], outputs: float, bytes
     return weights + outputs * KEPT * bytes_each
 
 
-def _speed() -> tuple[float, float, int, str]:
-    """FLOP/s of a matrix product, the share that training reaches, bytes per number, and the device's name."""
+def has_card() -> bool:
+    """Whether PyTorch computes on a graphics card here. Where there is no driver of one it is not asked: loading it
+    takes a second.
+    """
+    if "torch" not in sys.modules and not _has_driver():
+        return False
     import torch
 
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    a = torch.ones(PROBE * (4 if on_gpu else 1), PROBE, device="cuda" if on_gpu else "cpu", dtype=dtype)
-    b = torch.ones(PROBE, PROBE, device=a.device, dtype=dtype)
-    flop = 2 * a.shape[0] * PROBE**2
-    if not on_gpu:
-        return processor_speed(lambda: a @ b, flop), CPU_SHARE, 4, "CPU"
-    best = math.inf
+    return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    """Of NVIDIA's or AMD's cards."""
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _speed() -> tuple[float, float, int, str]:
+    """FLOP/s of a matrix product, the share that training reaches, bytes per number, and the device's name."""
+    if not has_card():
+        import numpy as np
+
+        square = np.ones((PROBE, PROBE), np.float32)
+        return processor_speed(lambda: square @ square, 2 * PROBE**3), CPU_SHARE, 4, "CPU"
+    import torch
+
+    a = torch.ones(PROBE * 4, PROBE, device="cuda", dtype=torch.bfloat16)
+    b = torch.ones(PROBE, PROBE, device=a.device, dtype=a.dtype)
+    flop, best = 2 * a.shape[0] * PROBE**2, math.inf
     for _ in range(4):
         began = time.perf_counter()
         a @ b

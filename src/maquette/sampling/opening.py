@@ -1,0 +1,47 @@
+"""A base as it is opened for drawing: number type, device, and what makes it quick there."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import Literal
+
+import torch
+
+from .. import families
+from ..config import Prediction
+from ..core.dtypes import DTYPES
+from ..errors import MaquetteError
+from ..families.base import BaseModel
+from ..fast import attention, processor, resting
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def opened(
+    path: str | PathLike[str], vae: str | None, prediction_type: Prediction, dtype: Dtype, device: str
+) -> tuple[BaseModel, list[str]]:
+    """The base, and what the user is told about it. Raises MaquetteError."""
+    kind, place = _place(dtype, device)
+    base = families.load(fspath(path), kind, place, vae, prediction_type)
+    return base, [*processor.notices(dtype, kind), *base.notices]
+
+
+def quicken(base: BaseModel) -> None:
+    """Let the base's network draw quicker on a processor: the same numbers but for rounding, and the same tensors."""
+    if base.device.type == "cpu":
+        attention.install(base.network)
+        resting.install(base.network)
+
+
+def _place(dtype: Dtype, device: str) -> tuple[torch.dtype, str]:
+    """dtype and device to load a base with."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        on_cuda = torch.device(device).type == "cuda"
+    except RuntimeError as error:
+        raise MaquetteError(f"There is no device {device!r}; give auto, cpu or cuda.") from error
+    if on_cuda and not torch.cuda.is_available():
+        raise MaquetteError("This machine has no CUDA device that PyTorch can use; leave out the device or give cpu.")
+    name = dtype if dtype != "auto" else ("fp16" if on_cuda else "fp32")
+    return processor.computing(DTYPES[name], torch.device(device)), device
