@@ -14,7 +14,8 @@ from maquette.errors import MaquetteError
 from maquette.families import full_size
 from maquette.families.folders import read_json
 from maquette.families.pocket.spec import WEIGHTS
-from maquette.families.unet import ControlNetModel, UNet2DConditionModel
+from maquette.families.unet import ControlNetModel, KeptText, UNet2DConditionModel
+from maquette.families.unet.transformer import BasicTransformerBlock
 
 REFINER = {
     "block_out_channels": (64, 64, 128, 128),
@@ -97,6 +98,22 @@ def test_outputs_and_gradients_are_those_of_diffusers(name: str, dtype: torch.dt
     for path, gradient in found.items():
         close(gradient, expected[path], dtype)
     assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_text_whose_keys_are_kept_gives_the_same_bits(name: str) -> None:
+    ours = scattered(UNet2DConditionModel(OPTIONS[name]))
+    given = inputs(ours.config, torch.float32)
+    kept, asked = KeptText(given[2]), []
+    for module in ours.modules():
+        if isinstance(module, BasicTransformerBlock):
+            module.attn2.to_k.register_forward_hook(lambda *_: asked.append(1))
+    with torch.no_grad():
+        for t in (given[1], given[1] + 9):
+            fresh = ours(given[0], t, *given[2:])
+            before = len(asked)
+            assert torch.equal(ours(given[0], t, kept, *given[3:]), fresh)
+        assert len(asked) == before
 
 
 @pytest.mark.parametrize("name", OPTIONS)

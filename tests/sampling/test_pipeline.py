@@ -21,6 +21,7 @@ from maquette.adapters.file import Adapter
 from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
+from maquette.fast.replayed import ReplayedDenoiser
 from maquette.prompts import parse_networks
 from maquette.sampling import hot_loras
 from maquette.sampling.decoding import decoded
@@ -108,6 +109,21 @@ def test_what_equals_no_tag_and_what_equals_the_plain_tag(pipeline: Pipeline, lo
     assert len({each.tobytes() for each in (one, none, *drawings)}) == 2 + len(parts)
     both = "<lora:robot:0.6><lora:other:0.4>", "<lora:other:0.4><lora:robot:0.6>"
     assert (with_tag(both[0]) == with_tag(both[1])).all()
+
+
+def test_what_is_kept_of_a_text_changes_no_bit(
+    pipeline: Pipeline, loras: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and values are computed once for each of three states of the weights: LoRAs begin and end between steps."""
+    asked: list[int] = []
+    layer = next(module for name, module in pipeline.base.unet.named_modules() if name.endswith("attn2.to_k"))
+    tags = "<lora:robot:1:start=3><lora:other:0.7:stop=4>"
+    how: dict[str, Any] = {"lora_dir": loras, "steps": 8, "sampler": "Euler", "batch_size": 2}
+    with layer.register_forward_hook(lambda *_: asked.append(1)):
+        kept = drawn(pipeline, tags, **how)
+    assert len(asked) == 2 * 3
+    monkeypatch.setattr(ReplayedDenoiser, "_remembered", lambda self, conditioning: conditioning)
+    assert (drawn(pipeline, tags, **how) == kept).all()
 
 
 def test_times_of_a_lora() -> None:

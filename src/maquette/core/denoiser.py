@@ -33,6 +33,8 @@ class Conditioning:
     control: (B,) how much of what ControlNets add each row gets, or None: all of it.
     others: what else a family conditions on, by its own names; what is as long as the tokens is cut and padded as they.
     padding: how the family makes texts equally long.
+    memo: where a model may keep what it works out of these tensors alone, while its weights stay; None: nowhere. What
+    is cut, joined or moved has none.
     """
 
     tokens: Tensor
@@ -42,6 +44,7 @@ class Conditioning:
     control: Tensor | None = None
     others: Mapping[str, Tensor] = field(default_factory=dict)
     padding: Padding = repeat_last
+    memo: dict[str, Any] | None = field(default=None, compare=False)
 
     def fields(self) -> tuple[Tensor | None, ...]:
         """The tensors, in the order in which `rebuild` takes them."""

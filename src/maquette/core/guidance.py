@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,17 +35,19 @@ def guided_and_negative(
     scale: float,
     need_negative: bool = False,
     rescale: float = 0.0,
+    join: Callable[[Sequence[Conditioning]], Conditioning] = Conditioning.cat,
 ) -> tuple[Tensor, Tensor | None]:
     """(the guided prediction, the negative prompt's own, None where it was not needed); see `guided`.
 
-    rescale: share phi of the guided prediction that gets the deviation of the unguided one back (`rescaled`).
+    rescale: share phi of the guided prediction that gets the deviation of the unguided one back (`rescaled`). join: as
+    `Conditioning.cat`.
     """
     alone = len(positives) == 1 and positives[0][1] == 1
     if negative is None or (alone and scale == 1 and not need_negative):
         return denoiser.predict(x_t, t, positives[0][0]), None
-    joined = Conditioning.cat([conditioning for conditioning, _ in positives])
+    joined = join([conditioning for conditioning, _ in positives])
     if joined.tokens.shape[1] == negative.tokens.shape[1]:
-        outputs = _predict(denoiser, x_t, t, Conditioning.cat([joined, negative]))
+        outputs = _predict(denoiser, x_t, t, join([joined, negative]))
     else:
         outputs = [*_predict(denoiser, x_t, t, joined), *_predict(denoiser, x_t, t, negative)]
     base = outputs[-1]

@@ -126,8 +126,11 @@ class BaseModel:
         """
         raise NotImplementedError
 
-    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
-        """What UNet and ControlNet take behind x and t, in the UNet's dtype: tokens; SDXL: pooled and sizes too."""
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Any, ...]:
+        """What UNet and ControlNet take behind x and t, in the UNet's dtype: tokens; SDXL: pooled and sizes too.
+
+        Tokens of a conditioning with a memo come with the keys and values that layers keep of them.
+        """
         raise NotImplementedError
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int = 1) -> Conditioning:

@@ -7,7 +7,7 @@ its kernels; a CUDA graph starts all of them at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..core.denoiser import Conditioning, Denoiser
 from .graphs import CUDARecorder, Recorder
 
 MOST = 4  # recordings kept; calls of further shapes are made as they are
+REMEMBERED = 4  # conditionings whose memo is kept: of a picture alone, or of a few that are computed one by one
 PLAIN = 4  # calls of a shape before it is recorded: recording takes as long as some ten, as many as a short drawing has
 TOLERANCE = 1e-2  # relative distance of a recording's answer from the network's own; kernels may be chosen otherwise
 
@@ -35,7 +36,8 @@ class ReplayedDenoiser:
     network: whose weights are read. Recordings hold where these lie, so they go as soon as one lies elsewhere, which is
     looked up at each call: a LoRA that is put in or taken out gives a layer another tensor. record: how, for tests on
     the CPU; otherwise CUDA graphs, and on a CPU the model itself answers. A recording that does not give the model's
-    own answer is not used, nor is any other afterwards.
+    own answer is not used, nor is any other afterwards. On a CPU the model keeps what it makes of a conditioning
+    that it is asked with again, until `forget`.
     """
 
     def __init__(self, model: Denoiser, network: nn.Module, record: Recorder | None = None) -> None:
@@ -44,12 +46,14 @@ class ReplayedDenoiser:
         self._calls: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, _Recording] = {}
         self._places: tuple[int, ...] = ()
+        self._seen: dict[int, tuple[Conditioning, Conditioning]] = {}  # by the first's id; the second has a memo
         self.trusted = True
 
     def forget(self) -> None:
         """Give the recordings' memory back."""
         self._recordings.clear()
         self._calls.clear()
+        self._seen.clear()
         self._places = ()
         self._record = self._given  # graphs share memory only with graphs that are still there
 
@@ -57,7 +61,7 @@ class ReplayedDenoiser:
         """As the model's own; see `core.denoiser.Denoiser`."""
         plain = not self.trusted or torch.is_grad_enabled() or (self._given is None and x_t.device.type != "cuda")
         if plain:
-            return self.model.predict(x_t, t, conditioning)
+            return self.model.predict(x_t, t, self._remembered(conditioning))
         self._look_up_weights()
         inputs = (x_t, t, *conditioning.fields())
         key = tuple(None if x is None else (tuple(x.shape), x.dtype) for x in inputs), tuple(conditioning.others)
@@ -71,6 +75,16 @@ class ReplayedDenoiser:
         torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
         recording.replay()
         return recording.output.clone()
+
+    def _remembered(self, conditioning: Conditioning) -> Conditioning:
+        """With a memo, of the last few that were asked; none where gradients are wanted or on a card."""
+        if torch.is_grad_enabled() or conditioning.tokens.device.type != "cpu":
+            return conditioning
+        found = self._seen.pop(id(conditioning), None) or (conditioning, replace(conditioning, memo={}))
+        self._seen[id(conditioning)] = found
+        while len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return found[1]
 
     def _look_up_weights(self) -> None:
         places = tuple(p.data_ptr() for p in self.network.parameters())

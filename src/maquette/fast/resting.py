@@ -7,6 +7,7 @@ call takes a good part of the call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,29 +15,33 @@ from torch import Tensor, nn
 
 from . import onednn, processor
 
-SMALLEST = 1 << 20  # weights below which laying out costs nothing worth saving
-MOST_ROWS = 1 << 10  # pixels or tokens, of all pictures, beyond which the product takes far longer than laying out
+SMALLEST = {torch.float32: 1 << 20, torch.bfloat16: 1 << 16}  # weights below which laying out costs next to nothing
 
 
 class _Layout:
-    """Of the weight that a layer had when it was put in place, for the shape of the input seen last."""
+    """Of the weight that a layer had when it was put in place, for the sizes seen last."""
 
     def __init__(self, home: Tensor) -> None:
         self.home = home  # held, so that no other tensor can lie where it lies
-        self.shape: tuple[int, ...] = ()
         self.made: Tensor | None = None
+        self._sizes: tuple[int, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Layout:
-        """A copied module shares the weight's numbers (`BaseModel.shared`), and lays them out for itself."""
+        """A copied module has a weight of the same numbers (`BaseModel.shared`), and lays them out for itself."""
         return _Layout(self.home)
 
     def serves(self, x: Tensor, weight: Tensor, axis: int) -> bool:
-        """Whether it computes this: the weight at home, of the input's type and width, and no gradient wanted."""
+        """Whether it computes this: the weight is at home, of the input's type and width, and no gradient is wanted."""
         if torch.is_grad_enabled() or x.dtype != weight.dtype or type(x) is not Tensor or x.numel() == 0:
             return False
-        rows = x.numel() // x.shape[axis]
-        same = x.shape[axis] == self.home.shape[1] and weight.data_ptr() == self.home.data_ptr()
-        return same and rows <= MOST_ROWS and not torch.is_autocast_enabled("cpu")
+        same = x.shape[axis] == weight.shape[1] and weight.data_ptr() == self.home.data_ptr()
+        return same and not torch.is_autocast_enabled("cpu")
+
+    def lay_out(self, sizes: tuple[int, ...], make: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `make` makes of the weight, once for each of the input's sizes that follow each other."""
+        if self.made is None or sizes != self._sizes:
+            self.made, self._sizes = make(self.home), sizes
+        return self.made
 
 
 class RestingConv2d(nn.Conv2d):
@@ -57,10 +62,9 @@ class RestingConv2d(nn.Conv2d):
         layout = self.layout
         if not layout.serves(x, self.weight, 1):
             return super().forward(x)
-        if layout.made is None or layout.shape != x.shape:
-            layout.made = onednn.lay_out(layout.home, self.padding, x.shape, self.stride)  # type: ignore[arg-type]
-            layout.shape = tuple(x.shape)
-        return onednn.convolve(x, layout.made, self.bias, self.padding, self.stride)  # type: ignore[arg-type]
+        padding: Any = self.padding
+        made = layout.lay_out(tuple(x.shape), lambda weight: onednn.lay_out(weight, padding, x.shape, self.stride))
+        return onednn.convolve(x, made, self.bias, padding, self.stride)
 
 
 class RestingLinear(nn.Linear):
@@ -81,9 +85,8 @@ class RestingLinear(nn.Linear):
         if not layout.serves(x, self.weight, -1):
             return super().forward(x)
         rows = x.numel() // x.shape[-1]
-        if layout.made is None or layout.shape != (rows,):
-            layout.made, layout.shape = onednn.lay_out_linear(layout.home, rows), (rows,)
-        return onednn.multiply(x, layout.made, self.bias)
+        made = layout.lay_out((rows,), lambda weight: onednn.lay_out_linear(weight, rows))
+        return onednn.multiply(x, made, self.bias)
 
 
 def install(network: nn.Module) -> int:
@@ -104,7 +107,7 @@ def _resting(layer: nn.Module) -> nn.Module | None:
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
         return None
-    if weight.numel() < SMALLEST or not processor.packs(weight.dtype):
+    if not processor.packs(weight.dtype) or weight.numel() < SMALLEST[weight.dtype]:
         return None
     if type(layer) is nn.Linear:
         return RestingLinear(layer)

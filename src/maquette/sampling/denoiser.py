@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..prompts.encode import Prompt
 
 OnDenoised = Callable[[Tensor, float], Tensor]
+_MOST = 256  # cut or joined conditionings that are held: prompts may change at every step
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,29 @@ class Takeover:
     cond: Conditioning | Prompt
     uncond: Conditioning | Prompt | None
     below: float
+
+
+class _Once:
+    """Conditionings cut and joined once: of the same parts the very same object, by which a model knows it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], tuple[Any, Conditioning]] = {}
+
+    def cut(self, conditioning: Conditioning, rows: slice) -> Conditioning:
+        """conditioning[rows]."""
+        key = "cut", id(conditioning), rows.start, rows.stop
+        return conditioning if rows == slice(None) else self._get(key, conditioning, lambda: conditioning[rows])
+
+    def join(self, parts: Sequence[Conditioning]) -> Conditioning:
+        """As `Conditioning.cat`."""
+        return self._get(("join", *map(id, parts)), tuple(parts), lambda: Conditioning.cat(parts))
+
+    def _get(self, key: tuple[Any, ...], parts: Any, make: Callable[[], Conditioning]) -> Conditioning:
+        if key not in self._made:
+            if len(self._made) >= _MOST:
+                self._made.clear()
+            self._made[key] = parts, make()  # parts: held, so that no other object gets their numbers
+        return self._made[key][1]
 
 
 class GuidedDenoiser:
@@ -57,6 +81,7 @@ class GuidedDenoiser:
         self.cond, self.uncond, self.scale, self.rescale = cond, uncond, scale, rescale
         self.on_denoised, self.one_by_one = on_denoised, one_by_one
         self.takeover = takeover
+        self._once = _Once()
         self.on_call: Callable[[int], None] = lambda calls: None
         self.calls = 0
         self.step = 1
@@ -86,13 +111,14 @@ class GuidedDenoiser:
         positives = self._at(now.cond)
         negative = None if now.uncond is None else self._at(now.uncond)[0][0]
 
+        cut = self._once.cut
+
         def of(rows: slice) -> tuple[Tensor, Tensor | None]:
             t = torch.full((len(x[rows]),), time, device=x.device)
-            parts = [(conditioning[rows], weight) for conditioning, weight in positives]
-            other = None if negative is None else negative[rows]
-            return guided_and_negative(
-                now.model, x[rows].contiguous(), t, parts, other, self.scale, need_negative, self.rescale
-            )
+            parts = [(cut(conditioning, rows), weight) for conditioning, weight in positives]
+            other = None if negative is None else cut(negative, rows)
+            how = self.scale, need_negative, self.rescale, self._once.join
+            return guided_and_negative(now.model, x[rows].contiguous(), t, parts, other, *how)
 
         if not self.one_by_one or x.device.type != "cpu":
             return of(slice(None))

@@ -12,7 +12,7 @@ from ..config import Prediction
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from ..fast import attention, processor, resting
+from ..fast import processor, resting
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -29,7 +29,6 @@ def opened(
 def quicken(base: BaseModel) -> None:
     """Let the base's network draw quicker on a processor: the same numbers but for rounding, and the same tensors."""
     if base.device.type == "cpu":
-        attention.install(base.network)
         resting.install(base.network)
 
 

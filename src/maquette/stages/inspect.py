@@ -94,5 +94,3 @@ def _inspect_picture(path: Path, format_name: str) -> InspectResult:
     drawn = ", drawn with these parameters:" if text else ", not a model, LoRA or embedding."
     result.sentence = f"{path.name} is a picture ({format_name}){drawn}"
     return result
-
-

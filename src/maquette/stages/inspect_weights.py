@@ -1,4 +1,4 @@
-"""What `maquette inspect` says about weights: parts, precision, hashes, damage; of a merged model what it was made of."""
+"""What `maquette inspect` says about weights: parts, precision, hashes, damage, and what a merged model is made of."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.denoiser import Conditioning
 from ..base import BaseModel, Control
+from ..unet.transformer import KeptText
 from . import latent
 from .text import encode_windows
 
@@ -62,12 +64,20 @@ class StableDiffusion(BaseModel):
         control: Control | None = None,
     ) -> Tensor:
         context = self.context(x_t, conditioning)
-        x = self._with_concat(x_t, conditioning).to(context[0].dtype)
+        x = self._with_concat(x_t, conditioning).to(next(self.unet.parameters()).dtype)
         output: Tensor = self.unet(x, t, *context, control=control, features=features)
         return output
 
-    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
-        return (conditioning.tokens.to(next(self.unet.parameters()).dtype),)
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Any, ...]:
+        return (self._text(conditioning),)
+
+    def _text(self, conditioning: Conditioning) -> Tensor | KeptText:
+        """The tokens in the UNet's type, with what its layers keep of them where they may."""
+        tokens, memo = conditioning.tokens.to(next(self.unet.parameters()).dtype), conditioning.memo
+        if memo is None:
+            return tokens
+        kept: KeptText = memo.setdefault("text", KeptText(tokens))
+        return kept
 
     def _with_concat(self, x_t: Tensor, conditioning: Conditioning) -> Tensor:
         """The latent with the channels told; an inpainting model that is told none repaints the whole picture."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +18,12 @@ LAYER = 2  # of both text encoders, counted from the end
 class StableDiffusionXL(StableDiffusion):
     """UNet with size conditioning, VAE, CLIP-L and OpenCLIP bigG."""
 
-    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Any, ...]:
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled text vector in its conditioning")
         dtype = next(self.unet.parameters()).dtype
         sizes = conditioning.time_ids if conditioning.time_ids is not None else self._full_picture(x_t)
-        return conditioning.tokens.to(dtype), conditioning.pooled.to(dtype), sizes.to(dtype)
+        return self._text(conditioning), conditioning.pooled.to(dtype), sizes.to(dtype)
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
         """Token windows for both encoders -> tokens (B, 77, D1 + D2) of the layer before the last, pooled (B, P).

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,11 @@ Parts = dict[str, dict[str, Tensor]]
 class Refiner(StableDiffusion):
     """UNet with size conditioning and OpenCLIP bigG. Its latents are SDXL's, so that it needs no VAE of its own."""
 
-    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+    def context(self, x_t: Tensor, conditioning: Conditioning) -> tuple[Any, ...]:
         if conditioning.pooled is None or conditioning.time_ids is None:
             raise ValueError("the refiner needs the pooled text vector and the size numbers in its conditioning")
         dtype = next(self.unet.parameters()).dtype
-        return conditioning.tokens.to(dtype), conditioning.pooled.to(dtype), conditioning.time_ids.to(dtype)
+        return self._text(conditioning), conditioning.pooled.to(dtype), conditioning.time_ids.to(dtype)
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
         """Token windows -> tokens (B, 77, D) of the layer before the last, whatever clip skip says, pooled (B, P)."""

@@ -4,6 +4,7 @@ B: batch. C: channels. h, w: height and width of a latent, or of a level's pictu
 """
 
 from .controlnet import ControlNetModel
+from .transformer import KeptText
 from .unet import UNet2DConditionModel
 
-__all__ = ["ControlNetModel", "UNet2DConditionModel"]
+__all__ = ["ControlNetModel", "KeptText", "UNet2DConditionModel"]

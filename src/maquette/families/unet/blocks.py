@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .checkpointing import Checkpointed
 from .levels import Level
-from .transformer import Transformer2DModel
+from .transformer import KeptText, Transformer2DModel
 
 
 class ResnetBlock2D(nn.Module):
@@ -77,7 +77,7 @@ class Block(Checkpointed):
         self.resnets = nn.ModuleList(ResnetBlock2D(channels, level) for channels in given)
         self.attends = bool(level.depths)
 
-    def layer(self, index: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def layer(self, index: int, x: Tensor, time: Tensor, context: Tensor | KeptText) -> Tensor:
         """One residual block and what stands behind it: x (B, given, h, w) -> (B, C, h, w)."""
         x = self.run(self.resnets[index], x, time)  # (B, C, h, w)
         return self.attentions[index](x, context) if self.attends else x  # (B, C, h, w)
@@ -92,7 +92,7 @@ class DownBlock2D(Block):
             self.downsamplers = nn.ModuleList([Downsample2D(level.width)])
         self.shrinks = not smallest
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | KeptText) -> list[Tensor]:
         """x (B, given, h, w) -> what each layer made, (B, C, h, w), and unless smallest the half, (B, C, h/2, w/2)."""
         made = []
         for index in range(len(self.resnets)):
@@ -109,7 +109,7 @@ class UNetMidBlock2DCrossAttn(Block):
     def __init__(self, level: Level) -> None:
         super().__init__([level.width] * level.layers, level)
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | KeptText) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
         x = self.resnets[0](x, time)  # (B, C, h, w)
         for index in range(1, len(self.resnets)):
@@ -130,7 +130,7 @@ class UpBlock2D(Block):
         self.grows = not largest
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, size: tuple[int, int] | None
+        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor | KeptText, size: tuple[int, int] | None
     ) -> Tensor:
         """x (B, below, h, w) -> (B, C, 2h, 2w), or as high and wide as `size`; of the largest level (B, C, h, w).
 

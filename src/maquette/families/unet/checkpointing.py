@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -12,7 +14,7 @@ class Checkpointed(nn.Module):
 
     gradient_checkpointing = False
 
-    def run(self, part: nn.Module, *inputs: Tensor) -> Tensor:
+    def run(self, part: nn.Module, *inputs: Any) -> Tensor:
         """part(*inputs)."""
         forgets = self.gradient_checkpointing and torch.is_grad_enabled()
         output: Tensor = checkpoint(part, *inputs, use_reentrant=False) if forgets else part(*inputs)

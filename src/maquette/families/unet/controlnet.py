@@ -12,6 +12,7 @@ from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn
 from .checkpointing import Checkpointed
 from .embeddings import ConditioningEmbeddings
+from .transformer import KeptText
 
 
 class ControlNetConditioningEmbedding(nn.Module):
@@ -60,7 +61,7 @@ class ControlNetModel(ConditioningEmbeddings, Checkpointed):
         self,
         x: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Tensor | KeptText,
         picture: Tensor,
         pooled: Tensor | None = None,
         sizes: Tensor | None = None,

@@ -15,6 +15,23 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q (B, heads, n, d), k and v (B, heads, m, d) -> softmax(q k^T / sqrt(d)) v, (B, heads, n, d)."""
 
 
+class KeptText:
+    """A text that layers attend to again and again while their weights stay: each layer's keys and values are kept.
+
+    tokens: (B, m, D), which one network reads, or a ControlNet beside it.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        self._made: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def keys_and_values(self, layer: Attention) -> tuple[Tensor, Tensor]:
+        """(B, m, C) each, computed once."""
+        if layer not in self._made:
+            self._made[layer] = layer.to_k(self.tokens), layer.to_v(self.tokens)
+        return self._made[layer]
+
+
 class Attention(nn.Module):
     """Multi-head attention (arXiv 1706.03762, section 3.2.2). `attend` may be replaced, layer by layer."""
 
@@ -29,10 +46,14 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
         self.attend = nn.functional.scaled_dot_product_attention
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | KeptText | None = None) -> Tensor:
         """x (B, n, C), to itself or to context (B, m, D) -> (B, n, C)."""
         context = x if context is None else context
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)  # (B, n or m, C)
+        q = self.to_q(x)  # (B, n, C)
+        if isinstance(context, KeptText):
+            k, v = context.keys_and_values(self)  # (B, m, C)
+        else:
+            k, v = self.to_k(context), self.to_v(context)  # (B, n or m, C)
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, n or m, d)
         y = self.attend(q, k, v).transpose(1, 2).flatten(2)  # (B, n, C)
         out: Tensor = self.to_out[0](y)  # (B, n, C)
@@ -77,7 +98,7 @@ class BasicTransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | KeptText) -> Tensor:
         """x (B, n, C), context (B, m, D) -> (B, n, C)."""
         x = self.attn1(self.norm1(x)) + x  # (B, n, C)
         x = self.attn2(self.norm2(x), context) + x  # (B, n, C)
@@ -101,7 +122,7 @@ class Transformer2DModel(Checkpointed):
     def _projection(level: Level) -> nn.Module:
         return nn.Linear(level.width, level.width) if level.linear else nn.Conv2d(level.width, level.width, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | KeptText) -> Tensor:
         """x (B, C, h, w), context (B, m, D) -> (B, C, h, w)."""
         height, width = x.shape[2:]
         y = self.norm(x)  # (B, C, h, w)

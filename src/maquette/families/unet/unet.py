@@ -11,6 +11,7 @@ from . import levels
 from .blocks import DownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D
 from .checkpointing import Checkpointed
 from .embeddings import ConditioningEmbeddings
+from .transformer import KeptText
 
 
 class UNet2DConditionModel(ConditioningEmbeddings, Checkpointed):
@@ -45,7 +46,7 @@ class UNet2DConditionModel(ConditioningEmbeddings, Checkpointed):
         self,
         x: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Tensor | KeptText,
         pooled: Tensor | None = None,
         sizes: Tensor | None = None,
         control: tuple[Sequence[Tensor], Tensor] | None = None,
