@@ -128,7 +128,6 @@ LONGEST = 50  # lines of a function
 LONG = {
     "evaluation/panel.py: build_panel": "a signature of settings by name, and a dataclass with a field on each line",
     "evaluation/verdict.py: judge": "a signature of settings by name, and a dataclass with a field on each line",
-    "sampling/infotext.py: values_of": "a table: the entries of A1111's text, in its order",
     "sampling/loop.py: sample": "a signature of settings by name, and what each means",
     "trainers/kohya.py: _mapped": "a table: the options of Kohya's trainer",
     "training/metadata.py: metadata": "a table: the keys of Kohya's metadata",
