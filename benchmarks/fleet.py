@@ -47,6 +47,9 @@ class Waiting:
     def versions(self) -> dict[str, str]:
         return {}
 
+    def encode(self, config: TrainConfig, cancel: Cancel) -> None:
+        return None
+
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         assert config.out is not None
         cancel.wait(SECONDS)

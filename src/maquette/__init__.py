@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .events import Event
     from .families.base import BaseModel
+    from .fleet.comparing import CompareResult
     from .sampling.pipeline import Pipeline
     from .stages.caption import CaptionResult
     from .stages.check import CheckResult
-    from .stages.compare import CompareResult
     from .stages.convert import ConvertResult
     from .stages.evaluate import EvaluateResult
     from .stages.extract import ExtractResult
@@ -165,7 +165,7 @@ def compare(photos: str | PathLike[str], on_event: Listener | None = None, **opt
     """Train several ways on the same photos, measured on one panel. options: keys of config.compare.CompareConfig."""
     from .config.compare import CompareConfig
     from .events import ignore
-    from .stages.compare import run
+    from .fleet.comparing import run
 
     return run(CompareConfig.parse({"photos": photos, **options}, "compare"), on_event or ignore)
 

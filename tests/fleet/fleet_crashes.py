@@ -2,7 +2,8 @@
 
 Environment: FLEET_KILL = "driver" or "worker"; FLEET_POINTS = folder of a file per killed process, so that the n-th
 process dies at the n-th point; FLEET_FIRST, FLEET_LAST = the points; FLEET_FULL = n: the n-th write of each worker
-fails as on a full disk, FLEET_REFUSE = path: while that file exists, the store refuses every commit.
+fails as on a full disk, FLEET_REFUSE = path: while that file exists, the store refuses every commit; FLEET_SETTINGS =
+fleet.toml of the driver.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def die_while_writing() -> None:
     points = Points()
     put, upload, remove = LocalStore._put, LocalStore.upload, LocalStore.remove
 
-    def checked_put(self: LocalStore, data: bytes, target: Path, place: Any) -> None:
+    def checked_put(self: LocalStore, data: bytes, target: Path, place: Any = None) -> None:
         def checked_place(*names: Any) -> None:
             points.pass_by()
-            place(*names)
+            (place or os.replace)(*names)
             points.pass_by()
 
         points.pass_by()
@@ -77,7 +78,7 @@ def refuse_writes() -> None:
     put, count = LocalStore._put, 0
     at, refusal = int(os.environ.get("FLEET_FULL", "0")), os.environ.get("FLEET_REFUSE", "")
 
-    def checked_put(self: LocalStore, data: bytes, target: Path, place: Any) -> None:
+    def checked_put(self: LocalStore, data: bytes, target: Path, place: Any = None) -> None:
         nonlocal count
         count += 1
         if count == at:
@@ -97,7 +98,8 @@ def drive() -> None:
     if os.environ.get("FLEET_KILL") == "driver":
         die_while_writing()
     root, jobs, workers = sys.argv[1:]
-    config = FleetConfig.parse({"root": root, "jobs": jobs, "workers": int(workers)})
+    settings = {"settings": os.environ["FLEET_SETTINGS"]} if "FLEET_SETTINGS" in os.environ else {}
+    config = FleetConfig.parse({"root": root, "jobs": jobs, "workers": int(workers), **settings})
     print(driving.run(config, trainer="fleet_crashes:CrashingTrainer").committed)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from maquette.config import TrainConfig
 from maquette.errors import Diverged, MaquetteError, OutOfMemory
 from maquette.events import Cancel, Event, Listener
-from maquette.fleet.trainer import Judged, Trained, Training
+from maquette.fleet.trainer import CameTo, Judged, Trained, Training
 
 
 class FakeTrainer:
@@ -20,6 +20,10 @@ class FakeTrainer:
 
     def versions(self) -> dict[str, str]:
         return {"fake": "1"}
+
+    def encode(self, config: TrainConfig, cancel: Cancel) -> None:
+        if (config.subject or "").startswith("unreadable"):
+            raise MaquetteError("A photo cannot be read.")
 
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         assert config.out is not None
@@ -62,14 +66,19 @@ class FakeTrainer:
     def alike(self, config: TrainConfig) -> str | None:
         return str(config.batch_size) if config.method == "lora" else None
 
-    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
+    def together(
+        self, first: Sequence[Training], slots: int, more: Callable[[], Training | None],
+        ended: Callable[[Training, CameTo], None],
+    ) -> None:  # fmt: skip
         """One after another; "crowd" takes the memory of all."""
-        if any((one.config.subject or "").startswith("crowd") for one in trainings):
+        if any((one.config.subject or "").startswith("crowd") for one in first):
             raise OutOfMemory("The memory does not suffice for so many subjects at once.")
-        found: list[Trained | Exception] = []
-        for one in trainings:
+        waiting = list(first)
+        while waiting:
+            one = waiting.pop(0)
             try:
-                found.append(self.train(one.config, one.on_event, one.cancel))
+                ended(one, self.train(one.config, one.on_event, one.cancel))
             except MaquetteError as error:
-                found.append(error)
-        return found
+                ended(one, error)
+            if (another := more()) is not None:
+                waiting.append(another)

@@ -21,6 +21,7 @@ from maquette.fleet.tally import RunResult
 
 HERE = Path(__file__).parent
 TRAINER = "fleet_crashes:CrashingTrainer"
+POINTS = 12  # of a job, at which its worker may die: claim (3), upload (2), result (3), removed state (2), claim (2)
 Write = Callable[..., Path]
 
 
@@ -62,14 +63,14 @@ def test_workers_killed_at_every_write(
     tmp_path: Path, write_jobs: Write, points: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The n-th worker process dies at its n-th point, until one has fewer points than that."""
-    jobs = write_jobs({}, {"id": "b"}, {"id": "c"})
+    jobs = write_jobs(*({"id": name} for name in "abcdef"))
     monkeypatch.setenv("FLEET_KILL", "worker")
-    monkeypatch.setenv("FLEET_LAST", "10")
+    monkeypatch.setenv("FLEET_LAST", str(POINTS))
     ended = run(tmp_path, jobs)
     kills = len(list(points.iterdir()))
-    assert kills == 10  # claim (3), upload (2), result (3), removed claim (2)
-    assert ended.done + ended.known == 3
-    require_whole(tmp_path / "root", 3, kills)
+    assert kills == POINTS
+    assert ended.done + ended.known == 6
+    require_whole(tmp_path / "root", 6, kills)
 
 
 @pytest.mark.heavy
@@ -92,7 +93,7 @@ def test_a_group_killed_at_every_write(
         require_whole(root, 2, 2 * kills)
         if not kills:
             break
-    assert point == 2 * 12 + 1  # of each job: claim (3), upload (2), result (3), removed state (2) and claim (2)
+    assert point == 2 * POINTS + 1
 
 
 def kill_drivers(tmp_path: Path, jobs: Path, first: int, last: int) -> None:
@@ -119,18 +120,50 @@ def test_drivers_killed_at_some_writes(
 
 @pytest.mark.heavy
 def test_drivers_killed_at_every_write(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    for point in range(1, 13):
+    """One driver for each point at which it writes, until there is none: settings, submission, parts, session."""
+    prices = tmp_path / "fleet.toml"
+    prices.write_text("[prices]\ncpu = 1.0\n")
+    monkeypatch.setenv("FLEET_SETTINGS", str(prices))
+    killed = 0
+    for point in range(1, 100):
         folder = tmp_path / str(point)
-        folder.mkdir()
+        (folder / "points").mkdir(parents=True)
         monkeypatch.setenv("FLEET_KILL", "driver")
-        monkeypatch.setenv("FLEET_POINTS", str(folder))
+        monkeypatch.setenv("FLEET_POINTS", str(folder / "points"))
         monkeypatch.setenv("FLEET_FIRST", str(point))
         monkeypatch.setenv("FLEET_LAST", str(point))
         jobs = write_jobs({"id": f"a{point}"}, {"id": f"b{point}"})
         driver(folder, jobs).communicate()
         monkeypatch.delenv("FLEET_KILL")
+        died = len(list((folder / "points").iterdir()))
+        killed += died
         run(folder, jobs)
-        require_whole(folder / "root", 2, 1)
+        require_whole(folder / "root", 2, died)
+        if not died:
+            break
+    assert killed == 4 * 3
+
+
+@pytest.mark.heavy
+def test_drivers_killed_where_they_commit_a_failure(
+    tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that kills its workers gets its result from the driver, which dies at each of the three points of it."""
+    for point in range(4, 7):  # after the submission's
+        folder = tmp_path / str(point)
+        (folder / "points").mkdir(parents=True)
+        monkeypatch.setenv("FLEET_KILL", "driver")
+        monkeypatch.setenv("FLEET_POINTS", str(folder / "points"))
+        monkeypatch.setenv("FLEET_FIRST", str(point))
+        monkeypatch.setenv("FLEET_LAST", str(point))
+        jobs = write_jobs({"subject": "die thing"})
+        driver(folder, jobs).communicate()
+        monkeypatch.delenv("FLEET_KILL")
+        assert len(list((folder / "points").iterdir())) == 1
+        monkeypatch.setattr(failures, "KILLS_HERE", 3)
+        run(folder, jobs)
+        (told,) = [json.loads(file.read_bytes()) for file in (folder / "root").glob("runs/*/*/*/result.json")]
+        assert (told["status"], told["kind"]) == ("failed", "poison")
 
 
 @pytest.mark.heavy

@@ -17,12 +17,12 @@ from maquette.demo.mascot import photo
 from maquette.events import Cancelled
 from maquette.fleet import carrying, driving, failures, keys
 from maquette.fleet.attempt import Attempt
-from maquette.fleet.groups import Gathering, run_group
+from maquette.fleet.groups import Gathering, Group
 from maquette.fleet.local import LocalExecutor
 from maquette.fleet.preparing import Prepared, prepare
 from maquette.fleet.records import Outcome, Task
 from maquette.fleet.tally import RunResult
-from maquette.fleet.trainer import USUAL, Trained, Training, WarmFleetTrainer
+from maquette.fleet.trainer import USUAL, CameTo, Trained, Training, WarmFleetTrainer
 from maquette.fleet.worker import Worker
 
 FAKE = "fleet_fakes:FakeTrainer"
@@ -100,6 +100,21 @@ def test_a_group_waits_for_what_was_given_and_for_no_more(made: Callable[..., Pr
     assert gathering.take(timeout=0) == [] and gathering.take(until=lambda: True) == []
 
 
+def test_a_free_slot_goes_to_the_job_that_is_first_if_it_is_alike(made: Callable[..., Prepared]) -> None:
+    jobs = [made(1), made(2), made(3), made(4, tenant="other"), made(5)]
+    gathering = Gathering(2)
+    gathering.expect(len(jobs))
+    for job in jobs:
+        gathering.arrived(job)
+    assert numbers(gathering.take()) == [1, 2]
+    third = gathering.another(jobs[0].alike)
+    assert third is not None and third.task.number == 3
+    assert gathering.another(jobs[0].alike) is None  # another tenant's is first, and has its turn before the fifth
+    assert gathering.another(None) is None
+    assert numbers(gathering.take()) == [4] and numbers(gathering.take()) == [5]
+    assert gathering.another(jobs[0].alike) is None
+
+
 def test_without_slots_nothing_is_asked_of_the_trainer(tmp_path: Path, made: Callable[..., Prepared]) -> None:
     task = made(1).task
     assert made(1).alike == "default None"
@@ -117,11 +132,12 @@ def test_jobs_of_a_group_have_attempts_and_commits_of_their_own(tmp_path: Path, 
     ended = run(tmp_path, jobs, slots=3)
     assert (ended.done, ended.failed, ended.rejected, ended.attempts) == (3, 1, 1, 5)
     found = results(tmp_path / "root")
-    told = {name: (one["status"], one["kind"], one["slots"]) for name, one in found.items()}
+    told = {name: (one["status"], one["kind"]) for name, one in found.items()}
     assert told == {
-        "zkw-0": ("done", "", 3), "nan-1": ("failed", "nan", 3), "user-2": ("rejected", "user", 3),
-        "zkw-3": ("done", "", 2), "zkw-4": ("done", "", 2),
+        "zkw-0": ("done", ""), "nan-1": ("failed", "nan"), "user-2": ("rejected", "user"), "zkw-3": ("done", ""),
+        "zkw-4": ("done", ""),
     }  # fmt: skip
+    assert {found[name]["slots"] for name in ("zkw-0", "nan-1", "user-2")} == {3}
     assert not list((tmp_path / "root").rglob("claim.json"))
     once = run(tmp_path, jobs, slots=1, root="alone")
     assert once.done == 3
@@ -151,7 +167,7 @@ def test_of_a_group_that_died_only_the_killer_is_poison(
     found = results(tmp_path / "root")
     assert (ended.done, ended.failed) == (2, 1)
     assert (found["killer"]["kind"], found["killer"]["trial"]) == ("poison", 3)
-    assert {found[name]["trial"] for name in ("job-0", "job-2")} == {2}
+    assert (found["job-0"]["trial"], found["job-2"]["trial"]) == (1, 2)  # the first had its result already
 
 
 def test_a_group_drains_and_the_next_run_goes_on(tmp_path: Path, write_jobs: Write) -> None:
@@ -172,10 +188,11 @@ def test_a_group_drains_and_the_next_run_goes_on(tmp_path: Path, write_jobs: Wri
 
 
 class Watched(WarmFleetTrainer):
-    """Says how it was asked."""
+    """Says how it was asked. Of several it ends the second first, and has a slot for another before the last."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.pauses: dict[int, float] = {}  # before the end of a seed
 
     def device(self) -> str:
         return "cpu"
@@ -191,9 +208,20 @@ class Watched(WarmFleetTrainer):
         self.asked.append(f"resume {config.seed}")
         return Trained("stopped", None, 0)
 
-    def together(self, trainings: Any) -> list[Trained | Exception]:
-        self.asked.append("together " + " ".join(str(one.config.seed) for one in trainings))
-        return [Trained("stopped", None, 0) for _ in trainings]
+    def together(self, first: Any, slots: int, more: Any, ended: Any) -> None:
+        self.asked.append("together " + " ".join(str(one.config.seed) for one in first))
+        waiting = [*first[1:], first[0]]
+        while waiting:
+            one = waiting.pop(0)
+            threading.Event().wait(self.pauses.get(one.config.seed, 0.0))
+            ended(one, Trained("stopped", None, 0))
+            if (another := more()) is not None:
+                self.asked.append(f"another {another.config.seed}")
+                waiting.insert(0, another)
+
+
+def nothing() -> None:
+    """None comes."""
 
 
 def attempts(tmp_path: Path, trainer: Watched, *seeds: int) -> list[Attempt]:
@@ -212,11 +240,46 @@ def test_a_job_with_a_state_goes_on_alone(tmp_path: Path, monkeypatch: pytest.Mo
     group = attempts(tmp_path, trainer, 1, 2, 3)
     monkeypatch.setattr(carrying, "newest_state", lambda _, __, key: "a/000002" if key == group[1].key else None)
     monkeypatch.setattr(carrying, "restore", lambda *_: None)
-    run_group(group, trainer, told.append)
+    Group(trainer, told.append, 2, nothing).run(group)
     assert trainer.asked == ["together 1 3", "resume 2"]
     assert [(one.number, one.state, one.slots) for one in told] == [
-        (1, "cancelled", 2), (3, "cancelled", 2), (2, "cancelled", 1),
+        (3, "cancelled", 2), (1, "cancelled", 2), (2, "cancelled", 1),
     ]  # fmt: skip
+
+
+def test_slots_are_filled_as_jobs_end_and_results_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fifth goes on from a state: it takes no slot, and nobody takes one after it."""
+    trainer, told = Watched(), []
+    group = attempts(tmp_path, trainer, 1, 2, 3, 4, 5, 6)
+    monkeypatch.setattr(carrying, "newest_state", lambda _, __, key: "a/000002" if key == group[4].key else None)
+    monkeypatch.setattr(carrying, "restore", lambda *_: None)
+    later = iter(group[2:])
+    Group(trainer, told.append, 2, lambda: next(later, None)).run(group[:2])
+    assert trainer.asked == ["together 1 2", "another 3", "another 4", "resume 5"]
+    assert [one.number for one in told] == [2, 3, 4, 1, 5]
+    assert [one.slots for one in told] == [2, 2, 2, 2, 1]
+    assert next(later) is group[5]
+
+
+def test_a_group_of_one_is_trained_as_without_slots(tmp_path: Path) -> None:
+    trainer, told = Watched(), []
+    Group(trainer, told.append, 2, nothing).run(attempts(tmp_path, trainer, 1))
+    assert trainer.asked == ["train 1"] and [one.slots for one in told] == [1]
+
+
+def test_what_ends_a_group_is_told_of_those_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, told = Watched(), []
+
+    def broken(first: list[Training], slots: int, more: Any, ended: Callable[[Training, CameTo], None]) -> None:
+        ended(first[1], Trained("stopped", None, 0))
+        raise RuntimeError("the card is gone")
+
+    monkeypatch.setattr(trainer, "together", broken)
+    Group(trainer, told.append, 2, nothing).run(attempts(tmp_path, trainer, 1, 2))
+    assert [(one.number, one.state, one.kind) for one in told] == [(2, "cancelled", ""), (1, "failed", "machine")]
+    assert told[1].message == "RuntimeError: the card is gone"
 
 
 def test_a_training_that_a_drain_ends_before_its_first_step_is_no_fault_of_the_job(tmp_path: Path) -> None:
@@ -229,20 +292,17 @@ def test_a_training_that_a_drain_ends_before_its_first_step_is_no_fault_of_the_j
     assert fault.run().kind == "user"  # nobody asked for it
 
 
-def test_each_job_of_a_group_pays_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_of_a_group_pays_its_share(tmp_path: Path) -> None:
+    """Half while both are trained, all from then on."""
     trainer, told = Watched(), []
     group = attempts(tmp_path, trainer, 1, 2)
-    pause = threading.Event()
-
-    def slow(trainings: list[Training]) -> list[Trained | Exception]:
-        pause.wait(0.4)
-        return [Trained("stopped", None, 0) for _ in trainings]
-
-    monkeypatch.setattr(trainer, "together", slow)
-    run_group(group, trainer, told.append)
-    parts = [attempt.parts["train"] for attempt in group]
-    assert parts[0] == parts[1] >= 0.2
-    assert [one.seconds for one in told] == [sum(attempt.parts.values()) for attempt in group]
+    trainer.pauses = {2: 0.4, 1: 0.3}
+    Group(trainer, told.append, 2, nothing).run(group)
+    first, second = (attempt.parts["train"] for attempt in group)
+    assert second >= 0.2 and first >= second + 0.25
+    assert {one.number: one.seconds for one in told} == {
+        number: sum(attempt.parts.values()) for number, attempt in zip((1, 2), group, strict=True)
+    }
 
 
 # Real trainings

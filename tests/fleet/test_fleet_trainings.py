@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from maquette.config.fleet import FleetConfig
 from maquette.demo.mascot import photo
 from maquette.fleet import driving
 from maquette.fleet.executor import Executor
+from maquette.fleet.tally import RunResult
 
 SHARED: dict[str, Any] = {"steps": 2, "rank": 2, "batch_size": 1, "sample_prompts": [], "choose": False}
 
@@ -175,6 +177,8 @@ MIXED: list[dict[str, Any]] = [
 
 @pytest.mark.heavy
 def test_twelve_jobs_on_ray_and_on_processes_are_the_same_bytes(cluster: None, photos: Path, tmp_path: Path) -> None:
+    """Also submitted twice, in another order, and by two drivers at once: twelve commits each time."""
+    both = str(tmp_path / "both")
     rows = [{"id": f"j{n}", "photos": str(photos / "ab"[n % 2]), **row} for n, row in enumerate(MIXED)]
     first, second = write(tmp_path / "a.jsonl", rows), write(tmp_path / "b.jsonl", rows[::-1])
     there = driving.run(FleetConfig(jobs=first, root=str(tmp_path / "ray")), executor=on_ray())
@@ -186,3 +190,38 @@ def test_twelve_jobs_on_ray_and_on_processes_are_the_same_bytes(cluster: None, p
     for jobs in (first, second):  # submitted twice, in another order
         again = driving.run(FleetConfig(jobs=jobs, root=str(tmp_path / "local")))
         assert (again.committed, again.known) == (0, 12)
+    told: list[RunResult] = []
+    drivers = [
+        threading.Thread(target=lambda file: told.append(driving.run(FleetConfig(jobs=file, root=both))), args=(jobs,))
+        for jobs in (first, second)
+    ]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert sum(one.committed for one in told) == 12 and sum(one.known for one in told) == 12
+    assert loras(Path(both)) == on_machine
+
+
+@pytest.mark.heavy
+def test_twelve_jobs_are_those_of_train(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another in one worker, against a call of its own for each."""
+    import torch
+
+    from maquette.stages import train
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = [{"id": f"j{n}", "photos": str(photos / "ab"[n % 2]), **row} for n, row in enumerate(MIXED)]
+    ended = driving.run(FleetConfig(jobs=write(tmp_path / "jobs.jsonl", rows), root=str(tmp_path / "root")))
+    assert ended.done == 12, ended.problems
+    found = loras(tmp_path / "root")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for row in rows:
+            name = str(row.pop("id"))
+            whole = {"subject": "zkw robot", **SHARED, **row, "out": str(tmp_path / name / "lora")}
+            alone = train.run(TrainConfig.parse(whole))
+            assert alone.file is not None and found[name] == Path(alone.file).read_bytes(), name
+    finally:
+        torch.set_num_threads(threads)

@@ -17,7 +17,8 @@ from maquette.evaluation.choice import Row
 from maquette.evaluation.comparing import base_matters, ranking
 from maquette.evaluation.panel import Size
 from maquette.events import Cancelled, Event
-from maquette.stages import compare, compare_judge
+from maquette.fleet import comparing as compare
+from maquette.stages import compare_judge
 from maquette.training.variants import variants
 from tests.training.interrupted import make_photos
 

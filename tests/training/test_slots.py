@@ -25,7 +25,15 @@ from maquette.methods.base import AdaptedLayers, MethodSpec
 from maquette.methods.slots import SlotLayers
 from maquette.stages import train
 from maquette.training.job import Job, prepare
-from maquette.training.slots import ALIKE, SlotNetwork, compatible, train_together
+from maquette.training.slots import (
+    ALIKE,
+    CameTo,
+    SlotNetwork,
+    SlotRun,
+    compatible,
+    train_in_slots,
+    train_together,
+)
 from maquette.training.train_result import TrainResult
 
 COMMON = {
@@ -89,6 +97,22 @@ def test_runs_learn_together_what_they_learn_alone(
     configs = [settings(photos, tmp_path / f"r{i}", **UNEQUAL[i]) for i in order]
     for i, result in zip(order, train_together(configs, slots), strict=True):
         assert difference(learned(result), alone[i]) <= 1e-5, UNEQUAL[i]
+
+
+def test_runs_that_come_later_take_free_slots(photos: Path, alone: list[dict[str, Tensor]], tmp_path: Path) -> None:
+    """Each is told of when it ends; one that does not fit is refused, and the next is asked for."""
+    ended: dict[str, CameTo] = {}
+
+    def run(name: str, **keys: Any) -> SlotRun:
+        return SlotRun(settings(photos, tmp_path / name, **keys), lambda came_to: ended.update({name: came_to}))
+
+    first, second, third = (run(f"r{i}", **keys) for i, keys in enumerate(UNEQUAL))
+    later = iter([run("other", batch_size=1), third])
+    train_in_slots([first, second], 2, lambda: next(later, None))
+    assert ended.keys() == {"r0", "r1", "r2", "other"} and list(ended)[-1] != "other"
+    assert "must agree in base" in str(ended["other"])
+    for i in range(3):
+        assert difference(learned(ended[f"r{i}"]), alone[i]) <= 1e-5
 
 
 def test_a_single_slot_writes_the_bytes_of_the_plain_engine(photos: Path, tmp_path: Path) -> None:

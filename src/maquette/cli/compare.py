@@ -14,7 +14,7 @@ from .options import options_from
 from .terminal import Screen
 
 if TYPE_CHECKING:
-    from ..stages.compare import CompareResult
+    from ..fleet.comparing import CompareResult
 
 
 @options_from(CompareConfig, "photos", names={"settings": "set"})
@@ -34,7 +34,7 @@ def command(
 
       maquette compare photos/ --subject "ohwx man" --set rank=4,16,64 --set text_encoder=true
     """
-    from ..stages.compare import run
+    from ..fleet.comparing import run
 
     cancel = threading.Event()
     with interruptible(cancel, "Stopping, and saving …"), Display() as display:

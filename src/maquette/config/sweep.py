@@ -32,6 +32,8 @@ class SweepConfig(StageConfig):
     """Who works: local, auto or ray://host:10001, as of `maquette fleet run`."""
     workers: Count = 1
     """Trainings at a time."""
+    slots: Count = 1
+    """How many combinations a worker trains at once, on one network, where they allow it (docs/slots.md)."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

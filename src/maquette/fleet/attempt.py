@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import MaquetteError
 from ..events import Cancel, Cancelled, Event
+from ..run_folder import RunFolder
 from . import carrying, failures, layout
 from .claiming import alive, claimed, claims
 from .preparing import Prepared
@@ -102,8 +103,9 @@ class Attempt:
                 why = f"The job would cost more than its max_cost of {self.made.max_cost:g}."
                 return self._commit(self._result("failed", "budget", why))
             result = self._follow(trained)
-            with self._timed("upload"):
-                result.files, result.size = carrying.upload(self.made.config, trained, self.store, self.folder)
+            if not self.task.runs:
+                with self._timed("upload"):
+                    result.files, result.size = carrying.upload(self.made.config, trained, self.store, self.folder)
             return self._commit(result)
 
     def _require_free(self) -> None:
@@ -121,12 +123,14 @@ class Attempt:
             raise Refused("busy")
 
     def _train(self) -> Generator[Training, Trained, Trained]:
-        state = carrying.newest_state(self.store, self.task.tenant, self.key)
-        keeper = carrying.Keeper(self.store, self.folder, self.made.config)
+        stays = self.task.runs is not None
+        state = None if stays else carrying.newest_state(self.store, self.task.tenant, self.key)
+        keeper = None if stays else carrying.Keeper(self.store, self.folder, self.made.config)
         price = price_of(self.device, self.task.prices)
 
         def listen(event: Event) -> None:
-            keeper.listen(event)
+            if keeper is not None:
+                keeper.listen(event)
             spent = (time.monotonic() - self.began) / self.slots / 3600 * (price or 0.0)
             if self.made.max_cost is not None and spent > self.made.max_cost:
                 self.over_budget = True
@@ -134,14 +138,15 @@ class Attempt:
 
         if state is not None:
             carrying.restore(self.store, state, self.made.config)
+        goes_on = state is not None or RunFolder(carrying.run_of(self.made.config)).config.exists()
         try:
-            trained = yield Training(self.made.config, listen, self.cancel, state is not None)
+            trained = yield Training(self.made.config, listen, self.cancel, goes_on)
         except Cancelled:
             if not self.cancel.is_set():
                 raise
             trained = Trained("stopped", None, 0)  # before its first step
         trained.resumed_from = state.rpartition("/")[2] if state is not None else ""
-        if trained.status == "stopped" and self.drain:
+        if keeper is not None and trained.status == "stopped" and self.drain:
             keeper.keep(force=True)
         return trained
 

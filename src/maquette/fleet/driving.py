@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
@@ -29,17 +30,21 @@ def run(
     cancel: Cancel | None = None,
     executor: Executor | None = None,
     trainer: str = USUAL,
+    runs: Path | None = None,
 ) -> RunResult:
     """Run every job that has no result yet. Setting `cancel` drains: workers stop at the next step, and keep what is
     worth it; the same call goes on.
 
     executor: who works, instead of what config.address says; it is closed at the end. trainer: "module:Class" of a
-    trainer.Trainer. Raises MaquetteError for a file of jobs that is none, and for a store that cannot be written.
+    trainer.Trainer. runs: folder where each job is trained under its id, and its run folder stays; nothing is uploaded
+    then, and who goes on goes on there.
+
+    Raises MaquetteError for a file of jobs that is none, and for a store that cannot be written.
     """
     if executor is None and config.root.startswith("memory://"):
         raise MaquetteError(f"{config.root} is the memory of one process, which workers do not share: name a folder.")
     opened = open_root(config, write=True)
-    driver = Driver(config, opened, on_event, cancel or Cancel())
+    driver = Driver(config, opened, on_event, cancel or Cancel(), runs=runs)
     driver.read()
     if not driver.schedule.waiting:
         return driver.tally.result("finished")
@@ -62,13 +67,13 @@ class Driver:
 
     def __init__(
         self, config: FleetConfig, opened: Opened, on_event: Listener, cancel: Cancel,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, runs: Path | None = None,
     ) -> None:  # fmt: skip
         self.config, self.opened, self.store = config, opened, opened.store
         self.cancel, self.clock = cancel, clock
         self.tally = Tally(config.root, on_event)
         self.schedule = Schedule(opened.settings.quotas, clock)
-        self.endings = Endings(config, opened, self.schedule, self.tally, clock)
+        self.endings = Endings(config, opened, self.schedule, self.tally, clock, runs)
         self.out: dict[int, Waiting] = {}
         self.number = 0
         self.looked = 0.0

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ..config.fleet import FleetConfig
@@ -26,10 +27,13 @@ class Endings:
     """The jobs of one `fleet run` that have no result yet, and what becomes of them."""
 
     def __init__(
-        self, config: FleetConfig, opened: Opened, schedule: Schedule, tally: Tally, clock: Callable[[], float]
+        self, config: FleetConfig, opened: Opened, schedule: Schedule, tally: Tally, clock: Callable[[], float],
+        runs: Path | None = None,
     ) -> None:  # fmt: skip
+        """runs: folder where run folders stay, instead of the workers' scratch folders."""
         self.config, self.opened, self.store = config, opened, opened.store
         self.schedule, self.tally, self.counts, self.clock = schedule, tally, tally.counts, clock
+        self.runs = runs
         self.parts = index.Parts(self.store)
         self.random = random.Random()
         self.first_pause = failures.FIRST_PAUSE
@@ -74,7 +78,8 @@ class Endings:
 
     def task(self, item: Waiting, number: int) -> Task:
         """The next attempt at a job."""
-        return item.task(number, self.store.address, self.config.scratch, self.opened.settings.prices)
+        prices = self.opened.settings.prices
+        return item.task(number, self.store.address, self.config.scratch, prices, self.runs)
 
     def left_out(self, job: Job, why: str) -> None:
         """A job ends without a result; another that is the same work takes its place."""

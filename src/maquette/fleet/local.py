@@ -19,6 +19,7 @@ from ..openmp import share_among
 from .executor import WINDOW, Session
 from .records import Outcome, Task
 from .trainer import USUAL
+from .worker import MOST_JOBS
 
 PATIENCE = 30.0  # seconds in which a worker may end by itself
 
@@ -28,12 +29,13 @@ class LocalExecutor:
 
     def __init__(
         self, workers: int = 1, devices: Sequence[str] = (), trainer: str = USUAL, log: Path | None = None,
-        slots: int = 1,
+        slots: int = 1, fresh: bool = False,
     ) -> None:  # fmt: skip
         """devices: graphics cards by number, one worker each. log: file for what workers print; else nowhere. slots:
-        how many jobs a worker trains together.
+        how many jobs a worker trains together. fresh: every job has a process of its own, whose memory is that job's.
         """
         self.trainer, self.log, self.slots = trainer, log, slots
+        self.most, self.window = (1, 1) if fresh else (MOST_JOBS, WINDOW)
         self.places: Sequence[str | None] = list(devices) or [None] * workers
         self.events: queue.Queue[tuple[_Process, dict[str, Any] | None]] = queue.Queue()
         self.workers = [_Process(self, index) for index in range(len(self.places))]
@@ -43,7 +45,7 @@ class LocalExecutor:
 
     @property
     def capacity(self) -> int:
-        return WINDOW * self.slots * len(self.workers)
+        return self.window * self.slots * len(self.workers)
 
     def submit(self, task: Task, avoid: Collection[str] = ()) -> None:
         min(self.workers, key=lambda worker: len(worker.tasks)).hold(task)
@@ -68,7 +70,7 @@ class LocalExecutor:
             self.deaths = 0
             worker.session |= {"device": message["ready"], "cold": time.monotonic() - worker.began}
         elif "started" in message:
-            worker.running = set(message["started"])
+            worker.running |= set(message["started"])
         elif "outcome" in message:
             outcome = Outcome.from_json(message["outcome"])
             worker.running.discard(outcome.number)
@@ -144,12 +146,13 @@ class _Process:
         environment = dict(os.environ)
         if (device := owner.places[index]) is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
-        elif len(owner.places) > 1:
+        if len(owner.places) > 1:
             share_among(environment, len(owner.places))
+        words = [owner.trainer, self.name, str(owner.slots), str(owner.most)]
         with contextlib.ExitStack() as held:
             errors: Any = subprocess.DEVNULL if owner.log is None else held.enter_context(owner.log.open("ab"))
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "maquette.fleet.worker", owner.trainer, self.name, str(owner.slots)],
+                [sys.executable, "-m", "maquette.fleet.worker", *words],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
                 env=environment,
             )  # fmt: skip

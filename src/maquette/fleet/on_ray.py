@@ -14,57 +14,13 @@ from collections.abc import Collection
 from typing import Any
 
 from ..errors import MaquetteError
+from .actor import actor_class
 from .executor import WINDOW, Session
 from .records import Outcome, Task
 from .trainer import USUAL
 
 OBJECT_STORE = 200_000_000  # bytes, of a cluster that is begun here: otherwise Ray takes a third of the memory
 MOST_STILLBORN = 3
-PREPARED_WITHIN = 3600.0  # seconds; longer than any fetching of photos
-
-
-class Actor:
-    """What runs on a node: one trainer. `run` in one thread, `prepare` in a second, the others in a third."""
-
-    def __init__(self, trainer: str, name: str, slots: int) -> None:
-        import ray
-
-        from .groups import Gathering
-        from .worker import Worker  # which imports torch only when it trains: the graphics card is chosen by then
-
-        node = ray.get_runtime_context().get_node_id()
-        self.worker = Worker(trainer, node, name, slots)
-        self._gathering = Gathering(slots)
-        self._ended: dict[int, Outcome] = {}  # of jobs that were trained together with one that was asked for
-
-    def facts(self) -> dict[str, str]:
-        """Device and node."""
-        return {"device": self.worker.trainer.device(), "node": self.worker.node}
-
-    def prepare(self, tasks: list[dict[str, Any]]) -> None:
-        self._gathering.expect(len(tasks))
-        for task in tasks:
-            made = self.worker.prepare(Task(**task))
-            if isinstance(made, Outcome):
-                self._keep(made)
-            self._gathering.arrived(None if isinstance(made, Outcome) else made)
-
-    def run(self, number: int) -> dict[str, Any]:
-        while number not in self._ended:
-            group = self._gathering.take(lambda: number in self._ended, PREPARED_WITHIN)
-            if not group and number not in self._ended:
-                raise MaquetteError("The photos did not arrive.")
-            self.worker.run(group, self._keep)
-        return vars(self._ended.pop(number))
-
-    def _keep(self, outcome: Outcome) -> None:
-        self._ended[outcome.number] = outcome
-
-    def cancel(self, number: int) -> None:
-        self.worker.cancel(number)
-
-    def drain(self) -> None:
-        self.worker.drain()
 
 
 class RayExecutor:
@@ -81,7 +37,7 @@ class RayExecutor:
         self.ray = _ray()
         self.trainer, self.slots = trainer, slots
         self._ours = _connect(self.ray, address)
-        self._remote = _remote(self.ray)
+        self._remote = actor_class(self.ray, WINDOW * slots)
         self.actors = [_Handle(self, index) for index in range(workers)]
         self.backlog: list[tuple[Task, Collection[str]]] = []
         self.ended: list[Outcome] = []  # to be told by the next `wait`
@@ -228,7 +184,7 @@ class _Handle:
             return
         if not self.tasks:
             self.since = time.monotonic()
-        self.handle.prepare.remote([task.to_json() for task in tasks])
+        self.handle.put.remote([task.to_json() for task in tasks])
         self.tasks |= {task.number: (task, self.handle.run.remote(task.number)) for task in tasks}
 
     def ended(self, outcome: Outcome) -> None:
@@ -286,16 +242,3 @@ def _connect(ray: Any, address: str) -> bool:
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise MaquetteError(f"There is no Ray cluster at {address}: {error}.") from error
     return True
-
-
-def _remote(ray: Any) -> Any:
-    """The actor's class for Ray: a whole graphics card where the cluster has some, and CPUs, so that the autoscaler
-    sees that a node is in use. It is never restarted or repeated by Ray: the driver does both.
-    """
-    cards = ray.cluster_resources().get("GPU", 0) > 0
-    for name, group in (("prepare", "prepare"), ("cancel", "control"), ("drain", "control"), ("facts", "control")):
-        ray.method(concurrency_group=group)(getattr(Actor, name))  # which marks it
-    return ray.remote(
-        num_gpus=1 if cards else 0, num_cpus=2 if cards else 1, max_restarts=0, max_task_retries=0,
-        concurrency_groups={"control": 1, "prepare": 1},
-    )(Actor)  # fmt: skip

@@ -64,7 +64,8 @@ def prepare(task: Task, digests: keys.Digests) -> Prepared:
         contents.setdefault("base", "pocket")
         config = TrainConfig.parse({**given, "photos": folder}, f"job {task.job}")
         made.key = keys.key_of(config, made.then, contents)
-        changes = {"out": scratch / "lora"} | (LOW_MEMORY if task.low_memory else {})
+        run = Path(task.runs) / task.job if task.runs else scratch / "lora"
+        changes = {"out": run} | (LOW_MEMORY if task.low_memory else {})
         made.config = config.model_copy(update=changes)
     except Exception as error:
         made.fault = error

@@ -28,6 +28,7 @@ class Task:
     wasted_seconds: float = 0.0  # of earlier attempts
     scratch: str | None = None
     prices: dict[str, float] = field(default_factory=dict)
+    runs: str | None = None  # folder where the job's run folder stays, under its id, instead of the scratch folder
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -27,12 +27,14 @@ class Waiting:
     kills: dict[str, int] = field(default_factory=dict)  # by node
     busy: int = 0  # how often another driver's worker was at it
 
-    def task(self, number: int, store: str, scratch: Path | None, prices: dict[str, float]) -> Task:
+    def task(
+        self, number: int, store: str, scratch: Path | None, prices: dict[str, float], runs: Path | None
+    ) -> Task:  # fmt: skip
         """The next attempt at it. store: address."""
         job = self.job
         return Task(
             number, job.tenant, job.id, job.row, job.mark, job.body, store, self.trial, self.low_memory, self.alone,
-            self.ready, self.wasted, str(scratch) if scratch else None, prices,
+            self.ready, self.wasted, str(scratch) if scratch else None, prices, str(runs) if runs else None,
         )  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def sweep(
     with tempfile.TemporaryDirectory() as scratch:
         jobs = Path(scratch) / "sweep.jsonl"
         jobs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        fleet = FleetConfig(jobs=jobs, root=config.root, address=config.address, workers=config.workers)
+        fleet = FleetConfig(
+            jobs=jobs, root=config.root, address=config.address, workers=config.workers, slots=config.slots
+        )
         ended = driving.run(fleet, on_event, cancel, executor, trainer)
     problems = [*(bad["why"] for bad in ended.bad), *ended.problems]
     return SweepResult(config.root, ended.status, _ranked(config, rows), problems)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Listener
+from ..openmp import number_decided
+
+if TYPE_CHECKING:
+    from ..training.train_result import TrainResult
 
 USUAL = "maquette.fleet.trainer:WarmFleetTrainer"
 
@@ -27,7 +32,7 @@ class Trained:
     resumed_from: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
     """What an attempt wants trained. goes_on: from the state that lies in its run folder."""
 
@@ -35,6 +40,10 @@ class Training:
     on_event: Listener
     cancel: Cancel
     goes_on: bool = False
+
+
+CameTo = Trained | Exception
+"""What a training came to: its outcome, or what ended it."""
 
 
 @dataclass
@@ -54,6 +63,11 @@ class Trainer(Protocol):
         """The name by which the price table knows it: "cpu", or that of the graphics card."""
 
     def versions(self) -> dict[str, str]: ...
+    def encode(self, config: TrainConfig, cancel: Cancel) -> None:
+        """Prepare the photos of a training that comes later, as far as that is done beside the one at work. Called by
+        another thread.
+        """
+
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
     def evaluate(self, config: TrainConfig) -> Judged: ...
@@ -61,8 +75,13 @@ class Trainer(Protocol):
     def alike(self, config: TrainConfig) -> str | None:
         """Trainings of which it is the same can be done together; None: alone. Only asked where there are slots."""
 
-    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
-        """What each of several trainings that are alike came to."""
+    def together(
+        self, first: Sequence[Training], slots: int, more: Callable[[], Training | None],
+        ended: Callable[[Training, CameTo], None],
+    ) -> None:  # fmt: skip
+        """Do trainings that are alike, `slots` at a time. more: asked for another when a slot is free; None: there is
+        none now. ended: told of each what it came to, at once.
+        """
 
 
 def load_trainer(name: str) -> Trainer:
@@ -77,6 +96,9 @@ class WarmFleetTrainer:
 
     def __init__(self) -> None:
         self._warm: Any = None
+        self._making = threading.Lock()
+        self._base = ""  # of the training at work, or of the last one
+        self._threads = 0  # of a processor, as PyTorch has them at first
 
     def device(self) -> str:
         import torch
@@ -91,31 +113,77 @@ class WarmFleetTrainer:
         return {"maquette": __version__, "torch": torch.__version__}
 
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
-        return _trained(self._trainer().run(config, on_event, cancel, _cache(config)))
+        return self.trained(self._begin(config).run(config, on_event, cancel, _cache(config)))
 
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         assert config.out is not None
-        return _trained(self._trainer().resume(config.out, {}, on_event, cancel, _cache(config)))
+        return self.trained(self._begin(config).resume(config.out, {}, on_event, cancel, _cache(config)))
+
+    def trained(self, result: TrainResult) -> Trained:
+        """What the fleet keeps of a result."""
+        return Trained(result.status, result.file, result.steps, result.chosen, result.weight)
 
     def alike(self, config: TrainConfig) -> str | None:
         from ..training.slots import compatible
 
         return compatible(config).key
 
-    def together(self, trainings: Sequence[Training]) -> list[Trained | Exception]:
-        configs = [one.config for one in trainings]
-        found = self._trainer().together(
-            configs, len(configs), [one.on_event for one in trainings], [one.cancel for one in trainings],
-            [_cache(config) for config in configs],
-        )  # fmt: skip
-        return [one if isinstance(one, Exception) else _trained(one) for one in found]
+    def together(
+        self, first: Sequence[Training], slots: int, more: Callable[[], Training | None],
+        ended: Callable[[Training, CameTo], None],
+    ) -> None:  # fmt: skip
+        from ..training.slots import SlotRun
+
+        def run_of(training: Training) -> SlotRun:
+            def told(came_to: Any) -> None:
+                ended(training, came_to if isinstance(came_to, Exception) else self.trained(came_to))
+
+            config = training.config
+            return SlotRun(config, told, training.on_event, training.cancel, _cache(config))
+
+        def another() -> SlotRun | None:
+            training = more()
+            return None if training is None else run_of(training)
+
+        self._begin(first[0].config).in_slots([run_of(training) for training in first], slots, another)
+
+    def encode(self, config: TrainConfig, cancel: Cancel) -> None:
+        """On a processor alone: a graphics card would be taken from the training at work, and its memory too. A second
+        base is not read beside the first.
+        """
+        import torch
+
+        from ..training.defaults import pick_device
+
+        if pick_device(config.device).type != "cpu" or self._base not in ("", config.base):
+            return
+        trainer = self._trainer()
+        torch.set_num_threads(self._threads_for(config))
+        trainer.encode(config, _cache(config), cancel)
+
+    def _begin(self, config: TrainConfig) -> Any:
+        """The trainer for a job, with as many threads as `maquette train` has."""
+        import torch
+
+        self._base = config.base
+        trainer = self._trainer()
+        torch.set_num_threads(self._threads_for(config))
+        return trainer
+
+    def _threads_for(self, config: TrainConfig) -> int:
+        """Set before `environment.one_thread_for` would for a while: the thread that prepares encodes all the time."""
+        return 1 if config.base == "pocket" and not number_decided() else self._threads
 
     def _trainer(self) -> Any:
-        if self._warm is None:
-            from ..training.warm import WarmTrainer
+        with self._making:  # two threads ask for it
+            if self._warm is None:
+                import torch
 
-            self._warm = WarmTrainer()
-        return self._warm
+                from ..training.warm import WarmTrainer
+
+                self._threads = torch.get_num_threads()
+                self._warm = WarmTrainer()
+            return self._warm
 
     def evaluate(self, config: TrainConfig) -> Judged:
         from ..config.runs import EvaluateConfig
@@ -156,7 +224,3 @@ def _cache(config: TrainConfig) -> Path:
     """Encoded photos lie in the attempt's own folder, and go with it."""
     assert config.out is not None
     return config.out.parent / ".cache"
-
-
-def _trained(result: Any) -> Trained:
-    return Trained(result.status, result.file, result.steps, result.chosen, result.weight)

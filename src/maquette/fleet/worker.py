@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from . import keys
 from .attempt import Attempt
-from .groups import Gathering, run_group
+from .groups import Gathering, Group
 from .preparing import Prepared, prepare, sweep
 from .records import Outcome, Task
 from .trainer import Trainer, load_trainer
@@ -29,9 +30,9 @@ MOST_JOBS = 500  # of one process, whose memory may have grown by then
 class Worker:
     """Runs tasks in the order in which they come."""
 
-    def __init__(self, trainer: str, node: str, name: str, slots: int = 1) -> None:
-        """slots: how many jobs are trained together at most."""
-        self.node, self.name, self.slots = node, name, slots
+    def __init__(self, trainer: str, node: str, name: str, slots: int = 1, most: int = MOST_JOBS) -> None:
+        """slots: how many jobs are trained together at most. most: jobs after which the process ends."""
+        self.node, self.name, self.slots, self.most = node, name, slots, most
         self.trainer: Trainer = load_trainer(trainer)
         self.digests = keys.Digests()
         self.draining = threading.Event()
@@ -52,35 +53,53 @@ class Worker:
             if self.slots > 1 and made.fault is None and not (task.alone or task.low_memory):
                 alike = self.trainer.alike(made.config)
                 made.alike = None if alike is None else f"{task.tenant} {alike}"
+            if made.fault is None:
+                self._encode(made)
             return made
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
             return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=fault)
 
-    def run(self, group: Sequence[Prepared], tell: Callable[[Outcome], None]) -> None:
-        """Train and commit what is prepared: one job, or several together. `tell` hears of each."""
-        attempts: list[Attempt] = []
-        left: list[Outcome] = []
+    def _encode(self, made: Prepared) -> None:
+        """Prepare the photos beside the training at work, where they can be."""
+        try:
+            self.trainer.encode(made.config, self.draining)
+        except Exception:  # whatever it is, the training meets it too, and it is the job's then
+            return
+
+    def run(
+        self, group: Sequence[Prepared], tell: Callable[[Outcome], None], more: Callable[[], Prepared | None]
+    ) -> None:  # fmt: skip
+        """Train and commit what is prepared: one job, or several together. `tell` hears of each as it ends; `more` is
+        asked for another of their kind when a slot is free.
+        """
+
+        def another() -> Attempt | None:
+            while not (self.tired or self.draining.is_set()) and (made := more()) is not None:
+                if (attempt := self._attempt(made, tell)) is not None:
+                    return attempt
+            return None
+
+        attempts = [attempt for made in group if (attempt := self._attempt(made, tell)) is not None]
+        Group(self.trainer, lambda outcome: tell(self._ended(outcome)), self.slots, another).run(attempts)
+
+    def _attempt(self, made: Prepared, tell: Callable[[Outcome], None]) -> Attempt | None:
+        """An attempt at a prepared job; none where it is not wanted any more."""
+        number = made.task.number
         with self._lock:
-            for made in group:
-                number = made.task.number
-                if self.draining.is_set() or number in self._cancelled:
-                    made.close()
-                    state: Any = "drained" if self.draining.is_set() else "cancelled"
-                    left.append(Outcome(number, state, self.node, self.name))
-                else:
-                    attempts.append(Attempt(made, self.trainer, self.node, self.name, threading.Event()))
-            self._current = {attempt.task.number: attempt for attempt in attempts}
-        for outcome in left:
-            tell(outcome)
-        run_group(attempts, self.trainer, lambda outcome: tell(self._ended(outcome)))
+            if not self.draining.is_set() and number not in self._cancelled:
+                self._current[number] = Attempt(made, self.trainer, self.node, self.name, threading.Event())
+                return self._current[number]
+        made.close()
+        tell(Outcome(number, "drained" if self.draining.is_set() else "cancelled", self.node, self.name))
+        return None
 
     def _ended(self, outcome: Outcome) -> Outcome:
         with self._lock:
             self._current.pop(outcome.number, None)
             self._cancelled.discard(outcome.number)
             self.jobs += 1
-            self.tired |= self.jobs >= MOST_JOBS or "CUDA error" in outcome.message
+            self.tired |= self.jobs >= self.most or "CUDA error" in outcome.message
             outcome.recycle = self.tired and not self._current
         return outcome
 
@@ -129,7 +148,13 @@ class Belt:
         """Until no more come, or the worker is tired; in the thread that calls it, which owns the device."""
         while not self.worker.tired and (group := self.gathering.take()):
             self.started([made.task.number for made in group])
-            self.worker.run(group, self.tell)
+            self.worker.run(group, self.tell, partial(self._another, group[0].alike))
+
+    def _another(self, alike: str | None) -> Prepared | None:
+        made = self.gathering.another(alike)
+        if made is not None:
+            self.started([made.task.number])
+        return made
 
 
 def main() -> None:
@@ -147,12 +172,15 @@ def main() -> None:
                 return
 
     began = time.monotonic()
-    worker = Worker(sys.argv[1], socket.gethostname(), sys.argv[2], int(sys.argv[3]))
+    trainer, name, slots, most = sys.argv[1:]
+    worker = Worker(trainer, socket.gethostname(), name, int(slots), int(most))
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=worker.drain, daemon=True).start())
     belt = Belt(worker, lambda outcome: say(outcome=vars(outcome)), lambda numbers: say(started=numbers))
     say(ready=worker.trainer.device(), seconds=time.monotonic() - began)
     threading.Thread(target=_listen, args=(worker, belt), daemon=True).start()
     belt.train()
+    out.flush()
+    os._exit(0)  # without waiting for the thread that prepares, which may be in the middle of a photo
 
 
 def _listen(worker: Worker, belt: Belt) -> None:

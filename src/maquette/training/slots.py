@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import cast
@@ -73,22 +74,56 @@ def compatible(config: TrainConfig) -> Compatibility:
     return Compatibility(json.dumps(config.model_dump(mode="json", include=set(ALIKE)), sort_keys=True))
 
 
+CameTo = TrainResult | Exception
+"""A run's result, or what ended it."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlotRun:
+    """A run for a slot, and who hears of it. ended: told once what it came to, before the others' next step."""
+
+    config: TrainConfig
+    ended: Callable[[CameTo], None]
+    on_event: Listener = ignore
+    cancel: Cancel = field(default_factory=Cancel)
+    cache: Path | None = None  # see `running.once`
+
+
 def train_together(
     configs: Sequence[TrainConfig],
     slots: int,
     listeners: Sequence[Listener] | None = None,
     cancels: Sequence[Cancel] | None = None,
     caches: Sequence[Path | None] | None = None,
-) -> list[TrainResult | Exception]:
+) -> list[CameTo]:
     """Train runs that are `compatible`, `slots` of them at a time; the others follow as slots become free.
 
     listeners, cancels, caches: one for each run. Returns what each came to, in their order: its result, or what ended
     it. Raises MaquetteError for runs that cannot share a network.
     """
+    ended: dict[int, CameTo] = {}
+    runs = [
+        SlotRun(
+            config, partial(ended.__setitem__, number), listeners[number] if listeners else ignore,
+            cancels[number] if cancels else Cancel(), caches[number] if caches else None,
+        )
+        for number, config in enumerate(configs)
+    ]  # fmt: skip
+    train_in_slots(runs, min(slots, len(configs)))
+    return [ended[number] for number in range(len(configs))]
+
+
+def train_in_slots(runs: Sequence[SlotRun], slots: int, more: Callable[[], SlotRun | None] = lambda: None) -> None:
+    """Train runs that are `compatible`, `slots` of them at a time, until each has ended. more: asked for one that is
+    compatible with them whenever a slot is free and none of `runs` waits; None where there is none now.
+
+    Raises MaquetteError for runs that cannot share a network, and whatever ends all of them; of those that were at work
+    nothing is told then.
+    """
+    configs = [run.config for run in runs]
     _require_compatible(configs, slots)
-    group = _Group(configs, slots, listeners, cancels, caches)
     with kept_meanwhile(configs[0].base), process_settings(configs[0]):
-        return group.run()
+        _Group(runs, slots, more).run()
 
 
 def _require_compatible(configs: Sequence[TrainConfig], slots: int) -> None:
@@ -172,62 +207,54 @@ def _shapes(term: LossTerm) -> object:
 class _Seated:
     """A run at work in a slot. held: its folder and what else it holds."""
 
-    number: int
+    run: SlotRun
     trainer: Trainer
     held: ExitStack
 
 
 class _Group:
-    """The runs of `train_together`: those that wait, those that are seated, and what the others came to."""
+    """The runs of `train_in_slots`: those that wait, and those that are seated."""
 
-    def __init__(
-        self,
-        configs: Sequence[TrainConfig],
-        slots: int,
-        listeners: Sequence[Listener] | None,
-        cancels: Sequence[Cancel] | None,
-        caches: Sequence[Path | None] | None,
-    ) -> None:
-        self.configs, self.slots = configs, min(slots, len(configs))
-        self.listeners = listeners or [ignore] * len(configs)
-        self.cancels = cancels or [Cancel() for _ in configs]
-        self.caches = caches or [None] * len(configs)
-        self.waiting = deque(range(len(configs)))
+    def __init__(self, runs: Sequence[SlotRun], slots: int, more: Callable[[], SlotRun | None]) -> None:
+        self.first, self.slots, self.more = runs[0].config, slots, more
+        self.waiting = deque(runs)
         self.seated: dict[int, _Seated] = {}
-        self.ended: dict[int, TrainResult | Exception] = {}
 
-    def run(self) -> list[TrainResult | Exception]:
-        network = SlotNetwork(self.configs[0], self.slots)
+    def run(self) -> None:
+        network = SlotNetwork(self.first, self.slots)
         try:
             while self._fill(network):
                 self._step(network)
         finally:
             for one in self.seated.values():
                 one.held.close()
-        return [self.ended[number] for number in range(len(self.configs))]
 
     def _fill(self, network: SlotNetwork) -> bool:
         """Give free slots to waiting runs. Returns whether any slot is taken."""
-        while self.waiting and len(self.seated) < self.slots:
-            number = self.waiting.popleft()
-            if self.cancels[number].is_set():
-                self.ended[number] = Cancelled("Stopped before it had begun; nothing was written.")
-                continue
-            self._seat(network, number, next(slot for slot in range(self.slots) if slot not in self.seated))
+        while len(self.seated) < self.slots:
+            run = self.waiting.popleft() if self.waiting else self.more()
+            if run is None:
+                break
+            if run.cancel.is_set():
+                run.ended(Cancelled("Stopped before it had begun; nothing was written."))
+            else:
+                self._seat(network, run, next(slot for slot in range(self.slots) if slot not in self.seated))
         return bool(self.seated)
 
-    def _seat(self, network: SlotNetwork, number: int, slot: int) -> None:
+    def _seat(self, network: SlotNetwork, run: SlotRun, slot: int) -> None:
         """Begin a run in a slot."""
         held = ExitStack()
-        callers = self.listeners[number], self.cancels[number], self.caches[number]
         try:
-            trainer = held.enter_context(begun(self.configs[number], *callers, ProcessGroup(), computes=False))
+            _require_compatible([self.first, run.config], self.slots)
+            trainer = held.enter_context(
+                begun(run.config, run.on_event, run.cancel, run.cache, ProcessGroup(), computes=False)
+            )
             trainer.begin(0)
             network.put(slot, trainer.job)
         except Exception as error:  # whatever ends a run is what it came to
-            self.ended[number] = _closed(held, error)
+            run.ended(_closed(held, error))
         else:
-            self.seated[slot] = _Seated(number, trainer, held)
+            self.seated[slot] = _Seated(run, trainer, held)
 
     def _step(self, network: SlotNetwork) -> None:
         """One step of every run that is seated."""
@@ -246,13 +273,13 @@ class _Group:
                 one.trainer.end_step(began[slot], *found[slot])
                 one.trainer.after_step()
                 over = one.trainer.stop or one.trainer.step >= one.trainer.steps
-                result: TrainResult | Exception | None = one.trainer.end() if over else None
+                result: CameTo | None = one.trainer.end() if over else None
             except Exception as error:  # as above
                 result = error
             if result is not None:
                 self._leave(network, slot, result)
 
-    def _leave(self, network: SlotNetwork, slot: int, came_to: TrainResult | Exception) -> None:
+    def _leave(self, network: SlotNetwork, slot: int, came_to: CameTo) -> None:
         """Free a slot."""
         one = self.seated.pop(slot)
         network.layers.remove(slot)
@@ -262,7 +289,7 @@ class _Group:
             one.held.close()
         except Exception as error:  # its last lines could not be written
             came_to = error
-        self.ended[one.number] = came_to
+        one.run.ended(came_to)
 
 
 def _closed(held: ExitStack, error: Exception) -> Exception:

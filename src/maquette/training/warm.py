@@ -20,14 +20,14 @@ import torch
 from ..config import TrainConfig
 from ..data.cache import LatentCache
 from ..errors import MaquetteError
-from ..events import Cancel, Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, progress, until
 from ..families import load
 from ..families.kept import KeptBases
 from ..run_folder import RunFolder
 from . import defaults, resuming, running
 from .job import encoded, opened
 from .photos import read_photos, with_settings
-from .slots import train_together
+from .slots import SlotRun, train_in_slots
 from .train_result import TrainResult
 
 Passes = Callable[[TrainConfig, Listener, Cancel | None], TrainResult]
@@ -73,29 +73,23 @@ class WarmTrainer:
         with self._alone(resuming.read_config(RunFolder.open(path)), on_event):
             return running.resume(path, changes, on_event, cancel, cache)
 
-    def together(
-        self,
-        configs: Sequence[TrainConfig],
-        slots: int,
-        listeners: Sequence[Listener] | None = None,
-        cancels: Sequence[Cancel] | None = None,
-        caches: Sequence[Path | None] | None = None,
-    ) -> list[TrainResult | Exception]:
-        """Several jobs at once on the kept base: `slots.train_together`."""
-        with self._alone(configs[0], ignore):
-            return train_together(configs, slots, listeners, cancels, caches)
+    def in_slots(self, runs: Sequence[SlotRun], slots: int, more: Callable[[], SlotRun | None] = lambda: None) -> None:
+        """Several jobs at once on the kept base: `slots.train_in_slots`."""
+        with self._alone(runs[0].config, ignore):
+            train_in_slots(runs, slots, more)
 
-    def encode(self, config: TrainConfig, cache: Path) -> int:
+    def encode(self, config: TrainConfig, cache: Path, cancel: Cancel | None = None) -> int:
         """Encode a job's photos into its tenant's folder of latents, which the job finds there when it is run. Returns
         how many photos. May be called by another thread while a job is at work.
 
-        Raises MaquetteError as training does.
+        Raises MaquetteError as training does, Cancelled once `cancel` is set.
         """
+        told = until(cancel, ignore)
         with self.bases.in_use(config.base):
             base, dtype = opened(config, load)
-            dataset, _ = read_photos(config, base, lambda *_: None)
+            dataset, _ = read_photos(config, base, progress(told, "reading photos"))
             resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
-            encoded(resolved, base, dataset, LatentCache(cache), lambda *_: None)
+            encoded(resolved, base, dataset, LatentCache(cache), lambda what, n, of: progress(told, what)(n, of))
             return len(dataset.photos)
 
     @contextmanager

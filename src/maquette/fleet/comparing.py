@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import TrainConfig
 from ..config.compare import CompareConfig
+from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
 from ..evaluation import comparing
 from ..evaluation.choice import Row, score
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Cancelled, Event, Listener, ignore, until
 from ..files import read_object, slug, write_json, write_text
 from ..report import compare_page
 from ..run_folder import RunFolder
-from ..training.children import train_all
+from ..stages import compare_judge
 from ..training.variants import Variant, variants
-from . import compare_judge
+from . import driving, index, keys, layout, photos
+from .local import LocalExecutor
+from .run_trainer import RUN_TRAINER, record_of
+from .store import LocalStore
 
 OUTCOME = "compare.json"
+JOBS = "fleet"  # folder of what the fleet keeps of the trainings
 
 
 @dataclass
@@ -104,23 +111,63 @@ def _pairs(chosen: list[Variant]) -> list[tuple[Variant, str]]:
 
 
 def _train(config: CompareConfig, chosen: list[Variant], out: Path, on_event: Listener, cancel: Cancel | None) -> None:
-    done = sum(_trained(out, variant).exists() for variant in chosen)
-    on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
+    """Train what has no record yet, as jobs of a fleet whose run folders stay; what was begun goes on where it was.
 
-    def finished(variant: Variant, outcome: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        kept = {key: outcome[key] for key in ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start")}
-        if outcome["start"]:  # of a run that was interrupted only the last part was timed
-            kept["seconds"] = outcome["steps"] / (outcome["steps"] - outcome["start"]) * outcome["seconds"]
-        write_json(_trained(out, variant), kept)
-        on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
+    Raises MaquetteError for one that failed, Cancelled once `cancel` is set.
+    """
 
-    train_all([v for v in chosen if not _trained(out, v).exists()], out, config.jobs, finished, cancel)
+    def tell(event: Event) -> None:
+        if event.kind == "progress":
+            done = sum(_trained(out, variant).exists() for variant in chosen)
+            on_event(Event("progress", {"what": "training", "done": done, "of": len(chosen)}))
+        else:
+            on_event(event)
+
+    tell(Event("progress"))
+    waiting = [variant for variant in chosen if not _trained(out, variant).exists()]
+    if not waiting:
+        return
+    root = out / JOBS
+    jobs, log = root / "jobs.jsonl", root / "workers.log"
+    _forget(LocalStore(root))
+    write_text(jobs, "".join(json.dumps(_row(variant.name, variant.config)) + "\n" for variant in waiting))
+    executor = LocalExecutor(config.jobs, _devices(config), RUN_TRAINER, log, fresh=True)
+    ended = driving.run(FleetConfig(jobs=jobs, root=str(root)), tell, cancel, executor, runs=out)
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("Stopped; what was finished is kept. Go on with the same command.")
+    reasons = {bad["id"]: bad["why"] for bad in ended.bad}
+    reasons |= {name: why for name, _, why in (problem.partition(": ") for problem in ended.problems)}
+    for variant in waiting:
+        if not _trained(out, variant).exists():
+            why = reasons.get(variant.name, f"why stands in {log}.")
+            raise MaquetteError(f"{variant.name} could not be trained: {why}")
+
+
+def _forget(store: LocalStore) -> None:
+    """Take back results: what counts here is the record beside a run folder. Signs of life of others stay."""
+    store.remove([layout.PARTS, *(layout.result(*run) for run in index.runs(store))])
+
+
+def _row(name: str, config: TrainConfig) -> dict[str, Any]:
+    """A training as a job."""
+    row = config.model_dump(mode="json", exclude_unset=True, exclude={"out", "device"})
+    for key in ("photos", *keys.FILES):
+        place = row.get(key)
+        if place is not None and not keys.is_name(place) and not photos.is_remote(place):
+            row[key] = str(Path(place).expanduser().absolute())
+    return {"id": name, **row}
+
+
+def _devices(config: CompareConfig) -> list[str]:
+    """Graphics cards of the workers, "" for none; [] for what there is."""
+    kind, _, number = config.device.partition(":")
+    if kind == "cpu":
+        return [""] * config.jobs
+    return [number] * config.jobs if number else []
 
 
 def _trained(out: Path, variant: Variant) -> Path:
-    return out / "trained" / f"{variant.name}.json"
+    return record_of(out / variant.name)
 
 
 def _compared(variant: Variant, used: str, out: Path, measured: compare_judge.Measured) -> Compared:

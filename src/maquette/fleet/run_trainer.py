@@ -1,0 +1,32 @@
+"""The trainer of `maquette compare`: each run leaves a record of what it took beside its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import write_json
+from .trainer import Trained, WarmFleetTrainer
+
+if TYPE_CHECKING:
+    from ..training.train_result import TrainResult
+
+RUN_TRAINER = f"{__name__}:RunTrainer"
+KEPT = ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start")
+
+
+class RunTrainer(WarmFleetTrainer):
+    """maquette's own training, in run folders that stay."""
+
+    def trained(self, result: TrainResult) -> Trained:
+        if result.status == "finished":
+            kept = {key: getattr(result, key) for key in KEPT}
+            if result.start:  # of a run that was interrupted only the last part was timed
+                kept["seconds"] = result.steps / (result.steps - result.start) * result.seconds
+            write_json(record_of(Path(result.run)), kept)
+        return super().trained(result)
+
+
+def record_of(run: Path) -> Path:
+    """Where the record of a finished run lies."""
+    return run.parent / "trained" / f"{run.name}.json"
