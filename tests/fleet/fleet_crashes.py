@@ -1,9 +1,9 @@
 """Processes that are killed, or refused by the store, at a chosen write.
 
-Environment: FLEET_KILL = "driver" or "worker"; FLEET_POINTS = folder of a file per killed process, so that the n-th
-process dies at the n-th point; FLEET_FIRST, FLEET_LAST = the points; FLEET_FULL = n: the n-th write of each worker
-fails as on a full disk, FLEET_REFUSE = path: while that file exists, the store refuses every commit; FLEET_SETTINGS =
-fleet.toml of the driver.
+Environment: FLEET_KILL = "driver", "worker" or "node" (a worker with its parent, which is Ray's); FLEET_POINTS = folder
+of a file per killed process, so that the n-th process dies at the n-th point; FLEET_FIRST, FLEET_LAST = the points;
+FLEET_FULL = n: the n-th write of each worker fails as on a full disk, FLEET_REFUSE = path: while that file exists, the
+store refuses every commit; FLEET_SETTINGS = fleet.toml of the driver.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Points:
         self.count += 1
         if self.count == self.mine <= self.last:
             (self.folder / str(self.mine)).touch()
+            if os.environ["FLEET_KILL"] == "node":
+                os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -68,7 +70,7 @@ class CrashingTrainer(FakeTrainer):
     """The worker of crash tests: made first, so that it prepares its process."""
 
     def __init__(self) -> None:
-        if os.environ.get("FLEET_KILL") == "worker":
+        if os.environ.get("FLEET_KILL") in ("worker", "node"):
             die_while_writing()
         if "FLEET_FULL" in os.environ or "FLEET_REFUSE" in os.environ:
             refuse_writes()

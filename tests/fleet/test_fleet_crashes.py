@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fleet_whole import require_whole
 
 from maquette.config.fleet import FleetConfig
 from maquette.fleet import driving, failures
@@ -44,19 +44,6 @@ def driver(tmp_path: Path, jobs: Path, workers: int = 1) -> subprocess.Popen[byt
 def run(tmp_path: Path, jobs: Path, attempts: int = 100) -> RunResult:
     config = FleetConfig.parse({"root": str(tmp_path / "root"), "jobs": jobs, "attempts": attempts})
     return driving.run(config, trainer=TRAINER)
-
-
-def require_whole(root: Path, jobs: int, kills: int = 0) -> None:
-    """Each job one result, done; its files as it says; not more attempts than jobs and what was at work when killed."""
-    results = [json.loads(file.read_bytes()) for file in root.glob("runs/*/*/*/result.json")]
-    assert len({told["job"] for told in results}) == len(results) == jobs
-    for told in results:
-        assert told["status"] == "done", told
-        place = root / "runs" / told["tenant"] / told["key"][:2] / told["key"] / "attempts" / told["attempt"]
-        assert told["files"]
-        for name, digest in told["files"].items():
-            assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
-    assert len(list(root.glob("runs/*/*/*/attempts/*"))) <= jobs + kills
 
 
 def test_workers_killed_at_every_write(
@@ -170,21 +157,23 @@ def test_drivers_killed_where_they_commit_a_failure(
 def test_killed_at_a_hundred_random_moments(tmp_path: Path, write_jobs: Write) -> None:
     """Drivers with all their workers, or a driver alone, whose workers then see that it is gone."""
     source = random.Random(0)
-    jobs = write_jobs(*({"id": f"j{i}", "subject": "busy thing"} for i in range(100)))
-    kills = 0
-    for _ in range(100):
-        process = driver(tmp_path, jobs, 2)
-        timer = threading.Timer(source.uniform(0.2, 2.5), os.kill, [process.pid, signal.SIGKILL])
-        if source.random() < 0.5:
-            timer = threading.Timer(source.uniform(0.2, 2.5), os.killpg, [process.pid, signal.SIGKILL])
+    jobs = write_jobs(*({"id": f"j{i}"} for i in range(60)))
+    kills, folder, here = 0, tmp_path / "0", 0
+    while kills < 100:
+        process = driver(folder, jobs, 2)
+        kill = os.kill if source.random() < 0.5 else os.killpg
+        timer = threading.Timer(source.uniform(0.2, 2.5), kill, [process.pid, signal.SIGKILL])
         timer.start()
         process.communicate()
         timer.cancel()
         timer.join()
-        kills += process.returncode != 0
-    run(tmp_path, jobs)
-    assert kills > 10
-    require_whole(tmp_path / "root", 100, 4 * kills)
+        if process.returncode:
+            kills, here = kills + 1, here + 1
+        else:  # it was done before
+            require_whole(folder / "root", 60, 4 * here)
+            folder, here = tmp_path / str(kills), 0
+    run(folder, jobs)
+    require_whole(folder / "root", 60, 4 * here)
 
 
 def test_a_full_disk_is_tried_again(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:

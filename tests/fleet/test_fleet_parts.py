@@ -395,6 +395,18 @@ def test_packs_of_prompts() -> None:
         pack_of(config, {"steps": 4}, 1.0)
 
 
+def test_a_cluster_that_asks_for_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    from maquette.fleet.on_ray import RayExecutor
+
+    def refused(*words: str, **more: object) -> None:
+        raise ray.exceptions.AuthenticationError("InvalidAuthToken")
+
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(MaquetteError, match=r"cluster at auto asks for its token: set RAY_AUTH_MODE=token"):
+        RayExecutor("auto")
+
+
 def test_the_driver_needs_no_torch() -> None:
     import subprocess
     import sys

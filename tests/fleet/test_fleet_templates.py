@@ -53,7 +53,10 @@ RAY_JOB = {
                 "shutdownAfterJobFinishes": {"type": "boolean"}, "ttlSecondsAfterFinished": {"type": "integer"},
                 "rayClusterSpec": {
                     "type": "object", "additionalProperties": False, "required": ["headGroupSpec", "workerGroupSpecs"],
-                    "properties": {"headGroupSpec": HEAD, "workerGroupSpecs": {"type": "array", "items": WORKERS}},
+                    "properties": {
+                        "authOptions": {"properties": {"mode": {"enum": ["token", "disabled"]}}},
+                        "headGroupSpec": HEAD, "workerGroupSpecs": {"type": "array", "items": WORKERS},
+                    },
                 },
             },
         },
@@ -63,7 +66,7 @@ SKY_TASK = {
     "type": "object", "additionalProperties": False, "required": ["run"],
     "properties": {
         "name": {"type": "string"}, "num_nodes": {"type": "integer"}, "setup": {"type": "string"},
-        "run": {"type": "string"},
+        "run": {"type": "string"}, "secrets": {"additionalProperties": {"type": ["string", "null"]}},
         "resources": {"type": "object", "additionalProperties": False, "properties": {
             "accelerators": {"type": "object"}, "use_spot": {"type": "boolean"}, "disk_size": {"type": "integer"},
         }},

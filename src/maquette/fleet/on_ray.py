@@ -228,6 +228,7 @@ def _connect(ray: Any, address: str) -> bool:
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    refused = getattr(ray.exceptions, "AuthenticationError", ())  # which Ray has since 2.52
     try:
         if address.startswith("ray://"):
             ray.init(address, **quiet)
@@ -239,6 +240,11 @@ def _connect(ray: Any, address: str) -> bool:
         ray.init(
             "local", include_dashboard=False, object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", **quiet
         )
+    except refused as error:
+        raise MaquetteError(
+            f"The Ray cluster at {address} asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where "
+            "~/.ray/auth_token is another's."
+        ) from error
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise MaquetteError(f"There is no Ray cluster at {address}: {error}.") from error
     return True

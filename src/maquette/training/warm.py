@@ -84,12 +84,16 @@ class WarmTrainer:
 
         Raises MaquetteError as training does, Cancelled once `cancel` is set.
         """
-        told = until(cancel, ignore)
+        listener = until(cancel, ignore)
+
+        def told(what: str, done: int, of: int) -> None:
+            progress(listener, what)(done, of)
+
         with self.bases.in_use(config.base):
             base, dtype = opened(config, load)
-            dataset, _ = read_photos(config, base, progress(told, "reading photos"))
+            dataset, _ = read_photos(config, base, told)
             resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
-            encoded(resolved, base, dataset, LatentCache(cache), lambda what, n, of: progress(told, what)(n, of))
+            encoded(resolved, base, dataset, LatentCache(cache), told)
             return len(dataset.photos)
 
     @contextmanager

@@ -11,6 +11,9 @@
 set -euo pipefail
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_TMPDIR=/tmp/ray-$SLURM_JOB_ID
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')  # by which the nodes know each other
+export RAY_AUTH_TOKEN
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n1)
 srun --nodes=1 --ntasks=1 -w "$head" ray start --head --port=6379 --object-store-memory=1000000000 --block &
 sleep 15
