@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -50,7 +52,9 @@ def test_a_matrix_changes_a_pointwise_kernel_and_others_take_the_long_way() -> N
     assert LowRank.of(adapter(up, down), name, torch.zeros(5, 6).t(), 1.0) is None  # laid out by columns
 
 
-def test_going_back_to_the_lora_before_folds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("states", [1, 3])
+def test_going_back_to_the_loras_before_folds_nothing(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """states: of the weights, for which there is room beside those in use."""
     base, folded = families.load("pocket"), []
     fold = hot_loras.add_lora
     monkeypatch.setattr(hot_loras, "add_lora", lambda *told: (folded.append(told[2]), fold(*told))[1])
@@ -58,11 +62,16 @@ def test_going_back_to_the_lora_before_folds_nothing(monkeypatch: pytest.MonkeyP
     parameters = [p for network in base.networks for p in network.parameters()]
     originals = [p.data_ptr() for p in parameters]
     hot, places = HotLoras(base), []
+    hot.set(one)
+    size = sum(tensor.numel() * 4 for tensor in hot._take_out().weights.values())
+    folded.clear()
+    monkeypatch.setattr(hot_loras, "room", lambda: int(size * (states + 0.5)))
     for wanted in (one, two, one, [], one, two, [], three, two, one):
         assert [a.matched for a in hot.set(wanted)] == [len(w.adapter.modules) for w in wanted]
         places.append([p.data_ptr() for p in parameters])
     names = {id(wanted[0].adapter): name for wanted, name in ((one, "one"), (two, "two"), (three, "three"))}
-    assert [names[id(adapter)] for adapter in folded] == ["one", "two", "two", "three", "one"]
+    again = {1: ["two", "three", "one"], 3: ["three"]}[states]
+    assert [names[id(adapter)] for adapter in folded] == ["one", "two", *again]
     assert places[0] == places[2] == places[4] and places[5] == places[8] and places[3] == places[6] == originals
     fresh = HotLoras(families.load("pocket"))
     fresh.set(one)
@@ -73,9 +82,20 @@ def test_going_back_to_the_lora_before_folds_nothing(monkeypatch: pytest.MonkeyP
     assert names[id(folded[-1])] == "two"  # nothing was kept
 
 
+def test_room_is_a_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = {"SC_PHYS_PAGES": 1 << 23, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf_names", memory)
+    monkeypatch.setattr(os, "sysconf", memory.get)
+    assert hot_loras.room() == (1 << 35) // 10
+    memory["SC_PHYS_PAGES"] = 1 << 20
+    assert hot_loras.room() == hot_loras.LEAST_ROOM
+    monkeypatch.delattr(os, "sysconf")
+    assert hot_loras.room() == hot_loras.LEAST_ROOM
+
+
 def test_a_switch_writes_into_the_memory_of_the_lora_before_and_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is too large to be kept beside."""
-    monkeypatch.setattr(hot_loras, "MOST_KEPT", 0)
+    monkeypatch.setattr(hot_loras, "room", lambda: 0)
     base = families.load("pocket")
     first, second = random_adapter(base), random_adapter(base, seed=1)
     parameters = [p for network in base.networks for p in network.parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,21 @@ from ..fast.replayed import ReplayedDenoiser
 from .apply_loras import Applied, add_lora, layers_of
 from .lora_tags import Wish
 
-MOST_KEPT = 1_000_000_000  # bytes of weights with other LoRAs that are kept beside: SD1.5's in half precision are 0.7e9
+LEAST_ROOM = (
+    1_000_000_000  # bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision
+)
+SHARE = 10  # of the machine's memory, where that is more
 
 
-@dataclass
+def room() -> int:
+    """Bytes that weights with other LoRAs may take beside those in use."""
+    sysconf = getattr(os, "sysconf", None)
+    if sysconf is None or "SC_PHYS_PAGES" not in os.sysconf_names:  # Windows
+        return LEAST_ROOM
+    return max(LEAST_ROOM, int(sysconf("SC_PHYS_PAGES")) * int(sysconf("SC_PAGE_SIZE")) // SHARE)
+
+
+@dataclass(eq=False)
 class Folded:
     """Weights with LoRAs in them: what was asked for, what became of it, and the parameters that differ."""
 
@@ -29,18 +41,22 @@ class Folded:
     def is_for(self, wanted: Sequence[Wish]) -> bool:
         return len(wanted) == len(self.wanted) and all(map(_same, wanted, self.wanted))
 
-    def worth_keeping(self) -> bool:
-        """On a processor, where folding takes longest and memory is not as scarce as a graphics card's."""
-        tensors = self.weights.values()
-        on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
-        return on_cpu and sum(tensor.numel() * tensor.itemsize for tensor in tensors) <= MOST_KEPT
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(tensor.numel() * tensor.itemsize for tensor in self.weights.values())
+
+    @property
+    def on_cpu(self) -> bool:
+        return all(tensor.device.type == "cpu" for tensor in self.weights.values())
 
 
 class HotLoras:
     """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors.
 
-    The weights with the LoRAs before stay beside, where they are not too large, so that going back and forth between
-    two is free. denoiser: the base with these weights, as drawing asks it.
+    On a processor, where folding takes longest and memory is not as scarce as a graphics card's, the weights with the
+    last LoRAs stay beside as long as there is `room`, so that going back to them is free. denoiser: the base with these
+    weights, as drawing asks it.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -50,7 +66,7 @@ class HotLoras:
         self._wanted: list[Wish] = []
         self._layers: dict[str, nn.Module] | None = None
         self._originals: dict[nn.Parameter, Tensor] = {}
-        self._before = Folded()
+        self._kept: list[Folded] = []  # the oldest first
 
     def set(self, wanted: Sequence[Wish]) -> list[Applied]:
         """Have these LoRAs, in this order, in the weights; nothing is done where they are. What was there leaves.
@@ -59,16 +75,15 @@ class HotLoras:
         """
         if Folded(self._wanted).is_for(wanted):
             return self.applied
-        found, left = self._before, self._take_out()
-        if left.wanted:
-            self._before = left if left.worth_keeping() else Folded()
-        if found.is_for(wanted) and wanted:
-            if self._before is found:
-                self._before = Folded()  # it is in use, and must not be written into as spare memory
+        left = self._take_out()
+        found = next((folded for folded in self._kept if folded.is_for(wanted)), None) if wanted else None
+        if found is not None:
+            self._kept.remove(found)  # it is in use, and must not be written into as spare memory
+        spare = self._keep(left)
+        if found is not None:
             self._put_in(found)
         elif wanted:
-            spare = {} if self._before is found else found.weights  # memory that is there already
-            self._fold(wanted, spare if self._before is left else spare | left.weights)
+            self._fold(wanted, spare)
         return self.applied
 
     def _fold(self, wanted: Sequence[Wish], spare: dict[nn.Parameter, Tensor]) -> None:
@@ -83,6 +98,20 @@ class HotLoras:
             self.clear()
             raise
         self._wanted = list(wanted)
+
+    def _keep(self, left: Folded) -> dict[nn.Parameter, Tensor]:
+        """Keep these weights beside, and of the others as many as there is room for. Returns weights that nobody needs
+        any more: memory that is there already.
+        """
+        spare: dict[nn.Parameter, Tensor] = {}
+        if left.wanted and left.on_cpu:
+            self._kept.append(left)
+        elif left.wanted:
+            spare |= left.weights
+        most = room()
+        while self._kept and sum(folded.size for folded in self._kept) > most:
+            spare |= self._kept.pop(0).weights
+        return spare
 
     def _put_in(self, folded: Folded) -> None:
         """Have weights that were folded before."""
@@ -103,7 +132,7 @@ class HotLoras:
     def clear(self) -> None:
         """Take all LoRAs out and keep none: the parameters hold the same tensors as before, to the bit."""
         self._take_out()
-        self._before = Folded()
+        self._kept.clear()
 
 
 class AdapterShelf:
