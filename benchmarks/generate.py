@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -156,9 +157,10 @@ def first(source: str, pixels: int, args: argparse.Namespace) -> str:
 
 
 def switch(base: BaseModel, folder: Path, turns: int) -> str:
-    """To another LoRA of rank 16 and on, among three, so that ours folds each anew, and back and forth between two,
-    whose weights stay. Ours holds the files; diffusers loads and unloads them.
+    """From LoRA to LoRA of rank 16, three in turn: each folded anew into the memory of the one before, and where those
+    before stay beside as far as there is room. Ours holds the files; diffusers loads and unloads them.
     """
+    from maquette.sampling import hot_loras
     from maquette.sampling.hot_loras import AdapterShelf, HotLoras
     from maquette.sampling.lora_tags import Wish
 
@@ -170,8 +172,8 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
             random_lora(16).save(file)
     pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
 
-    def among(count: int) -> str:
-        ours, theirs = itertools.cycle(files[:count]), itertools.cycle(files[:count])
+    def with_room(room: int) -> str:
+        ours, theirs = itertools.cycle(files), itertools.cycle(files)
 
         def switch_ours() -> None:
             hot.set([Wish(shelf.load(next(ours)), 1.0, 1.0)])
@@ -180,11 +182,13 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
             pipeline.unload_lora_weights()
             pipeline.load_lora_weights(str(next(theirs)))
 
-        for _ in range(count):
-            switch_ours()
-        return in_turns(switch_ours, switch_theirs, turns, "a switch")
+        with mock.patch.object(hot_loras, "room", lambda: room):
+            for _ in files:
+                switch_ours()
+            return in_turns(switch_ours, switch_theirs, turns, "a switch")
 
-    return f"switch of a LoRA of rank 16: among three: {among(3)}; between two: {among(2)}"
+    own = hot_loras.room()
+    return f"switch of a LoRA of rank 16: folded: {with_room(0)}; {own / 1e9:.1f} GB kept beside: {with_room(own)}"
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from maquette import families
 from maquette.adapters.kohya_names import kohya_module_name
 from maquette.errors import MaquetteError
 from maquette.families.configs import text_config, unet_config, vae_config
-from maquette.families.detect import identify
+from maquette.families.detect import identify, unet_family
 from maquette.families.full_size import networks
-from maquette.formats import ldm
+from maquette.families.modules import build_unet
+from maquette.formats import keys, ldm
 
 # sha256 over the sorted keys and shapes of files that sd-scripts wrote (rank 8, text encoders included), and module
 # counts.
@@ -187,3 +188,44 @@ def as_list(actual: object, like: object) -> object:
     if isinstance(actual, tuple):
         return list(actual)
     return [actual] * len(like) if isinstance(like, list) and isinstance(actual, int) else actual
+
+
+REFINER: dict[str, object] = {
+    "block_out_channels": [384, 768, 1536, 1536],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": 4,
+    "attention_head_dim": [6, 12, 24, 24],
+    "cross_attention_dim": 1280,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2560,
+}
+
+
+def test_the_refiner_at_full_size() -> None:
+    """Names and shapes as diffusers has them, in Stability's file, recognised, and the configuration read off again."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as Oracle
+
+    ours = build_unet(REFINER)
+    with torch.device("meta"):
+        oracle = Oracle.from_config(dict(ours.config))
+    tensors = ours.state_dict()
+    assert [(n, t.shape) for n, t in tensors.items()] == [(n, t.shape) for n, t in oracle.state_dict().items()]
+    assert 2.2e9 < sum(t.numel() for t in tensors.values()) < 2.3e9  # 4.5 GB in half precision
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    assert unet_family(shapes) == "refiner"
+    derived = unet_config(shapes, "refiner")
+    depth = {"transformer_layers_per_block": 4}  # of the first level, which has no transformer, any
+    assert {key: (derived | depth)[key] for key in REFINER} == REFINER
+    assert {name: tuple(t.shape) for name, t in build_unet(derived).state_dict().items()} == shapes
+    layout = ldm.unet_layout(tensors)
+    single = {ldm.UNET + keys.unet_to_ldm(name, layout): t for name, t in tensors.items()}
+    assert single[ldm.UNET + "label_emb.0.0.weight"].shape == (1536, 2560)
+    assert single[ldm.UNET + "input_blocks.4.1.transformer_blocks.3.attn2.to_k.weight"].shape == (768, 1280)
+    assert single[ldm.UNET + "middle_block.1.transformer_blocks.3.ff.net.0.proj.weight"].shape == (12288, 1536)
+    identity = identify({name: tuple(t.shape) for name, t in single.items()})
+    assert (identity.kind, identity.family) == ("unet", "refiner")
+    parts = ldm.split(single, dict(identity.prefixes)).parts
+    assert {name: tuple(t.shape) for name, t in parts["unet"].items()} == shapes

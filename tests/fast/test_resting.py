@@ -28,9 +28,15 @@ def input_of(layer: nn.Module, batch: int = 2, side: int = 6) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
 
+def small(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let layers of so many numbers rest."""
+    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys(resting.SMALLEST, size))
+    monkeypatch.setattr(resting, "SMALLEST_KERNEL", size)
+
+
 def made(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys(resting.SMALLEST, 1 << 14))
+    small(monkeypatch, 1 << 14)
     plain = LAYERS[name]().requires_grad_(False).to(dtype)
     fast = nn.Sequential(copy.deepcopy(plain))
     assert resting.install(fast) == 1 and isinstance(fast[0], RestingConv2d | RestingLinear)
@@ -86,7 +92,7 @@ def test_what_does_not_fit_a_layout_is_computed_plainly(monkeypatch: pytest.Monk
 
 
 def test_what_cannot_rest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys(resting.SMALLEST, 1 << 14))
+    small(monkeypatch, 1 << 14)
     layers = [
         nn.Conv2d(256, 256, 3, groups=2), nn.Conv2d(128, 128, 3, dilation=2), nn.Conv2d(8, 8, 3), nn.Linear(8, 8),
         nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"), nn.Conv2d(128, 128, 3, padding="same"),
@@ -103,7 +109,7 @@ def test_what_cannot_rest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_keeps_its_names_and_tensors_and_copies_lay_out_for_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys(resting.SMALLEST, 1 << 10))
+    small(monkeypatch, 1 << 10)
     network = build_unet(tiny.unet_options("sd1", 4)).to_empty(device="cpu").requires_grad_(False)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.05, generator=torch.Generator().manual_seed(p.numel()))

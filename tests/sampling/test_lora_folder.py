@@ -99,3 +99,16 @@ def test_the_hash_is_the_one_of_a1111(tmp_path: Path) -> None:
     body = raw[8 + int.from_bytes(raw[:8], "little") :]
     assert lora_hash(file) == hashlib.sha256(body).hexdigest()
     assert lora_hash(pickled) == hashlib.sha256(pickled.read_bytes()).hexdigest()
+
+
+def test_the_hash_of_a_file_that_changes_is_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, hashed = write(tmp_path / "a.safetensors", note="x"), []
+    body = safetensors.body_sha256
+    monkeypatch.setattr(safetensors, "body_sha256", lambda path: (hashed.append(path), body(path))[1])
+    first = lora_hash(file)
+    assert lora_hash(file) == first and len(hashed) == 1
+    safetensors.save({"a": torch.ones(3)}, file)
+    assert lora_hash(file) == body(file) != first and len(hashed) == 2
+    file.unlink()
+    with pytest.raises(MaquetteError, match=r"a\.safetensors cannot be read"):
+        lora_hash(file)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from . import onednn, processor
 
-SMALLEST = {torch.float32: 1 << 20, torch.bfloat16: 1 << 16}  # weights below which laying out costs next to nothing
+# Weights below which laying out costs less than the call by itself: of kernels, and of matrices by their type.
+SMALLEST_KERNEL = 1 << 16
+SMALLEST = {torch.float32: 1 << 20, torch.bfloat16: 1 << 16}
 
 
 class _Layout:
@@ -107,7 +109,10 @@ def _resting(layer: nn.Module) -> nn.Module | None:
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
         return None
-    if not processor.packs(weight.dtype) or weight.numel() < SMALLEST[weight.dtype]:
+    if not processor.packs(weight.dtype):
+        return None
+    is_kernel = weight.ndim == 4 and weight.shape[2:] != (1, 1)
+    if weight.numel() < (SMALLEST_KERNEL if is_kernel else SMALLEST[weight.dtype]):
         return None
     if type(layer) is nn.Linear:
         return RestingLinear(layer)

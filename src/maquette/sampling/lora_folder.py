@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ..adapters import peft_folder
@@ -104,6 +105,16 @@ def lora_hash(file: Path) -> str:
     """
     if file.is_dir():
         return lora_hash(next(iter(peft_folder.parts_of(file).values())))
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise MaquetteError(f"{file} cannot be read: {error.strerror or error}.") from error
+    return _hash(file, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _hash(file: Path, *state: int) -> str:
+    """Of a file while it is in this state: every picture's text names the hashes of its LoRAs."""
     return safetensors.file_sha256(file) if _is_pickle(file) else safetensors.body_sha256(file)
 
 
