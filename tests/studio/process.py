@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,9 +44,15 @@ class Process:
                 break
         else:
             raise AssertionError("".join(self.told))
+        self._reader = threading.Thread(target=self._read, daemon=True)  # a full pipe would hold the server up
+        self._reader.start()
         self.client = httpx.Client(
             base_url=self.address, headers={"Authorization": f"Bearer {self.token}"}, timeout=60, trust_env=False
         )
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.told += self.process.stdout
 
     def get(self, path: str) -> Any:
         answer = self.client.get(path)
@@ -66,8 +73,8 @@ class Process:
     def _over(self) -> None:
         self.process.wait(30)
         self.client.close()
+        self._reader.join(30)
         assert self.process.stdout is not None
-        self.told += self.process.stdout.readlines()
         self.process.stdout.close()
 
     def __enter__(self) -> Process:

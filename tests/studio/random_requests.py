@@ -137,20 +137,26 @@ class Sender:
         connection = self._connection or http.client.HTTPConnection(host, int(port), timeout=60)
         self._connection = connection
         headers = {"Authorization": f"Bearer {self.process.token}"} | wire.headers
+        shown = wire.method, wire.path, wire.headers, wire.body[:2000]
         try:
             connection.request(wire.method, wire.path, wire.body or None, headers)
+        except (UnicodeError, http.client.InvalidURL, ValueError):  # what no client can send
+            connection.close()
+            return
+        except ConnectionError:  # it answered before it had read the whole
+            pass
+        try:
             answer = connection.getresponse()
             text = b"" if wire.stream and answer.status == 200 else answer.read()
-            status = answer.status
-        except (http.client.HTTPException, ConnectionError, UnicodeError):  # refused before it was read to its end
-            self._connection, status, text = None, 0, b""
+        except (http.client.HTTPException, OSError) as error:
+            raise AssertionError(f"{error!r}: {shown}") from error
         self.count += 1
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        if wire.stream or status == 0 or answer.will_close:
+        self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
+        if wire.stream or answer.will_close:
             connection.close()
             self._connection = None
         # 503: a job trains, draw later.
-        assert status < 500 or status == 503, (wire.method, wire.path, wire.headers, wire.body[:2000], text[:300])
+        assert answer.status < 500 or answer.status == 503, (*shown, text[:300])
 
     def tidy(self) -> None:
         """Keep a few projects, jobs and pictures, so that lists stay short; learn ids that are there."""

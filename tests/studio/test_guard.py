@@ -165,6 +165,8 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(studio: Any) -> None:
 def test_a_redirect_never_leads_elsewhere(studio: Any) -> None:
     answer = studio.stranger.get(f"//evil.example/x?token={studio.token}")
     assert answer.headers.get("location", "/")[:2] != "//"
+    odd = studio.stranger.get(f"/p/%0d%0aSet-Cookie:a=b%00%5c%e7%8c%ab?token={studio.token}&b=%0a")
+    assert odd.status_code == 303 and odd.headers["location"] == "/p/%0D%0ASet-Cookie%3Aa%3Db%00%5C%E7%8C%AB?b=%0A"
 
 
 # 6

@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -124,7 +124,7 @@ class Guard:
     async def _enter(self, request: Asked, send: Send) -> None:
         """The token in the address becomes a cookie, and goes out of the address."""
         rest = urlencode([(key, value) for key, value in request.query_items if key != "token"])
-        where = request.path if request.path.startswith("/") and not request.path.startswith("//") else "/"
+        where = quote(request.path) if request.path.startswith("/") and not request.path.startswith("//") else "/"
         cookie = f"{request.cookie}={self.studio.token}; HttpOnly; SameSite=Strict; Path=/"
         await _answer(send, 303, "", {"location": where + (f"?{rest}" if rest else ""), "set-cookie": cookie})
 
