@@ -275,7 +275,7 @@ class AdaptedLayers:
         """
         for _, adapter in self.adapters():
             factors = {part: tensor for part, tensor in adapter.factors().items() if part != MAGNITUDE}
-            learned = [p for name, p in adapter.named_parameters() if name != MAGNITUDE]
+            learned: list[Tensor] = [p for name, p in adapter.named_parameters() if name != MAGNITUDE]
             ratio = (largest / torch.linalg.vector_norm(maths.delta(factors)).clamp(min=1e-12)).clamp(max=1.0)
             torch._foreach_mul_(learned, ratio ** (1 / len(learned)))
 
