@@ -3,8 +3,9 @@
     python -m benchmarks.warm_start
 
 Both in turns, without the step itself. Photos were encoded before, as `maquette fleet` has it done beside a training;
---new: nobody has. --ahead: instead, seconds per job of jobs whose photos are new, encoded by
-themselves or in a thread while the job before trains.
+--new: nobody has. --fleet: the warm jobs are those of a worker of the fleet, each with photos of its own, from its turn
+on. --ahead: instead, seconds per job of jobs whose photos are new, encoded by themselves or in a thread while the job
+before trains.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.start_up import first_step
 from maquette.config import TrainConfig
-from maquette.events import Cancel, Event
+from maquette.events import Cancel, Event, Listener
+from maquette.fleet.records import Outcome, Task
+from maquette.fleet.trainer import Trained, WarmFleetTrainer
+from maquette.fleet.worker import Belt, Worker
 from maquette.training.warm import WarmTrainer
 
 PHOTOS = 14
+BATCH, STEPS = 4, 20  # of a job of the fleet, so that there is time to prepare the next one
 
 
 def drawn(folder: Path, seed: int, side: int) -> Path:
@@ -51,6 +57,42 @@ def first_warm_step(trainer: WarmTrainer, photos: Path, out: Path, base: str) ->
     keys = {"photos": photos, "subject": "zkw robot", "out": out, "base": base, "sample_prompts": []}
     trainer.run(TrainConfig.parse(keys), told, cancel)
     return seconds
+
+
+class Timed(WarmFleetTrainer):
+    """A fleet's trainer that notes how long after its turn had begun a job makes its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = 0.0  # when it began: told by the belt
+        self.starts: list[float] = []
+
+    def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
+        def told(event: Event) -> None:
+            if event.kind == "metric" and event.data["step"] == 1:
+                self.starts.append(time.perf_counter() - self.turn - BATCH / event.data["images_per_second"])
+            on_event(event)
+
+        return super().train(config, told, cancel)
+
+
+def starts_in_fleet(folder: Path, jobs: int, base: str, side: int) -> list[float]:
+    """Seconds from a job's turn in a worker to its first step; each has photos of its own. Not of the first job."""
+    ended: list[Outcome] = []
+    worker = Worker("benchmarks.warm_start:Timed", "node", "worker")
+    trainer: Any = worker.trainer
+    belt = Belt(worker, ended.append, lambda numbers: setattr(trainer, "turn", time.perf_counter()))
+    tasks = []
+    for number in range(jobs + 1):
+        photos = drawn(folder / f"fleet-{number}", 1000 + number, side)
+        settings = {"subject": "zkw robot", "base": base, "sample_prompts": [], "choose": False, "steps": STEPS}
+        body = json.dumps({"photos": str(photos), "settings": {**settings, "batch_size": BATCH}, "then": []})
+        tasks.append(Task(number, "default", f"j{number}", "row", "mark", body, str(folder / "store")))
+    belt.put(tasks)
+    belt.put(None)
+    belt.train()
+    assert [outcome.state for outcome in ended] == ["committed"] * len(tasks), ended
+    return list(trainer.starts[1:])
 
 
 def of_step(run: Path) -> float:
@@ -97,6 +139,7 @@ def main() -> None:
     parser.add_argument("--base", default="pocket")
     parser.add_argument("--side", type=int, default=96, help="pixels of a photo's side")
     parser.add_argument("--new", action="store_true", help="photos that nobody has encoded before")
+    parser.add_argument("--fleet", action="store_true", help="the warm job is one of a worker of the fleet")
     parser.add_argument("--ahead", action="store_true", help="measure encoding ahead instead")
     arguments = parser.parse_args()
     if arguments.ahead:
@@ -114,7 +157,10 @@ def main() -> None:
                     drawn(place, int(place.name.rpartition("-")[2]), arguments.side)
             runs = folder / f"cold-{number}", folder / f"warm-{number}"
             cold.append(first_step(photos[0], runs[0], options) - of_step(runs[0]))
-            warm.append(first_warm_step(trainer, photos[1], runs[1], arguments.base) - of_step(runs[1]))
+            if not arguments.fleet:
+                warm.append(first_warm_step(trainer, photos[1], runs[1], arguments.base) - of_step(runs[1]))
+        if arguments.fleet:
+            warm = starts_in_fleet(folder, arguments.repeats + 1, arguments.base, arguments.side)
     print("| start | median | least to most |\n|---|---|---|")
     for kind, seconds in (("a process", cold[1:]), ("a warm job", warm[1:])):  # the first of each warms up
         print(f"| {kind} | {statistics.median(seconds):.2f} s | {min(seconds):.2f} to {max(seconds):.2f} s |")
