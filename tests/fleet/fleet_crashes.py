@@ -3,7 +3,7 @@
 Environment: FLEET_KILL = "driver", "worker" or "node" (a worker with its parent, which is Ray's); FLEET_POINTS = folder
 of a file per killed process, so that the n-th process dies at the n-th point; FLEET_FIRST, FLEET_LAST = the points;
 FLEET_FULL = n: the n-th write of each worker fails as on a full disk, FLEET_REFUSE = path: while that file exists, the
-store refuses every commit; FLEET_SETTINGS = fleet.toml of the driver.
+store refuses every commit; FLEET_INCLUSIVE: it cannot create exclusively; FLEET_SETTINGS = fleet.toml of the driver.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class CrashingTrainer(FakeTrainer):
     def __init__(self) -> None:
         if os.environ.get("FLEET_KILL") in ("worker", "node"):
             die_while_writing()
+        LocalStore.exclusive = "FLEET_INCLUSIVE" not in os.environ
         if "FLEET_FULL" in os.environ or "FLEET_REFUSE" in os.environ:
             refuse_writes()
 

@@ -17,6 +17,7 @@ from fleet_whole import require_whole
 
 from maquette.config.fleet import FleetConfig
 from maquette.fleet import driving, failures
+from maquette.fleet.store import LocalStore
 from maquette.fleet.tally import RunResult
 
 HERE = Path(__file__).parent
@@ -203,6 +204,25 @@ def test_a_store_that_refuses_leaves_the_jobs_for_the_next_run(
     refusal.unlink()
     assert run(tmp_path, jobs).done == 2
     require_whole(tmp_path / "root", 2, 4)
+
+
+def test_a_commit_of_the_driver_that_is_refused_is_tried_again(
+    tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the store cannot create exclusively, workers hand their results to the driver."""
+    monkeypatch.setenv("FLEET_INCLUSIVE", "1")
+    create, refused = LocalStore.create, []
+
+    def once(self: LocalStore, name: str, data: bytes) -> None:
+        if not refused:
+            refused.append(name)
+            raise failures.StoreError("The store refused.")
+        create(self, name, data)
+
+    monkeypatch.setattr(LocalStore, "create", once)
+    ended = run(tmp_path, write_jobs({}, {"id": "b"}))
+    assert (ended.done, ended.failed, ended.attempts) == (2, 0, 3) and refused[0].endswith("result.json")
+    require_whole(tmp_path / "root", 2, 1)
 
 
 def test_two_drivers_at_once_do_each_job_once(tmp_path: Path, write_jobs: Write) -> None:

@@ -257,6 +257,29 @@ def test_a_store_that_only_looks_before_it_writes_is_known(monkeypatch: pytest.M
     assert not FsspecStore("memory://x").exclusive
 
 
+def test_what_a_library_raises_of_its_own_is_the_stores_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refuse(*words: Any, **more: Any) -> None:
+        raise RuntimeError("503 Slow Down")
+
+    store = FsspecStore(f"memory://{tmp_path.name}")
+    for name in ("cat_file", "pipe_file", "put_file", "get_file", "exists", "find", "ls", "rm"):
+        monkeypatch.setattr(MemoryFileSystem, name, refuse)
+    (tmp_path / "a").touch()
+    for ask in (
+        lambda: store.read("a"), lambda: store.write("a", b""), lambda: store.create("a", b""),
+        lambda: store.upload(tmp_path / "a", "a"), lambda: store.download("a", tmp_path / "b"),
+        lambda: store.exists("a"), lambda: list(store.files("a")), lambda: store.folders("a"),
+        lambda: store.remove(["a"]),
+    ):  # fmt: skip
+        with pytest.raises(failures.StoreError, match=r"refused: RuntimeError: 503 Slow Down") as told:
+            ask()
+        assert failures.kind_of(told.value) == "machine"
+
+
 def test_an_address_that_fsspec_does_not_know() -> None:
     with pytest.raises(MaquetteError, match="nowhere://x cannot be opened"):
         open_store("nowhere://x")

@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ class Endings:
                 self.store.create(place, (json.dumps(result, separators=(",", ":")) + "\n").encode())
             except FileExistsError:
                 return self._known(item, None)
+            except (OSError, failures.StoreError) as error:
+                return self._failed(item, replace(outcome, state="failed", kind="machine", message=str(error)), False)
         self.parts.add(result)
         self.opened.index.add(result)
         self.counts["committed"] += 1
@@ -167,7 +169,7 @@ class Endings:
             self.store.create(layout.result(job.tenant, key), result.to_bytes())
         except FileExistsError:
             return self._known(item, None)
-        except OSError:  # the store is what fails: the job stays without a result
+        except (OSError, failures.StoreError):  # the store is what fails: the job stays without a result
             return self.left_out(item.job, "failed")
         self.parts.add(asdict(result))
         self.counts["committed"] += 1

@@ -17,7 +17,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a job is tried again
 
 
 class StoreError(MaquetteError):
-    """The object store refused or lost a request."""
+    """The object store refused or lost a request, otherwise than by an OSError."""
 
 
 def kind_of(error: BaseException) -> Kind:

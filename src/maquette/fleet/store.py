@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import MaquetteError
 from ..files import whole_file
+from .failures import StoreError
 
 
 class Entry(NamedTuple):
@@ -157,34 +159,51 @@ class FsspecStore:
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{_safe(name)}".rstrip("/")
 
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Errors of files stay; whatever else its library raises is a StoreError."""
+        try:
+            yield
+        except (OSError, MaquetteError):
+            raise
+        except Exception as error:
+            raise StoreError(f"The store {self.address} refused: {type(error).__name__}: {error}.") from error
+
     def read(self, name: str) -> bytes:
-        data: bytes = self._fs.cat_file(self._path(name))
+        with self._asked():
+            data: bytes = self._fs.cat_file(self._path(name))
         return data
 
     def write(self, name: str, data: bytes) -> None:
-        self._make(name)
-        self._fs.pipe_file(self._path(name), data)
+        with self._asked():
+            self._make(name)
+            self._fs.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> None:
-        self._make(name)
-        self._fs.pipe_file(self._path(name), data, mode="create")
+        with self._asked():
+            self._make(name)
+            self._fs.pipe_file(self._path(name), data, mode="create")
 
     def upload(self, path: Path, name: str) -> None:
-        self._make(name)
-        self._fs.put_file(str(path), self._path(name))
+        with self._asked():
+            self._make(name)
+            self._fs.put_file(str(path), self._path(name))
 
     def download(self, name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._fs.get_file(self._path(name), str(path))
+        with self._asked():
+            self._fs.get_file(self._path(name), str(path))
 
     def exists(self, name: str) -> bool:
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._path(name)))
+        with self._asked():
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path(name)))
 
     def files(self, prefix: str) -> Iterator[Entry]:
-        self._fs.invalidate_cache()
         try:
-            found = self._fs.find(self._path(prefix), detail=True)
+            with self._asked():
+                self._fs.invalidate_cache()
+                found = self._fs.find(self._path(prefix), detail=True)
         except FileNotFoundError:
             return
         begin = len(self._path("").rstrip("/")) + 1
@@ -192,19 +211,18 @@ class FsspecStore:
             yield Entry(path[begin:], int(facts.get("size") or 0), _changed(facts))
 
     def folders(self, prefix: str) -> list[str]:
-        self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(self._path(prefix), detail=False)
+            with self._asked():
+                self._fs.invalidate_cache()
+                found = self._fs.ls(self._path(prefix), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
-            try:
+            with suppress(FileNotFoundError), self._asked():
                 self._fs.rm(self._path(name), recursive=True)
-            except FileNotFoundError:
-                continue
 
     def _make(self, name: str) -> None:
         parent = self._path(name).rpartition("/")[0]
