@@ -167,6 +167,10 @@ def test_what_comfyui_cannot_draw(options: dict[str, Any], sentence: str) -> Non
     "options, note",
     [
         ({"sampler": "Euler a"}, "Euler a adds noise of its own at each step"),
+        ({"sampler": "LCM"}, "LCM adds noise of its own at each step"),
+        ({"sampler": "DDIM"}, "ComfyUI's DDIM steps through timesteps of its own"),
+        ({"sampler": "UniPC"}, "ComfyUI's UniPC steps through timesteps of its own"),
+        ({"sampler": "DPM++ 3M SDE"}, "ComfyUI's DPM++ 3M SDE keeps the level before the last"),
         ({"noise_source": "NV"}, "choose the noise source CPU"),
         ({"batch_size": 2}, "makes the first picture; raise its seed"),
         ({"prompt": "a cat BREAK a dog"}, "BREAK has no equal"),
@@ -180,11 +184,31 @@ def test_what_comfyui_cannot_draw(options: dict[str, Any], sentence: str) -> Non
 )
 def test_notes_on_what_differs(options: dict[str, Any], note: str) -> None:
     assert any(note in each for each in made(**options).notes)
-    assert made(sampler="Euler").notes == []
+    assert made(sampler="Euler").notes == made(sampler="DPM++ 2M SDE").notes == made(sampler="DPM++ SDE").notes == []
 
 
 def test_loras_in_part(loras: Path) -> None:
-    flow = made(prompt="a <lora:one:1:lbw=OUTALL:start=0.3>", lora_dir=loras)
+    flow = made(prompt="a <lora:one:1:lbw=OUTALL:start=0.3>", lora_dir=loras, sampler="Euler")
     assert flow.notes == [
         "LoraLoader applies one.safetensors whole and at every step: lbw, dyn, start and stop are left out."
     ]
+
+
+@pytest.mark.parametrize("case", ["mask", "fill", "inpainting model", "extend"])
+def test_what_is_kept_of_a_picture_is_put_back(case: str) -> None:
+    """ComfyUI's decoder draws all of it anew."""
+    facts, options = CASES[case]
+    flow = made(facts, **options)
+    (put,) = of(flow, "ImageCompositeMasked")
+    kinds = [flow.nodes[put[name][0]]["class_type"] for name in ("destination", "source", "mask")]
+    first = "ImagePadForOutpaint" if case == "extend" else "ImageScale"
+    masks = {"mask": "InvertMask", "fill": "LoadImage", "inpainting model": "LoadImageMask", "extend": first}
+    assert kinds == [first, "VAEDecode", masks[case]]
+    assert not of(made(init_image="photo.png"), "ImageCompositeMasked")
+
+
+def test_a_schedule_that_is_another_in_comfyui_is_told() -> None:
+    beta = "ComfyUI's Beta schedule spaces timesteps, A1111's spaces levels: the steps are others."
+    assert beta in made(sampler="Euler", schedule_type="Beta").notes
+    assert beta in made(sampler="Euler", hires_scale=2, hires_sampler="Euler", hires_schedule_type="Beta").notes
+    assert beta not in made(sampler="Euler", hires_sampler="Euler Beta").notes

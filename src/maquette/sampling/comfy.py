@@ -13,14 +13,14 @@ from typing import Any
 
 from ..errors import MaquetteError
 from ..prompts import parse_attention, parse_composable, parse_networks, parse_schedule, strip_comments
-from .comfy_nodes import LATENT_WAYS, PIXEL_WAYS, SAMPLERS, SCHEDULES
+from .comfy_nodes import LATENT_WAYS, NEARLY, PIXEL_WAYS, SAMPLERS, SCHEDULES
 from .comfy_parts import Facts, Link, Model, Workflow
 from .comfy_pictures import begun, controlled
 from .draw_settings import DrawSettings
 from .enlarging import LATENT, Enlargement
 from .lora_folder import find_loras
 from .lora_tags import tags_of
-from .samplers import image_steps, kind_of, schedule_of
+from .samplers import image_steps, schedule_of
 
 
 def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
@@ -30,7 +30,7 @@ def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
     model = _opened(made, facts.base, settings.prompt, settings, facts)
     positive, negative = _prompts(made, model, settings.prompt, settings.negative_prompt, settings, facts)
     positive, negative = controlled(made, model, positive, negative, settings)
-    latent, positive, negative = begun(made, model, positive, negative, settings, facts)
+    latent, positive, negative, kept = begun(made, model, positive, negative, settings, facts)
     latent = _drawn(made, model, positive, negative, latent, settings, facts, last=not settings.hires)
     if settings.hires:
         model, latent = _again(made, model, latent, settings, facts)
@@ -39,6 +39,10 @@ def workflow(settings: DrawSettings, facts: Facts) -> Workflow:
         image = made.add("VAEDecodeTiled", **inputs, tile_size=512, overlap=64, temporal_size=64, temporal_overlap=8)
     else:
         image = made.add("VAEDecode", **inputs)
+    if kept is not None:  # as A1111 does, whose VAE does not touch what is kept
+        picture, mask = kept
+        inputs = {"destination": picture, "source": [image, 0], "mask": mask}
+        image = made.add("ImageCompositeMasked", **inputs, x=0, y=0, resize_source=False)
     made.add("SaveImage", images=[image, 0], filename_prefix="maquette")
     _notes(made, settings)
     return made
@@ -236,14 +240,24 @@ def _again(made: Workflow, first: Model, latent: Link, settings: DrawSettings, f
     return model, [node, 0]
 
 
+def _schedules(settings: DrawSettings) -> set[str]:
+    """A1111's names, of both drawings."""
+    samplers = [settings.sampler, *([settings.hires_sampler] if settings.hires and settings.hires_sampler else [])]
+    return {schedule_of(sampler)[1] for sampler in samplers}
+
+
 def _notes(made: Workflow, settings: DrawSettings) -> None:
     """What differs whatever is drawn."""
     name = schedule_of(settings.sampler)[0]
+    if "Beta" in _schedules(settings):
+        made.note("ComfyUI's Beta schedule spaces timesteps, A1111's spaces levels: the steps are others.")
     if settings.noise_source != "CPU":
         made.note("ComfyUI draws its noise on the CPU: choose the noise source CPU for the same beginning.")
-    if kind_of(settings.sampler).brownian or name.endswith(" a"):
+    if name == "LCM" or name.endswith(" a"):
         made.note(
             f"{name} adds noise of its own at each step, which ComfyUI draws otherwise: the picture is a sibling."
         )
+    if name in NEARLY:
+        made.note(f"ComfyUI's {name} {NEARLY[name]}.")
     if settings.batch_size * settings.batch_count > 1:
         made.note("The workflow makes the first picture; raise its seed by one for the next.")

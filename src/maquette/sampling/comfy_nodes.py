@@ -46,6 +46,9 @@ NODES = {
     "ImagePadForOutpaint": _node(
         "image:IMAGE left:number top:number right:number bottom:number feathering:number", "IMAGE MASK"
     ),
+    "ImageCompositeMasked": _node(
+        "destination:IMAGE source:IMAGE mask:MASK x:number y:number resize_source:choice", "IMAGE"
+    ),
     "ImageInvert": _node("image:IMAGE", "IMAGE"),
     "Canny": _node("image:IMAGE low_threshold:number high_threshold:number", "IMAGE"),
     "UpscaleModelLoader": _node("model_name:choice", "UPSCALE_MODEL"),
@@ -93,6 +96,13 @@ SAMPLERS = {
     "LCM": "lcm",
 }
 """A1111's name -> ComfyUI's. DDIM CFG++, PLMS and Restart have no equal there."""
+
+NEARLY = {
+    "DDIM": "steps through timesteps of its own: the picture is nearly the same",
+    "UniPC": "steps through timesteps of its own: the picture is nearly the same",
+    "DPM++ 3M SDE": "keeps the level before the last, which A1111 leaves out: the picture is a sibling",
+}
+"""Samplers of the same name that draw a little otherwise, seen by running both."""
 
 SCHEDULES = {
     "Automatic": "normal",

@@ -10,6 +10,9 @@ from .draw_settings import DrawSettings
 from .pictures.outpainting import SIDES, read_sides
 from .pictures.preprocessors import PREPROCESSORS
 
+Kept = tuple[Link, Link]
+"""A picture, and the mask of what is drawn anew in it."""
+
 
 def controlled(
     made: Workflow, model: Model, positive: Link, negative: Link, settings: DrawSettings
@@ -43,12 +46,12 @@ def controlled(
 
 def begun(
     made: Workflow, model: Model, positive: Link, negative: Link, settings: DrawSettings, facts: Facts
-) -> tuple[Link, Link, Link]:
-    """The latents to begin from, and the prompts, which an inpainting model is told the mask with."""
+) -> tuple[Link, Link, Link, Kept | None]:
+    """The latents to begin from; the prompts, which an inpainting model is told the mask with; and what is kept."""
     width, height = facts.size
     if settings.init_image is None:
         empty = made.add("EmptyLatentImage", width=width, height=height, batch_size=1)
-        return [empty, 0], positive, negative
+        return [empty, 0], positive, negative, None
     load = made.add("LoadImage", image=Path(settings.init_image).name)
     image: Link = [load, 0]
     mask: Link | None = None
@@ -71,17 +74,18 @@ def begun(
         if settings.resize_mode in ("fill", "latent"):
             made.note(f"ImageScale has no resize mode {settings.resize_mode}.")
     if mask is None:
-        return [made.add("VAEEncode", pixels=image, vae=model.vae), 0], positive, negative
+        return [made.add("VAEEncode", pixels=image, vae=model.vae), 0], positive, negative, None
+    kept = image, mask
     if settings.mask_blur:
         made.note("ComfyUI's own nodes do not blur a mask: its border is hard there.")
     if facts.channels == 9:
         inputs = {"positive": positive, "negative": negative, "vae": model.vae, "pixels": image, "mask": mask}
         node = made.add("InpaintModelConditioning", **inputs, noise_mask=True)
-        return [node, 2], [node, 0], [node, 1]
+        return [node, 2], [node, 0], [node, 1], kept
     if settings.masked_content == "original":
         encoded = made.add("VAEEncode", pixels=image, vae=model.vae)
-        return [made.add("SetLatentNoiseMask", samples=[encoded, 0], mask=mask), 0], positive, negative
+        return [made.add("SetLatentNoiseMask", samples=[encoded, 0], mask=mask), 0], positive, negative, kept
     if settings.masked_content != "latent nothing":
         made.note(f"VAEEncodeForInpaint fills what is masked with grey, not with {settings.masked_content!r}.")
     inputs = {"pixels": image, "vae": model.vae, "mask": mask}
-    return [made.add("VAEEncodeForInpaint", **inputs, grow_mask_by=0), 0], positive, negative
+    return [made.add("VAEEncodeForInpaint", **inputs, grow_mask_by=0), 0], positive, negative, kept
