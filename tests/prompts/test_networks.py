@@ -39,5 +39,8 @@ def test_what_looks_like_a_tag_and_is_none() -> None:
     assert malformed_tag("a < lora:mine:0.8>, b") == "< lora:mine:0.8>"
     assert malformed_tag("a lyco:mine:1>, b") == "lyco:mine:1>"
     assert malformed_tag("[lora:mine:0.8]") == "[lora:mine:0.8]"
+    assert malformed_tag("a lora:mine:0.8, b") == "lora:mine:0.8, b"
+    for tag in ("<lora mine:0.8>", "<lora=mine:0.8>", "<lora;mine;0.8>", "〈lora:mine:0.8〉", "‹lora:a:1›", "<lora>"):
+        assert malformed_tag(f"a {tag} b") == tag
     for prompt in ("a < b, c > d", "lora: a girl named Lora", "flora:x>", "(explora:1.2)", "a (lora:1.2)", "<3 lora"):
         assert malformed_tag(prompt) is None

@@ -11,8 +11,9 @@ from .limits import require_bounded
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 _NEARLY = re.compile(
     r"""
-    (?:<|＜|&lt;)\s*(?:lora|lyco|hypernet)\s*[:：]      # opened, so that what was not taken out is not closed or spaced
+    (?:[<＜〈‹《⟨]|&lt;)\s*(?:lora|lyco|hypernet)\b    # opened, so that what was not taken out is not closed or spaced
     | (?<!\w)(?:lora|lyco)\s*[:：][^<>\[\](){},\n]{1,200}(?:>|＞|&gt;)    # closed, not opened
+    | (?<!\w)(?:lora|lyco)[:：][^<>\[\](){},:\s][^<>\[\](){},:\n]{0,200}[:：]\s*-?[\d.]+    # neither
     | [(\[{]\s*(?:lora|lyco)\s*:[^<>\[\](){},:\n]{1,200}:[\s\d.]{1,20}[)\]}]   # other brackets
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -76,5 +77,5 @@ def malformed_tag(rest: str) -> str | None:
     if match is None:
         return None
     shown = rest[match.start() : match.start() + _SHOWN]
-    end = next((i + 1 for i, c in enumerate(shown) if c in ">＞\n"), len(shown))
+    end = next((i + 1 for i, c in enumerate(shown) if c in ">＞〉›》⟩\n"), len(shown))
     return shown[:end].strip()
