@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from .base import Count
 from .studio import StudioSettings
 
 
@@ -19,5 +20,11 @@ class ServeSettings(StudioSettings):
     """Folder of what is kept: pictures that programs ask to be saved, the log of drawing."""
     api: bool = True
     """Programs on this computer are let in."""
+    replicas: Count = 1
+    """Pictures drawn at a time: 1 is a process of this server's, more are replicas of Ray Serve (extra `serve`), each
+    with a base of its own, and with a graphics card where the cluster has some."""
+    cluster: str = "local"
+    """Where replicas run: local (on this machine), auto (the Ray cluster of this machine) or ray://host:10001, whose
+    machines see the same folders."""
     loras: list[Path] = Field(default_factory=lambda: [Path("runs")])
     """Folders of LoRA files; otherwise runs."""

@@ -34,9 +34,9 @@ class RayExecutor:
 
         Raises MaquetteError where Ray is not installed or there is no cluster at the address.
         """
-        self.ray = _ray()
+        self.ray = import_ray()
         self.trainer, self.slots = trainer, slots
-        self._ours = _connect(self.ray, address)
+        self._ours = join_cluster(self.ray, address)
         self._remote = actor_class(self.ray, WINDOW * slots)
         self.actors = [_Handle(self, index) for index in range(workers)]
         self.backlog: list[tuple[Task, Collection[str]]] = []
@@ -214,7 +214,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _ray() -> Any:
+def import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -223,7 +223,7 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str) -> bool:
+def join_cluster(ray: Any, address: str) -> bool:
     """Join a cluster, or begin one on this machine. Returns whether it is ours to end."""
     if ray.is_initialized():
         return False

@@ -47,38 +47,20 @@ Opener = Callable[[Mapping[str, Any]], Artist]
 """Opens a base by the keys of BaseSettings."""
 
 
-class Child:
-    """The loop of a drawing process. One drawing at a time; a thread reads, so that an interruption is heard."""
+Tell = Callable[[Mapping[str, Any], bytes], None]
+"""(message, picture of it)."""
 
-    def __init__(self, opener: Opener, source: IO[bytes], target: IO[bytes]) -> None:
-        self.opener, self.source, self.target = opener, source, target
+
+class Easel:
+    """A base that stays open from wish to wish. One drawing at a time; `tell` hears all of it."""
+
+    def __init__(self, opener: Opener, tell: Tell) -> None:
+        self.opener, self.tell = opener, tell
         self.artist: Artist | None = None
         self.opened: Mapping[str, Any] | None = None
-        self._wishes: queue.Queue[tuple[dict[str, Any], threading.Event]] = queue.Queue()
 
-    def serve(self) -> None:
-        """Draw until the parent closes its end, which ends the process at once."""
-        threading.Thread(target=self._listen, daemon=True).start()
-        self._send({"event": "ready"})
-        while True:
-            wish, interrupt = self._wishes.get()
-            self._answer(wish, interrupt)
-            gc.collect()
-
-    def _listen(self) -> None:
-        latest = threading.Event()
-        try:
-            while (message := frames.read(self.source)) is not None:
-                wish = message[0]
-                if wish["do"] == "interrupt":
-                    latest.set()
-                elif wish["do"] == "draw":
-                    latest = threading.Event()
-                    self._wishes.put((wish, latest))
-        finally:
-            os._exit(0)  # the parent is gone, however it went: nobody wants the picture at work
-
-    def _answer(self, wish: dict[str, Any], interrupt: threading.Event) -> None:
+    def answer(self, wish: dict[str, Any], interrupt: threading.Event) -> None:
+        """Draw; the last message is "done" or "error"."""
         try:
             self._draw(wish, interrupt)
         except MaquetteError as error:
@@ -92,6 +74,7 @@ class Child:
             self._send({"event": "error", "kind": "memory" if memory else "internal", "message": message})
         else:
             self._send({"event": "done"})
+        gc.collect()
 
     def _draw(self, wish: dict[str, Any], interrupt: threading.Event) -> None:
         base: Mapping[str, Any] = wish["base"]
@@ -122,7 +105,36 @@ class Child:
             self._send({"event": event.kind, **data})
 
     def _send(self, message: Mapping[str, Any], data: bytes = b"") -> None:
-        frames.write(self.target, message, data)
+        self.tell(message, data)
+
+
+class Child:
+    """The loop of a drawing process. A thread reads, so that an interruption is heard."""
+
+    def __init__(self, opener: Opener, source: IO[bytes], target: IO[bytes]) -> None:
+        self.source, self.target = source, target
+        self.easel = Easel(opener, lambda message, data: frames.write(target, message, data))
+        self._wishes: queue.Queue[tuple[dict[str, Any], threading.Event]] = queue.Queue()
+
+    def serve(self) -> None:
+        """Draw until the parent closes its end, which ends the process at once."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        frames.write(self.target, {"event": "ready"})
+        while True:
+            self.easel.answer(*self._wishes.get())
+
+    def _listen(self) -> None:
+        latest = threading.Event()
+        try:
+            while (message := frames.read(self.source)) is not None:
+                wish = message[0]
+                if wish["do"] == "interrupt":
+                    latest.set()
+                elif wish["do"] == "draw":
+                    latest = threading.Event()
+                    self._wishes.put((wish, latest))
+        finally:
+            os._exit(0)  # the parent is gone, however it went: nobody wants the picture at work
 
 
 OUT_OF_MEMORY = "Memory ran out while drawing. Draw a smaller picture or fewer at once, or close other programs."

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.serve import ServeSettings
 from ..errors import MaquetteError
 from . import frames
 from .drawings import Drawing, DrawingFailed, Picture, Progress, Refused
@@ -30,6 +31,8 @@ _PATIENCE = 3.0  # seconds that a process has to end
 
 
 OnProgress = Callable[[Progress], None]
+Answer = tuple[dict[str, Any], bytes]
+"""A message of who draws, and the picture of it."""
 
 
 class DrawingEngine:
@@ -38,6 +41,8 @@ class DrawingEngine:
     folder: where pictures lie while they are drawn from; fake: draw without torch; blocked: says why nothing can be
     drawn now, such as a job that trains.
     """
+
+    at_once = 1  # drawings
 
     def __init__(
         self,
@@ -56,7 +61,8 @@ class DrawingEngine:
         self.options: dict[str, Any] = {}
         self.hashes: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._turn, self._writing, self._counting = threading.Lock(), threading.Lock(), threading.Lock()
+        self._turn = threading.Semaphore(self.at_once)
+        self._writing, self._counting = threading.Lock(), threading.Lock()
         self._waiting = 0
         self._progress = Progress()
         self._interrupt = threading.Event()
@@ -74,6 +80,10 @@ class DrawingEngine:
 
         loras, upscalers = [queue.folder, *settings.loras], [studio.folder / "upscalers"]
         library = Library([settings.bases_folder], loras, settings.base, upscalers)
+        if isinstance(settings, ServeSettings) and settings.replicas > 1:
+            from .replicas import ReplicaEngine
+
+            return ReplicaEngine(library, studio.folder, settings.replicas, settings.cluster)
         return cls(library, studio.folder, blocked=blocked)
 
     @property
@@ -173,7 +183,7 @@ class DrawingEngine:
         base = {**self.opening, "base": model.path, **({"vae": vae} if vae else {})}
         place = self.temporary / secrets.token_hex(8)
         try:
-            settings = _filed({"preview_every": PREVIEW_EVERY, "lenient": True, **request}, place)
+            settings = self._settings({"preview_every": PREVIEW_EVERY, "lenient": True, **request}, place)
             wish = {"do": "draw", "base": base, "settings": settings, "loras": self.library.lora_paths()}
             return self._ask(wish, model, batches, on_progress)
         except MaquetteError as error:  # pictures are called by what they are, not by where they lay
@@ -182,32 +192,44 @@ class DrawingEngine:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
+    def _settings(self, request: dict[str, Any], place: Path) -> dict[str, Any]:
+        """A request as who draws reads it."""
+        return filed(request, place)
+
     def _ask(self, wish: Mapping[str, Any], model: Weights, batches: int, on_progress: OnProgress) -> Drawing:
-        pictures: list[Picture] = []
-        warnings: list[str] = []
         process = self._running()
         try:
             self._write(process, wish)
             if self._interrupt.is_set():
                 self._write(process, {"do": "interrupt"})
-            while (answer := frames.read(_piped(process.stdout))) is not None:
-                message, data = answer
-                kind = message.pop("event")
-                if kind == "done":
-                    hashed = self.hashes.get(model.path, "")
-                    return Drawing(pictures, list(dict.fromkeys(warnings)), model, hashed, self._interrupt.is_set())
-                if kind == "error":
-                    raise _error(message)
-                if kind == "picture":
-                    pictures.append(_picture(message, data))
-                elif kind in ("warning", "finding"):
-                    warnings.append(message["message"])
-                elif kind == "opened":
-                    self.hashes[model.path] = message["hash"]
-                self._follow(kind, message, data, batches, on_progress)
+            answers = iter(lambda: frames.read(_piped(process.stdout)), None)
+            if (drawing := self._gathered(answers, model, batches, on_progress)) is not None:
+                return drawing
         except OSError:
             pass  # it ended while it was asked: said below
         raise self._death(process)
+
+    def _gathered(
+        self, answers: Iterable[Answer | None], model: Weights, batches: int, on_progress: OnProgress
+    ) -> Drawing | None:
+        """What the answers to a wish come to; None where they end before it is done."""
+        pictures: list[Picture] = []
+        warnings: list[str] = []
+        for message, data in filter(None, answers):
+            kind = message.pop("event")
+            if kind == "done":
+                hashed = self.hashes.get(model.path, "")
+                return Drawing(pictures, list(dict.fromkeys(warnings)), model, hashed, self._interrupt.is_set())
+            if kind == "error":
+                raise _error(message)
+            if kind == "picture":
+                pictures.append(_picture(message, data))
+            elif kind in ("warning", "finding"):
+                warnings.append(message["message"])
+            elif kind == "opened":
+                self.hashes[model.path] = message["hash"]
+            self._follow(kind, message, data, batches, on_progress)
+        return None
 
     def _follow(self, kind: str, message: Mapping[str, Any], data: bytes, batches: int, on: OnProgress) -> None:
         now = self._progress
@@ -289,7 +311,7 @@ def _picture(message: Mapping[str, Any], data: bytes) -> Picture:
     return Picture(png=data, variation_seed=message.get("variation"), **named)
 
 
-def _filed(request: dict[str, Any], place: Path) -> dict[str, Any]:
+def filed(request: dict[str, Any], place: Path) -> dict[str, Any]:
     """The request with pictures as files in a folder of its own."""
 
     def file(data: bytes, name: str) -> str:

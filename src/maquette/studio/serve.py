@@ -43,7 +43,8 @@ class Served:
         self.port = int(self.socket.getsockname()[1])
         config = uvicorn.Config(
             self.app, log_level="warning", access_log=False, server_header=False, date_header=False,
-            timeout_graceful_shutdown=3, h11_max_incomplete_event_size=64 * 1024,
+            timeout_graceful_shutdown=3, loop="asyncio", http="h11",  # also where Ray Serve brought others
+            h11_max_incomplete_event_size=64 * 1024,
         )  # fmt: skip
         self.server = Server(config)
 
