@@ -1,14 +1,15 @@
-"""Extract a LoRA from a full-size Stable Diffusion 1.5 and resize one of rank 128, against full SVDs of each layer.
+"""Extract a LoRA from a full-size Stable Diffusion and resize one of rank 128, against full SVDs of each layer.
 
-    python -m benchmarks.low_rank --folder /tmp/low_rank [--only extract|resize] [--threads 2] [--square 5120] [--keep]
+    python -m benchmarks.low_rank --folder /tmp/low_rank [--family sdxl] [--only extract|resize] [--threads 2]
+                                  [--square 5120] [--keep]
 
-Two models of random float16 weights are written (4.3 GB): the tuned one differs by a change of rank 16 and noise. Other
-tools decompose every layer's difference by torch.linalg.svd with its default of square U and V; each distinct shape is
-decomposed so once here (sides beyond --square with thin ones, which is kinder) and counted as often as there are such.
-"error" is what is left of the difference, both ways, on the same layers. Memory is what the process itself holds at
-most (anonymous pages), not the page cache of the files. Wall time on a busy machine means little: processor time is
-given beside it. --threads are those of extraction and resizing, and
-PyTorch's own in the rest.
+Two models of random float16 weights are written (SD1.5: 4.3 GB, SDXL: 13.9 GB): the tuned one differs by a change of
+rank 16 and noise. Other tools decompose every layer's difference by torch.linalg.svd with its default of square U and
+V; each distinct shape is decomposed so once here (sides beyond --square with thin ones, which is kinder) and counted
+as often as there are such. "error" is what is left of the difference, both ways, on the same layers. Memory is what
+the process itself holds at most (anonymous pages), not the page cache of the files. Wall time on a busy machine means
+little: processor time is given beside it. --threads are those of extraction and resizing, and PyTorch's own in the
+rest.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from maquette.adapters.file import Adapter, AdapterModule
 from maquette.core.lowrank import RankRule
 from maquette.families import checkpoint, configs, full_size, save
 from maquette.families.checkpoint import Checkpoint
-from maquette.families.sd.spec import SD1
+from maquette.families.sd.spec import SD1, SD2
+from maquette.families.sdxl.spec import SDXL
 from maquette.fast import memory
 from maquette.weights import stream
 from maquette.weights.extract import Extracted, Extraction, Plan, extract
 from maquette.weights.resize import resize
 
-PARTS = {"unet": "unet", "vae": "vae", "te": "text_encoder"}
+PARTS = {"unet": "unet", "vae": "vae", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
+SPECS = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
 RANK, BEFORE, AFTER = 32, 128, 32
 
 
@@ -77,23 +80,21 @@ def measured() -> Iterator[Cost]:
         watcher.join()
 
 
-def write_models(folder: Path) -> tuple[Path, Path]:
-    """base.safetensors and tuned.safetensors, unless they are there."""
-    paths = folder / "base.safetensors", folder / "tuned.safetensors"
+def write_models(folder: Path, family: str) -> tuple[Path, Path]:
+    """The base and the tuned model, unless they are there."""
+    paths = folder / f"{family}-base.safetensors", folder / f"{family}-tuned.safetensors"
     if all(path.is_file() for path in paths):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     parts = {
         PARTS[part]: {n: (0.02 * torch.randn(t.shape, generator=generator)).half() for n, t in net.state_dict().items()}
-        for part, net in full_size.networks("sd1").items()
+        for part, net in full_size.networks(family).items()
     }
-    model = Checkpoint(
-        SD1, parts, checkpoint.derive_configs(parts, "sd1", "it"), configs.scheduler_config("sd1", "epsilon", False),
-        "it", [],
-    )  # fmt: skip
+    derived = checkpoint.derive_configs(parts, family, "it")
+    model = Checkpoint(SPECS[family], parts, derived, configs.scheduler_config(family, "epsilon", False), "it", [])
     save.write_single_file(model, paths[0], torch.float16)
-    for part in ("unet", "text_encoder"):
+    for part in (name for name in parts if name != "vae"):
         for name, weight in parts[part].items():
             change = 0.001 * torch.randn(weight.shape, generator=generator)
             if weight.ndim >= 2:
@@ -129,8 +130,8 @@ def compared(full: Cost, cost: Cost) -> str:
     return f"full SVDs of the same layers: {told}: {wall:.0f} and {processor:.0f} times as much"
 
 
-def extraction(folder: Path, square: int, threads: int) -> None:
-    base, tuned = (stream.open_model(path) for path in write_models(folder))
+def extraction(folder: Path, family: str, square: int, threads: int) -> None:
+    base, tuned = (stream.open_model(path) for path in write_models(folder, family))
     memory.keep()
     for method in ("lora", "locon"):
         with measured() as cost:
@@ -159,12 +160,12 @@ def against_full_svds(made: Extraction, tuned: Checkpoint, base: Checkpoint, cos
     print(f"error against the best possible: at most {worst:.4f} times")
 
 
-def random_lora(rank: int) -> Adapter:
-    """On every layer of SD1.5's transformers and text encoder, with falling singular values."""
+def random_lora(family: str, rank: int) -> Adapter:
+    """On every layer of the transformers and text encoders, with falling singular values."""
     from maquette.families import kohya_names
 
     generator, modules = torch.Generator().manual_seed(0), {}
-    names = kohya_names("sd1", rank=rank)
+    names = kohya_names(family, rank=rank)
     fall = torch.arange(1, rank + 1) ** -0.7
     for key, shape in names.items():
         name, _, part = key.partition(".")
@@ -173,11 +174,11 @@ def random_lora(rank: int) -> Adapter:
             down = torch.randn(shape, generator=generator) * fall.reshape(-1, *[1] * (len(shape) - 1))
             up = torch.randn(out, generator=generator)
             modules[name] = AdapterModule({"lora_down.weight": down, "lora_up.weight": up})
-    return Adapter("sd1", "lora", modules)
+    return Adapter(family, "lora", modules)
 
 
-def resizing(square: int, threads: int) -> None:
-    lora = random_lora(BEFORE)
+def resizing(family: str, square: int, threads: int) -> None:
+    lora = random_lora(family, BEFORE)
     with measured() as cost:
         made = resize(lora, RankRule(rank=AFTER), threads=threads)
     print(f"resize rank {BEFORE} to {AFTER}, {len(made.modules)} modules: {cost}")
@@ -192,6 +193,7 @@ def resizing(square: int, threads: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/low_rank"))
+    parser.add_argument("--family", default="sd1", choices=("sd1", "sd2", "sdxl"))
     parser.add_argument("--only", choices=("extract", "resize"))
     parser.add_argument("--square", type=int, default=1 << 20, help="sides up to which full SVDs have square U and V")
     parser.add_argument("--threads", type=int, default=2)
@@ -199,11 +201,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.only != "extract":
-        resizing(arguments.square, arguments.threads)
+        resizing(arguments.family, arguments.square, arguments.threads)
     if arguments.only != "resize":
-        extraction(arguments.folder, arguments.square, arguments.threads)
+        extraction(arguments.folder, arguments.family, arguments.square, arguments.threads)
         if not arguments.keep:
-            for path in write_models(arguments.folder):
+            for path in write_models(arguments.folder, arguments.family):
                 path.unlink()
 
 
