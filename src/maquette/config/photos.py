@@ -43,6 +43,8 @@ class CheckConfig(StageConfig):
     """Instead of steps: how often all photos times repeats are seen."""
     alpha_mask: bool = False
     """The loss will count only where photos are not transparent."""
+    faces: bool = False
+    """Look for faces too: photos without one, with several, of another person, or with one that is too small."""
     max_token_length: Literal[75, 150, 225] = 225
     """So many tokens of a caption will be learned."""
     rank: Count = 16

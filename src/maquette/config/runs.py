@@ -45,6 +45,8 @@ class EvaluateConfig(StageConfig):
     """Folder with a DINO model of transformers: adds DINO, PRES and, with two pictures a prompt, DIV."""
     per_prompt: Count = 1
     """Pictures of each of DreamBench's 25 prompts; the paper draws 4."""
+    faces: bool = False
+    """Of a person: also measure whose face is drawn, beside the photos'."""
     kind: Kind = "object"
     """What the subject is: of people and animals DreamBench asks for other things than of objects."""
     out: Path | None = None

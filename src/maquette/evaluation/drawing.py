@@ -1,4 +1,4 @@
-"""What a checkpoint draws for its judgement: the subject under attributes, and other things; latents, never decoded.
+"""What a checkpoint draws for its judgement: the subject under attributes, and other things; latents.
 
 Through `sampling.loop` and no Pipeline: that draws one prompt at a time with LoRAs out of files, and here many prompts
 share each call of the network that is judged."""
@@ -120,3 +120,9 @@ def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed
             )
         )
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def decoded(base: BaseModel, latents: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1], on the CPU; one picture at a time goes through the VAE."""
+    return torch.cat([base.decode(latent[None]).float().cpu() for latent in latents]).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.captions import caption_for_class, class_of
 from ..families.base import BaseModel
-from .drawing import draw_latents, plan_of
+from .drawing import decoded, draw_latents, plan_of
 from .encoders import Encoder
 from .panel import Example
 from .tuned import Tuned
@@ -90,9 +90,7 @@ def table(
     first = seed * 1000
 
     def draw(changed: BaseModel, texts: Sequence[str]) -> Tensor:
-        latents = draw_latents(changed, plan, texts, first)
-        with torch.no_grad():
-            return torch.cat([base.decode(latent[None]).float().cpu() for latent in latents]).clamp(0, 1)
+        return decoded(base, draw_latents(changed, plan, texts, first))
 
     before = draw(base, plain)
     with change(weight) as changed:

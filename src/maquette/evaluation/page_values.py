@@ -23,6 +23,8 @@ CURVES: dict[str, str] = {
     "neighbour_drift": "Change of other things",
     "held_benefit": "Held-out photos predicted better",
     "edit_retention": "Edit retention",
+    "face_likeness": "Face like the photos'",
+    "face_found": "Pictures with a face",
 }
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 320, 150, 36, 10, 22, 10
 

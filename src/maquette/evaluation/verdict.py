@@ -14,6 +14,9 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
+from .drawing import decoded
+from .faces import FaceJudge
+from .faces import sentence as face_sentence
 from .measures import copying, distances_to, examine
 from .noise import Noise, between_seeds, joined, of_twins
 from .panel import Example, Panel, Size, build_panel
@@ -91,9 +94,10 @@ class Cells:
     """Measures (step, weight) of files on a panel, with one file open at a time. drawn: latents of each cell."""
 
     def __init__(
-        self, base: BaseModel, candidates: Sequence[Candidate], panel: Panel, on_measured: Callable[[], None]
-    ) -> None:
-        self.base, self.panel, self.on_measured = base, panel, on_measured
+        self, base: BaseModel, candidates: Sequence[Candidate], panel: Panel, on_measured: Callable[[], None],
+        faces: FaceJudge | None = None,
+    ) -> None:  # fmt: skip
+        self.base, self.panel, self.on_measured, self.faces = base, panel, on_measured, faces
         self.files = {candidate.step: candidate.file for candidate in candidates}
         self.drawn: dict[tuple[int, float], Tensor] = {}
         self._opened: tuple[int, Tuned] | None = None
@@ -104,6 +108,8 @@ class Cells:
         items, drawing = examine(self.base, self._opened[1], weight, self.panel)
         assert drawing is not None
         self.drawn[step, weight] = drawing.subject
+        if self.faces is not None:
+            items |= self.faces(decoded(self.base, drawing.subject))
         self.on_measured()
         return Row.of(step, weight, items)
 
@@ -123,11 +129,13 @@ def judge(
     twin: Sequence[Candidate] = (),
     clip_skip: int = 1,
     cfg_scale: float | None = None,
+    faces: FaceJudge | None = None,
     on_progress: Progress = lambda what, done, of: None,
 ) -> Verdict:
     """Measure up to so many (step, weight), all for cells None, and choose. seeds: panels on which the same cells are
     measured. twin: checkpoints of a run of the same settings, at weight 1. How far both differ is the noise below which
-    files count as equal. Raises MaquetteError for a file that does not fit the base.
+    files count as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that does not fit
+    the base.
     """
     require_measurable(base)
     with tuned(base, candidates[0].file, subject)(1.0):
@@ -146,12 +154,14 @@ def judge(
         return made
 
     panel = panel_of(seed)
-    measure = Cells(base, candidates, panel, on_measured)
+    if faces is not None:
+        faces.look_at_class(decoded(base, panel.drawn.subject))
+    measure = Cells(base, candidates, panel, on_measured, faces)
     rows = search(list(measure.files), weights, measure, cells, prefer)
     rows.sort(key=lambda row: (row.step, row.weight))
     panels = [rows]
     for again in range(seed + 1, seed + seeds):
-        other = Cells(base, candidates, panel_of(again), on_measured)
+        other = Cells(base, candidates, panel_of(again), on_measured, faces)
         panels.append([other(row.step, row.weight) for row in rows])
     noises = [between_seeds(panels, prefer)] if seeds > 1 else []
     noises += _of_twin(Cells(base, twin, panel, on_measured), rows, prefer)
@@ -159,11 +169,11 @@ def judge(
     every = joined(panels) if seeds > 1 else rows
     choice = choose(every, prefer, floor=noise.difference if noise else 0.0)
     unit = candidates[0].unit
-    cautions = [on_measured for on_measured in (noise and noise.sentence(), caution(base)) if on_measured]
+    more = (noise and noise.sentence(), face_sentence(choice.row), caution(base))
     return Verdict(
         choice,
         tuple(every),
-        (*reason(choice, every, unit), *cautions),
+        (*reason(choice, every, unit), *(said for said in more if said)),
         unit,
         tuple(name for name, held in zip(panel.names, panel.held, strict=True) if held),
         tuple(hard_photos(panel, rows)),
@@ -209,8 +219,7 @@ def losses_over_base(panel: Panel, items: Sequence[Mapping[str, Sequence[float]]
 def _shown(base: BaseModel, panel: Panel, latents: Tensor) -> list[Shown]:
     nearest = distances_to(latents, panel.every).argmin(1).tolist()
     copies = copying(latents, panel.every).bool().tolist()
-    with torch.no_grad():
-        pixels = torch.cat([base.decode(latent[None]).float().cpu() for latent in latents])
+    pixels = decoded(base, latents)
     return [
         Shown(prompt, picture, photo, copy)
         for prompt, picture, photo, copy in zip(panel.plan.subject_prompts, pixels, nearest, copies, strict=True)

@@ -12,6 +12,7 @@ from ..config.photos import CheckConfig
 from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
 from ..data.doctor import GoldenRule, Look, Looks, golden_rule, longest_caption
+from ..data.faces import FaceReader, examine_faces
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
 from ..events import Cancel, Listener, ignore, progress, until
@@ -107,6 +108,7 @@ def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None 
     """
     on_event = until(cancel, on_event)
     facts = base_facts(config.base, config.vae, config.prediction_type)
+    reader = FaceReader() if config.faces else None
     dataset, looks = _read(config, on_event)
     config = _with_settings(config, dataset)
     resolution = config.resolution or facts.native_size
@@ -123,6 +125,8 @@ def run(config: CheckConfig, on_event: Listener = ignore, cancel: Cancel | None 
             dataset, config.subject, looks, tokens, config.max_token_length, costs.steps * costs.batch_size
         ),
     ]
+    if reader is not None:
+        problems += examine_faces(dataset.of("instance"), reader, progress(on_event, "looking for faces"))
     subject = config.subject or ", ".join(dict.fromkeys(p.subject for p in dataset.of("instance") if p.subject)) or None
     return CheckResult(
         folder=str(config.photos),

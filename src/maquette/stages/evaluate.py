@@ -17,6 +17,7 @@ from ..errors import MaquetteError
 from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
 from ..evaluation.encoders import Encoder, open_clip, open_dino
+from ..evaluation.faces import FaceJudge
 from ..evaluation.panel import LARGE, QUICK, STANDARD, Example
 from ..evaluation.tuned import tuned
 from ..evaluation.verdict import Verdict, judge
@@ -87,7 +88,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
         photos = examples(dataset, base)
-        encoders = _Encoders.open(config, base)
+        encoders, faces = _Encoders.open(config, base), FaceJudge(photos) if config.faces else None
         verdict = judge(
             base,
             candidates,
@@ -100,6 +101,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             twin=_twin(config.twin),
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
+            faces=faces,
             on_progress=_progress(on_event),
         )
         file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
@@ -125,7 +127,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
-    encoders = _Encoders.open(config, base)
+    encoders, faces = _Encoders.open(config, base), FaceJudge(photos) if config.faces else None
     verdict = judge(
         base,
         candidates,
@@ -136,6 +138,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         seed=config.seed,
         seeds=config.seeds,
         twin=_twin(config.twin),
+        faces=faces,
         on_progress=_progress(on_event),
     )
     out.mkdir(parents=True, exist_ok=True)
