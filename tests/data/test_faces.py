@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 import maquette
 from maquette import MaquetteError
-from maquette.data.buckets import BucketRules, crop_box
+from maquette.data.buckets import crop_box
 from maquette.data.faces import (
     SAME_PERSON,
     Face,
@@ -27,7 +27,7 @@ from tests.data.people import cat, stranger, woman
 
 @pytest.fixture(scope="module")
 def reader() -> FaceReader:
-    return FaceReader()
+    return FaceReader(512)
 
 
 def face(*identity: float, box: tuple[int, int, int, int] = (0, 0, 10, 10)) -> Face:
@@ -39,7 +39,7 @@ def test_a_face_is_found_where_it_is_and_in_no_cat(reader: FaceReader) -> None:
     left, top, right, bottom = found.box
     assert left < 180 < 250 < right and top < 90 < 150 < bottom and 70 < found.height < 120
     (quick,) = reader.faces(woman(), quick=True)
-    assert abs(quick.box[0] - left) < 25 and abs(quick.box[3] - bottom) < 25
+    assert abs(quick.box[0] - left) < 40 and abs(quick.box[3] - bottom) < 40
     assert reader.faces(cat()) == [] and reader.faces(cat(), quick=True) == []
 
 
@@ -63,7 +63,7 @@ def test_the_person_is_who_is_on_most_pictures() -> None:
 
 
 def test_the_proposed_part_is_a_square_around_the_face_within_the_photo() -> None:
-    crop = crop_box((1600, 1200), BucketRules((512, 512), 8).pick((1600, 1200)))
+    crop = crop_box((1600, 1200), (512, 512))
     small = face(0.0, box=(100, 20, 180, 100))
     assert trained_share(small, crop) is None  # the square in the middle begins at 200
     assert head_and_shoulders(small, (1600, 1200)) == (20, 0, 260, 240)

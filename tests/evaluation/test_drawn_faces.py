@@ -12,6 +12,7 @@ from torch import Tensor
 
 import maquette
 from maquette import MaquetteError
+from maquette.data.faces import FaceReader
 from maquette.evaluation.choice import Row
 from maquette.evaluation.faces import STRANGERS, FaceJudge, sentence
 from maquette.evaluation.panel import Example
@@ -33,7 +34,7 @@ def portraits() -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def judge() -> FaceJudge:
     pictures = pixels(*portraits(), cat())
-    return FaceJudge([Example(picture * 2 - 1, "a photo of ohwx woman") for picture in pictures])
+    return FaceJudge([Example(picture * 2 - 1, "a photo of ohwx woman") for picture in pictures], FaceReader(320))
 
 
 def test_the_same_person_another_one_and_no_face(judge: FaceJudge) -> None:
@@ -75,9 +76,13 @@ def test_the_sentence_counts() -> None:
 
 def test_photos_without_a_person_are_refused() -> None:
     with pytest.raises(MaquetteError, match="found in 0 of the 3 photos and two are needed; leave --faces out"):
-        FaceJudge([Example(picture * 2 - 1, "a photo of ohwx cat") for picture in pixels(cat(), cat(), cat())])
+        FaceJudge(
+            [Example(picture * 2 - 1, "a photo of ohwx cat") for picture in pixels(cat(), cat(), cat())],
+            FaceReader(320),
+        )
 
 
+@pytest.mark.heavy
 def test_evaluate_measures_faces_beside_the_rest(tmp_path: Path) -> None:
     """On pocket, trained for two steps: it draws no face, which is said, and the choice is as without."""
     photos = tmp_path / "photos"

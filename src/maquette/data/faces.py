@@ -44,10 +44,12 @@ class Face:
 
 class FaceReader:
     """Finds faces by a convolutional network (King 2015, arXiv:1502.00046) and describes each by dlib's ResNet, after
-    turning it upright by five landmarks. Raises MaquetteError where the extra is not installed.
+    turning it upright by five landmarks. look_size: pixels of the longer side in which it looks. Raises MaquetteError
+    where the extra is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, look_size: int = LOOK_SIZE) -> None:
+        self.look_size = look_size
         spec = importlib.util.find_spec(_MODELS)
         if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("dlib") is None:
             raise MaquetteError(
@@ -75,7 +77,7 @@ class FaceReader:
         import numpy as np
         from PIL import Image as pillow
 
-        scale = LOOK_SIZE / max(image.size)
+        scale = self.look_size / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         pixels = np.asarray(image.resize(size, pillow.Resampling.BICUBIC))
         found = []

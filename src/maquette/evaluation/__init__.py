@@ -26,6 +26,7 @@ on drawings      likeness         to the photos, by the base's inner features; 0
                  neighbours       obedience of prompts for other things, and neighbours_margin
                  copying          share of pictures that copy a photo
                  diversity        effective number of different pictures, over the base's
+of people        face_found       share of drawn pictures with a face; face_likeness and same_person of these (faces.py)
 
 gap and held_benefit are there only where photos were held out. `rule.RULE` holds all limits and weights of the choice.
 """

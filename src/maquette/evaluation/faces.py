@@ -25,8 +25,8 @@ class FaceJudge:
     and where the extra `faces` is not installed.
     """
 
-    def __init__(self, photos: Sequence[Example]) -> None:
-        self.reader = FaceReader()
+    def __init__(self, photos: Sequence[Example], reader: FaceReader | None = None) -> None:
+        self.reader = reader or FaceReader()
         found = faces_of_one_person([self._faces(photo.pixels / 2 + 0.5) for photo in photos])
         self.photos = [face for face in found if face is not None]
         if len(self.photos) < 2:
