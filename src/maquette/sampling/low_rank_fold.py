@@ -55,21 +55,30 @@ class LowRank:
         """
         result = torch.empty_like(weight) if into is None else into
         rows, columns = len(self.up), self.down.shape[1]
-        step = rows if weight.is_cuda else max(1, BLOCK // columns)
-        scratch = self.down.new_empty(2, min(step, rows), columns)
-        before, after = weight.view(rows, columns), result.view(rows, columns)
-        for start in range(0, rows, step):
-            part = slice(start, min(start + step, rows))
-            change, own = scratch[:, : part.stop - start]
-            torch.mm(self.up[part], self.down, out=change)
-            for factor in self.factors:
-                change.mul_(factor)
-            if weight.dtype == torch.float32:
-                torch.add(change, before[part], out=after[part])
+        step = rows if weight.is_cuda else min(max(1, BLOCK // columns), rows)
+        change, own = self.down.new_empty(2, step, columns).unbind()
+        plain = not self.factors and len(self.down) > 1  # of rank 1 a fused product and sum rounds otherwise
+        blocks = (x.split(step) for x in (self.up, weight.view(rows, columns), result.view(rows, columns)))
+        for up, before, after in zip(*blocks, strict=True):
+            if len(up) < step:  # the last ones
+                change, own = change[: len(up)], own[: len(up)]
+            # a sum of two types takes longer than this copy and the sum of one
+            wide = before if weight.dtype == torch.float32 else own.copy_(before)
+            total = after if wide is before else own
+            if plain:
+                torch.addmm(wide, up, self.down, out=total)
             else:
-                own.copy_(before[part])  # a sum of two types takes longer than this copy and the sum of one
-                after[part] = change.add_(own)
+                torch.add(self._product(up, change), wide, out=total)
+            if total is not after:
+                after.copy_(total)
         return result
+
+    def _product(self, up: Tensor, out: Tensor) -> Tensor:
+        """Of some rows, times the factors; written to `out`."""
+        torch.mm(up, self.down, out=out)
+        for factor in self.factors:
+            out.mul_(factor)
+        return out
 
 
 class Folds(dict[nn.Parameter, tuple[LowRank, Tensor | None]]):
