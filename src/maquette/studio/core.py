@@ -104,7 +104,7 @@ class Studio:
         project = self.store.project(identity)
         with project.lock:  # no job of it is queued meanwhile
             self.queue.delete_of(identity)
-            project.delete()
+            self.store.delete(identity)
 
 
 def fake_engine() -> bool:

@@ -61,12 +61,14 @@ def work(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:
         out = job.run.final
         write_lora(out, 0, "merged")
         return {"file": out.name}
-    return _captioned(Path(job.config["photos"]), job.config, report)
+    return _captioned(Path(job.config["photos"]), job.config, report, cancel)
 
 
-def _captioned(photos: Path, config: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def _captioned(photos: Path, config: Mapping[str, Any], report: Report, cancel: Cancel) -> dict[str, Any]:
     there = [path for path in sorted(photos.iterdir()) if path.suffix not in (".txt",)]
     for at, path in enumerate(there, 1):
+        if cancel.wait(pace()):
+            return {"status": "stopped"}
         text = path.with_suffix(".txt")
         if not text.exists() or config.get("overwrite"):
             write_text(text, f"a photo of {config.get('subject') or 'it'}, picture {path.stem[:4]}\n")

@@ -171,6 +171,12 @@ class Store:
                 self._open[identity] = Project(path)
             return self._open[identity]
 
+    def delete(self, identity: str) -> None:
+        """Remove a project with everything in its folder. Raises NotFound."""
+        self.project(identity).delete()
+        with self._lock:
+            self._open.pop(identity, None)
+
     def create(self, name: str, kind: Kind = "object", subject: str = "", token: str = "zkw") -> Project:
         """A new project. Raises MaquetteError for words that cannot be, and where there are too many."""
         facts = checked({"name": name, "kind": kind, "subject": subject, "token": token})

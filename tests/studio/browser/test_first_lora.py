@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from io import BytesIO
 
@@ -11,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.numpy import load
 
-from tests.studio.browser.conftest import files
+from tests.studio.browser.conftest import Watched, files
 from tests.studio.conftest import Running, photo_bytes
 
 COUNT_CLICKS = """addEventListener('click', event => {
@@ -84,6 +85,42 @@ def test_first_lora_takes_four_clicks_and_three_fields(page: Page, studio: Runni
     assert download.value.suggested_filename == "my-robot.safetensors"
     tensors = load(download.value.path().read_bytes())
     assert len(tensors) == 24 and all(key.startswith("lora_unet_") for key in tensors)
+
+
+def test_a_reload_during_an_upload_loses_nothing_that_came(
+    visit: Callable[..., Page], studio: Running, watched: Watched
+) -> None:
+    watched.offline = True  # files that are on their way are cut off
+    project = studio.project("Cut off")
+    page = visit(f"/p/{project}/photos")
+    photos = files(*((f"{i}.jpg", photo_bytes(700 + i, (900, 700))) for i in range(16)))
+    page.get_by_test_id("file-input").set_input_files(photos)
+    page.wait_for_function("() => document.querySelector('[data-uploads] progress')?.value >= 2")
+    page.reload()
+    came = len(studio.client.get(f"/api/projects/{project}/photos").json())
+    assert came >= 2
+    expect(page.locator("[data-uploads] progress")).to_have_count(0)
+    page.get_by_test_id("file-input").set_input_files(photos)
+    expect(page.get_by_test_id("photo")).to_have_count(16)
+    expect(page.get_by_test_id("skipped").first).to_contain_text("is here already")
+
+
+def test_descriptions_at_work_are_the_same_after_a_reload(
+    visit: Callable[..., Page], studio: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAQUETTE_FAKE", "slow")
+    project = studio.project("Described", photos=30)
+    page = visit(f"/p/{project}/photos")
+    page.get_by_test_id("describe").click()
+    for _ in range(2):
+        expect(page.get_by_test_id("strip")).to_contain_text("Captions", timeout=30_000)
+        page.reload()
+    [job] = [each for each in studio.client.get("/api/jobs").json() if each["project"] == project]
+    assert job["state"] == "running"
+    expect(page.get_by_test_id("strip")).to_have_count(0, timeout=90_000)
+    expect(page.get_by_test_id("caption").last).to_have_value(re.compile("^a photo of zkw robot"))
+    page.reload()
+    expect(page.get_by_test_id("caption").last).to_have_value(re.compile("^a photo of zkw robot"))
 
 
 def test_every_state_is_the_same_after_a_reload(visit: Callable[..., Page], studio: Running) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.studio.browser.conftest import axe
@@ -43,6 +46,36 @@ def test_every_screen_fits(visit: Callable[..., Page], studio: Running, project:
         main = page.locator("[data-main]")
         if path.endswith(("photos", "train")):
             expect(main).to_be_in_viewport()
+
+
+# Where everything that is seen lies, in pixels.
+PLACES = """() => [...document.querySelectorAll('body *')].filter(e => e.checkVisibility())
+    .map(e => [e, e.getBoundingClientRect()])
+    .map(([e, box]) => `${e.tagName} ${e.className} ${[box.x, box.y, box.width, box.height].map(Math.round)}`)"""
+# Photos and drawn pictures are the same in both themes.
+WITHOUT_PICTURES = "() => document.querySelectorAll('img, svg image').forEach(e => { e.style.visibility = 'hidden'; })"
+
+
+def shot(page: Page) -> np.ndarray:
+    """A screenshot without its pictures, as numbers 0 to 255 (height, width, 3)."""
+    page.evaluate(WITHOUT_PICTURES)
+    return np.asarray(Image.open(BytesIO(page.screenshot(animations="disabled"))).convert("RGB"), np.int16)
+
+
+@pytest.mark.parametrize("width", [360, pytest.param(768, marks=pytest.mark.heavy), 1440])
+def test_light_and_dark_differ_in_their_colours_alone(
+    visit: Callable[..., Page], studio: Running, project: str, width: int
+) -> None:
+    light, dark = (visit("/", width, 740, color_scheme=theme, reduced_motion="reduce") for theme in ("light", "dark"))
+    for path in ("/", f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", "/queue", "/play"):
+        for page in (light, dark):
+            page.goto(studio.address + path, wait_until="networkidle")
+        assert light.evaluate(PLACES) == dark.evaluate(PLACES), path
+        bright, dim = shot(light), shot(dark)
+        assert bright.mean() > 200 and dim.mean() < 80, f"{path}: {bright.mean()}, {dim.mean()}"
+        light.reload(wait_until="networkidle")
+        changed = (abs(shot(light) - bright).max(axis=2) > 24).mean()
+        assert changed < 0.005, f"{path} looks another way the second time: {changed:.1%} of its pixels"
 
 
 def test_a_phone_shows_two_cards_a_row_and_full_width_drawers(
