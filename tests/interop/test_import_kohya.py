@@ -217,6 +217,12 @@ def test_the_captions_are_those_that_their_trainer_reads(tmp_path: Path) -> None
     assert read(tmp_path, line.replace(".txt", "tags")).config["caption_extension"] == ".tags"
 
 
+def test_an_ending_without_its_point_is_said(tmp_path: Path) -> None:
+    found = read(tmp_path, NETWORK + "--max_train_steps=4 --caption_extension=tags")
+    assert found.config["caption_extension"] == ".tags"
+    assert found.no_equal == ["caption_extension = tags: read as .tags; there, without its point, no caption is found"]
+
+
 def test_photos_are_read_with_the_captions_of_that_ending(tmp_path: Path) -> None:
     from PIL import Image
 

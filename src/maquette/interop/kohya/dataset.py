@@ -88,7 +88,9 @@ def _ending(reader: _Reader, photos: str | None) -> None:
     """Which caption files are read: those of one ending there. Not said here where all of them end so."""
     given = reader.values.text("caption_extension")
     ending = given or KOHYAS_ENDING
-    ending = ending if ending.startswith(".") else f".{ending}"
+    if not ending.startswith("."):
+        ending = f".{ending}"
+        reader.lose("caption_extension", given, f"read as {ending}; there, without its point, no caption is found")
     folder = Path(photos or "")
     there = bool(photos) and _is_folder(folder)
     if ending != ".txt" or (there and _holds(folder, ".caption")):
