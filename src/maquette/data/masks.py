@@ -15,8 +15,12 @@ from .images import is_photo
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# OneTrainer writes a-masklabel.png and a-condlabel.png, other trainers and editors a_mask.png, a-mask.png, a.mask.png.
-_BESIDE = re.compile(r"^(?P<photo>.+?)(?P<kind>-masklabel|-condlabel|[-_.]mask)$", re.IGNORECASE | re.DOTALL)
+# OneTrainer writes a-masklabel.png and a-condlabel.png, other trainers and editors a_mask.png, a-mask.png, a.mask.png,
+# or mask_a.png.
+_BESIDE = re.compile(
+    r"^(?:(?P<before>mask[-_.])(?P<after>.+)|(?P<photo>.+?)(?P<kind>-masklabel|-condlabel|[-_.]mask))$",
+    re.IGNORECASE | re.DOTALL,
+)
 _COLOURED = 40  # difference of a pixel's channels, 0..255, that no grey picture has, compressed or not
 
 
@@ -39,10 +43,11 @@ def sort_masks(files: Sequence[Path], root: Path) -> Sorted:
     for file in files:
         match = _BESIDE.match(file.stem) if is_photo(file) else None
         name = file.relative_to(root).as_posix()
-        own = same_name(str(file.parent / match["photo"])) if match else ""
+        own = same_name(str(file.parent / (match["photo"] or match["after"]))) if match else ""
+        kind = (match["kind"] or match["before"]).lower() if match else ""
         if match is None:
             found.files.append(file)
-        elif match["kind"].lower() == "-condlabel":
+        elif kind == "-condlabel":
             message = f"{name} is a conditioning image of OneTrainer and is not used; only photos and masks are."
             found.problems.append(Problem("mask", name, message, left_out=True))
         elif own in photos and own not in found.masks:
@@ -50,7 +55,7 @@ def sort_masks(files: Sequence[Path], root: Path) -> Sorted:
         elif own in photos:
             message = f"{name} is not used: {found.masks[own].name} is a mask of the same photo."
             found.problems.append(Problem("mask", name, message, left_out=True))
-        elif match["kind"].lower() == "-masklabel":
+        elif kind == "-masklabel":
             message = f"The mask {name} is not used: there is no photo of that name."
             found.problems.append(Problem("mask", name, message, left_out=True))
         else:
