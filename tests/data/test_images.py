@@ -146,6 +146,12 @@ def test_srgb_profile_changes_nothing_and_a_damaged_one_is_ignored_with_a_note(
     assert "does not fit" in photo.notes[0]
 
 
+def test_a_gif_of_one_frame_is_no_photo_either(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (90, 0, 0)).save(tmp_path / "still.gif")
+    with pytest.raises(MaquetteError, match=r"still\.gif is a GIF; save it as PNG or JPEG\."):
+        read_photo(tmp_path / "still.gif")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

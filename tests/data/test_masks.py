@@ -89,7 +89,9 @@ def test_an_empty_mask_is_refused(quadrants: MakeImage, tmp_path: Path) -> None:
         mask_weights(photo, 4)
 
 
-@pytest.mark.parametrize("name", ["a-masklabel.png", "a_mask.png", "a-mask.PNG", "A.mask.jpg", "mask_a.png", "Mask-A.jpg"])
+@pytest.mark.parametrize(
+    "name", ["a-masklabel.png", "a_mask.png", "a-mask.PNG", "A.mask.jpg", "mask_a.png", "Mask-A.jpg"]
+)
 def test_masks_beside_photos_are_used_and_said(quadrants: MakeImage, tmp_path: Path, name: str) -> None:
     quadrants(64, 64).save(tmp_path / "a.png")
     left_half(64, 64).save(tmp_path / name)

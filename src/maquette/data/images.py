@@ -163,8 +163,8 @@ def _not_a_photo(name: str, data: bytes) -> str:
     """The sentence for a file that no decoder knows."""
     kind = pictures.kind_of(data[:16])
     if kind == "GIF":
-        moving = " animated" if _is_animated_gif(data) else ""
-        return f"{name} is an{moving} GIF; save {'the frame you want' if moving else 'it'} as PNG or JPEG."
+        what, which = ("an animated GIF", "the frame you want") if _is_animated_gif(data) else ("a GIF", "it")
+        return f"{name} is {what}; save {which} as PNG or JPEG."
     if kind and kind not in pictures.FORMATS:
         return f"{name} is not a picture that can be read ({kind}); save it as PNG or JPEG."
     if kind:
