@@ -30,7 +30,7 @@ def input_of(layer: nn.Module, batch: int = 2, side: int = 6) -> Tensor:
 
 def small(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let layers of so many numbers rest."""
-    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys(resting.SMALLEST, size))
+    monkeypatch.setattr(resting, "SMALLEST", dict.fromkeys((torch.float32, torch.bfloat16), size))
     monkeypatch.setattr(resting, "SMALLEST_KERNEL", size)
 
 
@@ -133,3 +133,27 @@ def test_layouts_are_made_for_the_sizes_that_come(monkeypatch: pytest.MonkeyPatc
         for batch, side in ((2, 6), (2, 6), (1, 6), (1, 6), (2, 6)):
             fast(input_of(plain, batch, side))
     assert shapes == [(2, 80, 6, 7), (1, 80, 6, 7), (2, 80, 6, 7)]
+
+
+def test_kernels_come_first_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, 1 << 14)
+    layers = [nn.Linear(256, 256), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3), nn.Linear(256, 256)]
+    sizes = {"kernel": 4 * 64 * 64 * 9, "matrix": 4 * 256 * 256}
+
+    def resting_with(room: int) -> list[bool]:
+        network = nn.Sequential(*copy.deepcopy(layers)).requires_grad_(False)
+        monkeypatch.setattr(resting.memory, "installed", lambda: room * resting.SHARE + 1)
+        count = resting.install(network)
+        found = [isinstance(layer, RestingConv2d | RestingLinear) for layer in network]
+        assert count == sum(found)
+        return found
+
+    assert resting_with(2 * sum(sizes.values())) == [True] * 4
+    assert resting_with(2 * sizes["kernel"]) == [False, True, True, False]
+    assert resting_with(2 * sizes["kernel"] + sizes["matrix"]) == [True, True, True, False]
+    assert resting_with(0) == [False] * 4
+
+
+def test_matrices_of_float32_stay_as_they_are() -> None:
+    network = nn.Sequential(nn.Linear(2048, 2048), nn.Conv2d(1024, 1024, 1)).requires_grad_(False)
+    assert resting.install(network) == 0

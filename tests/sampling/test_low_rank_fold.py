@@ -9,6 +9,7 @@ import torch
 
 from maquette import families
 from maquette.adapters.file import Adapter, AdapterModule
+from maquette.fast import memory
 from maquette.sampling import hot_loras
 from maquette.sampling.hot_loras import HotLoras
 from maquette.sampling.lora_tags import Wish
@@ -83,14 +84,14 @@ def test_going_back_to_the_loras_before_folds_nothing(states: int, monkeypatch: 
 
 
 def test_room_is_a_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = {"SC_PHYS_PAGES": 1 << 23, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(os, "sysconf_names", memory)
-    monkeypatch.setattr(os, "sysconf", memory.get)
-    assert hot_loras.room() == (1 << 35) // 10
-    memory["SC_PHYS_PAGES"] = 1 << 20
+    told: dict[str, int] = {"SC_PHYS_PAGES": 1 << 23, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf_names", told)
+    monkeypatch.setattr(os, "sysconf", told.get)
+    assert hot_loras.room() == memory.installed() // 10 == (1 << 35) // 10
+    told["SC_PHYS_PAGES"] = 1 << 20
     assert hot_loras.room() == hot_loras.LEAST_ROOM
     monkeypatch.delattr(os, "sysconf")
-    assert hot_loras.room() == hot_loras.LEAST_ROOM
+    assert hot_loras.room() == hot_loras.LEAST_ROOM and memory.installed() is None
 
 
 def test_a_switch_writes_into_the_memory_of_the_lora_before_and_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:

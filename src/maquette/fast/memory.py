@@ -7,6 +7,7 @@ next one: a step of a full-size UNet takes 160,000 such page faults, about 7 % o
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,14 @@ def release() -> bool:
     """Give back once what is free just now, as after pictures, which need more than a step. Returns whether any was."""
     library = _glibc()
     return library is not None and bool(library.malloc_trim(0))
+
+
+def installed() -> int | None:
+    """Bytes of the machine's memory; None where the system does not tell."""
+    sysconf = getattr(os, "sysconf", None)
+    if sysconf is None or "SC_PHYS_PAGES" not in os.sysconf_names:  # Windows
+        return None
+    return int(sysconf("SC_PHYS_PAGES")) * int(sysconf("SC_PAGE_SIZE"))
 
 
 def _glibc() -> ctypes.CDLL | None:

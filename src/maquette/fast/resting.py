@@ -7,17 +7,21 @@ call takes a good part of the call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import onednn, processor
+from . import memory, onednn, processor
 
-# Weights below which laying out costs less than the call by itself: of kernels, and of matrices by their type.
+# Weights below which laying out costs less than the call by itself: of kernels, and of matrices by their type. In
+# float32 the layout of a matrix brings a twentieth.
 SMALLEST_KERNEL = 1 << 16
-SMALLEST = {torch.float32: 1 << 20, torch.bfloat16: 1 << 16}
+SMALLEST = {torch.bfloat16: 1 << 16}
+SHARE = 5  # of the machine's memory that layouts may take
+USUAL_MEMORY = 1 << 33  # of a machine that does not tell
 
 
 class _Layout:
@@ -92,27 +96,38 @@ class RestingLinear(nn.Linear):
 
 
 def install(network: nn.Module) -> int:
-    """Put a resting layer in the place of every large layer on the CPU; returns how many. Each layout takes as much
-    memory as its weight, from its first use on.
+    """Put a resting layer in the place of every large layer on the CPU, kernels first, as long as there is room.
+
+    Returns how many. Each layout takes as much memory as its weight, from its first use on.
     """
-    found = 0
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            made = _resting(layer)
-            if made is not None:
-                setattr(parent, name, made)
-                found += 1
-    return found
+    found = [
+        (parent, name, made)
+        for parent in network.modules()
+        for name, layer in parent.named_children()
+        if (made := _resting(layer)) is not None
+    ]
+    left, count = (memory.installed() or USUAL_MEMORY) // SHARE, 0
+    for parent, name, made in sorted(found, key=lambda one: isinstance(one[2], nn.Linear)):
+        left -= made.weight.numel() * made.weight.itemsize
+        if left < 0:
+            break
+        setattr(parent, name, made)
+        count += 1
+    return count
 
 
-def _resting(layer: nn.Module) -> nn.Module | None:
+def _is_kernel(weight: Tensor) -> bool:
+    return weight.ndim == 4 and weight.shape[2:] != (1, 1)
+
+
+def _resting(layer: nn.Module) -> RestingConv2d | RestingLinear | None:
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
         return None
     if not processor.packs(weight.dtype):
         return None
-    is_kernel = weight.ndim == 4 and weight.shape[2:] != (1, 1)
-    if weight.numel() < (SMALLEST_KERNEL if is_kernel else SMALLEST[weight.dtype]):
+    smallest = SMALLEST_KERNEL if _is_kernel(weight) else SMALLEST.get(weight.dtype, math.inf)
+    if weight.numel() < smallest:
         return None
     if type(layer) is nn.Linear:
         return RestingLinear(layer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from .. import adapters
 from ..adapters.file import Adapter
 from ..families.base import BaseModel
+from ..fast import memory
 from ..fast.replayed import ReplayedDenoiser
 from .apply_loras import Applied, add_lora, layers_of
 from .lora_tags import Wish
@@ -24,10 +24,7 @@ SHARE = 10  # of the machine's memory, where that is more
 
 def room() -> int:
     """Bytes that weights with other LoRAs may take beside those in use."""
-    sysconf = getattr(os, "sysconf", None)
-    if sysconf is None or "SC_PHYS_PAGES" not in os.sysconf_names:  # Windows
-        return LEAST_ROOM
-    return max(LEAST_ROOM, int(sysconf("SC_PHYS_PAGES")) * int(sysconf("SC_PAGE_SIZE")) // SHARE)
+    return max(LEAST_ROOM, (memory.installed() or 0) // SHARE)
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ from ..families.upscaler import Upscaler
 from .draw_settings import DrawSettings
 from .enlarging import UPSCALERS
 from .hot_loras import HotLoras
+from .opening import quickened
 
 Model = TypeVar("Model")
 
@@ -36,12 +37,12 @@ class Others:
         path = settings.hires_base
         if not settings.hires or path is None or path == self.base.source:
             return None
-        return self._open("base", path, lambda *how: HotLoras(families.load(path, *how)))
+        return self._open("base", path, lambda *how: HotLoras(quickened(families.load(path, *how))))
 
     def refiner(self, settings: DrawSettings) -> Refiner | None:
         """The refiner that settings name."""
         path = settings.refiner
-        return None if path is None else self._open("refiner", path, lambda *how: refiner.load(path, *how))
+        return None if path is None else self._open("refiner", path, lambda *how: quickened(refiner.load(path, *how)))
 
     def upscaler(self, settings: DrawSettings) -> str | Upscaler:
         """The upscaler of hires fix: a name, or a network."""

@@ -31,7 +31,7 @@ from .hot_loras import AdapterShelf, HotLoras
 from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
-from .opening import Dtype, opened, quicken
+from .opening import Dtype, opened, quickened
 from .others import Others
 from .preview import Previews
 from .samplers import schedule_notice, suited
@@ -81,7 +81,7 @@ class Pipeline:
             self.base = base
         else:
             self.base, self.notices = opened(base, vae, prediction_type, dtype, device)
-        quicken(self.base)
+        quickened(self.base)
         self._lock = threading.RLock()
         self._loras = HotLoras(self.base)
         self._shelf = AdapterShelf()
