@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ Kind = Literal["train", "caption", "evaluate", "merge"]
 KINDS: tuple[Kind, ...] = ("train", "caption", "evaluate", "merge")
 WISHES = ("stop", "pause", "sample")
 ENDED: tuple[State, ...] = ("finished", "failed", "stopped")
+MOST_RECORDS = 2_000  # that are remembered
 SETTLED = 100_000_000  # nanoseconds: longer than a tick of the clock by which a file system dates its files
 
 
@@ -200,21 +200,23 @@ class Reader:
         return found
 
 
-@lru_cache(maxsize=4096)
-def _read(path: Path, inode: int, changed: int, size: int) -> dict[str, Any]:
-    """A record, read once for each time that it is written: a queue of many jobs is looked at twice a second."""
-    return read_object(path)
+# Records as they were read last: a queue of many jobs is looked at twice a second.
+_records: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Raises MaquetteError where it is missing or damaged."""
+    """A job's file, read once for each time that it is written. Raises MaquetteError where it is missing or damaged."""
     try:
         state = os.stat(path)
     except OSError as error:
         raise MaquetteError(f"{path.name} is missing.") from error
-    if time.time_ns() - state.st_mtime_ns < SETTLED:  # within one tick two writings may look alike
-        return read_object(path)
-    return dict(_read(path, state.st_ino, state.st_mtime_ns, state.st_size))
+    stamp, kept = (state.st_ino, state.st_mtime_ns, state.st_size), _records.get(path)
+    settled = time.time_ns() - state.st_mtime_ns > SETTLED  # within one tick two writings may look alike
+    if kept is None or kept[0] != stamp or not settled:
+        if len(_records) >= MOST_RECORDS:
+            _records.clear()
+        kept = _records[path] = stamp, read_object(path)
+    return dict(kept[1])
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
