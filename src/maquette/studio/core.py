@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..config.studio import StudioSettings
@@ -22,6 +22,9 @@ from .names import NotFound
 from .plans import take_captions
 from .presets import base_of
 from .store import Project, Store
+
+if TYPE_CHECKING:
+    from fastapi import Request
 
 
 class Studio:
@@ -105,6 +108,12 @@ class Studio:
         with project.lock:  # no job of it is queued meanwhile
             self.queue.delete_of(identity)
             self.store.delete(identity)
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio that a request is for."""
+    studio: Studio = request.app.state.studio
+    return studio
 
 
 def fake_engine() -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ..errors import MaquetteError
 from .library import Weights
@@ -39,6 +42,12 @@ class Picture:
     width: int
     height: int
     variation_seed: int | None = None
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any], data: bytes) -> Picture:
+        """As the drawing process hands it over."""
+        named = {key: message[key] for key in ("seed", "infotext", "prompt", "negative_prompt", "width", "height")}
+        return cls(png=data, variation_seed=message.get("variation"), **named)
 
 
 @dataclass(frozen=True)
@@ -79,3 +88,28 @@ class Progress:
         if not self.step:
             return 0.0
         return (time.monotonic() - self.began) * (self.steps - self.step) / self.step
+
+
+def failure_of(message: Mapping[str, Any]) -> MaquetteError:
+    """What the drawing process says went wrong: of the request, or else."""
+    kind, text = message["kind"], message["message"]
+    return MaquetteError(text) if kind == "input" else DrawingFailed(text, kind)
+
+
+def filed(request: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The request with pictures as files in a folder of its own."""
+
+    def file(data: bytes, name: str) -> str:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (place / name).write_bytes(data)
+        return str(place / name)
+
+    for key in ("init_image", "mask"):
+        if isinstance(request.get(key), bytes):
+            request[key] = file(request[key], f"{key}.png")
+    units: Sequence[Mapping[str, Any]] = request.get("controls", ())
+    request["controls"] = [
+        {**unit, "image": file(unit["image"], f"control-{i}.png")} if isinstance(unit.get("image"), bytes) else unit
+        for i, unit in enumerate(units)
+    ]
+    return request

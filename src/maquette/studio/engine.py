@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.serve import ServeSettings
 from ..errors import MaquetteError
 from . import frames
-from .drawings import Drawing, DrawingFailed, Picture, Progress, Refused
+from .drawings import Drawing, DrawingFailed, Picture, Progress, Refused, failure_of, filed
 from .library import Library, Weights
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ class DrawingEngine:
                 hashed = self.hashes.get(model.path, "")
                 return Drawing(pictures, list(dict.fromkeys(warnings)), model, hashed, self._interrupt.is_set())
             if kind == "error":
-                raise _error(message)
+                raise failure_of(message)
             if kind == "picture":
-                pictures.append(_picture(message, data))
+                pictures.append(Picture.of(message, data))
             elif kind in ("warning", "finding"):
                 warnings.append(message["message"])
             elif kind == "opened":
@@ -299,35 +299,6 @@ class DrawingEngine:
 def _piped(stream: Any) -> Any:
     assert stream is not None  # all of the process's streams are pipes
     return stream
-
-
-def _error(message: Mapping[str, Any]) -> MaquetteError:
-    kind, text = message["kind"], message["message"]
-    return MaquetteError(text) if kind == "input" else DrawingFailed(text, kind)
-
-
-def _picture(message: Mapping[str, Any], data: bytes) -> Picture:
-    named = {key: message[key] for key in ("seed", "infotext", "prompt", "negative_prompt", "width", "height")}
-    return Picture(png=data, variation_seed=message.get("variation"), **named)
-
-
-def filed(request: dict[str, Any], place: Path) -> dict[str, Any]:
-    """The request with pictures as files in a folder of its own."""
-
-    def file(data: bytes, name: str) -> str:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (place / name).write_bytes(data)
-        return str(place / name)
-
-    for key in ("init_image", "mask"):
-        if isinstance(request.get(key), bytes):
-            request[key] = file(request[key], f"{key}.png")
-    units: Sequence[Mapping[str, Any]] = request.get("controls", ())
-    request["controls"] = [
-        {**unit, "image": file(unit["image"], f"control-{i}.png")} if isinstance(unit.get("image"), bytes) else unit
-        for i, unit in enumerate(units)
-    ]
-    return request
 
 
 def _tail(log: Path) -> str:

@@ -20,8 +20,8 @@ from typing import Any
 from ..errors import MaquetteError
 from ..fleet.on_ray import import_ray, join_cluster
 from .drawing_child import Easel, Opener
-from .drawings import Drawing, DrawingFailed, Refused
-from .engine import Answer, DrawingEngine, OnProgress, filed
+from .drawings import Drawing, DrawingFailed, Refused, filed
+from .engine import Answer, DrawingEngine, OnProgress
 from .library import Library, Weights
 
 APPLICATION = "maquette"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import FileResponse
 
 from ..core import Studio
@@ -17,11 +16,6 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {"example": {"error": "One sentence."}}}}
     for status, text in {400: "It cannot be done as asked", 404: "There is no such thing", 409: "Not now"}.items()
 }
-
-
-def studio_of(request: Request) -> Studio:
-    studio: Studio = request.app.state.studio
-    return studio
 
 
 def jobs_of(studio: Studio, project: str) -> list[Job]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from ...errors import MaquetteError
 from ...formats.png import parse_infotext
+from ..core import studio_of
 from ..drawings import Progress, Refused
 from ..gallery import Gallery
 from ..names import Busy, NotFound
@@ -19,7 +20,7 @@ from ..sdapi.names import UnknownName, sampler_and_schedule
 from ..sdapi.pictures import PngInfo, text_of
 from ..sdapi.requests import ImageToImage, TextToImage
 from ..sdapi.settings import model_of, wish_of
-from .common import ERRORS, studio_of
+from .common import ERRORS
 from .models import Done
 from .streaming import News, event_stream
 

@@ -10,8 +10,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from ...errors import MaquetteError
+from ..core import studio_of
 from ..job import Job, Reader
-from .common import ERRORS, studio_of
+from .common import ERRORS
 from .models import Done, JobInfo, More, Place
 from .streaming import News, event_stream
 

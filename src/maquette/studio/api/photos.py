@@ -12,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 
 from ...errors import MaquetteError
 from .. import captions, masks, uploads
-from ..core import Studio
+from ..core import Studio, studio_of
 from ..photos import LARGE, THUMB, Photo
 from ..store import Project
-from .common import ERRORS, send, studio_of
+from .common import ERRORS, send
 from .models import Added, Done, Mask, PhotoChange, PhotoInfo
 
 router = APIRouter(prefix="/projects/{project_id}/photos", tags=["photos"], responses=dict(ERRORS))

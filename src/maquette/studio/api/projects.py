@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from .common import ERRORS, jobs_of, studio_of
+from ..core import studio_of
+from .common import ERRORS, jobs_of
 from .models import Done, NewProject, ProjectChange, ProjectInfo
 
 router = APIRouter(prefix="/projects", tags=["projects"], responses=dict(ERRORS))

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
-from ...files import read_json, read_object
+from ...files import read_json
 from ...limits import RECORD_BYTES
 from .. import results
+from ..core import studio_of
 from ..names import NotFound
-from .common import ERRORS, send, studio_of
+from .common import ERRORS, send
 from .jobs import info
 from .models import Choice, JobInfo, Merge
 
@@ -53,13 +54,12 @@ def get_results(request: Request, job_id: str) -> dict[str, Any]:
     """The verdict: the recommended checkpoint, why, every row that was measured, and the files."""
     job = studio_of(request).queue.job(job_id)
     run = job.run
-    verdict = read_object(run.evaluation) if run.evaluation.exists() else None
     files = [_file(job_id, path) | {"step": step} for step, path in run.checkpoints().items()]
     final = _file(job_id, run.final) if run.final.exists() else None
     return {
         "job": job_id,
         "project": job.spec["project"],
-        "verdict": verdict,
+        "verdict": results.verdict(job),
         "checkpoints": files,
         "file": final,
         "choice": job.spec.get("choice"),

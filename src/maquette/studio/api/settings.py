@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 
 from ... import __version__
 from .. import demo
-from ..core import fake_engine
+from ..core import fake_engine, studio_of
 from ..names import NotFound
-from .common import ERRORS, studio_of
+from .common import ERRORS
 from .models import ProjectInfo, SettingsChange
 
 router = APIRouter(tags=["settings"], responses=dict(ERRORS))

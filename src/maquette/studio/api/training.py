@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from .. import captions, plans, presets, texts
-from ..core import Studio
+from ..core import Studio, studio_of
 from ..job import Job
 from ..names import Busy
 from ..pages import options
 from ..pages.training import preflight
-from .common import ERRORS, studio_of
+from .common import ERRORS
 from .jobs import info
 from .models import Check, Cost, JobInfo, NewJob, Plan, Tag, TagEdit, Texts, Undone
 

@@ -8,8 +8,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from ... import __version__
+from ..core import studio_of
 from .jobs import LEVELS, WORDS, WORKING, percent_of, short
-from .routes import page_router, studio_of
+from .routes import page_router
 from .shell import html, theme
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from .. import captions
-from .routes import page_router, studio_of
+from ..core import studio_of
+from .routes import page_router
 from .shell import html
 
 if TYPE_CHECKING:

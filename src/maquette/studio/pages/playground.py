@@ -8,11 +8,12 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 
 from ..api.draw import SHOWN, url
+from ..core import studio_of
 from ..gallery import Gallery
 from ..names import is_id
 from ..sdapi.names import SAMPLERS, SCHEDULES
 from ..sdapi.settings import FILLS, USUAL_SAMPLER
-from .routes import page_router, studio_of
+from .routes import page_router
 from .shell import html
 
 if TYPE_CHECKING:

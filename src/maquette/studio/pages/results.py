@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse
 
 from ...errors import MaquetteError
 from ...files import read_object
+from ..core import studio_of
 from ..names import is_id
 from . import jobs
-from .routes import page_router, studio_of
+from .routes import page_router
 from .shell import html
 from .training import at_work, trainings
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from ..names import NotFound
 from .shell import html
-
-if TYPE_CHECKING:
-    from ..core import Studio
 
 
 class PageRoute(APIRoute):
@@ -37,8 +34,3 @@ class PageRoute(APIRoute):
 def page_router() -> APIRouter:
     """A router of pages, which the description of the API leaves out."""
     return APIRouter(route_class=PageRoute, include_in_schema=False)
-
-
-def studio_of(request: Request) -> Studio:
-    studio: Studio = request.app.state.studio
-    return studio

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...errors import MaquetteError
 from ...training.kinds import endings, style_prompts
 from .. import plans, presets, texts
+from ..core import studio_of
 from ..library import Library
 from . import jobs, options, readiness
-from .routes import page_router, studio_of
+from .routes import page_router
 from .shell import html
 
 if TYPE_CHECKING:
