@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.studio import presets, texts
+from maquette.studio.job import Job
 from maquette.studio.pages import jobs, options, results, training
 from tests.studio.conftest import Running
 
@@ -114,6 +115,19 @@ def test_remaining_time_in_words(seconds: float | None, words: str) -> None:
 )  # fmt: skip
 def test_percent(status: dict[str, Any], percent: int | None) -> None:
     assert jobs.percent_of(status) == percent
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [({}, "starting: loading the base"), ({"step": 4, "steps": 9, "what": "training", "of": 3, "done": 3}, "step 4/9"),
+     ({"step": 9, "steps": 9, "what": "measuring checkpoints", "done": 2, "of": 8, "remaining_seconds": 90},
+      "step 9/9 · measuring checkpoints, 2 of 8 · 2 min left"),
+     ({"what": "describing photos", "done": 1, "of": 4}, "describing photos, 1 of 4")],
+)  # fmt: skip
+def test_how_far_a_job_is_in_one_line(status: dict[str, Any], line: str, tmp_path: Path) -> None:
+    job = Job.create(tmp_path / "j", {"kind": "train", "project": "p", "config": {}})
+    job.set_status(state="running")
+    assert jobs.line_of(job, status) == line
 
 
 def test_bars_and_rows_of_a_verdict() -> None:

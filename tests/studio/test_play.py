@@ -1,6 +1,7 @@
 """/api/draw, kept pictures, and that no page and no drawing brings torch into the server."""
 
 import base64
+import json
 import subprocess
 import sys
 from io import BytesIO
@@ -71,6 +72,19 @@ def test_another_base_is_drawn_with_at_once(studio: Running) -> None:
     assert studio.client.patch("/api/settings", json={"base": str(folder / "mine.ckpt")}).status_code == 200
     other = studio.client.post("/api/draw", json=CAT).json()["pictures"][0]
     assert "Model: pocket" in first["infotext"] and "Model: mine" in other["infotext"]
+
+
+def test_a_training_is_tried_at_the_weight_that_is_recommended(fast: None, studio: Running) -> None:
+    job = studio.train(studio.project(photos=4))
+    studio.wait(job, "finished")
+    run = studio.studio.queue.job(job).run
+    verdict = json.loads(run.evaluation.read_text())
+    run.evaluation.write_text(json.dumps(verdict | {"weight": 0.85}))
+    assert "&lt;lora:robby:0.85&gt;" in studio.client.get(f"/play?job={job}").text
+    studio.client.post(f"/api/jobs/{job}/choice", json={"step": 10, "weight": 0.7})
+    assert "&lt;lora:robby:0.7&gt;" in studio.client.get(f"/play?job={job}").text
+    studio.studio.queue.job(job).set_status(state="paused")  # in a longer training, whose last checkpoint is tried
+    assert "&lt;lora:robby-000040:1&gt;" in studio.client.get(f"/play?job={job}").text
 
 
 def test_what_another_programs_text_says() -> None:

@@ -83,10 +83,10 @@ def line_of(job: Job, status: dict[str, Any]) -> str:
     if state in ("failed", "stopped", "finished"):
         return str(status.get("message") or f"Step {status.get('step', 0)} of {status.get('steps', 0)}")
     what = str(status.get("what") or "starting: loading the base")
+    if status.get("of") and what != "training":
+        what += f", {status['done']} of {status['of']}"
     if status.get("steps"):
         what = f"step {status['step']}/{status['steps']}" + ("" if what == "training" else f" · {what}")
-    elif status.get("of"):
-        what += f", {status['done']} of {status['of']}"
     return " · ".join(part for part in (what, duration(status.get("remaining_seconds"))) if part)
 
 

@@ -11,6 +11,7 @@ from ..api.draw import SHOWN, url
 from ..core import studio_of
 from ..gallery import Gallery
 from ..names import is_id
+from ..results import chosen
 from ..sdapi.names import SAMPLERS, SCHEDULES
 from ..sdapi.settings import FILLS, USUAL_SAMPLER
 from .routes import page_router
@@ -58,17 +59,14 @@ def _begun(studio: Studio, library: Library, job_id: str) -> dict[str, str]:
     job = next((each for each in studio.queue.jobs() if each.id == job_id), None)
     if job is None or job.spec.get("kind") != "train":
         return {}
-    files = [*job.run.checkpoints().values(), job.run.final]
-    chosen = job.spec.get("choice")
-    step = chosen.get("step") if isinstance(chosen, dict) else None
-    kept = job.run.checkpoints().get(step) if isinstance(step, int) else None
-    there = [kept] if kept is not None else [file for file in files if file.is_file()]
+    own = job.run.final.is_file() and job.state != "paused"  # else that is of a shorter training
+    there = [*job.run.checkpoints().values(), *([job.run.final] if own else [])]
     name = next((lora.name for lora in library.loras() if there and lora.path == str(there[-1])), None)
     if name is None:
         return {}
-    weight = chosen.get("weight", 1) if isinstance(chosen, dict) else 1
+    weight = chosen(job)[1] if own else None
     project = studio.store.project(str(job.spec["project"]))
-    found = {"prompt": f"a photo of {project.phrase} <lora:{name}:{weight:g}>"}
+    found = {"prompt": f"a photo of {project.phrase} <lora:{name}:{weight or 1:g}>"}
     base = str(job.spec["config"].get("base", "pocket"))
     model = next((each.name for each in library.models() if each.path == base), None)
     return found | ({"model": model} if model else {})
