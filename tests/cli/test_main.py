@@ -219,6 +219,12 @@ def test_what_a_command_needs_is_named_with_its_meaning(capsys: pytest.CaptureFi
     assert "Missing option '--lora'." in capsys.readouterr().err
 
 
+def test_an_option_is_read_by_its_old_name_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--factor", "--lokr-factor"):
+        assert outcome("extract", "gone", "--base", "pocket", "--out", str(tmp_path / "x"), option, "1") == 1
+        assert "lokr_factor = 1 is not possible" in capsys.readouterr().err
+
+
 def test_configurations_need_no_torch() -> None:
     modules = ", ".join(f"maquette.config.{name}" for name in ("base", "train", "photos", "weights", "blend", "runs"))
     assert not loaded_after(f"import {modules}") & HEAVY
