@@ -1,10 +1,12 @@
 """The parts of a training step, each with and without what makes it quick: processor time of one thread.
 
 OMP_NUM_THREADS=1 python -m benchmarks.step_parts
+OMP_NUM_THREADS=1 python -m benchmarks.step_parts --drawing    # layers of two rows, forward alone, at rest
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.families.unet.blocks import Upsample2D
-from maquette.fast import attention, memory, packed
+from maquette.fast import attention, memory, packed, resting
 
 REPEATS = 7
 
@@ -40,35 +42,53 @@ def passes(layer: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], object
     return work
 
 
-def layers(dtype: torch.dtype) -> None:
-    """Convolutions and linear layers, plain and laid out."""
+def shapes_of(rows: int) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Convolutions and linear layers of Stable Diffusion 1.5, and an input of so many rows for each."""
     shapes: dict[str, tuple[nn.Module, Tensor]] = {}
     for width, side in ((320, 64), (320, 32), (640, 16), (1280, 8), (1280, 4)):
         shapes[f"3 x 3 convolution, {side} x {side} pixels, {width} channels"] = (
             nn.Conv2d(width, width, 3, padding=1),
-            torch.randn(1, width, side, side),
+            torch.randn(rows, width, side, side),
         )
     for width, side in ((640, 16), (1280, 8)):
         shapes[f"enlargement of {side} x {side} pixels and 3 x 3 convolution, {width} channels"] = (
             Upsample2D(width),
-            torch.randn(1, width, side, side),
+            torch.randn(rows, width, side, side),
         )
     shapes["3 x 3 convolution with stride 2, 8 x 8 pixels, 1280 channels"] = (
         nn.Conv2d(1280, 1280, 3, stride=2, padding=1),
-        torch.randn(1, 1280, 8, 8),
+        torch.randn(rows, 1280, 8, 8),
     )
     for width, side in ((320, 32), (640, 16), (1280, 8), (1280, 4)):
         shapes[f"linear layer, {side * side} tokens, {width} features"] = (
             nn.Linear(width, width),
-            torch.randn(1, side * side, width),
+            torch.randn(rows, side * side, width),
         )
-    for name, (layer, x) in shapes.items():
+    return shapes
+
+
+def layers(dtype: torch.dtype) -> None:
+    """Plain and laid out, there and back."""
+    for name, (layer, x) in shapes_of(1).items():
         network, x = nn.Sequential(layer).requires_grad_(False).to(dtype), x.to(dtype)
         with FlopCounterMode(display=False) as counter:
             network(x)
         plain = best(passes(network, x))
         packed.install(network)
         line(name, dtype, plain, best(passes(network, x)), 2 * counter.get_total_flops())
+
+
+@torch.no_grad()
+def drawing(dtype: torch.dtype) -> None:
+    """Plain and at rest, of a prompt and its negative; what does not rest is left out."""
+    for name, (layer, x) in shapes_of(2).items():
+        network, x = nn.Sequential(layer).requires_grad_(False).to(dtype), x.to(dtype)
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+        plain, answer = best(lambda network=network, x=x: network(x)), network(x)
+        if resting.install(network):
+            apart = f", {(network(x) - answer).abs().max():.0e} apart"
+            line(name + apart, dtype, plain, best(lambda network=network, x=x: network(x)), counter.get_total_flops())
 
 
 def product(dtype: torch.dtype) -> None:
@@ -111,8 +131,14 @@ def line(name: str, dtype: torch.dtype, plain: float, fast: float, flops: int | 
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drawing", action="store_true")
     torch.set_num_threads(1)
     print("| part | type | plain | quick | times | quick |\n|---|---|---|---|---|---|")
+    if parser.parse_args().drawing:
+        drawing(torch.bfloat16)
+        drawing(torch.float32)
+        return
     faults()  # from here on freed memory is kept, as in training
     for dtype in (torch.bfloat16, torch.float32):
         product(dtype)

@@ -91,6 +91,16 @@ def test_what_does_not_fit_a_layout_is_computed_plainly(monkeypatch: pytest.Monk
     assert fast.layout.made is None
 
 
+def test_large_pictures_in_float32_are_computed_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where laying out takes next to nothing of a call."""
+    plain, fast = made("3x3", torch.float32, monkeypatch)
+    with torch.no_grad():
+        large = torch.randn(2, 80, 16, 17)
+        assert torch.equal(fast(large), plain(large)) and fast.layout.made is None
+        fast(large[..., :16])
+        assert fast.layout.made is not None
+
+
 def test_what_cannot_rest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, 1 << 14)
     layers = [

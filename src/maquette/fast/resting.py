@@ -20,6 +20,7 @@ from . import memory, onednn, processor
 # float32 the layout of a matrix brings a twentieth.
 SMALLEST_KERNEL = 1 << 16
 SMALLEST = {torch.bfloat16: 1 << 16}
+MOST_PLACES = 512  # pixels of all pictures together beyond which a layout in float32 brings nothing
 SHARE = 5  # of the machine's memory that layouts may take
 USUAL_MEMORY = 1 << 33  # of a machine that does not tell
 
@@ -39,6 +40,8 @@ class _Layout:
     def serves(self, x: Tensor, weight: Tensor, axis: int) -> bool:
         """Whether it computes this: the weight is at home, of the input's type and width, and no gradient is wanted."""
         if torch.is_grad_enabled() or x.dtype != weight.dtype or type(x) is not Tensor or x.numel() == 0:
+            return False
+        if x.dtype == torch.float32 and x.numel() > MOST_PLACES * x.shape[axis]:
             return False
         same = x.shape[axis] == weight.shape[1] and weight.data_ptr() == self.home.data_ptr()
         return same and not torch.is_autocast_enabled("cpu")
