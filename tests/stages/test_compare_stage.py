@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,26 @@ def test_a_comparison_is_stopped_goes_on_and_is_not_done_twice(
     (out / "measured/lora.json").write_text('{"step": 1}')
     with pytest.raises(MaquetteError, match=r"lora\.json is damaged; remove it, and it is measured again"):
         maquette.compare(**values)
+
+
+@pytest.mark.heavy
+def test_a_comparison_that_was_killed_goes_on_where_it_was(photos: Path, tmp_path: Path, tiny: None) -> None:
+    out = tmp_path / "c"
+    values = {"photos": photos, "subject": "zkw disc", "methods": ["lora", "lokr"], "steps": 12, "checkpoints": 4}
+    values |= {"settings": ["batch_size=1"], "out": out}
+    words = ["compare", str(photos), "--subject", "zkw disc", "--methods", "lora,lokr", "--steps", "12"]
+    words += ["--checkpoints", "4", "--set", "batch_size=1", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "maquette", *words], stdout=subprocess.DEVNULL)
+    while not list(out.glob("lora/state/*/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (out / "trained").exists()
+    result = maquette.compare(**values)
+    assert [one.steps for one in result.trainings] == [12, 12]
+    assert json.loads((out / "trained" / "lora.json").read_text())["start"] >= 3
+    assert {len(list(out.glob(f"{name}/checkpoints/*.safetensors"))) for name in ("lora", "lokr")} <= {4, 5}  # one at the stop
 
 
 def test_a_training_that_fails_says_why_and_a_taken_folder_is_refused(photos: Path, tmp_path: Path) -> None:
