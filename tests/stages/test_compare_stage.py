@@ -183,7 +183,8 @@ def test_a_comparison_that_was_killed_goes_on_where_it_was(photos: Path, tmp_pat
     result = maquette.compare(**values)
     assert [one.steps for one in result.trainings] == [12, 12]
     assert json.loads((out / "trained" / "lora.json").read_text())["start"] >= 3
-    assert {len(list(out.glob(f"{name}/checkpoints/*.safetensors"))) for name in ("lora", "lokr")} <= {4, 5}  # one at the stop
+    counts = {len(list(out.glob(f"{name}/checkpoints/*.safetensors"))) for name in ("lora", "lokr")}
+    assert counts <= {4, 5}  # one may be that of the stop
 
 
 def test_a_training_that_fails_says_why_and_a_taken_folder_is_refused(photos: Path, tmp_path: Path) -> None:
