@@ -309,13 +309,18 @@ def test_each_job_of_a_group_pays_its_share(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_two_jobs_of_a_group_are_their_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as docs/slots.md promises: the same bytes with nobody beside it, else 1e-5 of all weights' length."""
+def test_jobs_of_a_group_are_their_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as docs/slots.md promises: the same bytes with nobody beside it, else 1e-5 of all weights' length. The third
+    takes the first one's slot, while the second is at work.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shared = {"steps": 2, "batch_size": 1, "sample_prompts": [], "choose": False, "subject": "zkw robot",
               "save_dtype": "fp32", "dtype": "fp32"}  # fmt: skip
     rows = []
-    for name, keys_of_row in {"a": {"rank": 4}, "b": {"rank": 2, "seed": 3}, "c": {"method": "dora"}}.items():
+    unlike: dict[str, dict[str, Any]] = {
+        "a": {"rank": 4}, "b": {"rank": 2, "seed": 3, "steps": 9}, "d": {"seed": 5}, "c": {"method": "dora"},
+    }  # fmt: skip
+    for name, keys_of_row in unlike.items():
         (tmp_path / name).mkdir()
         for number in range(2):
             photo(number + 4 * (name == "b")).resize((96, 96)).save(tmp_path / name / f"{number}.png")
@@ -324,11 +329,12 @@ def test_two_jobs_of_a_group_are_their_own_runs(tmp_path: Path, monkeypatch: pyt
     jobs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     grouped = run(tmp_path, jobs, 2, USUAL, "grouped")
     alone = run(tmp_path, jobs, 1, USUAL, "alone")
-    assert (grouped.done, alone.done) == (3, 3), [*grouped.problems, *alone.problems]
+    assert (grouped.done, alone.done) == (4, 4), [*grouped.problems, *alone.problems]
     mine, wanted = results(tmp_path / "grouped"), results(tmp_path / "alone")
-    assert {name: told["slots"] for name, told in mine.items()} == {"a": 2, "b": 2, "c": 1}
+    assert {name: told["slots"] for name, told in mine.items()} == {"a": 2, "b": 2, "c": 1, "d": 2}
+    assert mine["a"]["finished"] <= mine["d"]["started"] < mine["d"]["finished"] < mine["b"]["finished"]
     assert mine["c"]["lora"].read_bytes() == wanted["c"]["lora"].read_bytes()
-    for name in ("a", "b"):
+    for name in ("a", "b", "d"):
         assert mine[name]["key"] == wanted[name]["key"]
         one, other = load_file(mine[name]["lora"]), load_file(wanted[name]["lora"])
         assert one.keys() == other.keys()

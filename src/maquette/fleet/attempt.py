@@ -38,7 +38,7 @@ class Attempt:
         self.slots = 1  # how many jobs are trained together, this one among them
         self.key = made.key
         self.name = layout.new_attempt(made.task.trial)
-        self.began = time.monotonic()
+        self.began, self.started = time.monotonic(), time.time()
         self.parts: dict[str, float] = {"prepare": made.seconds}
         self.device = trainer.device()
 
@@ -223,7 +223,7 @@ class Attempt:
         return Result(
             self.key, task.tenant, task.job, task.row, task.mark, status, self.name if status == "done" else "", kind,
             message, trial=task.trial, device=self.device, node=self.node, submitted=task.submitted,
-            started=self.made.began, wasted_seconds=task.wasted_seconds, low_memory=task.low_memory,
+            started=self.started, wasted_seconds=task.wasted_seconds, low_memory=task.low_memory,
             slots=self.slots, base=Path(config.base).name, method=config.method, versions=self.trainer.versions(),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ class Prepared:
     fault: BaseException | None = None
     max_cost: float | None = None
     alike: str | None = None  # jobs of which it is the same can be trained together; None: alone
-    began: float = field(default_factory=time.time)
 
     def close(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)
