@@ -310,12 +310,12 @@ def test_each_job_of_a_group_pays_its_share(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_jobs_of_a_group_are_their_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as docs/slots.md promises: the same bytes with nobody beside it, else 1e-5 of all weights' length. The third
-    takes the first one's slot, while the second is at work.
+    """As far as docs/slots.md promises: the same bytes with nobody beside it, else 1e-5 of all weights' length. The
+    third takes the first one's slot, while the second is at work.
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shared = {"steps": 2, "batch_size": 1, "sample_prompts": [], "choose": False, "subject": "zkw robot",
-              "save_dtype": "fp32", "dtype": "fp32"}  # fmt: skip
+              "save_dtype": "fp32", "dtype": "fp32", "learning_rate": 2e-4}  # fmt: skip
     rows = []
     unlike: dict[str, dict[str, Any]] = {
         "a": {"rank": 4}, "b": {"rank": 2, "seed": 3, "steps": 9}, "d": {"seed": 5}, "c": {"method": "dora"},
