@@ -51,9 +51,9 @@ def test_styles_are_those_of_a1111s_file(client: TestClient, engine: DrawingEngi
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"a,b\n1,2\n", "styles.csv is no list of styles: its first line is name,prompt,negative_prompt."),
+        (b"a,b\n1,2\n", "styles.csv is no file of styles: its first line names no column 'name'."),
         (b"name,prompt\n\xff\n", "styles.csv is not UTF-8 text"),
-        (b"name\n" + b'"' + b"x" * 200_000 + b'"\n', "styles.csv is no list of styles: field larger than field limit"),
+        (b"name\n" + b'"' + b"x" * 200_000 + b'"\n', "styles.csv is no file of styles: field larger than field limit"),
     ],
 )
 def test_a_file_that_is_none_is_a_sentence(

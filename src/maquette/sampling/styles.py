@@ -51,11 +51,12 @@ def styled(prompt: str, negative: str, names: Sequence[str], path: Path | None) 
             near = difflib.get_close_matches(name, styles, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MaquetteError(f"There is no style {name!r} in {path or DEFAULT_FILE}.{hint}")
-        prompt, negative = _put(styles[name].prompt, prompt), _put(styles[name].negative_prompt, negative)
+        prompt, negative = put(styles[name].prompt, prompt), put(styles[name].negative_prompt, negative)
     return prompt, negative
 
 
-def _put(style: str, prompt: str) -> str:
+def put(style: str, prompt: str) -> str:
+    """A prompt within a style that says where it goes, else before it with a comma between."""
     if _PLACE in style:
         return style.replace(_PLACE, prompt)
     return ", ".join(part for part in (prompt.strip(), style.strip()) if part)
