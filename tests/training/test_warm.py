@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from maquette import families
+from maquette import families, openmp
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Cancel, Event
@@ -271,6 +271,21 @@ def test_latents_lie_where_the_caller_says(photos: Path, here: Path) -> None:
     trainer = WarmTrainer()
     trainer.run(settings(photos, Path("runs/a"), steps=1, sample_prompts=[]), cache=here / "tenant-a")
     assert any((here / "tenant-a").rglob("*.latent")) and not (here / "runs/.cache").exists()
+
+
+def test_photos_are_encoded_ahead_with_the_threads_of_the_training(photos: Path, here: Path) -> None:
+    """Sums are divided among them: pocket has one where nobody decided."""
+    script = (
+        "import sys, maquette, torch; from pathlib import Path; from maquette.training import warm\n"
+        "warm.encoded = lambda *_: print(torch.get_num_threads())\n"
+        "config = warm.TrainConfig.parse({'photos': sys.argv[1], 'subject': 'zkw disc', 'device': 'cpu'})\n"
+        "warm.WarmTrainer().encode(config, Path('cache'))"
+    )
+    free = {name: value for name, value in os.environ.items() if name not in openmp.THREADS}
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(photos)], env=free, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["1"]
 
 
 def test_photos_encoded_ahead_are_found_by_the_job(photos: Path, here: Path) -> None:

@@ -25,6 +25,7 @@ from ..families import load
 from ..families.kept import KeptBases
 from ..run_folder import RunFolder
 from . import defaults, resuming, running
+from .environment import one_thread_for
 from .job import encoded, opened
 from .photos import read_photos, with_settings
 from .slots import SlotRun, train_in_slots
@@ -89,7 +90,7 @@ class WarmTrainer:
         def told(what: str, done: int, of: int) -> None:
             progress(listener, what)(done, of)
 
-        with self.bases.in_use(config.base):
+        with self.bases.in_use(config.base), one_thread_for(config.base):
             base, dtype = opened(config, load)
             dataset, _ = read_photos(config, base, told)
             resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
