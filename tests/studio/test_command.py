@@ -48,6 +48,11 @@ def test_answers_do_not_wait_for_an_acknowledgement(studio: Any, monkeypatch: py
     assert seen and all(seen)
 
 
+def test_connections_outlive_the_pauses_of_clients(studio: Any) -> None:
+    """With uvicorn's own five seconds, one that asks every five would now and then find it closed as it asks."""
+    assert studio.served.server.config.timeout_keep_alive > 60
+
+
 def test_no_port_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "TRIES", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -14,6 +14,7 @@ from ..errors import MaquetteError
 from .app import ROUTERS, create_app
 
 TRIES = 20
+KEPT = 75  # seconds that an idle connection is kept: a client that asks every five finds it open
 
 
 class Server(uvicorn.Server):
@@ -43,8 +44,8 @@ class Served:
         self.port = int(self.socket.getsockname()[1])
         config = uvicorn.Config(
             self.app, log_level="warning", access_log=False, server_header=False, date_header=False,
-            timeout_graceful_shutdown=3, loop="asyncio", http="h11",  # also where Ray Serve brought others
-            h11_max_incomplete_event_size=64 * 1024,
+            timeout_graceful_shutdown=3, timeout_keep_alive=KEPT, h11_max_incomplete_event_size=64 * 1024,
+            loop="asyncio", http="h11",  # also where Ray Serve brought others
         )  # fmt: skip
         self.server = Server(config)
 
