@@ -16,10 +16,11 @@ from maquette.demo.mascot import photo
 from maquette.events import Cancel, Event, Listener
 from maquette.fleet import carrying, keys, layout
 from maquette.fleet.attempt import Attempt
-from maquette.fleet.preparing import _scratch_prefix, prepare, sweep
+from maquette.fleet.preparing import Prepared, _scratch_prefix, prepare, sweep
 from maquette.fleet.records import Outcome, Task
 from maquette.fleet.store import LocalStore, Store, open_store
-from maquette.fleet.trainer import Trained, Trainer, WarmFleetTrainer
+from maquette.fleet.trainer import USUAL, Trained, Trainer, WarmFleetTrainer
+from maquette.fleet.worker import Worker
 
 
 def task(tmp_path: Path, store: str = "store", **settings: Any) -> Task:
@@ -156,3 +157,49 @@ def test_what_killed_workers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         (tmp_path / name / "a.png").touch()
     sweep(str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {alive, other, "photos"}
+
+
+# What is prepared beside the training at work
+
+
+def of_robot(tmp_path: Path, number: int, **settings: object) -> Task:
+    """A task whose photos are pictures."""
+    folder = tmp_path / f"robot-{number}"
+    folder.mkdir()
+    photo(number).resize((96, 96)).save(folder / "0.png")
+    body = {"photos": str(folder), "settings": {"subject": "zkw robot", **settings}, "then": []}
+    return Task(number, "default", f"j{number}", "row", "mark", json.dumps(body), str(tmp_path / "store"))
+
+
+def test_photos_are_encoded_before_a_jobs_turn_in_a_folder_that_goes_with_it(tmp_path: Path) -> None:
+    worker = Worker(USUAL, "node", "worker")
+    trainer: Any = worker.trainer
+    made = worker.prepare(of_robot(tmp_path, 1))
+    assert isinstance(made, Prepared) and len(list(made.scratch.rglob("*.latent"))) == 1
+    made.close()
+    assert not made.scratch.exists()
+    trainer._base = "another.safetensors"  # at work: two bases at a time may not fit
+    beside = worker.prepare(of_robot(tmp_path, 2))
+    assert isinstance(beside, Prepared) and not list(beside.scratch.rglob("*.latent"))
+    trainer._base = ""
+    worker.draining.set()
+    late = worker.prepare(of_robot(tmp_path, 3))
+    assert isinstance(late, Prepared) and late.fault is None and not list(late.scratch.rglob("*.latent"))
+    for one in (beside, late):
+        one.close()
+
+
+def test_photos_that_cannot_be_encoded_are_the_trainings_to_tell_of(tmp_path: Path, photos: None) -> None:
+    made = Worker("fleet_fakes:FakeTrainer", "node", "worker").prepare(task(tmp_path, subject="unreadable thing"))
+    assert isinstance(made, Prepared) and made.fault is None
+    made.close()
+
+
+def test_a_job_has_as_many_threads_as_train_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = WarmFleetTrainer()
+    trainer._threads = 4
+    pocket, other = (TrainConfig.parse({"photos": "x", "base": base}) for base in ("pocket", "sd15.safetensors"))
+    monkeypatch.setattr("maquette.fleet.trainer.number_decided", lambda: False)
+    assert (trainer._threads_for(pocket), trainer._threads_for(other)) == (1, 4)
+    monkeypatch.setattr("maquette.fleet.trainer.number_decided", lambda: True)
+    assert trainer._threads_for(pocket) == 4

@@ -280,6 +280,15 @@ def test_what_a_library_raises_of_its_own_is_the_stores_refusal(
         assert failures.kind_of(told.value) == "machine"
 
 
+def test_only_a_base_may_be_a_name(tmp_path: Path) -> None:
+    """A folder of photos may be called as the built-in base is."""
+    (tmp_path / "pocket").mkdir()
+    (tmp_path / "pocket" / "a.png").write_bytes(b"a")
+    (job,) = read_jobs([Row("line 1", {"photos": "pocket", "base": "pocket", "subject": "zkw thing"})], tmp_path)
+    assert isinstance(job, Job) and job.base == "pocket"
+    assert json.loads(job.body)["photos"] == str(tmp_path / "pocket")
+
+
 def test_an_address_that_fsspec_does_not_know() -> None:
     with pytest.raises(MaquetteError, match="nowhere://x cannot be opened"):
         open_store("nowhere://x")

@@ -19,7 +19,7 @@ from ..report import compare_page
 from ..run_folder import RunFolder
 from ..stages import compare_judge
 from ..training.variants import Variant, variants
-from . import driving, index, keys, layout, photos
+from . import driving, index, keys, layout
 from .local import LocalExecutor
 from .run_trainer import RUN_TRAINER, record_of
 from .store import LocalStore
@@ -151,10 +151,8 @@ def _forget(store: LocalStore) -> None:
 def _row(name: str, config: TrainConfig) -> dict[str, Any]:
     """A training as a job."""
     row = config.model_dump(mode="json", exclude_unset=True, exclude={"out", "device"})
-    for key in ("photos", *keys.FILES):
-        place = row.get(key)
-        if place is not None and not keys.is_name(place) and not photos.is_remote(place):
-            row[key] = str(Path(place).expanduser().absolute())
+    row["photos"] = keys.path_from(Path.cwd(), row["photos"])
+    row |= {key: keys.base_from(Path.cwd(), row[key]) for key in keys.FILES if row.get(key) is not None}
     return {"id": name, **row}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..config.fleet import FleetConfig
 from ..errors import MaquetteError
 from . import failures, index, keys, layout, photos
-from .jobs import Job, listed_files
+from .jobs import Job
 from .planning import Opened
 from .preparing import prepare
 from .records import Outcome, Result, Task
@@ -194,7 +194,7 @@ class Endings:
         self.photos[place] -= count
         if self.photos[place] <= 0:
             try:
-                photos.delete(listed_files(job))
+                photos.delete(photos.listing(json.loads(place)).files)
             except MaquetteError:  # they are gone already
                 return
 

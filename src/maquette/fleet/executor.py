@@ -8,6 +8,7 @@ from typing import Protocol
 from .records import Outcome, Task
 
 WINDOW = 2  # tasks at a worker: one is trained, the next prepared
+MOST_STILLBORN = 3  # workers in a row that end before they are ready
 
 
 class Executor(Protocol):

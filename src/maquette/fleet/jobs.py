@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring as _quoted
@@ -197,7 +197,7 @@ class _Reader:
         given = settings_of(values)
         for key in keys.FILES:
             if isinstance(given.get(key), str):
-                given[key] = self._path(given[key])
+                given[key] = keys.base_from(self.folder, given[key])
         plain = _is_plain(given)
         shared = {key: value for key, value in given.items() if not plain or key not in ("subject", "seed")}
         name = json.dumps(shared, sort_keys=True, default=str)
@@ -219,7 +219,7 @@ class _Reader:
             if what == "evaluate" and not file:
                 found.append("evaluate")
             elif what == "generate" and file:
-                path = self._path(file)
+                path = keys.path_from(self.folder, file)
                 if path not in self.packs:
                     self.packs[path] = read_toml(path)
                 found.append({"generate": self.packs[path]})
@@ -227,21 +227,15 @@ class _Reader:
                 raise MaquetteError(f"then = {step!r} is no step; there are {' and '.join(THEN)}.")
         return found
 
-    def _path(self, place: str) -> str:
-        """A path that a row names, from its file's folder; names and addresses as they are."""
-        if keys.is_name(place) or photos.is_remote(place):
-            return place
-        return str(self.folder / Path(place).expanduser())
-
     def _photos(self, where_given: Any) -> _Place:
         """As `photos.listing`, each place once."""
         known = where_given if isinstance(where_given, str) else repr(where_given)
         if known not in self.places or not where_given:
             where: photos.Photos
             if isinstance(where_given, str) and where_given:
-                where = self._path(where_given)
+                where = keys.path_from(self.folder, where_given)
             elif isinstance(where_given, list) and where_given and all(isinstance(one, str) for one in where_given):
-                where = [self._path(one) for one in where_given]
+                where = [keys.path_from(self.folder, one) for one in where_given]
             else:
                 raise MaquetteError("the job lacks 'photos': a folder, an address, or a list of files.")
             mark, count, fault = "", 0, ""
@@ -296,8 +290,3 @@ def _seconds(deadline: Any) -> float:
     except ValueError as error:
         raise MaquetteError(f"deadline = {deadline!r} is no date such as 2026-12-24T18:00:00Z.") from error
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-
-def listed_files(job: Job, listing: Callable[[photos.Photos], photos.Listing] = photos.listing) -> tuple[str, ...]:
-    """The files of a job's photos, as they lie there now."""
-    return listing(json.loads(job.body)["photos"]).files

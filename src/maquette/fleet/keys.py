@@ -70,6 +70,16 @@ def is_name(place: str) -> bool:
     return place == "pocket" or place.startswith("hf:")
 
 
+def path_from(folder: Path, place: str) -> str:
+    """A path that is written as seen from a folder; an address as it is."""
+    return place if photo_files.is_remote(place) else str(folder / Path(place).expanduser())
+
+
+def base_from(folder: Path, place: str) -> str:
+    """The same of a base, which may be a name."""
+    return place if is_name(place) else path_from(folder, place)
+
+
 def file_mark(place: str) -> str:
     """Names, sizes and times of a base without reading it. Raises MaquetteError for a path where nothing is."""
     if is_name(place) or photo_files.is_remote(place):

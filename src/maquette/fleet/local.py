@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import MaquetteError
 from ..openmp import share_among
-from .executor import WINDOW, Session
+from .executor import MOST_STILLBORN, WINDOW, Session
 from .records import Outcome, Task
 from .trainer import USUAL
 from .worker import MOST_JOBS
@@ -41,7 +41,7 @@ class LocalExecutor:
         self.workers = [_Process(self, index) for index in range(len(self.places))]
         self.sessions: list[Session] = []
         self.draining = False
-        self.deaths = 0  # in a row, of workers that never became ready
+        self.stillborn = 0  # workers in a row that never were ready
 
     @property
     def capacity(self) -> int:
@@ -67,7 +67,7 @@ class LocalExecutor:
         if message is None:
             return self._died(worker)
         if "ready" in message:
-            self.deaths = 0
+            self.stillborn = 0
             worker.session |= {"device": message["ready"], "cold": time.monotonic() - worker.began}
         elif "started" in message:
             worker.running |= set(message["started"])
@@ -85,8 +85,8 @@ class LocalExecutor:
         self.sessions.append(worker.closed())
         tasks, running = dict(worker.tasks), worker.running & worker.tasks.keys()
         ready = "device" in worker.session
-        self.deaths += not ready
-        if self.deaths > 2:
+        self.stillborn += not ready
+        if self.stillborn >= MOST_STILLBORN:
             raise MaquetteError(f"The workers end before they are ready (with {code}){self._where()}.")
         if not ready:
             running = set()

@@ -15,12 +15,11 @@ from typing import Any
 
 from ..errors import MaquetteError
 from .actor import actor_class
-from .executor import WINDOW, Session
+from .executor import MOST_STILLBORN, WINDOW, Session
 from .records import Outcome, Task
 from .trainer import USUAL
 
 OBJECT_STORE = 200_000_000  # bytes, of a cluster that is begun here: otherwise Ray takes a third of the memory
-MOST_STILLBORN = 3
 
 
 class RayExecutor:
@@ -94,7 +93,7 @@ class RayExecutor:
             self.stillborn = 0
         except self.ray.exceptions.RayError as error:
             self.stillborn += 1
-            if self.stillborn > MOST_STILLBORN:
+            if self.stillborn >= MOST_STILLBORN:
                 raise MaquetteError(f"The workers end before they are ready: {_first_line(error)}") from error
             self._replace(actor)
 

@@ -16,7 +16,7 @@ from ..config.fleet import FleetConfig
 from ..config.sweep import SweepConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Listener, ignore
-from . import driving, index, layout
+from . import driving, index, keys, layout
 from .executor import Executor
 from .rows import grid_name
 from .store import open_store
@@ -96,11 +96,10 @@ def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
     if not lists and not ranges:
         raise MaquetteError("There is nothing to try: give a setting with several values (--set rank=4,16).")
     shared = {
-        "photos": str(config.photos.expanduser().absolute()), "subject": config.subject, "base": config.base,
-        "seed": config.seed, "sample_prompts": [], "choose": False, "then": ["evaluate"], **fixed,
+        "photos": keys.path_from(Path.cwd(), str(config.photos)), "subject": config.subject,
+        "base": keys.base_from(Path.cwd(), config.base), "seed": config.seed, "sample_prompts": [], "choose": False,
+        "then": ["evaluate"], **fixed,
     }  # fmt: skip
-    if not config.base.startswith("hf:") and config.base != "pocket" and "://" not in config.base:
-        shared["base"] = str(Path(config.base).expanduser().absolute())
     return [{**shared, **values, "id": grid_name("sweep", values)} for values in _chosen(config, lists, ranges)]
 
 
