@@ -61,7 +61,8 @@ class Pipeline:
         picture = pipeline.generate("a photo of zkw robot <lora:zkw-robot:0.8>", steps=25)[0].image
 
     LoRAs stay in the weights until a prompt names others; `close` (or leaving a `with` block) takes them out, and the
-    base is as it was, to the bit.
+    weights are as they were, to the bit. On a processor large layers of the base are exchanged for quicker ones around
+    the same weights (`fast.resting`), and stay so.
     """
 
     def __init__(
