@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import TrainConfig
+from ..events import Cancel, Listener
 from ..files import write_json
 from .trainer import Trained, WarmFleetTrainer
 
@@ -16,7 +18,23 @@ KEPT = ("file", "steps", "seconds", "memory_bytes", "images_per_second", "start"
 
 
 class RunTrainer(WarmFleetTrainer):
-    """maquette's own training, in run folders that stay."""
+    """maquette's own training, in run folders that stay and without a base that is kept for the next: each job has its
+    process to itself, and takes the memory that `maquette train` takes.
+    """
+
+    def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
+        from ..training import running
+
+        return self.trained(running.once(config, on_event, cancel))
+
+    def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
+        from ..training import running
+
+        assert config.out is not None
+        return self.trained(running.resume(config.out, {}, on_event, cancel))
+
+    def encode(self, config: TrainConfig, cancel: Cancel) -> None:
+        """There is no training beside which it would be done."""
 
     def trained(self, result: TrainResult) -> Trained:
         if result.status == "finished":
