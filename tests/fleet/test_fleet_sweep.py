@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,10 @@ def test_the_ranking_and_what_is_added_later(tmp_path: Path) -> None:
     more = sweep(config(tmp_path, "rank=64,4,8"), trainer="fleet_fakes:FakeTrainer")
     assert [one.settings["rank"] for one in more.tried] == [4, 8, 64]
     assert len(list((tmp_path / "root").rglob("result.json"))) == 3
+
+
+def test_combinations_that_are_alike_are_tried_together(tmp_path: Path) -> None:
+    found = sweep(config(tmp_path, "rank=4,8", slots=2), trainer="fleet_fakes:FakeTrainer")
+    assert len(found.tried) == 2
+    results = [json.loads(file.read_bytes()) for file in (tmp_path / "root").rglob("result.json")]
+    assert [(told["slots"], told["score"]) for told in results] == [(2, 0.5), (2, 0.5)]
