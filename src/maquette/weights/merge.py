@@ -109,11 +109,13 @@ def _require_family(model: Checkpoint, adapter: Adapter) -> None:
 
 def merged(model: Checkpoint, made: Plan, name: Name, precision: torch.dtype = torch.float32) -> Tensor:
     """One tensor of the result, in the precision of the arithmetic."""
-    return with_changes(exact(model, name, precision), made, name)
+    own = model.parts[name[0]][name[1]]
+    numbers = exact(model, name, precision)
+    return with_changes(numbers, made, name, numbers.data_ptr() != own.data_ptr())
 
 
-def with_changes(weight: Tensor, made: Plan, name: Name) -> Tensor:
-    """A tensor with the changes that are planned for it, in the tensor's precision."""
+def with_changes(weight: Tensor, made: Plan, name: Name, ours: bool = False) -> Tensor:
+    """A tensor with the changes that are planned for it, in the tensor's precision. ours: it may be written into."""
     for change in made.changes.get(name, ()):
         adapter, multiplier = change.lora.adapter, change.lora.multiplier(change.module)
         if change.is_bias:
@@ -127,7 +129,8 @@ def with_changes(weight: Tensor, made: Plan, name: Name) -> Tensor:
             delta = delta.reshape(weight.shape)
         else:
             delta = fitted_change(adapter, change.module, weight)
-        weight = weight.add(delta, alpha=multiplier)
+        weight = torch.add(weight, delta, alpha=multiplier, out=weight if ours else None)
+        ours = True
     return weight
 
 
@@ -159,5 +162,8 @@ def checked(tensor: Tensor, source: str, name: Name, dtype: torch.dtype) -> Iter
 
 
 def memory(model: Checkpoint, made: Plan, part: str, name: str) -> int:
-    """Bytes that computing one tensor takes: weight, change and sum."""
-    return 3 * 4 * model.parts[part][name].numel() if (part, name) in made.changes else 0
+    """Bytes that computing one tensor takes: weight and change, and the sum where the weight is the file's own."""
+    tensor = model.parts[part][name]
+    if (part, name) not in made.changes:
+        return 0
+    return (3 if tensor.dtype == torch.float32 else 2) * 4 * tensor.numel()
