@@ -4,23 +4,33 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
 STAMP  := $(VENV)/.installed
 
 .PHONY: install demo studio fleet-demo test test-all golden lint coverage docs wheel clean
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $(STAMP)
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(BIN)/python:
+	test -n "$(PYTHON)" || { echo "No Python from 3.11 on was found; name one: make PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# What the program and the studio need, and then all that tests and checks need.
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[studio]"
+	touch $(READY)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[dev]"
+	touch $(READY) $(STAMP)
 
 install: $(STAMP)
 
-demo: $(STAMP)
+demo: $(READY)
 	$(BIN)/python -m maquette demo --out runs/demo
 
 # Opens the page in the browser; ends with Ctrl-C.
-studio: $(STAMP)
+studio: $(READY)
 	$(BIN)/python -m maquette studio
 
 fleet-demo: $(STAMP)

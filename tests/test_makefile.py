@@ -33,7 +33,24 @@ def test_first_that_is_new_enough(versions: dict[str, int], taken: str | None, t
         told = subprocess.run(
             [*command, "-n"], cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True
         )
-        assert f"|| {taken} -m venv .venv\n" in told.stdout
+        assert f"\n{taken} -m venv .venv\n" in told.stdout
         return
     told = subprocess.run(command, cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert told.returncode != 0 and "No Python from 3.11 on was found; name one: make PYTHON=" in told.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_demo_installs_what_it_needs_and_the_tests_the_rest(tmp_path: Path) -> None:
+    for needed in ("pyproject.toml", "constraints.txt", ".venv/bin/python"):
+        (tmp_path / needed).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / needed).touch()
+
+    def told(goal: str) -> str:
+        command = [shutil.which("make") or "", "-f", str(MAKEFILE), "-n", "PYTHON=python3", goal]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert '-e ".[studio]"' in told("demo") and ".[dev]" not in told("demo")
+    assert '-e ".[dev]"' in told("test") and ".[studio]" not in told("test")
+    (tmp_path / ".venv/.ready").touch()
+    assert "pip install" not in told("demo") and "pip install" not in told("studio")
+    assert '-e ".[dev]"' in told("test")
