@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,3 +227,26 @@ def test_a_mapped_file_reserves_no_memory(tmp_path: Path) -> None:
     told = smaps.read_text().split(str(path))[1]
     assert "nr" in told[told.index("VmFlags") :].splitlines()[0].split()
     assert tensor.shape == (100_000,)
+
+
+@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="this system has no fdatasync")
+def test_a_disk_that_fails_while_the_rest_is_computed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says it once, to the first who asks: it must not be lost, nor a file be left."""
+    asked = threading.Event()
+
+    def fails(handle: int) -> None:
+        asked.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(streaming, "FLUSHED", 1000)
+    monkeypatch.setattr(os, "fdatasync", fails)
+
+    def pieces() -> Iterator[Tensor]:
+        yield torch.zeros(1000)
+        assert asked.wait(60)
+        yield torch.zeros(1000)
+
+    entries = {"a": Entry(torch.float32, (2000,), pieces)}
+    with pytest.raises(MaquetteError, match=r"x\.safetensors cannot be written: No space left"):
+        streaming.write(entries, tmp_path / "x.safetensors", {})
+    assert list(tmp_path.iterdir()) == []
