@@ -87,10 +87,12 @@ def write_models(folder: Path, family: str) -> tuple[Path, Path]:
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
-    parts = {
-        PARTS[part]: {n: (0.02 * torch.randn(t.shape, generator=generator)).half() for n, t in net.state_dict().items()}
-        for part, net in full_size.networks(family).items()
-    }
+
+    def numbers(network: torch.nn.Module) -> dict[str, Tensor]:
+        shapes = {name.removeprefix("text_model."): tensor.shape for name, tensor in network.state_dict().items()}
+        return {name: (0.02 * torch.randn(shape, generator=generator)).half() for name, shape in shapes.items()}
+
+    parts = {PARTS[part]: numbers(network) for part, network in full_size.networks(family).items()}
     derived = checkpoint.derive_configs(parts, family, "it")
     model = Checkpoint(SPECS[family], parts, derived, configs.scheduler_config(family, "epsilon", False), "it", [])
     save.write_single_file(model, paths[0], torch.float16)
