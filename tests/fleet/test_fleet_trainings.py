@@ -113,7 +113,8 @@ def test_ray_runs_the_same_driver(cluster: None, tmp_path: Path) -> None:
     jobs = write(tmp_path / "jobs.jsonl", rows)
     config = FleetConfig(jobs=jobs, root=str(tmp_path / "root"), attempts=2)
     ended = driving.run(config, executor=on_ray("fleet_fakes:FakeTrainer"))
-    assert (ended.done, ended.failed, ended.attempts) == (3, 2, 6), ended.problems
+    # A job beside the dying one may have its result before its actor is gone: its second attempt finds it, "known".
+    assert (ended.done + ended.known, ended.failed, ended.attempts) == (3, 2, 6), ended.problems
     results = {told["job"]: told for told in (json.loads(f.read_bytes()) for f in tmp_path.rglob("result.json"))}
     assert results["die3"]["kind"] == "machine" and "is gone" in results["die3"]["message"]
     session = json.loads(next((tmp_path / "root" / "sessions").iterdir()).read_bytes())
@@ -134,7 +135,7 @@ def test_actors_group_jobs_in_slots(cluster: None, tmp_path: Path) -> None:
         rows.append({"id": word + str(number), "photos": str(folder), "subject": f"{word} thing"})
     config = FleetConfig(jobs=write(tmp_path / "jobs.jsonl", rows), root=str(tmp_path / "root"), attempts=9)
     ended = driving.run(config, executor=RayExecutor("auto", 1, "fleet_fakes:FakeTrainer", slots=2))
-    assert (ended.done, ended.failed) == (4, 2), ended.problems
+    assert (ended.done + ended.known, ended.failed) == (4, 2), ended.problems
     results = {told["job"]: told for told in (json.loads(f.read_bytes()) for f in tmp_path.rglob("result.json"))}
     assert (results["zkw0"]["slots"], results["nan1"]["slots"], results["nan1"]["kind"]) == (2, 2, "nan")
     assert results["die3"]["kind"] == "poison"

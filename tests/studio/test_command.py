@@ -130,4 +130,4 @@ def test_the_docs_name_every_route(studio: Any) -> None:
 
 def test_make_studio() -> None:
     text = (ROOT / "Makefile").read_text("utf-8")
-    assert "\nstudio: $(STAMP)\n\t$(BIN)/python -m maquette studio\n" in text
+    assert "\nstudio: $(READY)\n\t$(BIN)/python -m maquette studio\n" in text
