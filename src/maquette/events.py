@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from .errors import MaquetteError
@@ -100,4 +101,9 @@ def until(cancel: Cancel | None, on_event: Listener) -> Listener:
 
 def progress(on_event: Listener, what: str) -> Callable[[int, int], None]:
     """A function of (done, of) that tells how far a part of the work is."""
-    return lambda done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
+    return partial(progress_of_parts(on_event), what)
+
+
+def progress_of_parts(on_event: Listener) -> Callable[[str, int, int], None]:
+    """A function of (what, done, of) that tells how far a part of the work is, and which."""
+    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))

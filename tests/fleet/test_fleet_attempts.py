@@ -199,7 +199,7 @@ def test_a_job_has_as_many_threads_as_train_has(monkeypatch: pytest.MonkeyPatch)
     trainer = WarmFleetTrainer()
     trainer._threads = 4
     pocket, other = (TrainConfig.parse({"photos": "x", "base": base}) for base in ("pocket", "sd15.safetensors"))
-    monkeypatch.setattr("maquette.fleet.trainer.number_decided", lambda: False)
+    monkeypatch.setattr("maquette.openmp.number_decided", lambda: False)
     assert (trainer._threads_for(pocket), trainer._threads_for(other)) == (1, 4)
-    monkeypatch.setattr("maquette.fleet.trainer.number_decided", lambda: True)
+    monkeypatch.setattr("maquette.openmp.number_decided", lambda: True)
     assert trainer._threads_for(pocket) == 4

@@ -106,6 +106,18 @@ def test_drivers_killed_at_some_writes(
     require_whole(tmp_path / "root", 2, 3)
 
 
+def kill_driver(folder: Path, jobs: Path, point: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a driver that dies at one of the points at which it writes. Returns how often it did: 0 beyond the last."""
+    (folder / "points").mkdir(parents=True)
+    monkeypatch.setenv("FLEET_KILL", "driver")
+    monkeypatch.setenv("FLEET_POINTS", str(folder / "points"))
+    monkeypatch.setenv("FLEET_FIRST", str(point))
+    monkeypatch.setenv("FLEET_LAST", str(point))
+    driver(folder, jobs).communicate()
+    monkeypatch.delenv("FLEET_KILL")
+    return len(list((folder / "points").iterdir()))
+
+
 @pytest.mark.heavy
 def test_drivers_killed_at_every_write(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """One driver for each point at which it writes, until there is none: settings, submission, parts, session."""
@@ -115,15 +127,8 @@ def test_drivers_killed_at_every_write(tmp_path: Path, write_jobs: Write, monkey
     killed = 0
     for point in range(1, 100):
         folder = tmp_path / str(point)
-        (folder / "points").mkdir(parents=True)
-        monkeypatch.setenv("FLEET_KILL", "driver")
-        monkeypatch.setenv("FLEET_POINTS", str(folder / "points"))
-        monkeypatch.setenv("FLEET_FIRST", str(point))
-        monkeypatch.setenv("FLEET_LAST", str(point))
         jobs = write_jobs({"id": f"a{point}"}, {"id": f"b{point}"})
-        driver(folder, jobs).communicate()
-        monkeypatch.delenv("FLEET_KILL")
-        died = len(list((folder / "points").iterdir()))
+        died = kill_driver(folder, jobs, point, monkeypatch)
         killed += died
         run(folder, jobs)
         require_whole(folder / "root", 2, died)
@@ -139,15 +144,8 @@ def test_drivers_killed_where_they_commit_a_failure(
     """A job that kills its workers gets its result from the driver, which dies at each of the three points of it."""
     for point in range(4, 7):  # after the submission's
         folder = tmp_path / str(point)
-        (folder / "points").mkdir(parents=True)
-        monkeypatch.setenv("FLEET_KILL", "driver")
-        monkeypatch.setenv("FLEET_POINTS", str(folder / "points"))
-        monkeypatch.setenv("FLEET_FIRST", str(point))
-        monkeypatch.setenv("FLEET_LAST", str(point))
         jobs = write_jobs({"subject": "die thing"})
-        driver(folder, jobs).communicate()
-        monkeypatch.delenv("FLEET_KILL")
-        assert len(list((folder / "points").iterdir())) == 1
+        assert kill_driver(folder, jobs, point, monkeypatch) == 1
         monkeypatch.setattr(failures, "KILLS_HERE", 3)
         run(folder, jobs)
         (told,) = [json.loads(file.read_bytes()) for file in (folder / "root").glob("runs/*/*/*/result.json")]

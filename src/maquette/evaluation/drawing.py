@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from ..families.base import BaseModel
 from ..sampling.loop import sample
 from .rows import cells_at_once
 from .words import article
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SAMPLER = "DDIM"
 BARE = 4  # of so many pictures of the subject one is asked for without attribute
@@ -126,3 +130,10 @@ def draw_latents(base: BaseModel, plan: Plan, prompts: Sequence[str], first_seed
 def decoded(base: BaseModel, latents: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1], on the CPU; one picture at a time goes through the VAE."""
     return torch.cat([base.decode(latent[None]).float().cpu() for latent in latents]).clamp(0, 1)
+
+
+def picture_of(pixels: Tensor) -> Image:
+    """(3, H, W) in [0, 1] -> Pillow image, its numbers rounded."""
+    from PIL import Image
+
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.faces import SAME_PERSON, Face, FaceReader, distances, faces_of_one_person
 from ..errors import MaquetteError
 from .choice import Row
+from .drawing import picture_of
 from .measures import likeness
 from .panel import Example
 
@@ -60,10 +60,7 @@ class FaceJudge:
         return found | {"face_likeness": alike, "same_person": (apart.mean(1) < SAME_PERSON).double().tolist()}
 
     def _faces(self, pixels: Tensor, quick: bool = False) -> list[Face]:
-        from PIL import Image
-
-        values = (pixels.clamp(0, 1) * 255).round().permute(1, 2, 0).cpu().numpy().astype(np.uint8)
-        return self.reader.faces(Image.fromarray(values), quick)
+        return self.reader.faces(picture_of(pixels), quick)
 
     def _nearest(self, faces: Sequence[Face]) -> Face | None:
         """Of several faces in a picture that of the person."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from .choice import Row, faults
+from .drawing import picture_of
 from .panel import Example
 from .reasons import phrase, summary
 from .rule import RULE, Rule
@@ -77,10 +77,7 @@ def values(verdict: Verdict, photos: Sequence[Example], encoders: Sequence[Mappi
 
 def png(pixels: Tensor, most: int = 256) -> str:
     """(3, H, W) in [0, 1] -> base64 of a PNG, no side longer than `most` pixels."""
-    from PIL import Image
-
-    values = (pixels.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    image = Image.fromarray(values)
+    image = picture_of(pixels)
     image.thumbnail((most, most))
     buffer = BytesIO()
     image.save(buffer, "PNG")

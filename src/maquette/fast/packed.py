@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import onednn, processor, upsampled, winograd
+from . import onednn, upsampled, winograd
+from .stand_in import StandInConv2d, StandInLinear, children, fits, replaceable
 
 SMALLEST = 1 << 16  # weights below which laying out costs nothing worth saving
 
@@ -45,19 +46,13 @@ class _Layouts:
         return sum(tensor.numel() * tensor.itemsize for tensor in kept.values())
 
 
-class PackedConv2d(nn.Conv2d):
-    """Stands where a frozen convolution with zero padding stood and has its weight; all else of nn.Conv2d holds."""
+class PackedConv2d(StandInConv2d):
+    """Stands where a frozen convolution with zero padding stood."""
 
     def __init__(self, layer: nn.Conv2d, readable: bool) -> None:
         """readable: see `install`."""
-        sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
-        super().__init__(*sizes, bias=layer.bias is not None, device="meta")  # type: ignore[arg-type]
-        self.weight, self.bias = layer.weight, layer.bias
+        super().__init__(layer)
         self.layouts = _Layouts(readable)
-        self.train(layer.training)
-
-    def reset_parameters(self) -> None:
-        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w')."""
@@ -116,18 +111,13 @@ class PackedConv2d(nn.Conv2d):
         return onednn.convolve(gradient, self.layouts.back, None, self.outer_padding)
 
 
-class PackedLinear(nn.Linear):
-    """Stands where a frozen linear layer stood and has its weight."""
+class PackedLinear(StandInLinear):
+    """Stands where a frozen linear layer stood."""
 
     def __init__(self, layer: nn.Linear, readable: bool) -> None:
         """readable: see `install`."""
-        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        self.weight, self.bias = layer.weight, layer.bias
+        super().__init__(layer)
         self.layouts = _Layouts(readable)
-        self.train(layer.training)
-
-    def reset_parameters(self) -> None:
-        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -201,9 +191,8 @@ class _Frozen(torch.autograd.Function):
 
 
 def _fits(x: Tensor, weight: Tensor, axis: int) -> bool:
-    """Whether the layouts can be used: same type and width, not inside autocast or a dry run, weight frozen."""
-    same = x.dtype == weight.dtype and x.shape[axis] == weight.shape[1] and x.numel() > 0
-    return same and type(x) is Tensor and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
+    """Whether the layouts can be used."""
+    return fits(x, weight, axis) and not weight.requires_grad
 
 
 def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
@@ -214,20 +203,15 @@ def install(network: nn.Module, readable: Collection[nn.Module] = ()) -> int:
     for passes forward and backward only, not for reading or changing weights. Build it anew to be rid of the layouts.
     """
     found = 0
-    for parent, name, layer in _children(network):
+    for parent, name, layer in children(network):
         packed = _packed(layer, layer in readable)
         if packed is not None:
             setattr(parent, name, packed)
             found += 1
-    for parent, name, layer in _children(network):
+    for parent, name, layer in children(network):
         if _is_upsample(layer):
             setattr(parent, name, PackedUpsample2D(layer.conv))  # type: ignore[arg-type]
     return found
-
-
-def _children(network: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """(parent, attribute, module) of every module within."""
-    return [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
 
 
 def size(network: nn.Module) -> int:
@@ -243,17 +227,10 @@ def size(network: nn.Module) -> int:
 
 def _packed(module: nn.Module, readable: bool) -> nn.Module | None:
     """What stands for a layer that can be packed."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
+    layer = replaceable(module)
+    if layer is None or layer.weight.numel() < SMALLEST:
         return None
-    if weight.numel() < SMALLEST or not processor.packs(weight.dtype):
-        return None
-    if type(module) is nn.Linear:
-        return PackedLinear(module, readable)
-    if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
-        fits = module.dilation == (1, 1) and not isinstance(module.padding, str)
-        return PackedConv2d(module, readable) if fits else None
-    return None
+    return PackedLinear(layer, readable) if isinstance(layer, nn.Linear) else PackedConv2d(layer, readable)
 
 
 def _is_upsample(module: nn.Module) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import memory, onednn, processor
+from . import memory, onednn
+from .stand_in import StandInConv2d, StandInLinear, children, fits, replaceable
 
 # Weights below which laying out costs less than the call by itself: of kernels, and of matrices by their type. In
 # float32 the layout of a matrix brings a twentieth.
@@ -39,12 +40,11 @@ class _Layout:
 
     def serves(self, x: Tensor, weight: Tensor, axis: int) -> bool:
         """Whether it computes this: the weight is at home, of the input's type and width, and no gradient is wanted."""
-        if torch.is_grad_enabled() or x.dtype != weight.dtype or type(x) is not Tensor or x.numel() == 0:
+        if torch.is_grad_enabled() or not fits(x, weight, axis):
             return False
         if x.dtype == torch.float32 and x.numel() > MOST_PLACES * x.shape[axis]:
             return False
-        same = x.shape[axis] == weight.shape[1] and weight.data_ptr() == self.home.data_ptr()
-        return same and not torch.is_autocast_enabled("cpu")
+        return weight.data_ptr() == self.home.data_ptr()
 
     def lay_out(self, sizes: tuple[int, ...], make: Callable[[Tensor], Tensor]) -> Tensor:
         """What `make` makes of the weight, once for each of the input's sizes that follow each other."""
@@ -53,18 +53,12 @@ class _Layout:
         return self.made
 
 
-class RestingConv2d(nn.Conv2d):
-    """Stands where a convolution stood and has its weight."""
+class RestingConv2d(StandInConv2d):
+    """Stands where a convolution stood."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
-        super().__init__(*sizes, bias=layer.bias is not None, device="meta")  # type: ignore[arg-type]
-        self.weight, self.bias = layer.weight, layer.bias
+        super().__init__(layer)
         self.layout = _Layout(layer.weight.detach())
-        self.train(layer.training)
-
-    def reset_parameters(self) -> None:
-        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h', w')."""
@@ -76,17 +70,12 @@ class RestingConv2d(nn.Conv2d):
         return onednn.convolve(x, made, self.bias, padding, self.stride)
 
 
-class RestingLinear(nn.Linear):
-    """Stands where a linear layer stood and has its weight."""
+class RestingLinear(StandInLinear):
+    """Stands where a linear layer stood."""
 
     def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        self.weight, self.bias = layer.weight, layer.bias
+        super().__init__(layer)
         self.layout = _Layout(layer.weight.detach())
-        self.train(layer.training)
-
-    def reset_parameters(self) -> None:
-        """Nothing is filled in: the weights are another layer's."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -103,12 +92,7 @@ def install(network: nn.Module) -> int:
 
     Returns how many. Each layout takes as much memory as its weight, from its first use on.
     """
-    found = [
-        (parent, name, made)
-        for parent in network.modules()
-        for name, layer in parent.named_children()
-        if (made := _resting(layer)) is not None
-    ]
+    found = [(parent, name, made) for parent, name, layer in children(network) if (made := _resting(layer)) is not None]
     left, count = (memory.installed() or USUAL_MEMORY) // SHARE, 0
     for parent, name, made in sorted(found, key=lambda one: isinstance(one[2], nn.Linear)):
         left -= made.weight.numel() * made.weight.itemsize
@@ -123,17 +107,11 @@ def _is_kernel(weight: Tensor) -> bool:
     return weight.ndim == 4 and weight.shape[2:] != (1, 1)
 
 
-def _resting(layer: nn.Module) -> RestingConv2d | RestingLinear | None:
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or weight.requires_grad or weight.device.type != "cpu":
+def _resting(module: nn.Module) -> RestingConv2d | RestingLinear | None:
+    layer = replaceable(module)
+    if layer is None:
         return None
-    if not processor.packs(weight.dtype):
+    smallest = SMALLEST_KERNEL if _is_kernel(layer.weight) else SMALLEST.get(layer.weight.dtype, math.inf)
+    if layer.weight.numel() < smallest:
         return None
-    smallest = SMALLEST_KERNEL if _is_kernel(weight) else SMALLEST.get(weight.dtype, math.inf)
-    if weight.numel() < smallest:
-        return None
-    if type(layer) is nn.Linear:
-        return RestingLinear(layer)
-    if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
-        return RestingConv2d(layer) if layer.dilation == (1, 1) and not isinstance(layer.padding, str) else None
-    return None
+    return RestingLinear(layer) if isinstance(layer, nn.Linear) else RestingConv2d(layer)

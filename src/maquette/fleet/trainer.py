@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..config import TrainConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Listener
-from ..openmp import number_decided
 
 if TYPE_CHECKING:
     from ..training.train_result import TrainResult
@@ -135,11 +134,11 @@ class WarmFleetTrainer:
         from ..training.slots import SlotRun
 
         def run_of(training: Training) -> SlotRun:
-            def told(came_to: Any) -> None:
+            def finish(came_to: Any) -> None:
                 ended(training, came_to if isinstance(came_to, Exception) else self.trained(came_to))
 
             config = training.config
-            return SlotRun(config, told, training.on_event, training.cancel, _cache(config))
+            return SlotRun(config, finish, training.on_event, training.cancel, _cache(config))
 
         def another() -> SlotRun | None:
             training = more()
@@ -172,7 +171,9 @@ class WarmFleetTrainer:
 
     def _threads_for(self, config: TrainConfig) -> int:
         """Set before `environment.one_thread_for` would for a while: the thread that prepares encodes all the time."""
-        return 1 if config.base == "pocket" and not number_decided() else self._threads
+        from ..training.environment import suits_one_thread
+
+        return 1 if suits_one_thread(config.base) else self._threads
 
     def _trainer(self) -> Any:
         with self._making:  # two threads ask for it

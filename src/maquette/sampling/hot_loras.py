@@ -16,9 +16,8 @@ from ..fast.replayed import ReplayedDenoiser
 from .apply_loras import Applied, add_lora, layers_of
 from .lora_tags import Wish
 
-LEAST_ROOM = (
-    1_000_000_000  # bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision
-)
+# Bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision.
+LEAST_ROOM = 1_000_000_000
 SHARE = 10  # of the machine's memory, where that is more
 
 

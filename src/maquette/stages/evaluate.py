@@ -21,7 +21,7 @@ from ..evaluation.faces import FaceJudge
 from ..evaluation.panel import LARGE, QUICK, STANDARD, Example
 from ..evaluation.tuned import tuned
 from ..evaluation.verdict import Verdict, judge
-from ..events import Cancel, Event, Listener, ignore, until
+from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
 from ..families.load import load
 from ..report import run_page
@@ -83,7 +83,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
         _require_choice(folder.path, candidates)
         base = open_base(config.base or training.base, config.device, training.vae)
-        dataset, _ = read_photos(training, base, _progress(on_event))
+        dataset, _ = read_photos(training, base, progress_of_parts(on_event))
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
@@ -102,7 +102,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
             faces=faces,
-            on_progress=_progress(on_event),
+            on_progress=progress_of_parts(on_event),
         )
         file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
         found = encoders.table(candidates, verdict, photos, subject, training.clip_skip, training.sample_cfg_scale)
@@ -139,7 +139,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         seeds=config.seeds,
         twin=_twin(config.twin),
         faces=faces,
-        on_progress=_progress(on_event),
+        on_progress=progress_of_parts(on_event),
     )
     out.mkdir(parents=True, exist_ok=True)
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
@@ -220,10 +220,6 @@ def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Se
     if config.quick:
         return {"size": QUICK, "cells": len(candidates), "weights": weights}
     return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
-
-
-def _progress(on_event: Listener) -> Any:
-    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
 
 def _result(path: Path, verdict: Verdict, file: Path, page: Path, encoders: list[dict[str, Any]]) -> EvaluateResult:

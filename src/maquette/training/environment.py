@@ -87,6 +87,11 @@ def _unknown(fault: str) -> str:
     return f"{fault} Whether the run began under the same conditions, so that its last digits agree, cannot be told."
 
 
+def suits_one_thread(base: str) -> bool:
+    """Whether one thread is best for a base, and nobody has decided otherwise; see `one_thread_for`."""
+    return base == "pocket" and not openmp.number_decided()
+
+
 @contextmanager
 def one_thread_for(base: str) -> Iterator[None]:
     """Compute with one thread within the block where the base is pocket.
@@ -96,7 +101,7 @@ def one_thread_for(base: str) -> Iterator[None]:
     A number that the user or a program that calls this one has chosen stays.
     """
     threads = torch.get_num_threads()
-    if base != "pocket" or threads != USUAL_THREADS or openmp.number_decided():
+    if threads != USUAL_THREADS or not suits_one_thread(base):
         yield
         return
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from ..core.dtypes import DTYPES
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
 from ..errors import MaquetteError, OutOfMemory
-from ..events import Cancel, Event, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore, progress_of_parts
 from ..fast import processor
 from ..files import write_json, write_text
 from ..run_folder import RunFolder
@@ -170,7 +170,7 @@ def _prepared(
     if not processes.is_main:
         processes.barrier()
     try:
-        job = prepare(config, cache or cache_folder(folder.path.parent), _progress(on_event), computes=computes)
+        job = prepare(config, cache or cache_folder(folder.path.parent), progress_of_parts(on_event), computes=computes)
     except RuntimeError as error:
         if not memory.exhausted(error):
             raise
@@ -184,10 +184,6 @@ def _prepared(
     if processes.is_main:
         processes.barrier()
     return job
-
-
-def _progress(on_event: Listener) -> Any:
-    return lambda what, done, of: on_event(Event("progress", {"what": what, "done": done, "of": of}))
 
 
 def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:

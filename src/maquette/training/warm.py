@@ -20,7 +20,7 @@ import torch
 from ..config import TrainConfig
 from ..data.cache import LatentCache
 from ..errors import MaquetteError
-from ..events import Cancel, Event, Listener, ignore, progress, until
+from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families import load
 from ..families.kept import KeptBases
 from ..run_folder import RunFolder
@@ -85,16 +85,12 @@ class WarmTrainer:
 
         Raises MaquetteError as training does, Cancelled once `cancel` is set.
         """
-        listener = until(cancel, ignore)
-
-        def told(what: str, done: int, of: int) -> None:
-            progress(listener, what)(done, of)
-
+        on_progress = progress_of_parts(until(cancel, ignore))
         with self.bases.in_use(config.base), one_thread_for(config.base):
             base, dtype = opened(config, load)
-            dataset, _ = read_photos(config, base, told)
+            dataset, _ = read_photos(config, base, on_progress)
             resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
-            encoded(resolved, base, dataset, LatentCache(cache), told)
+            encoded(resolved, base, dataset, LatentCache(cache), on_progress)
             return len(dataset.photos)
 
     @contextmanager
