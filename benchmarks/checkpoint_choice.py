@@ -8,6 +8,7 @@ Phases, each of which goes on where it was stopped:
   truth    judge every checkpoint at five weights on fresh scenes: few pictures first, more where it is close
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
+  bounds   what the truth's own noise allows, and other forms of the rule (choice/floor.py, choice/others.py)
   report   the same as tables and a plot in docs/overtraining.md, every row in benchmarks/results/
 FOLDER holds sprites: PNG files with transparency, or one folder of them for each style.
 """
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.choice import fitting, measuring, plan, results, subjects, telling, together, training, truth
+from benchmarks.choice import bounds, fitting, measuring, plan, results, subjects, telling, together, training, truth
 from benchmarks.choice.candidates import Run, finished
 from benchmarks.choice.cases import cases
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
@@ -212,6 +213,15 @@ def report(work: Path, people: list[subjects.Subject], most: int | None) -> None
     log(f"{PAGE.relative_to(ROOT)}, {PLOT.relative_to(ROOT)} and {ROWS.relative_to(ROOT)} from {len(known)} runs")
 
 
+def bound(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """What the noise allows and what other rules reach, into the page."""
+    told = bounds.bounds(cases(work, len(people))[:most])
+    (work / "bounds.json").write_text(json.dumps(told, indent=1))
+    text = telling.put_between_marks(PAGE.read_text(encoding="utf-8"), bounds.page(told), bounds.BEGIN, bounds.END)
+    PAGE.write_text(text, encoding="utf-8")
+    print(bounds.page(told))
+
+
 def everything_else(room: Room, work: Path) -> Tensor:
     """(N, 192) features of what the base draws for its own words, from which probes tell the subjects."""
     file = work / "known.safetensors"
@@ -222,7 +232,7 @@ def everything_else(room: Room, work: Path) -> Tensor:
     return safetensors.load(file)["features"]
 
 
-PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "report": report}
+PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "bounds": bound, "report": report}
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""The figures of docs/questions.md: comparisons on the demo's photos, or on other ones.
+"""The figures of docs/questions.md: comparisons on the demo's photos, on sprites, or on other photos.
 
 python -m benchmarks.questions OUT [--steps 160] [--only dreambooth,captions,methods,images,bases] [--photos DIR]
+python -m benchmarks.questions OUT --sprites FOLDER [--choice out/choice] [--steps 80] [--only dreambooth,bases]
 
 Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
 each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
-fine-tuned as a whole on its own pictures of ordinary things, turned into a style that it does not draw.
+fine-tuned as a whole on its own pictures of ordinary things, turned into a style that it does not draw. With --sprites
+each comparison is made on three subjects of benchmarks/checkpoint_choice.py, one in each style, with 14 captioned photos.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from typing import Any
 from PIL import Image, ImageFilter, ImageOps
 
 import maquette
+from benchmarks.checkpoint_choice import cast
+from benchmarks.choice import plan
+from benchmarks.choice.drawing import sprites_at
+from benchmarks.choice.subjects import Subject
+from benchmarks.choice.training import write_photos as write_sprite_photos
 from maquette.demo.mascot import SUBJECT, write_photos
 from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS, article
 from maquette.events import Event
@@ -24,7 +31,7 @@ from maquette.report.compare_page import table_heads, table_row
 
 RESULTS = Path(__file__).parent / "results" / "questions.json"
 STYLED = 40  # pictures that the restyled base learns from
-BATCH = 8
+SPRITES = (2, 6, 8)  # of the subjects of benchmarks/checkpoint_choice.py
 
 
 def main() -> None:
@@ -35,30 +42,53 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--photos", type=Path, help="other photos than the demo's, with --subject")
     parser.add_argument("--subject", default=SUBJECT)
+    parser.add_argument("--sprites", type=Path, help="a folder of sprites, as benchmarks.checkpoint_choice takes it")
+    parser.add_argument("--choice", type=Path, default=Path("out/choice"), help="that benchmark's work folder")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if arguments.sprites:
+        for subject in of_the_choice(arguments.choice, arguments.sprites):
+            out = arguments.out / subject.name
+            if not (out / "photos").exists():
+                write_sprite_photos(out / "photos", subject, "captioned")
+            for name in arguments.only.split(","):
+                ask(name, out / "photos", subject.prompt, out, arguments, f"{name}, {subject.name}")
+        return
     photos = arguments.photos or arguments.out / "photos"
     if not photos.exists():
         write_photos(photos)
     for name in arguments.only.split(","):
-        options = question(name, arguments.out, arguments.subject)
-        result = maquette.compare(
-            photos,
-            told,
-            subject=arguments.subject,
-            steps=arguments.steps,
-            checkpoints=2,
-            jobs=arguments.jobs,
-            out=arguments.out / name,
-            **options,
-        )
-        trainings = [one for one in result.to_json()["trainings"]]
-        keep(arguments.results, name, {"options": options, "answers": result.answers, "trainings": trainings})
-        print(f"\n## {name}\n\n{table(trainings)}\n")
-        print("\n".join(result.answers), flush=True)
+        ask(name, photos, arguments.subject, arguments.out, arguments, name)
 
 
-def question(name: str, out: Path, subject: str) -> dict[str, Any]:
+def ask(name: str, photos: Path, subject: str, out: Path, arguments: argparse.Namespace, title: str) -> None:
+    """One comparison, printed and kept."""
+    options = question(name, out, subject, restyled_in=arguments.out)
+    result = maquette.compare(
+        photos,
+        told,
+        subject=subject,
+        steps=arguments.steps,
+        checkpoints=2,
+        jobs=arguments.jobs,
+        out=out / name,
+        **options,
+    )
+    trainings = [one for one in result.to_json()["trainings"]]
+    found = {"options": options, "answers": result.answers, "trainings": trainings}
+    keep(arguments.results, title, found, arguments.out)
+    print(f"\n## {title}\n\n{table(trainings)}\n")
+    print("\n".join(result.answers), flush=True)
+
+
+def of_the_choice(work: Path, sprites: Path) -> list[Subject]:
+    """Three subjects of the benchmark of the choice, one in each style."""
+    work.mkdir(parents=True, exist_ok=True)
+    people = cast(work, sprites_at(sprites), plan.SUBJECTS)
+    return [people[number] for number in SPRITES]
+
+
+def question(name: str, out: Path, subject: str, restyled_in: Path) -> dict[str, Any]:
     """What is compared."""
     if (
         name == "captions"
@@ -72,7 +102,7 @@ def question(name: str, out: Path, subject: str) -> dict[str, Any]:
         folders = [regularization(out, count, subject) for count in (14, 56)]
         return {"settings": [f"reg={','.join(map(str, folders))}"]}
     if name == "bases":
-        return {"bases": ["pocket", str(restyled(out))]}
+        return {"bases": ["pocket", str(restyled(restyled_in))]}
     raise SystemExit(f"There is no question {name}.")
 
 
@@ -129,12 +159,14 @@ def table(trainings: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
 
-def keep(file: Path, name: str, told: dict[str, Any]) -> None:
+def keep(file: Path, name: str, told: dict[str, Any], out: Path) -> None:
+    """Under its name, without the machine's own paths."""
     every = json.loads(file.read_text()) if file.exists() else {}
     for one in told["trainings"]:
         for key in ("file", "pictures"):
             del one[key]
-    file.write_text(json.dumps({**every, name: told}, indent=1) + "\n")
+    text = json.dumps({**every, name: told}, indent=1)
+    file.write_text(text.replace(str(out), "OUT") + "\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ class Room:
             self._texts[prompt] = self.base.encode_text([prompt])
         return Conditioning.cat([self._texts[prompt] for prompt in prompts])
 
+    def forget(self) -> None:
+        """What prompts say, where a candidate changes it: a learned word."""
+        self._texts.clear()
+
     @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], base: BaseModel | None = None) -> Tensor:
         """(N, 3, 64, 64) in [0, 1] on the CPU, one picture for each prompt and seed."""

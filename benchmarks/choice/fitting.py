@@ -35,10 +35,15 @@ class Table:
 
     def best(self, rule: Rule) -> np.ndarray:
         """(cases,) the place of the cell that `choose` takes before it looks at standard errors."""
-        score, excess = np.zeros(self.lost.shape), np.zeros(self.lost.shape)
+        score = np.zeros(self.lost.shape)
         for name, term in rule.terms.items():
             if name in self.values and term.power:
                 score = score + term.power * self.log(name, term)
+        return np.asarray(np.where(self.allowed(rule), score, -np.inf).argmax(1))
+
+    def allowed(self, rule: Rule) -> np.ndarray:
+        """(cases, cells) whether the cell passes no limit, or, where every one does, passes its own the least."""
+        excess = np.zeros(self.lost.shape)
         for name, limit in rule.least.items():
             if name in self.values:
                 values = self.values[name]
@@ -48,8 +53,7 @@ class Table:
                 values = self.values[name]
                 excess = np.maximum(excess, np.where(values > limit, values / limit, 0.0))
         least = excess.min(1, keepdims=True)
-        allowed = np.where(least <= 1.0, 1.0, least * 1.05)
-        return np.asarray(np.where(excess <= allowed, score, -np.inf).argmax(1))
+        return np.asarray(excess <= np.where(least <= 1.0, 1.0, least * 1.05))
 
     def log(self, name: str, term: Term) -> np.ndarray:
         """(cases, cells) log of the measure's goodness."""

@@ -16,12 +16,12 @@ COLOURS = ("#1f6feb", "#d1242f", "#8250df", "#bf8700", "#1a7f37", "#57606a")
 BEGIN, END = "<!-- figures of benchmarks/checkpoint_choice.py -->", "<!-- end of figures -->"
 
 
-def put_between_marks(page: str, text: str) -> str:
+def put_between_marks(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """The page with the text between its marks. Raises SystemExit where it has none."""
-    if BEGIN not in page or END not in page:
-        raise SystemExit(f"The page lacks the marks {BEGIN} and {END}.")
-    before, rest = page.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+    if begin not in page or end not in page:
+        raise SystemExit(f"The page lacks the marks {begin} and {end}.")
+    before, rest = page.split(begin, 1)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
 
 
 def tables(told: Mapping[str, Any]) -> str:

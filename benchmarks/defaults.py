@@ -1,0 +1,173 @@
+"""Defaults of training, from the runs of benchmarks/checkpoint_choice.py and a small sweep of the other methods.
+
+python -m benchmarks.defaults sweep --sprites FOLDER [--work out/defaults] [--choice out/choice] [--until 08:40]
+python -m benchmarks.defaults tell [--work out/defaults]
+
+`sweep` trains and judges what is missing (choice/extra.py) and goes on where it was stopped. `tell` writes the tables
+of docs/defaults.md from benchmarks/results/checkpoint_choice.jsonl.gz and, where --work is there, puts what the sweep
+found into benchmarks/results/defaults.json first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.checkpoint_choice import alone, cast, everything_else
+from benchmarks.choice import extra, plan
+from benchmarks.choice.drawing import Room, sprites_at
+from benchmarks.choice.levels import Trained, best_setting, default_table, interval, paired, rate_table, read, relative
+from benchmarks.choice.results import read_rows
+from benchmarks.choice.telling import put_between_marks
+
+ROOT = Path(__file__).parent.parent
+ROWS, FOUND = ROOT / "benchmarks/results/checkpoint_choice.jsonl.gz", ROOT / "benchmarks/results/defaults.json"
+PAGE = ROOT / "docs/defaults.md"
+BEGIN, END = "<!-- figures of benchmarks/defaults.py -->", "<!-- end of figures -->"
+
+
+def extra_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The small sweep: mean worth of each method and rate, and within subjects what the higher rate changes."""
+    by_way: dict[tuple[str, int], dict[int, dict[float, float]]] = {}
+    for one in found:
+        if one["method"] != extra.KNOBLESS:
+            own = {weight: worth for (_, weight), worth in extra.worths(dict(one)).items()}
+            by_way.setdefault((one["method"], one["rate"]), {})[one["subject"]] = own
+    lines = ["| method | rate | subjects | weight 1 | weight 0.7 | better of both, less the default rate's |", "|---" * 6 + "|"]
+    for (method, rate), subjects in by_way.items():
+        plain = interval([own[1.0] for own in subjects.values()], list(subjects))
+        less = [own[0.7] for own in subjects.values() if 0.7 in own]
+        shown = f"{np.mean(less):.2f}" if less else "–"
+        before, difference = by_way.get((method, 0), {}), "–"
+        both = [s for s in subjects if s in before]
+        if rate and both:
+            differences = [max(subjects[s].values()) - max(before[s].values()) for s in both]
+            mean, low, high = interval(differences, both)
+            difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+        value = f"{extra.RATES[method][rate]:g}"
+        lines.append(
+            f"| {method} | {value} | {len(subjects)} | {plain[0]:.2f} ({plain[1]:.2f} to {plain[2]:.2f}) "
+            f"| {shown} | {difference} |"
+        )
+    return "\n".join(lines)
+
+
+def knobless_table(found: Sequence[Mapping[str, Any]], runs: Sequence[Trained]) -> str:
+    """Training without a knob on subjects that nothing was fitted on, beside the sweep's runs of the same subject.
+
+    runs: with worths as they are. The sweep's best is that of four runs and sixty cells each, luck included.
+    """
+    fitted, lines = [run for run in runs if run.number % 2 == 0], [
+        "| subject | chosen | worth | last step at weight 1 | the best setting of the other half, same subject "
+        "| best cell of each run of the sweep |",
+        "|---" * 6 + "|",
+    ]  # fmt: skip
+    for one in found:
+        if one["method"] != extra.KNOBLESS:
+            continue
+        worths = extra.worths(dict(one))
+        step, weight = one["chosen"]
+        own = [run for run in runs if run.number == one["subject"]]
+        same = []
+        for run in own:
+            rate, cell = best_setting([r for r in fitted if r.method == run.method])
+            if rate == run.rate:
+                same.append(f"{run.worths[cell]:.2f} ({run.method})")
+        best = ", ".join(f"{max(run.worths.values()):.2f} ({run.method})" for run in own)
+        lines.append(
+            f"| {one['subject_name']} | {step} of {one['steps']}, weight {weight:g} | {worths[step, weight]:.2f} "
+            f"| {worths[one['steps'], 1.0]:.2f} | {', '.join(same) or '–'} | {best} |"
+        )
+    return "\n".join(lines)
+
+
+def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
+    """All of the text between the marks."""
+    shares = relative(runs)
+    fitted, reported = [r for r in shares if r.number % 2 == 0], [r for r in shares if r.number % 2]
+    adapters = [run for run in shares if run.method != "dreambooth"]
+    return "\n\n".join(
+        [
+            f"From {len(runs)} runs of {len({run.subject for run in runs})} subjects. Worth as a share of the best that "
+            "any run of the subject has anywhere; mean over runs, by step:",
+            rate_table(shares),
+            f"Today's defaults on {len(reported)} runs of subjects on which nothing was fitted (in brackets 95 % "
+            "intervals, by a bootstrap over subjects):",
+            default_table(fitted, reported),
+            "Best cell of a run, within subjects: higher rate less lower "
+            + paired(shares, lambda r: r.rate == 1, lambda r: r.rate == 0)
+            + "; with prior preservation less without "
+            + paired(shares, lambda r: r.prior, lambda r: not r.prior)
+            + "; rank 16 less rank 4 "
+            + paired(shares, lambda r: r.method == "lora-16", lambda r: r.method == "lora-4")
+            + "; DreamBooth less LoRA "
+            + paired(shares, lambda r: r.method == "dreambooth", lambda r: r.method.startswith("lora"))
+            + "; LoKr less LoRA "
+            + paired(adapters, lambda r: r.method == "lokr", lambda r: r.method.startswith("lora"))
+            + "; 14 captioned photos less 14 without captions "
+            + paired(shares, lambda r: r.data == "captioned", lambda r: r.data == "uncaptioned")
+            + "; 14 captioned photos less 5 "
+            + paired(shares, lambda r: r.data == "captioned", lambda r: r.data == "five")
+            + ".",
+            *(
+                [
+                    f"Other methods, {extra.STEPS} steps of {plan.BATCH} at a constant rate, the same subjects for all, "
+                    "worth as it is:",
+                    extra_table(found),
+                    "`maquette train` without a knob on subjects on which nothing was fitted:",
+                    knobless_table(found, runs),
+                ]
+                if found
+                else []
+            ),
+        ]
+    )
+
+
+def tell(work: Path) -> None:
+    files = sorted(work.glob("*.json")) if work.is_dir() else []
+    if files:
+        every = [json.loads(file.read_text()) for file in files]
+        order = [one.name for one in extra.extras()]
+        every.sort(key=lambda one: order.index(one["name"]))
+        FOUND.write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in every) + "\n]\n")
+    found = json.loads(FOUND.read_text()) if FOUND.exists() else []
+    text = tables(read(read_rows(ROWS)), found)
+    PAGE.write_text(put_between_marks(PAGE.read_text(encoding="utf-8"), text, BEGIN, END), encoding="utf-8")
+    print(text)
+
+
+def sweep(work: Path, choice: Path, sprites: Path, until: str) -> None:
+    today = time.strptime(f"{time.strftime('%Y-%m-%d')} {until}", "%Y-%m-%d %H:%M")
+    for folder in (work, choice):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone(work, "sweep"):
+        people = cast(choice, sprites_at(sprites), plan.SUBJECTS)
+        room = Room.open()
+        extra.sweep(work, people, room, everything_else(room, choice), time.mktime(today))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phase", choices=("sweep", "tell"))
+    parser.add_argument("--sprites", type=Path, help="as benchmarks.checkpoint_choice takes them")
+    parser.add_argument("--work", type=Path, default=Path("out/defaults"))
+    parser.add_argument("--choice", type=Path, default=Path("out/choice"), help="that benchmark's work folder")
+    parser.add_argument("--until", default="23:59", help="nothing is begun after this time of today")
+    args = parser.parse_args()
+    if args.phase == "tell":
+        tell(args.work)
+    elif args.sprites is None:
+        parser.error("sweep needs --sprites")
+    else:
+        sweep(args.work, args.choice, args.sprites, args.until)
+
+
+if __name__ == "__main__":
+    main()
