@@ -22,7 +22,17 @@ import numpy as np
 from benchmarks.checkpoint_choice import alone, cast, everything_else
 from benchmarks.choice import extra, plan
 from benchmarks.choice.drawing import Room, sprites_at
-from benchmarks.choice.levels import Trained, best_setting, default_table, interval, paired, rate_table, read, relative
+from benchmarks.choice.levels import (
+    Trained,
+    best_cell,
+    bracketed,
+    default_table,
+    interval,
+    paired,
+    rate_table,
+    read,
+    relative,
+)  # fmt: skip
 from benchmarks.choice.results import read_rows
 from benchmarks.choice.telling import put_between_marks
 
@@ -39,7 +49,10 @@ def extra_table(found: Sequence[Mapping[str, Any]]) -> str:
         if one["method"] != extra.KNOBLESS:
             own = {weight: worth for (_, weight), worth in extra.worths(dict(one)).items()}
             by_way.setdefault((one["method"], one["rate"]), {})[one["subject"]] = own
-    lines = ["| method | rate | subjects | weight 1 | weight 0.7 | better of both, less the default rate's |", "|---" * 6 + "|"]
+    lines = [
+        "| method | rate | subjects | weight 1 | weight 0.7 | better of both, less the default rate's |",
+        "|---" * 6 + "|",
+    ]
     for (method, rate), subjects in by_way.items():
         plain = interval([own[1.0] for own in subjects.values()], list(subjects))
         less = [own[0.7] for own in subjects.values() if 0.7 in own]
@@ -48,41 +61,41 @@ def extra_table(found: Sequence[Mapping[str, Any]]) -> str:
         both = [s for s in subjects if s in before]
         if rate and both:
             differences = [max(subjects[s].values()) - max(before[s].values()) for s in both]
-            mean, low, high = interval(differences, both)
-            difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+            difference = bracketed(interval(differences, both), "+")
         value = f"{extra.RATES[method][rate]:g}"
-        lines.append(
-            f"| {method} | {value} | {len(subjects)} | {plain[0]:.2f} ({plain[1]:.2f} to {plain[2]:.2f}) "
-            f"| {shown} | {difference} |"
-        )
+        lines.append(f"| {method} | {value} | {len(subjects)} | {bracketed(plain)} | {shown} | {difference} |")
     return "\n".join(lines)
 
 
 def knobless_table(found: Sequence[Mapping[str, Any]], runs: Sequence[Trained]) -> str:
-    """Training without a knob on subjects that nothing was fitted on, beside the sweep's runs of the same subject.
-
-    runs: with worths as they are. The sweep's best is that of four runs and sixty cells each, luck included.
+    """Training without a knob on subjects that nothing was fitted on, and what the sweep's runs of the same subjects
+    reach, as shares of the best cell that any of those has. runs: with worths as they are.
     """
-    fitted, lines = [run for run in runs if run.number % 2 == 0], [
-        "| subject | chosen | worth | last step at weight 1 | the best setting of the other half, same subject "
-        "| best cell of each run of the sweep |",
+    own = [one for one in found if one["method"] == extra.KNOBLESS]
+    setting = best_cell([run for run in runs if run.number % 2 == 0])
+    lines = [
+        "| subject | chosen | worth | last step at weight 1 | the sweep's best setting | best cell of any run |",
         "|---" * 6 + "|",
-    ]  # fmt: skip
-    for one in found:
-        if one["method"] != extra.KNOBLESS:
-            continue
-        worths = extra.worths(dict(one))
-        step, weight = one["chosen"]
-        own = [run for run in runs if run.number == one["subject"]]
-        same = []
-        for run in own:
-            rate, cell = best_setting([r for r in fitted if r.method == run.method])
-            if rate == run.rate:
-                same.append(f"{run.worths[cell]:.2f} ({run.method})")
-        best = ", ".join(f"{max(run.worths.values()):.2f} ({run.method})" for run in own)
+    ]
+    shares: dict[str, list[float]] = {"chosen": [], "last": [], "setting": []}
+    for one in own:
+        worths, (step, weight) = extra.worths(dict(one)), one["chosen"]
+        same = [run for run in runs if run.number == one["subject"]]
+        best = max(max(run.worths.values()) for run in same)
+        settings = [run.worths[setting] for run in same if run.rate == 0]
+        values = {"chosen": worths[step, weight], "last": worths[one["steps"], 1.0]}
+        values |= {"setting": float(np.mean(settings))} if settings else {}
+        for name, value in values.items():
+            shares[name].append(value / best)
         lines.append(
-            f"| {one['subject_name']} | {step} of {one['steps']}, weight {weight:g} | {worths[step, weight]:.2f} "
-            f"| {worths[one['steps'], 1.0]:.2f} | {', '.join(same) or '–'} | {best} |"
+            f"| {one['subject_name']} | {step} of {one['steps']}, weight {weight:g} | {values['chosen']:.2f} "
+            f"| {values['last']:.2f} | {values.get('setting', float('nan')):.2f} | {best:.2f} |"
+        )
+    if own:
+        told = {name: bracketed(interval(values, range(len(values)))) for name, values in shares.items() if values}
+        lines.append(
+            f"\nAs shares of the best cell of any run of the subject (luck included): no knob {told['chosen']}, "
+            f"its last step at weight 1 {told['last']}, the sweep's best setting {told.get('setting', '–')}."
         )
     return "\n".join(lines)
 
@@ -94,11 +107,12 @@ def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
     adapters = [run for run in shares if run.method != "dreambooth"]
     return "\n\n".join(
         [
-            f"From {len(runs)} runs of {len({run.subject for run in runs})} subjects. Worth as a share of the best that "
-            "any run of the subject has anywhere; mean over runs, by step:",
+            f"From {len(runs)} runs of {len({run.subject for run in runs})} subjects. Worth as a share of the best "
+            "that any run of the subject has anywhere; mean over runs, by step:",
             rate_table(shares),
-            f"Today's defaults on {len(reported)} runs of subjects on which nothing was fitted (in brackets 95 % "
-            "intervals, by a bootstrap over subjects):",
+            f"Today's defaults at the lower rates, on the {sum(run.rate == 0 for run in reported)} runs of subjects on "
+            f"which nothing was fitted and on all {sum(run.rate == 0 for run in shares)} (in brackets 95 % intervals, "
+            "by a bootstrap over subjects):",
             default_table(fitted, reported),
             "Best cell of a run, within subjects: higher rate less lower "
             + paired(shares, lambda r: r.rate == 1, lambda r: r.rate == 0)
@@ -117,8 +131,8 @@ def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
             + ".",
             *(
                 [
-                    f"Other methods, {extra.STEPS} steps of {plan.BATCH} at a constant rate, the same subjects for all, "
-                    "worth as it is:",
+                    f"Other methods, {extra.STEPS} steps of {plan.BATCH} at a constant rate, the same subjects for "
+                    "all, worth as it is:",
                     extra_table(found),
                     "`maquette train` without a knob on subjects on which nothing was fitted:",
                     knobless_table(found, runs),

@@ -6,7 +6,7 @@ python -m benchmarks.questions OUT --sprites FOLDER [--choice out/choice] [--ste
 Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
 each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
 fine-tuned as a whole on its own pictures of ordinary things, turned into a style that it does not draw. With --sprites
-each comparison is made on three subjects of benchmarks/checkpoint_choice.py, one in each style, with 14 captioned photos.
+each is made on three subjects of benchmarks/checkpoint_choice.py, one in each style, with 14 captioned photos.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ def relative(runs: Sequence[Trained]) -> list[Trained]:
     best: dict[str, float] = {}
     for run in runs:
         best[run.subject] = max(best.get(run.subject, 0.0), *run.worths.values())
-    return [
-        Trained(**{**vars(r), "worths": {cell: v / best[r.subject] for cell, v in r.worths.items()}}) for r in runs
-    ]
+    return [Trained(**{**vars(r), "worths": {cell: v / best[r.subject] for cell, v in r.worths.items()}}) for r in runs]
 
 
 def interval(values: Sequence[float], groups: Sequence[Any]) -> tuple[float, float, float]:
@@ -76,32 +74,38 @@ def ruled(run: Trained, steps: Sequence[int]) -> Cell:
     return max((cell for cell in run.scores if cell[0] in steps), key=lambda cell: run.scores[cell])
 
 
+def four(last: int) -> list[int]:
+    """The kept steps at the quarters of a run of so many."""
+    return [max(s for s in plan.CHECKPOINTS if s <= max(last * q / 4, plan.CHECKPOINTS[0])) for q in (1, 2, 3, 4)]
+
+
 def by_default(run: Trained) -> Cell:
-    """What a run by default, or the nearest to it in the plan, ends with: the best of four checkpoints, by its score."""
-    last = DEFAULT_STEP[run.method]
-    return ruled(run, [max(s for s in plan.CHECKPOINTS if s <= max(last * q / 4, 20)) for q in (1, 2, 3, 4)])
+    """What a run by default, or the nearest to it in the plan, ends with: by its score the best of four checkpoints."""
+    return ruled(run, four(DEFAULT_STEP[run.method]))
 
 
 WAYS: dict[str, Callable[[Trained], Cell]] = {
     "as by default: four checkpoints, step and weight by the rule": by_default,
-    "the default's last step at weight 1": lambda run: (DEFAULT_STEP[run.method], 1.0),
-    "the default's last step at weight 0.7": lambda run: (DEFAULT_STEP[run.method], 0.7),
+    "the last of them at weight 1": lambda run: (DEFAULT_STEP[run.method], 1.0),
+    "the last of them at weight 0.7": lambda run: (DEFAULT_STEP[run.method], 0.7),
+    "four checkpoints of all 320 steps, by the rule": lambda run: ruled(run, four(plan.STEPS)),
     "all 12 checkpoints, by the rule": lambda run: ruled(run, plan.CHECKPOINTS),
+    "the truly best cell of the run": lambda run: max(run.worths, key=lambda cell: run.worths[cell]),
 }
 
 
-def best_setting(runs: Sequence[Trained]) -> tuple[int, Cell]:
-    """Rate, step and weight of the highest mean worth."""
-    means = {}
-    for rate in sorted({run.rate for run in runs}):
-        own = [run for run in runs if run.rate == rate]
-        means |= {(rate, cell): float(np.mean([run.worths[cell] for run in own])) for cell in own[0].worths}
-    return max(means, key=lambda key: means[key])
+def best_cell(runs: Sequence[Trained]) -> Cell:
+    """Step and weight of the highest mean worth at the lower rates, which are the better ones."""
+    low = [run for run in runs if run.rate == 0]
+    return max(low[0].worths, key=lambda cell: float(np.mean([run.worths[cell] for run in low])))
 
 
 def rate_table(runs: Sequence[Trained]) -> str:
     """Mean worth by method and rate (rows) and step (columns), at the weight that is best in the row."""
-    lines = [f"| method, rate | runs | weight | {' | '.join(map(str, SHOWN_STEPS))} |", "|---" * (3 + len(SHOWN_STEPS)) + "|"]
+    lines = [
+        f"| method, rate | runs | weight | {' | '.join(map(str, SHOWN_STEPS))} |",
+        "|---" * (3 + len(SHOWN_STEPS)) + "|",
+    ]
     for method, rates in plan.RATES.items():
         for rate, value in enumerate(rates):
             own = [run for run in runs if (run.method, run.rate) == (method, rate)]
@@ -114,31 +118,30 @@ def rate_table(runs: Sequence[Trained]) -> str:
 
 
 def default_table(fitted: Sequence[Trained], reported: Sequence[Trained]) -> str:
-    """Of each method today's default against the best setting of the fitted half, on the reported half."""
+    """Today's defaults and other ways, at the default rate, on the reported half and on both; the setting that is best
+    on the fitted half is one of them.
+    """
+    best = best_cell(fitted)
+    name = f"one setting for all, the best of the other half (step {best[0]}, weight {best[1]:g})"
+    ways = {**WAYS, name: lambda run: best}
     lines = [
-        "| method | best of the sweep on one half | worth on the other half | "
-        + " | ".join(WAYS)
-        + " |",
-        "|---" * (3 + len(WAYS)) + "|",
+        "| way | held-out subjects | less the default's | all subjects | less the default's |",
+        "|---" * 5 + "|",
     ]
-    for method in (*plan.RATES, "all"):
-        lines.append(_default_row(method, fitted, reported))
+    for way, cell in ways.items():
+        shown = []
+        for part in (reported, [*fitted, *reported]):
+            runs = [run for run in part if run.rate == 0]
+            groups, values = [run.subject for run in runs], [run.worths[cell(run)] for run in runs]
+            differences = [v - run.worths[by_default(run)] for v, run in zip(values, runs, strict=True)]
+            shown += [bracketed(interval(values, groups)), bracketed(interval(differences, groups), "+")]
+        lines.append(f"| {way} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def _default_row(method: str, fitted: Sequence[Trained], reported: Sequence[Trained]) -> str:
-    names = list(plan.RATES) if method == "all" else [method]
-    best = {n: best_setting([run for run in fitted if run.method == n]) for n in names}
-    low = [run for run in reported if run.method in names and run.rate == 0]
-    top = [run for run in reported if run.method in names and run.rate == best[run.method][0]]
-    reached = interval([run.worths[best[run.method][1]] for run in top], [run.subject for run in top])
-    rate, (step, weight) = best[names[0]]
-    setting = "each its own" if method == "all" else f"{plan.RATES[method][rate]:g}, step {step}, weight {weight:g}"
-    cells = []
-    for way in WAYS.values():
-        mean, below, above = interval([run.worths[way(run)] for run in low], [run.subject for run in low])
-        cells.append(f"{mean:.2f} ({below:.2f} to {above:.2f})")
-    return f"| {method} | {setting} | {reached[0]:.2f} ({reached[1]:.2f} to {reached[2]:.2f}) | {' | '.join(cells)} |"
+def bracketed(found: tuple[float, float, float], sign: str = "") -> str:
+    mean, low, high = found
+    return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
 def paired(runs: Sequence[Trained], one: Callable[[Trained], bool], other: Callable[[Trained], bool]) -> str:
@@ -149,5 +152,6 @@ def paired(runs: Sequence[Trained], one: Callable[[Trained], bool], other: Calla
         b = [max(r.worths.values()) for r in runs if r.subject == subject and other(r)]
         if a and b:
             differences.append(float(np.mean(a) - np.mean(b)))
-    mean, low, high = interval(differences, list(range(len(differences))))
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f}), {len(differences)} subjects"
+    if not differences:
+        return "–"
+    return f"{bracketed(interval(differences, range(len(differences))), '+')}, {len(differences)} subjects"

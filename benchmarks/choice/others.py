@@ -164,7 +164,9 @@ def losses(field: Field, scorer: Scorer, limited: bool) -> np.ndarray:
 
 
 def _told(field: Field, values: np.ndarray, differences: np.ndarray) -> dict[str, Any]:
-    sums = np.array([[differences[field.subjects == s].sum(), (field.subjects == s).sum()] for s in set(field.subjects)])
+    sums = np.array(
+        [[differences[field.subjects == s].sum(), (field.subjects == s).sum()] for s in set(field.subjects)]
+    )
     drawn = sums[np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))].sum(1)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
     told = {

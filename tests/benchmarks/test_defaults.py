@@ -27,7 +27,8 @@ def run(number: int, method: str, rate: int, peak: int, best: float, prior: bool
 
 def test_runs_are_read_from_the_rows() -> None:
     row = {
-        "name": "07-lokr-low-free-five", "subject_name": "gnu", "method": "lokr", "rate": 0, "prior": False, "data": "five",
+        "name": "07-lokr-low-free-five", "subject_name": "gnu", "method": "lokr", "rate": 0, "prior": False,
+        "data": "five",
         "step": 20, "weights": [0.5, 1.0], "worth_smoothed": [0.3, 0.4], "measured_weights": [1.0],
         "measures": {"benefit": [0.5], "obedience": [1.0]},
     }  # fmt: skip
@@ -50,10 +51,10 @@ def test_interval_is_over_groups_and_holds_the_mean() -> None:
     assert levels.interval([0.3, 0.3, 0.3], [1, 2, 3]) == pytest.approx((0.3, 0.3, 0.3))
 
 
-def test_best_setting_is_the_best_on_the_mean() -> None:
-    runs = [run(1, "lokr", 0, 40, 0.5), run(2, "lokr", 1, 200, 0.9), run(3, "lokr", 1, 240, 0.9)]
-    rate, (step, weight) = levels.best_setting(runs)
-    assert (rate, weight) == (1, 0.7) and step in (200, 240)
+def test_the_best_cell_is_the_best_on_the_mean_of_the_lower_rates() -> None:
+    runs = [run(1, "lokr", 1, 40, 0.9), run(2, "lokr", 0, 200, 0.9), run(3, "lora-4", 0, 240, 0.9)]
+    step, weight = levels.best_cell(runs)
+    assert weight == 0.7 and step in (200, 240)
 
 
 def test_a_run_by_default_sees_four_checkpoints_up_to_its_end() -> None:
@@ -63,7 +64,9 @@ def test_a_run_by_default_sees_four_checkpoints_up_to_its_end() -> None:
 
 
 def test_levels_are_compared_within_subjects() -> None:
-    runs = [run(n, m, 0, 100, 0.5 + 0.1 * n + (0.2 if m == "lora-16" else 0)) for n in (1, 2) for m in ("lora-4", "lora-16")]
+    runs = [
+        run(n, m, 0, 100, 0.5 + 0.1 * n + (0.2 if m == "lora-16" else 0)) for n in (1, 2) for m in ("lora-4", "lora-16")
+    ]
     told = levels.paired(runs, lambda r: r.method == "lora-16", lambda r: r.method == "lora-4")
     assert told == "+0.20 (+0.20 to +0.20), 2 subjects"
 
@@ -74,7 +77,7 @@ def test_the_small_sweep_meets_every_method_and_no_fitted_subject_without_a_knob
     for method, rates in extra.RATES.items():
         for rate in range(len(rates)):
             assert {e.subject for e in every if (e.method, e.rate) == (method, rate)} == set(extra.PEOPLE)
-    assert all(e.subject % 2 for e in every if e.method == extra.KNOBLESS)
+    assert all(e.subject % 2 for e in every if e.method == extra.KNOBLESS)  # `levels` fits on even ones
 
 
 def draw(similarity: float) -> dict[str, list[float]]:
@@ -84,7 +87,9 @@ def draw(similarity: float) -> dict[str, list[float]]:
     }  # fmt: skip
 
 
-def told_of(subject: int, method: str, rate: int, weighed: dict[str, float], chosen: Cell = (80, 1.0)) -> dict[str, Any]:
+def told_of(
+    subject: int, method: str, rate: int, weighed: dict[str, float], chosen: Cell = (80, 1.0)
+) -> dict[str, Any]:
     return {
         "name": extra.Extra(subject, method, rate).name, "subject": subject, "subject_name": "gnu", "method": method,
         "rate": rate, "steps": 80, "chosen": list(chosen), "reference": REFERENCE,
@@ -93,9 +98,7 @@ def told_of(subject: int, method: str, rate: int, weighed: dict[str, float], cho
 
 
 def test_tables_say_what_was_found() -> None:
-    runs = [
-        run(n, m, rate, 160, 0.8, prior=bool(n % 2)) for n in (2, 3, 4, 5) for m in plan.METHODS for rate in (0, 1)
-    ]
+    runs = [run(n, m, rate, 160, 0.8, prior=bool(n % 2)) for n in (2, 3, 4, 5) for m in plan.METHODS for rate in (0, 1)]
     runs += [run(n, "lora-4", 1, 160, 0.9) for n in (2, 3, 4, 5)]
     found = [told_of(n, "loha", rate, {"80@0.7": 0.3 + rate / 10, "80@1": 0.2}) for n in (2, 3) for rate in (0, 1)]
     found.append(told_of(3, extra.KNOBLESS, 0, {"60@0.7": 0.7, "80@1": 0.5}, (60, 0.7)))
@@ -103,6 +106,7 @@ def test_tables_say_what_was_found() -> None:
     assert "From 36 runs of 4 subjects" in text
     assert "| loha | 0.003 | 2 | 0.20 (0.20 to 0.20) | 0.40 | +0.10 (+0.10 to +0.10) |" in text
     assert "| gnu | 60 of 80, weight 0.7 | 0.70 | 0.50 |" in text
+    assert "higher rate less lower" in text and "| the truly best cell of the run | 1.00" not in text
     assert "| lokr, 0.006 |" in text
 
 
@@ -145,6 +149,15 @@ def test_without_noise_a_right_choice_is_charged_nothing_and_with_noise_less_for
         assert 0 <= np.mean(many[name]) < np.mean(few[name])
 
 
+def test_a_choice_is_set_beside_one_that_sees_half_of_the_pictures() -> None:
+    every = [case(n, 0.0) for n in (1, 2, 3)]
+    right = floor.beside_a_half(every, {one.name: max(one.worths, key=one.worths.__getitem__) for one in every})
+    assert right["worth"][0] == pytest.approx(1.0, abs=0.02) and right["oracle"]["p90"] == 0.0
+    wrong = floor.beside_a_half(every, {one.name: (320, 1.15) for one in every})
+    assert wrong["worth"][2] < 0.6 and wrong["more"]["median"][1] > 0.2
+    assert "what that oracle chooses" in bounds.half_line(wrong)
+
+
 def test_other_forms_are_told_by_other_subjects_and_compared_with_the_shipped_one() -> None:
     found = others.compared([case(n, 0.0, peak) for n, peak in enumerate((100, 160, 200, 240))])
     first = next(iter(found.values()))
@@ -160,6 +173,6 @@ def test_how_many_pictures_the_bars_need() -> None:
         "32": {"never_wrong": {"median": 0.02, "p90": 0.08}},
     }
     assert bounds.enough(found) == (
-        "Pictures of a cell at which noise alone takes less than half of a bar: 32 for the median (5%), more than 32 for "
-        "the 90th percentile (15%)."
+        "Pictures of a cell at which noise alone takes less than half of a bar: 32 for the median (5%), "
+        "more than 32 for the 90th percentile (15%)."
     )
