@@ -24,6 +24,7 @@ def bounds(cases: Sequence[Case]) -> dict[str, Any]:
         "floor": floor.floor(cases),
         "half": floor.beside_a_half(cases, chosen),
         "others": others.compared(cases),
+        "missing": others.missing(cases),
     }
 
 
@@ -39,7 +40,8 @@ def page(told: Mapping[str, Any]) -> str:
             floor_table(told["floor"]),
             enough(told["floor"]),
             half_line(told["half"]),
-            others_table(told["others"]),
+            others_table("form, told of each subject by the others", told["others"]),
+            others_table("measures (powers of any sign) and", told["missing"]),
         ]
     )
 
@@ -80,10 +82,9 @@ def half_line(half: Mapping[str, Any]) -> str:
     )
 
 
-def others_table(found: Mapping[str, Mapping[str, float]]) -> str:
+def others_table(head: str, found: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        "| form, told of each subject by the others | median regret | 90th percentile | mean | worst "
-        "| mean difference from the first (95 % interval) |",
+        f"| {head} | median regret | 90th percentile | mean | worst | mean difference from the first (95 % interval) |",
         "|---|---|---|---|---|---|",
     ]
     for name, v in found.items():

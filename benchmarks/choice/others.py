@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.choice import fitting
 from benchmarks.choice.cases import Case
 from benchmarks.choice.fitting import LEAST_WORTH, Table, within
-from benchmarks.choice.utility import STEP_WIDTH, WEIGHT_WIDTH
+from benchmarks.choice.utility import STEP_WIDTH, WEIGHT_WIDTH, cell_of, smoothed
 from maquette.evaluation.rule import RULE, Rule, Term
 
 RIDGES = 30.0
@@ -149,6 +149,38 @@ def compared(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     lost = {name: losses(field, *form) for name, form in FORMS.items()}
     first = next(iter(lost.values()))
     return {name: _told(field, values, values - first) for name, values in lost.items()}
+
+
+PARTS = ("similarity", "background", "style", "class", "neighbours")
+
+
+def missing(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
+    """Regret where the measures, powers of any sign, are joined by what only the judge knows: which part of the worth
+    they fail to see. The parts are those of the very pictures that give the worth, so that this is a best case.
+    """
+    field = Field.of(cases)
+    tower = np.array([[np.mean(case.tower[cell]) for cell in field.cells] for case in cases])
+    known = {part: within(np.log(np.maximum(_true(field, part), LEAST_WORTH))) for part in PARTS}
+    joined: dict[str, list[np.ndarray]] = {"nothing more": [], "pocket's image tower": [within(tower)]}
+    joined |= {f"true {part}": [values] for part, values in known.items()}
+    joined["all five"] = [*known.values()]
+    plain = losses(field, any_sign, False)
+    found = {}
+    for name, more in joined.items():
+        values = np.concatenate([field.logs, *(column[..., None] for column in more)], -1)
+        lost = losses(field, lambda f, known, asked, values=values: ridge(values, f.target, known, asked), False)
+        found[name] = _told(field, lost, lost - plain)
+    return found
+
+
+def _true(field: Field, part: str) -> np.ndarray:
+    """(cases, cells) what the judge saw of it, smoothed."""
+    found = []
+    for case in field.cases:
+        means = {cell_of(n): float(np.mean([np.mean(d[part]) for d in v])) for n, v in case.truth["draws"].items()}
+        smooth = smoothed(means)
+        found.append([smooth[cell] for cell in field.cells])
+    return np.array(found)
 
 
 def losses(field: Field, scorer: Scorer, limited: bool) -> np.ndarray:

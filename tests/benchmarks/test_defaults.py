@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from benchmarks import defaults
 from benchmarks.choice import bounds, cases, extra, floor, levels, others, plan
 from benchmarks.choice.utility import Cell, smoothed, worth
+from maquette.evaluation.choice import Row
 
 PARTS = ("method", "rate", "prior", "data")
 REFERENCE = {
@@ -163,8 +165,19 @@ def test_other_forms_are_told_by_other_subjects_and_compared_with_the_shipped_on
     first = next(iter(found.values()))
     assert first["difference"] == 0.0
     assert found["powers of any sign"]["median"] < 0.02  # it finds the measure that knows
-    text = bounds.others_table(found)
+    text = bounds.others_table("form", found)
     assert text.count("\n") == 1 + len(others.FORMS) and "95 % interval" in text
+
+
+def test_what_the_measures_do_not_see_is_found() -> None:
+    every = [case(n, 0.0, peak) for n, peak in enumerate((100, 160, 200, 240))]
+    blind = []
+    for one in every:
+        rows = tuple(Row.of(r.step, r.weight, {"likeness": r.items["likeness"]}) for r in one.rows)
+        blind.append(replace(one, rows=rows))
+    found = others.missing(blind)
+    assert found["nothing more"]["median"] > 0.1 and found["nothing more"]["difference"] == 0.0
+    assert found["true similarity"]["median"] < 0.05 and found["true similarity"]["high"] < 0.0
 
 
 def test_how_many_pictures_the_bars_need() -> None:
