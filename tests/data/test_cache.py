@@ -12,17 +12,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from maquette.data.cache import LatentCache, cache_folder, latent_key, latents_of
+from maquette.data.cache import LatentCache, cache_folder, latent_key
 from maquette.data.dataset import Photo, View, pixels, plan, views
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
+from maquette.training.batches import encode_photos
 
 MakeImage = Callable[..., Image.Image]
 
@@ -40,23 +43,36 @@ def plain(photos: list[Photo]) -> list[list[View]]:
 
 
 class Encoder:
-    """Stands for a VAE; counts what it is asked for."""
+    """Stands for a base and its VAE; `asked` names the photos that were encoded."""
+
+    spec = SimpleNamespace(latent_channels=3, latent_factor=4)
+    content_hash, vae_hash, device, vae = "vae", "", torch.device("cpu"), nn.Linear(1, 1)
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, bool]] = []
+        self.asked: list[str] = []
 
-    def __call__(self, photo: Photo, view: View) -> tuple[Tensor, Tensor]:
-        self.asked.append((photo.name, view.flip))
-        mean = pixels(photo, view.flip, view.crop)[:, ::4, ::4]
+    def encode_images(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x[:, :, ::4, ::4]
         return mean, mean.abs() + 0.1
+
+
+KEYED = "vae cpu torch.float32"  # what identifies its latents
+
+
+def latents_of(
+    photos: list[Photo], shown: list[list[View]], encoder: Any, cache: LatentCache
+) -> list[list[tuple[Tensor, Tensor]]]:
+    """Mean and deviation of each view of each photo."""
+    found = encode_photos(encoder, photos, shown, cache, lambda n, of: encoder.asked.append(photos[n - 1].name))
+    return [[(latent.mean, latent.std) for latent in row] for row in found]
 
 
 def test_second_time_comes_from_the_cache_bit_for_bit(photos: list[Photo], tmp_path: Path) -> None:
     first, second = Encoder(), Encoder()
     both = [views(photo, flip=True) for photo in photos]
     cache = LatentCache(tmp_path / "cache")
-    fresh = latents_of(photos, both, first, "vae", cache)
-    again = latents_of(photos, both, second, "vae", LatentCache(tmp_path / "cache"))
+    fresh = latents_of(photos, both, first, cache)
+    again = latents_of(photos, both, second, LatentCache(tmp_path / "cache"))
     assert len(first.asked) == 6 and second.asked == []
     for row, other in zip(fresh, again, strict=True):
         for (mean, std), (mean2, std2) in zip(row, other, strict=True):
@@ -83,12 +99,12 @@ def test_a_changed_pixel_crop_encoder_or_mirror_is_another_entry(photos: list[Ph
 
 def test_same_name_new_content_is_encoded_again(photos: list[Photo], quadrants: MakeImage, tmp_path: Path) -> None:
     cache = LatentCache(tmp_path / "cache")
-    old = latents_of(photos, plain(photos), Encoder(), "vae", cache)
+    old = latents_of(photos, plain(photos), Encoder(), cache)
     quadrants(64, 64).rotate(180).save(tmp_path / "photos" / "0.png")
     encoder = Encoder()
     renewed = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
-    new = latents_of(renewed, plain(renewed), encoder, "vae", cache)
-    assert encoder.asked == [("0.png", False)]
+    new = latents_of(renewed, plain(renewed), encoder, cache)
+    assert encoder.asked == ["0.png"]
     assert not torch.equal(old[0][0][0], new[0][0][0])
 
 
@@ -97,9 +113,9 @@ def test_cuts_at_several_places_are_kept_apart(photos: list[Photo], tmp_path: Pa
     square = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4, aspect_buckets=False).photos
     shown = [views(photo, flip=True, random_crop=True) for photo in square]
     assert [len(row) for row in shown] == [2, 16, 16]  # 64 x 64 is not cut; 72 and 80 x 64 are, at eight places
-    fresh = latents_of(square, shown, Encoder(), "vae", cache)
+    fresh = latents_of(square, shown, Encoder(), cache)
     encoder = Encoder()
-    again = latents_of(square, shown, encoder, "vae", cache)
+    again = latents_of(square, shown, encoder, cache)
     assert encoder.asked == []
     for photo, row, old, new in zip(square, shown, fresh, again, strict=True):
         for view, (mean, _), (kept, _) in zip(row, old, new, strict=True):
@@ -109,18 +125,18 @@ def test_cuts_at_several_places_are_kept_apart(photos: list[Photo], tmp_path: Pa
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other entry"])
 def test_damaged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, damage: str) -> None:
     cache = LatentCache(tmp_path / "cache")
-    latents_of(photos, plain(photos), Encoder(), "vae", cache)
-    path = cache.path(latent_key(photos[0], "vae", views(photos[0])[0]))
+    latents_of(photos, plain(photos), Encoder(), cache)
+    path = cache.path(latent_key(photos[0], KEYED, views(photos[0])[0]))
     data = bytearray(path.read_bytes())
     if damage == "bit":
         data[-3] ^= 1
-    other = cache.path(latent_key(photos[1], "vae", views(photos[1])[0])).read_bytes()
+    other = cache.path(latent_key(photos[1], KEYED, views(photos[1])[0])).read_bytes()
     path.write_bytes(
         {"cut": bytes(data[: len(data) // 2]), "bit": bytes(data), "empty": b"", "other entry": other}[damage]
     )
     encoder = Encoder()
-    latents = latents_of(photos, plain(photos), encoder, "vae", cache)
-    assert encoder.asked == [("0.png", False)]
+    latents = latents_of(photos, plain(photos), encoder, cache)
+    assert encoder.asked == ["0.png"]
     assert torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
 
 
@@ -144,22 +160,22 @@ FORGED = {
 
 @pytest.mark.parametrize("fault", FORGED)
 def test_forged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, fault: str) -> None:
-    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], "vae", views(photos[0])[0])
+    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], KEYED, views(photos[0])[0])
     cache.path(key).parent.mkdir(parents=True)
     cache.path(key).write_bytes(forged(key, FORGED[fault]))
     encoder = Encoder()
-    latents = latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    latents = latents_of(photos[:1], plain(photos[:1]), encoder, cache)
     assert len(encoder.asked) == 1 and torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
-    again = latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    again = latents_of(photos[:1], plain(photos[:1]), encoder, cache)
     assert len(encoder.asked) == 1 and torch.equal(again[0][0][0], latents[0][0][0])
 
 
 def test_pipes_are_not_read_and_links_not_followed(photos: list[Photo], tmp_path: Path) -> None:
-    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], "vae", views(photos[0])[0])
+    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], KEYED, views(photos[0])[0])
     cache.path(key).parent.mkdir(parents=True)
     os.mkfifo(cache.path(key))
     encoder = Encoder()
-    latents_of(photos[:1], plain(photos[:1]), encoder, "vae", cache, (3, 4))
+    latents_of(photos[:1], plain(photos[:1]), encoder, cache)
     assert len(encoder.asked) == 1 and cache.get(key) is not None  # the entry took the pipe's place
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -80,9 +80,8 @@ def test_check_names_planted_faults_and_only_those(tmp_path: Path) -> None:
     two.paste(woman(), (0, 200))
     two.paste(stranger(), (488, 200))
     pictures = {
-        "a": woman(), "b": woman().rotate(8), "c": ImageEnhance.Brightness(woman()).enhance(0.8),
-        "cat": cat().resize((512, 512)), "far": far, "other": stranger(), "two": two,
-    }  # fmt: skip
+        "a": woman(), "cat": cat().resize((512, 512)), "far": far, "other": stranger(), "two": two,
+    }  # fmt: skip  # the woman is on three, the stranger on two
     for name, picture in pictures.items():
         picture.save(tmp_path / f"{name}.png")
     kinds = ("no_face", "small_face", "other_person", "faces")

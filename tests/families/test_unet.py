@@ -26,7 +26,9 @@ REFINER = {
     "projection_class_embeddings_input_dim": 5 * 256 + 128,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
-    **{f"{family} {n}": tiny.unet_options(family, n) for family in ("sd1", "sd2", "sdxl") for n in (4, 8, 9)},
+    **{f"{family} 4": tiny.unet_options(family, 4) for family in ("sd1", "sd2", "sdxl")},
+    **{f"sd1 {n}": tiny.unet_options("sd1", n) for n in (8, 9)},
+    "sdxl 9": tiny.unet_options("sdxl", 9),
     "refiner": tiny.unet_options("sdxl", 4) | REFINER,
     "pocket": read_json(WEIGHTS / "unet" / "config.json"),
     "SDXL made smaller, a depth for every transformer": tiny.unet_options("sdxl", 4)

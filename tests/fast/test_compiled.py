@@ -64,7 +64,16 @@ def inputs(photos: int = 2) -> tuple[torch.Tensor, ...]:
     return torch.randn(photos, 8, 4, 4), torch.randn(photos, 12), torch.randn(photos, 5, 12)
 
 
-@needs_compiler
+@pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=[heavy, needs_compiler])])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of the blocks' graphs, forward and backward: they are run as they are, or by compiled C++, which
+    takes half a minute where PyTorch has not compiled it before.
+    """
+    compile = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile(self, backend=request.param, **how))
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("method", ["locon", *(pytest.param(name, marks=heavy) for name in ("dora", "loha", "lokr"))])
 def test_output_and_gradients_are_those_of_the_blocks(method: str) -> None:
     from torch._dynamo.utils import counters
@@ -80,7 +89,7 @@ def test_output_and_gradients_are_those_of_the_blocks(method: str) -> None:
     assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]  # each block whole, once
 
 
-@needs_compiler
+@pytest.mark.usefixtures("backend")
 def test_without_adapters_and_turned_off_the_blocks_still_answer_rightly() -> None:
     from torch._dynamo.utils import counters
 

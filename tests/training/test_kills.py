@@ -10,7 +10,7 @@ from maquette.stages import train
 from tests.training.interrupted import SETTINGS, kill_often, make_photos, start
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(3, 30), pytest.param(30, 160, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize(("kills", "steps"), [(2, 30), pytest.param(30, 160, marks=pytest.mark.heavy)])
 def test_killed_at_random_moments_the_final_file_is_the_same_bytes(kills: int, steps: int, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos")
     values = {**SETTINGS, "photos": photos, "steps": steps}

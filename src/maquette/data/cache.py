@@ -14,7 +14,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,6 @@ MOST_BYTES = 10_000_000_000
 LARGEST_ENTRY = 256_000_000  # bytes; a latent of 4096 x 4096 pixels has 8.4 million
 _DIGEST = hashlib.sha256().digest_size
 _ABANDONED = 3600.0  # seconds after which a temporary file belongs to no living process
-Encode = Callable[[Photo, View], "tuple[Tensor, Tensor]"]
 
 
 def cache_folder(runs: Path) -> Path:
@@ -61,8 +59,10 @@ class LatentCache:
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.latent"
 
-    def get(self, key: str) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation as they were put, or None. A damaged entry is removed and counts as missing."""
+    def get(self, key: str, shape: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation as they were put, or None. A damaged entry is removed and counts as missing, as
+        one of another shape does.
+        """
         path = self.path(key)
         if path.parent.is_symlink() or not path.exists():
             return None
@@ -72,7 +72,7 @@ class LatentCache:
             return None
         digest, body = data[:_DIGEST], data[_DIGEST:]
         found = _parse(body) if hashlib.sha256(key.encode() + body).digest() == digest else None
-        if found is None:
+        if found is None or (shape is not None and found[0].shape != shape):
             self.remove(key)
             return None
         mean, std = found
@@ -151,41 +151,3 @@ def _parse(body: bytes) -> tuple[Tensor, Tensor] | None:
 def _remove(path: Path, size: int) -> int:
     path.unlink(missing_ok=True)
     return size
-
-
-def _shape(view: View, form: tuple[int, int]) -> tuple[int, int, int]:
-    width, height = view.crop.bucket
-    return form[0], height // form[1], width // form[1]
-
-
-def latents_of(
-    photos: Sequence[Photo],
-    views: Sequence[Sequence[View]],
-    encode: Encode,
-    encoder: str,
-    cache: LatentCache | None,
-    form: tuple[int, int] | None = None,
-) -> list[list[tuple[Tensor, Tensor]]]:
-    """Latents of every photo, one for each of its views: out of the cache, else from `encode` and then kept.
-
-    Each is encoded by itself, so that its numbers do not depend on which others were in the cache.
-    form: channels, and pixels to a cell, that an entry must have to be used.
-    """
-    found = []
-    for photo, shown in zip(photos, views, strict=True):
-        row = []
-        for view in shown:
-            key = latent_key(photo, encoder, view)
-            latent = cache.get(key) if cache else None
-            if cache and latent is not None and form is not None and latent[0].shape != _shape(view, form):
-                cache.remove(key)
-                latent = None
-            if latent is None:
-                latent = encode(photo, view)
-                if cache:
-                    cache.put(key, *latent)
-            row.append(latent)
-        found.append(row)
-    if cache:
-        cache.trim()
-    return found

@@ -2,7 +2,7 @@
 
 It writes a true run folder: the files, names and keys of the real one, in seconds. MAQUETTE_FAKE makes faults:
 oom, crash-1 (the process dies at step 1), disk-full; and paces: slow (a step takes a second), fast (no time at all).
-Several have commas between them.
+Several have commas between them. MAQUETTE_FAKE_SLOW_WHILE names a file: slow ends when it is gone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def faults() -> set[str]:
 
 def pace() -> float:
     """Seconds of a step."""
-    return 1.0 if "slow" in faults() else 0.001 if "fast" in faults() else SECONDS
+    until = os.environ.get("MAQUETTE_FAKE_SLOW_WHILE")
+    slow = "slow" in faults() and (until is None or Path(until).exists())
+    return 1.0 if slow else 0.001 if "fast" in faults() else SECONDS
 
 
 def work(job: Job, report: Report, cancel: Cancel) -> Mapping[str, Any]:

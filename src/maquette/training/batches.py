@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.seeds import seeded
 from ..core.transfer import to_device_of
-from ..data.cache import LatentCache, latents_of
+from ..data.cache import LatentCache, latent_key
 from ..data.dataset import Photo, View, mask_weights, masked_views, pixels, views
 from ..errors import MaquetteError
 from ..families.base import BaseModel
@@ -172,35 +172,41 @@ def encode_photos(
     cache: LatentCache | None,
     on_progress: Callable[[int, int], None],
 ) -> list[list[EncodedPhoto]]:
-    """Latents of every photo, one for each of its views, on the base's device, out of the cache where known.
+    """Latents of every photo, one for each of its views, on the base's device: out of the cache, else encoded and kept.
 
-    Raises MaquetteError naming the photo when its latent is not finite.
+    Each is encoded by itself, so that its numbers do not depend on which others were in the cache. on_progress: called
+    with (number, all) for each photo that is encoded. Raises MaquetteError naming the photo when its latent is not
+    finite.
     """
-
-    def encode(photo: Photo, view: View) -> tuple[Tensor, Tensor]:
-        on_progress(1 + order[photo.path], len(photos))
-        mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
-        if not (mean.isfinite().all() and std.isfinite().all()):
-            why = damage(base) or (
-                f"the VAE of {base.vae_source or base.source} gives numbers that are not finite; name one with --vae."
-            )
-            raise MaquetteError(f"{photo.path} cannot be encoded: {why}")
-        return mean[0], std[0]
-
-    order = {photo.path: i for i, photo in enumerate(photos)}
     encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
-    found = latents_of(photos, shown, encode, encoder, cache, (base.spec.latent_channels, base.spec.latent_factor))
     factor, device = base.spec.latent_factor, base.device
-    return [
-        [
-            EncodedPhoto(
-                mean.to(device), std.to(device), _to(mask_weights(photo, factor, view.flip, view.crop), device), view
-            )
-            for view, (mean, std) in zip(ways, row, strict=True)
-        ]
-        for photo, ways, row in zip(photos, shown, found, strict=True)
-    ]
+    found: list[list[EncodedPhoto]] = []
+    for number, (photo, ways) in enumerate(zip(photos, shown, strict=True), 1):
+        row = []
+        for view in ways:
+            key, (width, height) = latent_key(photo, encoder, view), view.crop.bucket
+            shape = base.spec.latent_channels, height // factor, width // factor
+            latent = cache.get(key, shape) if cache else None
+            if latent is None:
+                on_progress(number, len(photos))
+                latent = _encode(base, photo, view)
+                if cache:
+                    cache.put(key, *latent)
+            mean, std = (part.to(device) for part in latent)
+            mask = mask_weights(photo, factor, view.flip, view.crop)
+            row.append(EncodedPhoto(mean, std, None if mask is None else mask.to(device), view))
+        found.append(row)
+    if cache:
+        cache.trim()
+    return found
 
 
-def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
+def _encode(base: BaseModel, photo: Photo, view: View) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a photo as it is cut, each (C, h, w)."""
+    mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        why = damage(base) or (
+            f"the VAE of {base.vae_source or base.source} gives numbers that are not finite; name one with --vae."
+        )
+        raise MaquetteError(f"{photo.path} cannot be encoded: {why}")
+    return mean[0], std[0]

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -106,9 +107,12 @@ def test_a_reload_during_an_upload_loses_nothing_that_came(
 
 
 def test_descriptions_at_work_are_the_same_after_a_reload(
-    visit: Callable[..., Page], studio: Running, monkeypatch: pytest.MonkeyPatch
+    visit: Callable[..., Page], studio: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    slowly = tmp_path / "slowly"
+    slowly.touch()
     monkeypatch.setenv("MAQUETTE_FAKE", "slow")
+    monkeypatch.setenv("MAQUETTE_FAKE_SLOW_WHILE", str(slowly))
     project = studio.project("Described", photos=30)
     page = visit(f"/p/{project}/photos")
     page.get_by_test_id("describe").click()
@@ -117,6 +121,7 @@ def test_descriptions_at_work_are_the_same_after_a_reload(
         page.reload()
     [job] = [each for each in studio.client.get("/api/jobs").json() if each["project"] == project]
     assert job["state"] == "running"
+    slowly.unlink()
     expect(page.get_by_test_id("strip")).to_have_count(0, timeout=90_000)
     expect(page.get_by_test_id("caption").last).to_have_value(re.compile("^a photo of zkw robot"))
     page.reload()

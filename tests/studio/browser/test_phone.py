@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.studio.browser.conftest import axe
+from tests.studio.browser.conftest import axe, settled
 from tests.studio.conftest import Running
 
 LEAST = 44  # pixels of a side of what is touched
@@ -69,11 +69,11 @@ def test_light_and_dark_differ_in_their_colours_alone(
     light, dark = (visit("/", width, 740, color_scheme=theme, reduced_motion="reduce") for theme in ("light", "dark"))
     for path in ("/", f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", "/queue", "/play"):
         for page in (light, dark):
-            page.goto(studio.address + path, wait_until="networkidle")
+            settled(page, studio.address + path)
         assert light.evaluate(PLACES) == dark.evaluate(PLACES), path
         bright, dim = shot(light), shot(dark)
         assert bright.mean() > 200 and dim.mean() < 80, f"{path}: {bright.mean()}, {dim.mean()}"
-        light.reload(wait_until="networkidle")
+        settled(light)
         changed = (abs(shot(light) - bright).max(axis=2) > 24).mean()
         assert changed < 0.005, f"{path} looks another way the second time: {changed:.1%} of its pixels"
 
