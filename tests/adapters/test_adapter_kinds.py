@@ -11,7 +11,7 @@ from maquette import adapters
 from maquette.adapters.file import Adapter
 from maquette.errors import MaquetteError
 
-LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 Factors = dict[str, torch.Tensor]
 
 
@@ -92,7 +92,7 @@ def test_oft_diag_holds_the_rotations_themselves() -> None:
 
 def test_oft_of_sd_scripts_is_read_under_its_own_prefix_and_written_back_so() -> None:
     """networks/oft.py: R = (I + Q)(I - Q)^-1, the norm of all Q at most alpha times the outputs, W' = R^T W."""
-    name, blocks, weight = LAYER.replace("lora_", "oft_", 1), random(2, 4, 4), random(8, 12, seed=1)
+    name, blocks, weight = "oft_" + LAYER.replace(".", "_"), random(2, 4, 4), random(8, 12, seed=1)
     found = adapter({"oft_blocks": blocks, "alpha": torch.tensor(0.01)}, name, ss_network_module="networks.oft")
     skew = blocks - blocks.mT
     skew = skew * (0.01 * 8) / skew.norm()

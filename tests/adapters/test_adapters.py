@@ -9,8 +9,8 @@ from maquette import adapters
 from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 
-LINEAR = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
-CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+CONV = "unet.down_blocks.0.resnets.0.conv1"
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

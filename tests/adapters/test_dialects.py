@@ -85,7 +85,7 @@ def test_peft_folder(base: BaseModel, tmp_path: Path, case: str) -> None:
     assert len(adapter.modules) == len(layers) > 10
     for path, layer in layers.items():
         weight = layer.get_base_layer().weight
-        ours, theirs = adapter.delta(kohya_names.kohya_module_name("sd1", "unet", path), weight), true_delta(layer)
+        ours, theirs = adapter.delta(kohya_names.named("unet", path), weight), true_delta(layer)
         assert theirs.abs().max() > 1e-3
         assert torch.allclose(ours, theirs, atol=1e-5), path  # adding to the weight and subtracting again rounds
 
@@ -120,7 +120,7 @@ def test_what_we_write_for_diffusers_it_applies_exactly(base: BaseModel, pipelin
     seen = 0
     for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
         for path, layer in peft_layers(model):
-            name = kohya_names.kohya_module_name("sd1", part, path)
+            name = kohya_names.named(part, path)
             theirs = layer.get_delta_weight(layer.active_adapters[0])
             assert torch.allclose(adapter.delta(name), theirs, atol=1e-4), path
             seen += 1
@@ -154,7 +154,7 @@ def test_what_diffusers_writes_with_its_alphas(base: BaseModel, pipeline: Any, t
     adapter = adapters.load(tmp_path / "pytorch_lora_weights.safetensors")
     for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
         for path, layer in peft_layers(model):
-            ours = adapter.delta(kohya_names.kohya_module_name("sd1", part, path))
+            ours = adapter.delta(kohya_names.named(part, path))
             assert torch.allclose(ours, layer.get_delta_weight("default"), atol=1e-5), path
 
 
@@ -163,22 +163,22 @@ def test_what_diffusers_writes_with_its_alphas(base: BaseModel, pipeline: Any, t
     [
         (
             "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora.down.weight",
-            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0",
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0",
         ),
         (
             "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q.lora.down.weight",
-            "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q",
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q",
         ),
         (
             "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
-            "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
         ),
-        ("lycoris_mid_block_attentions_0_proj_in.lora_down.weight", "lora_unet_mid_block_attentions_0_proj_in"),
+        ("lycoris_mid_block_attentions_0_proj_in.lora_down.weight", "unet.mid_block.attentions.0.proj_in"),
         (
             "lycoris_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
-            "lora_te_text_model_encoder_layers_0_mlp_fc1",
+            "text_encoder.text_model.encoder.layers.0.mlp.fc1",
         ),
-        ("base_model.model.mid_block.resnets.0.conv1.lora_A.weight", "lora_unet_mid_block_resnets_0_conv1"),
+        ("base_model.model.mid_block.resnets.0.conv1.lora_A.weight", "unet.mid_block.resnets.0.conv1"),
     ],
 )
 def test_old_names(old: str, name: str) -> None:
@@ -199,7 +199,7 @@ def test_sdxl_layers_get_the_names_of_sd_scripts() -> None:
         tensors |= {f"{path}.lora_A.weight": torch.ones(2, width), f"{path}.lora_B.weight": torch.ones(4, 2)}
     adapter = adapters.from_state_dict(tensors, {}, "test")
     assert adapter.family == "sdxl"
-    assert sorted(adapter.modules) == [
+    assert sorted({key.partition(".")[0] for key in adapter.state_dict()}) == [
         "lora_te1_text_model_encoder_layers_0_mlp_fc1",
         "lora_te2_text_model_encoder_layers_0_mlp_fc1",
         "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k",
@@ -211,11 +211,13 @@ def test_sdxl_files_with_diffusers_names_behind_kohyas_prefix() -> None:
     name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     tensors = {f"{name}.lora_down.weight": torch.ones(2, 2048), f"{name}.lora_up.weight": torch.ones(4, 2)}
     adapter = adapters.from_state_dict(tensors, {}, "test")
-    assert list(adapter.modules) == ["lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"]
+    assert list(adapter.modules) == ["unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"]
+    written = {key.partition(".")[0] for key in adapter.state_dict()}
+    assert written == {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"}
 
 
 def test_kinds_that_diffusers_cannot_load_are_refused(tmp_path: Path) -> None:
-    name = "lora_unet_mid_block_attentions_0_proj_in"
+    name = "unet.mid_block.attentions.0.proj_in"
     tensors = {f"{name}.hada_w{i}_{side}": torch.ones(2, 2) for i in (1, 2) for side in "ab"}
     with pytest.raises(MaquetteError, match=rf"cannot be written for diffusers: .*{name}, which is of the kind loha"):
         adapters.from_state_dict(tensors, {}, "f").save(tmp_path / "x.safetensors", dialect="diffusers")
@@ -234,4 +236,4 @@ def test_a_broken_peft_configuration_is_named(tmp_path: Path) -> None:
         with pytest.raises(MaquetteError, match=r"adapter_config\.json"):
             adapters.load(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
-    assert adapters.load(tmp_path).modules["lora_unet_conv_in"].alpha == 4
+    assert adapters.load(tmp_path).modules["unet.conv_in"].alpha == 4

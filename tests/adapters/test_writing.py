@@ -17,10 +17,10 @@ from maquette.errors import MaquetteError
 from maquette.formats import tensor_files
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "lora-files.md"
-BLOCK = "lora_unet_down_blocks_0_attentions_0"
-LINEAR = f"{BLOCK}_transformer_blocks_0_attn2_to_k"
-PROJECTION, CONV = f"{BLOCK}_proj_in", "lora_unet_down_blocks_0_resnets_0_conv1"
-TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+BLOCK = "unet.down_blocks.0.attentions.0"
+LINEAR = f"{BLOCK}.transformer_blocks.0.attn2.to_k"
+PROJECTION, CONV = f"{BLOCK}.proj_in", "unet.down_blocks.0.resnets.0.conv1"
+TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
 SHAPES = {LINEAR: (16, 768), PROJECTION: (16, 16, 1, 1), CONV: (16, 16, 3, 3), TEXT: (16, 768)}
 R = 2
 

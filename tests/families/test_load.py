@@ -104,8 +104,8 @@ def test_targets_of_the_pocket(pocket: BaseModel) -> None:
         assert isinstance(
             getattr(parent, attribute) if not attribute.isdigit() else parent[int(attribute)], torch.nn.Module
         ), name
-    assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj" in found
-    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0" in found
+    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj" in found
+    assert "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0" in found
     only = families.targets(pocket, which=("cross_attention",))
     assert len(only) == 4 * blocks and all("attn2" in name for name in only)
     with pytest.raises(MaquetteError, match=r"no group of layers called 'atention'.*attention, "):
@@ -114,7 +114,7 @@ def test_targets_of_the_pocket(pocket: BaseModel) -> None:
 
 def test_convolutions_are_a_group_of_their_own(pocket: BaseModel) -> None:
     names = families.targets(pocket, which=("conv",))
-    assert "lora_unet_down_blocks_0_resnets_0_conv1" in names and "lora_unet_down_blocks_0_downsamplers_0_conv" in names
+    assert "unet.down_blocks.0.resnets.0.conv1" in names and "unet.down_blocks.0.downsamplers.0.conv" in names
     assert not any("attentions" in name for name in names)
 
 

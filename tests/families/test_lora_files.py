@@ -59,6 +59,11 @@ def joined(part: str, path: str) -> str:
     return f"lora_{part}_{'text_model.' if part == 'te' else ''}{path}".replace(".", "_")
 
 
+def named(part: str, path: str) -> str:
+    """The layer's name here, by hand."""
+    return f"unet.{path}" if part == "unet" else f"text_encoder.text_model.{path}"
+
+
 def ldm(path: str) -> str:
     return keys.unet_to_ldm(path)
 
@@ -134,7 +139,7 @@ def write_dialect(base: BaseModel, name: str, folder: Path) -> tuple[Path, Delta
             tensors[key], scale = torch.tensor(1.0), 1 / RANK
         elif name == "PEFT":
             scale = 3 / RANK
-        expected[joined(part, path)] = scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        expected[named(part, path)] = scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     folder.mkdir()
     if name != "PEFT":
         safetensors.save(tensors, folder / "it.safetensors")
@@ -198,7 +203,7 @@ def write_kind(base: BaseModel, kind: str, folder: Path) -> tuple[Path, Delta]:
     folder.mkdir()
     safetensors.save(tensors, folder / "it.safetensors")
     adapter = adapters.load(folder / "it.safetensors")
-    names = {joined("unet", path): layer(base, "unet", path).weight for path in paths}
+    names = {named("unet", path): layer(base, "unet", path).weight for path in paths}
     return folder / "it.safetensors", {name: adapter.delta(name, weight) for name, weight in names.items()}
 
 
@@ -212,7 +217,8 @@ def check_convert(base: BaseModel, file: Path, expected: Delta, kind: str = "", 
     """To real names of each program, with the same change."""
     out = file.parent / "kohya.safetensors"
     convert(ConvertConfig(source=file, to="kohya", out=out))
-    assert {key.partition(".")[0] for key in safetensors.load(out)} == set(expected)
+    kohyas = {name.replace("unet", "lora_unet", 1).replace("text_encoder", "lora_te", 1) for name in expected}
+    assert {key.partition(".")[0] for key in safetensors.load(out)} == {name.replace(".", "_") for name in kohyas}
     targets = [out]
     if not kind:
         for to in ("diffusers", "peft"):
@@ -231,7 +237,7 @@ def check_convert(base: BaseModel, file: Path, expected: Delta, kind: str = "", 
 
 def weights(base: BaseModel) -> Delta:
     paths = [("unet", path) for path in (*UNET, CONV, NORM)] + [("te", path) for path in TEXT]
-    return {joined(part, path): layer(base, part, path).weight for part, path in paths}
+    return {named(part, path): layer(base, part, path).weight for part, path in paths}
 
 
 def check_generate(base: BaseModel, file: Path, expected: Delta, **_: object) -> None:
@@ -254,8 +260,8 @@ def check_train(base: BaseModel, file: Path, expected: Delta, kind: str = "") ->
         out, inner, *kernel = weight.shape
         made = nn.Conv2d(inner, out, kernel[0]) if kernel else nn.Linear(inner, out)
         made.weight.data = weight.data.clone()
-        holder.add_module(name, made.requires_grad_(False))
-        slots[name] = (holder, name)
+        holder.add_module(attribute := name.replace(".", "_"), made.requires_grad_(False))
+        slots[name] = (holder, attribute)
     alpha = next(iter(alphas)) or RANK
     rank, alpha = (10_000, 10_000) if kind == "LoKr" else (RANK, alpha)
     spec = MethodSpec(rank=rank, alpha=alpha, factor=2, magnitude_axis=0 if kind == "DoRA per output" else 1)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from maquette.adapters import kohya_names
+from maquette.adapters import kohya_names, module_names
+from maquette.families.targets import layer_names
 from maquette.formats import keys
 
 SDXL_CONFIG = {
@@ -81,6 +82,31 @@ def test_sdxl_upsamplers_stand_behind_attention() -> None:
 )
 def test_kohya_names(family: str, part: str, path: str, expected: str) -> None:
     assert kohya_names.kohya_module_name(family, part, path) == expected
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "pocket"])
+def test_a_module_is_its_network_and_path_whatever_files_call_it(family: str) -> None:
+    """There and back for every layer with a weight at full size; no two are written alike."""
+    names = layer_names(family)
+    written = {kohya_names.written(family, name): name for name in names}
+    assert len(written) == len(names) > 100
+    assert all(kohya_names.read(kohya) == name for kohya, name in written.items())
+    networks = {network for network, _ in map(kohya_names.layer, names)}
+    assert networks == {"unet", "text_encoder", *(["text_encoder_2"] if family == "sdxl" else [])}
+
+
+def test_kohyas_names_of_one_layer_are_one_module() -> None:
+    """SDXL's UNet under LDM's names and under diffusers', the first text encoder with and without its number."""
+    path = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    for kohya in ("input_blocks_4_1_transformer_blocks_0_attn2_to_k", path.replace(".", "_")):
+        assert kohya_names.read(f"lora_unet_{kohya}") == f"unet.{path}"
+    for part in ("te", "te1"):
+        name = kohya_names.read(f"lora_{part}_text_model_encoder_layers_0_mlp_fc1")
+        assert name == "text_encoder.text_model.encoder.layers.0.mlp.fc1" and module_names.of_text_encoder(name)
+    assert kohya_names.written("sdxl", name) == "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+    assert kohya_names.written("sd1", "lora_unet_spam") == "lora_unet_spam"  # of no Stable Diffusion
+    with pytest.raises(ValueError, match="lora_unet_spam is no layer"):
+        kohya_names.layer("lora_unet_spam")
 
 
 def test_unknown_paths_are_refused() -> None:

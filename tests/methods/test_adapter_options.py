@@ -47,9 +47,9 @@ def config(**values: Any) -> TrainConfig:
 
 def test_rank_zero_leaves_a_block_out_and_a_block_that_is_none_is_refused() -> None:
     slots = {name: (nn.Module(), "x") for name in NAMES}
-    assert list(ranked(config(block_ranks={"mid_block": 0, "mid_block_conv": 2}), slots)) == [NAMES[0], NAMES[2]]
+    assert list(ranked(config(block_ranks={"mid_block": 0, "mid_block_conv": 2}), "sd1", slots)) == [NAMES[0], NAMES[2]]
     with pytest.raises(MaquetteError, match="No layer to train has 'up_blocks_9'"):
-        ranked(config(block_ranks={"up_blocks_9": 2}), slots)
+        ranked(config(block_ranks={"up_blocks_9": 2}), "sd1", slots)
 
 
 def test_block_ranks_survive_the_run_file(tmp_path: Path) -> None:

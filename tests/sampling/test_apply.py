@@ -29,7 +29,7 @@ def test_weights_are_the_sum_within_and_themselves_afterwards(base: BaseModel) -
         assert [len(a.unmatched) for a in applied] == [0, 0]
         assert all(a.warning is None for a in applied)
         for name, weight in weights(base).items():
-            te = name.startswith("lora_te")
+            te = name.startswith("text_encoder")
             expected = before[name] + (0.5 if te else 2.0) * first.delta(name).reshape(weight.shape)
             if not te:
                 expected = expected - second.delta(name).reshape(weight.shape)
@@ -61,7 +61,7 @@ def test_another_base_and_another_shape(base: BaseModel) -> None:
         pass
     before = weights(base)
     wide = random_adapter(base)
-    name = next(name for name in reversed(wide.modules) if name.startswith("lora_unet"))
+    name = next(name for name in reversed(wide.modules) if name.startswith("unet."))
     factors = wide.modules[name].factors
     factors["lora_down.weight"] = torch.ones(
         4, 2 * factors["lora_down.weight"].shape[1], *factors["lora_down.weight"].shape[2:]
@@ -84,7 +84,7 @@ def test_unmatched_modules_are_named(base: BaseModel) -> None:
 def test_changes_of_biases_and_norms(base: BaseModel) -> None:
     conv_in = base.unet.conv_in
     change = torch.full_like(conv_in.weight, 0.25)
-    modules = {"lora_unet_conv_in": AdapterModule({"diff": change, "diff_b": torch.ones_like(conv_in.bias)})}
+    modules = {"unet.conv_in": AdapterModule({"diff": change, "diff_b": torch.ones_like(conv_in.bias)})}
     weight, bias = conv_in.weight.data.clone(), conv_in.bias.data.clone()
     with apply_loras(base, [(Adapter("pocket", "full", modules), 1.0, 2.0)]):
         assert torch.allclose(conv_in.weight, weight + 0.5)
@@ -115,7 +115,7 @@ def test_several_loras_are_rounded_once_in_half_precision() -> None:
         "lora_up.weight": torch.ones(out, 1, 1, 1),
         "alpha": torch.tensor(1.0),
     }
-    small = Adapter("pocket", "locon", {"lora_unet_conv_in": AdapterModule(factors)})
+    small = Adapter("pocket", "locon", {"unet.conv_in": AdapterModule(factors)})
     with apply_loras(base, [(small, 1.0, 1.0)] * 8):
         assert module.weight.unique().tolist() == [1.0078125]
     with apply_loras(base, [(small, 1.0, 1.0)]):

@@ -14,6 +14,7 @@ from torch import Tensor
 from maquette import families
 from maquette.adapters import embeddings
 from maquette.adapters.embeddings import Embedding
+from maquette.adapters.kohya_names import written
 from maquette.errors import MaquetteError
 from maquette.families.base import BaseModel
 from maquette.sampling.finite import NotFiniteError, fault, require_finite_picture
@@ -59,11 +60,13 @@ def refused(base: BaseModel, folder: Path, prompt: str = PROMPT, **options: Any)
 def test_a_lora_is_named(base: BaseModel, tmp_path: Path, number: float) -> None:
     """Before anything is drawn, for such a file is refused where it is read."""
     adapter = random_adapter(base)
-    name = next(name for name in adapter.modules if name.startswith("lora_unet"))
+    name = next(name for name in adapter.modules if name.startswith("unet."))
     adapter.modules[name].factors["lora_up.weight"][0, 0] = number
     adapter.save(tmp_path / "bad.safetensors")
     write_lora(base, tmp_path / "good.safetensors")
-    with pytest.raises(MaquetteError, match=rf"bad\.safetensors.*{name}\.lora_up\.weight.* NaN or infinite numbers"):
+    with pytest.raises(
+        MaquetteError, match=rf"bad\.safetensors.*{written('pocket', name)}\.lora_up\.weight.* NaN or infinite numbers"
+    ):
         draw(base, tmp_path, f"{PROMPT} <lora:good:0.5><lora:bad:0.8>")
     assert not (tmp_path / "out").exists()
     adapter.source = "bad.safetensors"

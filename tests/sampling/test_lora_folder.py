@@ -14,7 +14,7 @@ from maquette.errors import MaquetteError
 from maquette.formats import safetensors
 from maquette.sampling.lora_folder import find_loras, lora_hash
 
-NAME = "lora_unet_mid_block_attentions_0_proj_in"
+NAME = "unet.mid_block.attentions.0.proj_in"
 
 
 def write(path: Path, value: float = 1.0, **metadata: str) -> Path:
@@ -54,7 +54,7 @@ def test_suffixes(tmp_path: Path, suffix: str) -> None:
 def test_a_folder_of_peft_has_the_name_of_the_folder(tmp_path: Path) -> None:
     adapter = adapters.load(write(tmp_path / "x" / "it.safetensors"))
     adapter.save(tmp_path / "loras" / "person", "peft")
-    te = NAME.replace("lora_unet_mid_block_attentions_0_proj_in", "lora_te_text_model_encoder_layers_0_mlp_fc1")
+    te = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
     adapter.modules[te] = adapter.modules[NAME]
     adapter.save(tmp_path / "loras" / "both", "peft")
     for name, count in (("person", 1), ("both", 2)):

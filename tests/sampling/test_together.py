@@ -49,7 +49,7 @@ def lora_of(base: BaseModel, path: Path) -> None:
     made = random_adapter(base, strength=0.05)
     inputs = base.unet.conv_in.weight.shape[1]
     generator = torch.Generator().manual_seed(3)
-    made.modules["lora_unet_conv_in"] = AdapterModule(
+    made.modules["unet.conv_in"] = AdapterModule(
         {
             "lora_down.weight": torch.randn(2, inputs, 3, 3, generator=generator),
             "lora_up.weight": torch.randn(32, 2, 1, 1, generator=generator) * 0.1,

@@ -79,7 +79,7 @@ def test_diffusers_opens_what_was_extracted(tuned: Path, tmp_path: Path) -> None
     for part, model in (("unet", pipeline.unet), ("te", pipeline.text_encoder)):
         for path, layer in model.named_modules():
             if isinstance(layer, peft.tuners.lora.LoraLayer):
-                name = kohya_names.kohya_module_name("sd1", part, path)
+                name = kohya_names.named(part, path)
                 theirs = layer.get_delta_weight(layer.active_adapters[0])
                 assert torch.allclose(made.delta(name).reshape(theirs.shape), theirs, atol=1e-5), path
                 seen += 1

@@ -211,7 +211,7 @@ def test_partly_matching_lora_is_reported(base: BaseModel, tmp_path: Path) -> No
     config = GenerateConfig.parse({"prompt": "<lora:odd>", "lora_dir": tmp_path, "out": tmp_path, "steps": 1})
     result = run(config, heard.append, base=base)
     [warning] = [event.data["message"] for event in heard if event.kind == "warning"]
-    assert "1 of its" in warning and "down_blocks_9" in warning
+    assert "1 of its" in warning and "unet.down_blocks.9" in warning
     assert result.warnings == [warning]
 
 

@@ -15,9 +15,9 @@ from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.weights.approximate import carried
 
-BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
-QUERY, KEY, NORM = f"{BLOCK}_attn1_to_q", f"{BLOCK}_attn2_to_k", f"{BLOCK}_norm1"
-CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
+QUERY, KEY, NORM = f"{BLOCK}.attn1.to_q", f"{BLOCK}.attn2.to_k", f"{BLOCK}.norm1"
+CONV = "unet.down_blocks.0.resnets.0.conv1"
 
 
 def loha() -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def test_loras_without_their_matrices() -> None:
 
 def test_every_kind_is_compared() -> None:
     torch.manual_seed(0)
-    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     kinds = {
         "lora": {"lora_down.weight": torch.randn(2, 8), "lora_up.weight": torch.randn(8, 2)},
         "lokr": {"lokr_w1": torch.randn(2, 2), "lokr_w2": torch.randn(4, 4)},

@@ -96,7 +96,9 @@ def test_what_was_added_is_found_again(family: str, method: str) -> None:
         made = extract(tuned, base, Plan(RankRule(rank=rank), method=method))
         assert made.kept == pytest.approx(1, abs=1e-9)
         assert all(remaining(made.adapter, tuned, base, name) < 1e-5 for name in made.adapter.modules)
-    prefixes = {name.split("_")[1] for name in made.adapter.modules}
+    networks = {name.partition(".")[0] for name in made.adapter.modules}
+    assert networks == {"unet", "text_encoder", *(("text_encoder_2",) if family == "sdxl" else ())}
+    prefixes = {key.split("_")[1] for key in made.adapter.state_dict()}
     assert prefixes == {"unet", *(("te1", "te2") if family == "sdxl" else ("te",))}
     has_kernel = {module.kind for module in made.adapter.modules.values()}
     assert has_kernel == ({"lora", "locon"} if method == "locon" else {"lora"})
@@ -143,7 +145,7 @@ def test_what_such_a_lora_does_not_hold_is_told() -> None:
 def test_text_encoders_may_be_left_alone() -> None:
     base, tuned = model("sd1"), model("sd1", "tuned", low_rank(2))
     made = extract(tuned, base, Plan(RankRule(rank=2), text_encoders=False))
-    assert all(name.startswith("lora_unet_") for name in made.adapter.modules)
+    assert all(name.startswith("unet.") for name in made.adapter.modules)
     assert made.left_out["layers of the text encoders"] > 0
 
 
@@ -153,7 +155,7 @@ def test_layers_that_do_not_differ_are_left_out() -> None:
 
     base, tuned = model("sd1"), model("sd1", "tuned", one)
     made = extract(tuned, base, Plan(RankRule(rank=2)))
-    assert made.adapter.modules and all(name.endswith("attn1_to_q") for name in made.adapter.modules)
+    assert made.adapter.modules and all(name.endswith("attn1.to_q") for name in made.adapter.modules)
     assert len(made.unchanged) > len(made.layers)
     with pytest.raises(MaquetteError, match=r"no layer of tuned differs by more than 0\.5 from base; choose a smaller"):
         extract(tuned, base, Plan(RankRule(rank=2), min_difference=0.5))
@@ -244,7 +246,7 @@ def test_models_of_different_families_and_sizes_are_refused() -> None:
     other = model("sd1", "tuned")
     key = next(name for name in other.parts["unet"] if name.endswith("attn2.to_k.weight"))
     other.parts["unet"][key] = torch.zeros(3, 3)
-    with pytest.raises(MaquetteError, match=r"tuned does not come from base: for .*attn2_to_k the base has"):
+    with pytest.raises(MaquetteError, match=r"tuned does not come from base: for .*attn2.to_k the base has"):
         extract(other, model("sd1"), Plan(RankRule(rank=2)))
     other.parts["unet"].pop(key)
     with pytest.raises(MaquetteError, match="the tuned model no such layer"):

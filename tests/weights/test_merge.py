@@ -64,7 +64,7 @@ def factors_of(kind: str, weight: Tensor, generator: torch.Generator) -> dict[st
     return {"diff": random(*weight.shape)} if kind == "full" else lora
 
 
-LAYERS = ("attn1_to_q", "ff_net_0_proj", "proj_in", "mlp_fc1", "resnets_0_conv1", "in_layers_2", "conv_out")
+LAYERS = ("attn1.to_q", "ff.net.0.proj", "proj_in", "mlp.fc1", "resnets.0.conv1", "conv_out")
 
 
 def adapter_for(path: Path, kind: str, seed: int = 0) -> Adapter:
@@ -135,7 +135,7 @@ def test_double_precision_where_asked(files: dict[str, Path], tmp_path: Path) ->
     adapter = adapter_for(files["sd1"], "lora")
     lora = write(adapter, tmp_path / "lora.safetensors")
     maquette.merge(files["sd1"], [f"{lora}:0.7"], tmp_path / "x.safetensors", precision="fp64")
-    name = next(name for name in adapter.modules if name.endswith("attn1_to_q"))
+    name = next(name for name in adapter.modules if name.endswith("attn1.to_q"))
     part, path = stream.layers(stream.open_model(files["sd1"]))[name]
     up, down = (adapter.modules[name].factors[f"lora_{end}.weight"].double() for end in ("up", "down"))
     exact = numbers(files["sd1"])[part, f"{path}.weight"] + 0.7 * (up @ down * (2 / RANK))
@@ -206,9 +206,7 @@ def test_diffusers_fuses_the_same_and_opens_the_result(
 
     adapter = adapter_for(files["sd1"], "lora")
     adapter.modules = {
-        name: module
-        for name, module in adapter.modules.items()
-        if module.kind != "norm" and name.startswith("lora_unet")
+        name: module for name, module in adapter.modules.items() if module.kind != "norm" and name.startswith("unet.")
     }
     lora = write(adapter, tmp_path / "lora.safetensors")
     adapter.save(tmp_path / "theirs.safetensors", "diffusers")
@@ -271,7 +269,7 @@ def test_several_loras_as_one(files: dict[str, Path], tmp_path: Path) -> None:
     maquette.merge(None, [f"{paths[0]}:0.8", f"{paths[1]}:0.5,te=0"], tmp_path / "both.safetensors", to="lora")
     both = adapters.load(tmp_path / "both.safetensors")
     for name in both.modules:
-        second = 0.0 if name.startswith("lora_te") else 0.5
+        second = 0.0 if name.startswith("text_encoder") else 0.5
         expected = 0.8 * one.delta(name) + second * two.delta(name)
         assert torch.allclose(both.delta(name), expected, atol=1e-5)
 

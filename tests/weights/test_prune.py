@@ -56,7 +56,7 @@ def test_the_effect_is_that_of_the_predictions(base: BaseModel) -> None:
         with apply_loras(base, [(adapter, 1.0, 1.0)]):
             assert torch.allclose(probe.with_lora[0], base.predict(x, t, base.encode_text(["a robot"])), atol=1e-5)
     assert probe.effect(adapter) == 0 and probe.effect(replace(adapter, modules={})) == pytest.approx(1)
-    text = [name for name in adapter.modules if name.startswith("lora_te")]
+    text = [name for name in adapter.modules if name.startswith("text_encoder")]
     rest = replace(adapter, modules={n: m for n, m in adapter.modules.items() if n not in text})
     difference = sum(
         float((a - b).square().sum()) for a, b in zip(probe.predictions(rest), probe.with_lora, strict=True)
@@ -69,7 +69,7 @@ def test_chosen_blocks_are_dropped(base: BaseModel) -> None:
     adapter = random_adapter(base)
     made = prune(adapter, base, ["BASE", "M00"])
     assert made.dropped == ["BASE", "M00"] and 0 < made.effect < 1
-    assert not [name for name in made.adapter.modules if "mid_block" in name or name.startswith("lora_te")]
+    assert not [name for name in made.adapter.modules if "mid_block" in name or name.startswith("text_encoder")]
     assert len(made.adapter.modules) + sum(len(group(adapter)[name]) for name in made.dropped) == len(adapter.modules)
     with pytest.raises(MaquetteError, match=r"has no block IN99; its blocks are BASE, IN"):
         prune(adapter, base, ["IN99"])

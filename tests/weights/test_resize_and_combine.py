@@ -19,10 +19,10 @@ from maquette.weights.combine import Weighted, combine
 from maquette.weights.products import product_of, svd_of
 from maquette.weights.resize import parse_size, resize
 
-LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
-PROJECTION = "lora_unet_down_blocks_0_attentions_0_proj_in"
-NORM = "lora_unet_down_blocks_0_resnets_0_norm1"
+LINEAR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+CONV = "unet.down_blocks.0.resnets.0.conv1"
+PROJECTION = "unet.down_blocks.0.attentions.0.proj_in"
+NORM = "unet.down_blocks.0.resnets.0.norm1"
 SHAPES = {LINEAR: (40, 768), CONV: (36, 24, 3, 3), PROJECTION: (30, 26, 1, 1)}
 
 
@@ -170,7 +170,7 @@ def test_what_stands_beside_the_product_is_kept() -> None:
 
 def test_other_kinds_stay_as_they_are_and_alone_are_refused() -> None:
     loha = {f"{CONV}.hada_w{i}_{side}": torch.randn(4, 4) for i in (1, 2) for side in "ab"}
-    state = {key: t for key, t in lora(4).state_dict().items() if not key.startswith(CONV)} | loha
+    state = {key: t for key, t in lora(4).state_dict().items() if "resnets_0_conv1" not in key} | loha
     made = resize(adapters.from_state_dict(state, {}, "both"), RankRule(rank=2))
     assert made.untouched == [CONV] and made.adapter.modules[CONV].kind == "loha"
     with pytest.raises(

@@ -10,6 +10,7 @@ import torch
 from maquette import families
 from maquette.errors import MaquetteError
 from maquette.families import checkpoint, save
+from maquette.families.layers import named_layers
 from maquette.families.targets import targets
 from maquette.formats import safetensors
 from maquette.weights import stream
@@ -29,10 +30,10 @@ def test_layers_are_those_that_a_lora_is_trained_on(family: str, folders: dict[s
     path = folders.get(family, "pocket")
     base, model = families.load(path), stream.open_model(path)
     found = stream.layers(model)
-    everywhere = stream.layers(model, every_name=True)
+    everywhere = stream.layers(model, foreign=True)
     trained = targets(base, which=list(base.targets), text_encoder=True)
     assert trained.keys() <= found.keys()
-    assert found.items() <= everywhere.items()
+    assert found == everywhere  # there is no layer that Stable Diffusion has not
     for name, (parent, attribute) in trained.items():
         part, layer = found[name]
         assert torch.equal(stream.exact(model, (part, f"{layer}.weight")), getattr(parent, attribute).weight)
@@ -49,14 +50,20 @@ def test_every_container_gives_the_same_tensors(folders: dict[str, Path], tmp_pa
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_names_of_other_programs_adapters(folders: dict[str, Path]) -> None:
-    layers = stream.layers(stream.open_model(folders["sd1"]), every_name=True)
-    query = ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q")
-    assert layers["lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"] == query
-    assert layers["lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"] == query
+def test_layers_are_called_by_network_and_path(folders: dict[str, Path]) -> None:
+    layers = stream.layers(stream.open_model(folders["sd1"]))
+    path = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert layers[f"unet.{path}"] == ("unet", path)
     text = ("text_encoder", "encoder.layers.0.mlp.fc1")
-    assert layers["lora_te_text_model_encoder_layers_0_mlp_fc1"] == text
-    assert layers["lora_te1_text_model_encoder_layers_0_mlp_fc1"] == text
+    assert layers["text_encoder.text_model.encoder.layers.0.mlp.fc1"] == text
+
+
+def test_layers_that_no_stable_diffusion_has_also_keep_the_name_of_files() -> None:
+    names = {"unet": ["blocks.0.text_attn.to_k.weight", "conv_in.weight", "conv_in.bias"], "vae": ["x.weight"]}
+    own = {"unet.blocks.0.text_attn.to_k": ("unet", "blocks.0.text_attn.to_k"), "unet.conv_in": ("unet", "conv_in")}
+    assert named_layers("tiny", names) == own
+    written = {"lora_unet_blocks_0_text_attn_to_k": ("unet", "blocks.0.text_attn.to_k")}
+    assert named_layers("tiny", names, foreign=True) == own | written
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -63,9 +63,8 @@ def block_of_layer(part: str, path: str, layout: UNetLayout) -> str:
 
 
 def block_of(name: str, family: str) -> str:
-    """The block of a LoRA's module, by its Kohya name. Raises ValueError for names of no layer."""
-    part, path = kohya_names.kohya_module_path(name)
-    found = block_of_layer(part, path, _LAYOUTS.get(family, keys.SD_LAYOUT))
+    """The block of a LoRA's module. Raises ValueError for names of no layer."""
+    found = block_of_layer(*kohya_names.layer(name), _LAYOUTS.get(family, keys.SD_LAYOUT))
     return blocks(family)[-1] if found == "OUT" else found
 
 
@@ -81,7 +80,7 @@ class BlockWeights:
         return self.values.get(blocks(self.family)[-1] if block == "OUT" else block, 0.0)
 
     def of_module(self, name: str) -> float:
-        """The number for a LoRA's module, by its Kohya name; 1 for a name that is no layer of Stable Diffusion."""
+        """The number for a LoRA's module; 1 for a name that is no layer of Stable Diffusion."""
         try:
             return self.of_block(block_of(name, self.family))
         except ValueError:

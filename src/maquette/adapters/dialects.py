@@ -177,13 +177,9 @@ def _column(magnitude: Tensor) -> Tensor:
     return magnitude.reshape(-1, *([1] * max(1, magnitude.ndim - 1)))
 
 
-def kohya_name(family: str, module: Module) -> str:
-    """The name that Kohya's trainer gives to a module's layer; one behind Kohya's prefix that is no layer is kept."""
-    layer, part = module.layer, module.layer.part
+def name_of(module: Module) -> str:
+    """The name of a module's layer (`module_names`); one behind Kohya's prefix that is no layer is kept."""
+    layer = module.layer
     if layer.path is None:
         return re.sub(r"^oft_unet_", "lora_unet_", module.name)
-    if part == "te1" and family != "sdxl":
-        part = "te"
-    if part == "te" and family == "sdxl":
-        part = "te1"
-    return kohya_names.kohya_module_name(family, part, layer.path)
+    return kohya_names.named(layer.part, layer.path)

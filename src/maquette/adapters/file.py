@@ -1,6 +1,6 @@
-"""Adapter files (LoRA and its relatives) and their one in-memory form: Kohya module names and Kohya part names.
+"""Adapter files (LoRA and its relatives) and their one in-memory form: names of layers (`module_names`), Kohya's parts.
 
-A module `lora_unet_…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`, …; `adapter_maths` says what they mean.
+A module `unet.…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`, …; `adapter_maths` says what they mean.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .. import limits
 from ..errors import MaquetteError
 from ..files import atomic_writer, portable, read_json, slug
 from ..formats import safetensors, tensor_files
+from . import kohya_names, peft_folder, writing
 from . import maths as adapter_maths
 from . import parts as adapter_parts
-from . import peft_folder, writing
 from . import reading as adapter_reading
 from .embeddings import Embedding
 from .embeddings import save as save_embedding
 from .peft_settings import Settings
 
-_KERNEL_3X3 = re.compile(r"(resnets_\d+_conv[12]|samplers_0_conv|in_layers_2|out_layers_3|_0_op|_[12]_conv)$")
+_KERNEL_3X3 = re.compile(r"(resnets[._]\d+[._]conv[12]|samplers[._]0[._]conv)$")
 PICKLED = (".pt", ".bin", ".ckpt")
 _HASHES = ("sshs_model_hash", "sshs_legacy_hash")
 
@@ -57,7 +57,7 @@ class Adapter:
     """An adapter in memory.
 
     family: "sd1", "sd2", "sdxl", "pocket" or "unknown". method: "lora", "locon", "dora", "loha", "lokr", … or "mixed".
-    modules: Kohya module name -> its factors. embeddings: words that came with it, `bundle_emb.NAME.…` in the file.
+    modules: name of a layer -> its factors. embeddings: words that came with it, `bundle_emb.NAME.…` in the file.
     """
 
     family: str
@@ -99,9 +99,10 @@ class Adapter:
         return own | {key: t for embedding in self.embeddings for key, t in _bundled(embedding).items()}
 
     def _written(self, name: str) -> str:
-        """sd-scripts finds the layers of its own OFT behind a prefix of their own."""
-        own = self.metadata.get("ss_network_module") == "networks.oft"
-        return name.replace("lora_unet_", "oft_unet_", 1) if own and self.modules[name].kind == "oft" else name
+        """Kohya's name. sd-scripts finds the layers of its own OFT behind a prefix of their own."""
+        own, kind = self.metadata.get("ss_network_module") == "networks.oft", self.modules[name].kind
+        name = kohya_names.written(self.family, name)
+        return name.replace("lora_unet_", "oft_unet_", 1) if own and kind == "oft" else name
 
     def save(
         self,

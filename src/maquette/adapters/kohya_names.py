@@ -1,12 +1,18 @@
-"""Kohya's names of layers: a path of diffusers or LDM, its dots made underscores, behind the network's prefix."""
+"""Kohya's names of layers: a path of diffusers or LDM, its dots made underscores, behind the network's prefix.
+
+Within the program a layer is called as `module_names` says; `written` and `read` translate.
+"""
 
 from __future__ import annotations
 
 import re
 
 from ..formats.keys import SDXL_LAYOUT, text_layer, unet_layer, unet_to_ldm, with_level
+from .module_names import module_name, network_and_path
 
 _PREFIXES = {"unet": "lora_unet", "te": "lora_te", "te1": "lora_te1", "te2": "lora_te2"}
+# What Kohya calls the networks -> what they are called here.
+NETWORKS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 # Words of module paths that contain an underscore themselves, longer ones first where one contains another.
 _WORDS = (
     "down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "transformer_blocks",
@@ -32,9 +38,33 @@ def kohya_module_name(family_name: str, part: str, module_path: str) -> str:
     return f"{_PREFIXES[part]}_{path.replace('.', '_')}"
 
 
-def of_text_encoder(name: str) -> bool:
-    """Whether a Kohya module name is of a layer of a text encoder."""
-    return name.startswith("lora_te")
+def named(part: str, path: str) -> str:
+    """A module's name. part: what Kohya calls its network."""
+    return module_name(NETWORKS[part], path)
+
+
+def written(family_name: str, name: str) -> str:
+    """A module's name as Kohya's trainer writes it for a family; one that no Stable Diffusion has stays as it is."""
+    found = network_and_path(name)
+    if found is None:
+        return name
+    network, path = found
+    part = {"unet": "unet", "text_encoder_2": "te2"}.get(network, "te1" if family_name == "sdxl" else "te")
+    return kohya_module_name(family_name, part, path)
+
+
+def read(name: str) -> str:
+    """A module's name, from Kohya's: the inverse of `written`. Raises ValueError as `kohya_module_path`."""
+    return named(*kohya_module_path(name))
+
+
+def layer(name: str) -> tuple[str, str]:
+    """(network, path) of a module, by its name here or Kohya's. Raises ValueError for names of no layer of Stable
+    Diffusion.
+    """
+    found = network_and_path(name) or network_and_path(read(name))
+    assert found is not None
+    return found
 
 
 def dotted(joined: str) -> str:

@@ -32,7 +32,7 @@ def write(
     metadata: Mapping[str, str],
     family: str = "unknown",
 ) -> None:
-    """Write Kohya modules as a folder for PEFT: the UNet's at its root, or a folder for each network where text
+    """Write modules as a folder for PEFT: the UNet's at its root, or a folder for each network where text
     encoders are adapted too. It appears complete or not at all.
 
     The strength is multiplied into the factors, so that alpha is the rank everywhere. Raises ValueError for kinds other

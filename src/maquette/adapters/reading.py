@@ -1,4 +1,4 @@
-"""From a file's keys and tensors to an adapter's modules under Kohya's names, whole or not at all.
+"""From a file's keys and tensors to an adapter's modules under their names, whole or not at all.
 
 Everything that makes an adapter unusable is found here, so that every command refuses it for the same reason: another
 architecture, names that no Stable Diffusion has, parts that are missing, do not fit or are no numbers.
@@ -35,7 +35,9 @@ class ForeignAdapterError(MaquetteError):
 
 @dataclass
 class Reading:
-    """modules: Kohya's module name -> part name -> tensor. dialect: whose names the file has. words: its embeddings."""
+    """modules: name (`module_names`) -> Kohya's part name -> tensor. dialect: whose names the file has. words: its
+    embeddings.
+    """
 
     family: str
     dialect: str
@@ -75,7 +77,7 @@ def read(
         raise ForeignAdapterError(source, "the SDXL refiner")
     result: dict[str, dict[str, Tensor]] = {}
     for module in modules:
-        name = dialects.kohya_name(family, module)
+        name = dialects.name_of(module)
         if name in result:
             once = f"{name[:160]} twice, once as {module.name[:160]}"
             raise MaquetteError(f"{source} changes the layer {once}; nothing was loaded.")

@@ -31,7 +31,6 @@ Modules = Mapping[str, Mapping[str, Tensor]]
 _PLAIN = {"lora_down.weight", "lora_up.weight", "alpha", "scale"}
 _ADDED = {"bias", "bias_indices", "bias_values", "bias_size"}
 _COMFY_TEXT = {"sd2": "clip_h"}  # the first text encoder's name; otherwise clip_l
-_NETWORKS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 _PROCESSOR = re.compile(r"(.*attn[12])\.(to_[qkv]|to_out)(?:\.0)?")
 _1X1 = re.compile(r"attentions\.[0-9]+\.proj_(in|out)")
 
@@ -45,7 +44,7 @@ def refusal(target: str, name: str, factors: Mapping[str, Tensor]) -> str | None
     if target == "kohya":
         return None
     try:
-        kohya_names.kohya_module_path(name)
+        kohya_names.layer(name)
     except ValueError as error:
         return str(error)
     if target in ("comfyui", "onetrainer"):
@@ -56,7 +55,7 @@ def refusal(target: str, name: str, factors: Mapping[str, Tensor]) -> str | None
             return f"it does not load {name}, which is of the kind {called}"
         first = next((part for part in sorted(factors) if part in beside), None)
         return f"it has no place for {name}.{first}" if first else None
-    if "_embeddings_" in name:
+    if ".embeddings." in name:
         return f"it cannot load {name}, a change of word embeddings"
     if kind not in ("lora", "locon") and not (target == "peft" and kind in ("loha", "lokr")):
         return f"it cannot load {name}, which is of the kind {called}"
@@ -80,8 +79,8 @@ def _per_output(factors: Mapping[str, Tensor]) -> bool:
 
 
 def _is_attention(name: str) -> bool:
-    part, path = kohya_names.kohya_module_path(name)
-    return part == "unet" and _PROCESSOR.fullmatch(path) is not None
+    network, path = kohya_names.layer(name)
+    return network == "unet" and _PROCESSOR.fullmatch(path) is not None
 
 
 def fitted(modules: Modules, family: str) -> dict[str, dict[str, Tensor]]:
@@ -101,7 +100,7 @@ def _fitted(name: str, factors: dict[str, Tensor], family: str) -> dict[str, Ten
         factors["lora_down.weight"] = whole.to(down.dtype)
     convolution = {"sd1": True, "pocket": True, "sd2": False, "sdxl": False}.get(family)
     try:
-        path = kohya_names.kohya_module_path(name)[1]
+        path = kohya_names.layer(name)[1]
     except ValueError:
         return factors
     if convolution is not None and _1X1.search(path):
@@ -134,7 +133,7 @@ def keys_of(target: str, modules: Modules, family: str) -> dict[str, Tensor]:
 
 def _changes_nothing(name: str, factors: Mapping[str, Tensor]) -> bool:
     """ComfyUI extracts the tables of words too, with a change of nothing."""
-    return "_embeddings_" in name and adapter_parts.kind(factors) == "lora" and not factors["lora_up.weight"].any()
+    return ".embeddings." in name and adapter_parts.kind(factors) == "lora" and not factors["lora_up.weight"].any()
 
 
 def _diffusers(modules: Modules) -> dict[str, Tensor]:
@@ -155,18 +154,17 @@ def _diffusers(modules: Modules) -> dict[str, Tensor]:
 
 
 def network_path(name: str) -> str:
-    """`unet.`, `text_encoder.` or `text_encoder_2.` and the layer's path, of Kohya's module name."""
-    part, path = kohya_names.kohya_module_path(name)
-    return f"{_NETWORKS[part]}.{path}"
+    """`unet.`, `text_encoder.` or `text_encoder_2.` and the layer's path. Raises ValueError for names of no layer."""
+    return ".".join(kohya_names.layer(name))
 
 
 def _layer(target: str, name: str, family: str) -> str:
-    part, path = kohya_names.kohya_module_path(name)
-    if part == "unet":
+    network, path = kohya_names.layer(name)
+    if network == "unet":
         layout = keys.SDXL_LAYOUT if family == "sdxl" else keys.SD_LAYOUT
         prefix = "diffusion_model" if target == "comfyui" else "unet"
         return f"{prefix}.{keys.unet_to_ldm(path, layout)}"
-    encoder = "clip_g" if part == "te2" else "clip_l"
+    encoder = "clip_g" if network == "text_encoder_2" else "clip_l"
     if target == "onetrainer":
         return f"{encoder}.{path}"
     return f"text_encoders.{_COMFY_TEXT.get(family, encoder)}.transformer.{path}"
@@ -176,7 +174,7 @@ def _processors(modules: Modules) -> dict[str, Tensor]:
     """`….attn1.processor.to_q_lora.down.weight` of UNet layers; alpha / rank is multiplied into it."""
     found: dict[str, Tensor] = {}
     for name, factors in modules.items():
-        match = _PROCESSOR.fullmatch(kohya_names.kohya_module_path(name)[1])
+        match = _PROCESSOR.fullmatch(kohya_names.layer(name)[1])
         assert match is not None
         down = factors["lora_down.weight"]
         layer = f"{match[1]}.processor.{match[2]}_lora"

@@ -1,4 +1,4 @@
-"""Which layers of a base can be trained, under the names that Kohya's trainer gives them."""
+"""Which layers of a base can be trained, and what they are called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 
 from torch import nn
 
-from ..adapters.kohya_names import kohya_module_name
+from ..adapters.kohya_names import named, written
 from ..errors import MaquetteError
 from . import full_size
 from .base import BaseModel
@@ -20,7 +20,7 @@ _SDXL_RESNET_LINEAR = r"resnets\.\d+\.(time_emb_proj|conv_shortcut)"
 def targets(
     base: BaseModel, which: Sequence[str] = ("attention", "feed_forward"), text_encoder: bool = False
 ) -> dict[str, tuple[nn.Module, str]]:
-    """Kohya module name -> (parent module, attribute name) of each layer to adapt, in the order of the network.
+    """Name (`adapters.module_names`) -> (parent module, attribute name) of each layer to adapt, in the network's order.
 
     which: groups out of `base.targets`; text_encoder: also every attention and MLP layer of the text encoder(s).
     Raises MaquetteError for an unknown group.
@@ -33,11 +33,11 @@ def targets(
     patterns = [pattern for group in which for pattern in base.targets[group]]
     found = {}
     for path, parent, attribute in _matches(base.network, patterns):
-        found[kohya_module_name(base.spec.name, "unet", path)] = (parent, attribute)
+        found[named("unet", path)] = (parent, attribute)
     if text_encoder:
         for part, encoder in zip(base.spec.text_parts, base.text_encoders, strict=True):
             for path, parent, attribute in _matches(encoder, TEXT_TARGETS):
-                found[kohya_module_name(base.spec.name, part, path)] = (parent, attribute)
+                found[named(part, path)] = (parent, attribute)
     return found
 
 
@@ -60,13 +60,14 @@ def kohya_names(family: str, conv: bool = False, rank: int = 8) -> dict[str, tup
         if part == "vae":
             continue
         for path, parent, attribute in _matches(network, patterns if part == "unet" else TEXT_TARGETS):
-            names |= _lora_shapes(kohya_module_name(family, part, path), parent.get_submodule(attribute), rank)
+            name = written(family, named(part, path))
+            names |= _lora_shapes(name, parent.get_submodule(attribute), rank)
     return names
 
 
 @cache
 def layer_names(family: str) -> frozenset[str]:
-    """Kohya's name of every layer with a weight at a family's full size, whether or not its trainer adapts it.
+    """The name of every layer with a weight at a family's full size, whether or not Kohya's trainer adapts it.
 
     Raises MaquetteError for an unknown family.
     """
@@ -74,7 +75,7 @@ def layer_names(family: str) -> frozenset[str]:
     for part, network in full_size.networks(family).items():
         if part != "vae":
             layers = (path for path, module in network.named_modules() if hasattr(module, "weight"))
-            found |= {kohya_module_name(family, part, path) for path in layers}
+            found |= {named(part, path) for path in layers}
     return frozenset(found)
 
 

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import maths
-from ..adapters.kohya_names import of_text_encoder
+from ..adapters.kohya_names import written
+from ..adapters.module_names import of_text_encoder
 from ..errors import MaquetteError
 
 MAGNITUDE = "dora_scale"
 Number = TypeVar("Number", int, float)
 Slots = Mapping[str, tuple[nn.Module, str]]
-"""Kohya module name -> (parent module, attribute name) of the layer to adapt."""
+"""Name (`adapters.module_names`) -> (parent module, attribute name) of the layer to adapt."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,18 @@ class MethodSpec:
     tokens: int = 4  # textual inversion: number of vectors
     initial_tokens: Mapping[str, Sequence[int]] = field(default_factory=dict)  # ids they begin as, for each part
     name: str = ""  # what calls the vectors
-    block_ranks: Mapping[str, int] = field(default_factory=dict)  # part of a module's name -> rank; the longest wins
+    block_ranks: Mapping[str, int] = field(default_factory=dict)  # part of Kohya's name -> rank; the longest wins
     block_alphas: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    family: str = ""  # of the base, by which Kohya's names follow: those of files, block ranks and random numbers
 
     def block_rank(self, name: str) -> int | None:
-        """The rank that a layer's block has of its own."""
+        """The rank that a layer's block has of its own. name: Kohya's."""
         return _longest(self.block_ranks, name)
 
     def for_module(self, name: str) -> MethodSpec:
-        """Return the settings of one layer. A block's rank counts for kernels too, and keeps the strength alpha / rank
-        unless the block has an alpha of its own.
+        """Return the settings of one layer, by Kohya's name. A block's rank counts for kernels too, and keeps the
+        strength alpha / rank unless the block has an alpha of its own.
         """
         rank, alpha = self.block_rank(name), _longest(self.block_alphas, name)
         if rank is None and alpha is None:
@@ -123,7 +125,7 @@ def has_kernel(layer: nn.Module) -> bool:
 
 
 def part_of(name: str) -> str:
-    """Parameter group of a slot: a Kohya module name, or a whole network ("unet", "te", "te1", "te2")."""
+    """Parameter group of a slot: a module's name, or a whole network ("unet", "te", "te1", "te2")."""
     return "text_encoder" if of_text_encoder(name) or name.startswith("te") else "unet"
 
 
@@ -212,7 +214,9 @@ class AdaptedLayer(nn.Module):
 class AdaptedLayers:
     """`Attached` for every method that works layer by layer."""
 
-    def __init__(self, slots: Slots, make: Callable[[str, nn.Module], LayerAdapter]) -> None:
+    def __init__(self, slots: Slots, family: str, make: Callable[[str, nn.Module], LayerAdapter]) -> None:
+        """make: called with Kohya's name of a layer, by which ranks and random numbers go, and the layer."""
+        self._written = {name: written(family, name) for name in slots}
         self._slots: dict[str, tuple[nn.Module, str]] = dict(slots)
         self._wrapped: dict[str, AdaptedLayer] = {}
         for name, (parent, attribute) in self._slots.items():
@@ -220,7 +224,7 @@ class AdaptedLayers:
             if isinstance(layer, AdaptedLayer):
                 raise MaquetteError(f"{name} already carries an adapter; detach it before attaching another.")
             device = weight_of(layer).device
-            adapter = make(name, layer)
+            adapter = make(self._written[name], layer)
             self._wrapped[name] = AdaptedLayer(layer, adapter if device.type == "cpu" else adapter.to(device))
         self._put(self._wrapped)
 
@@ -233,7 +237,7 @@ class AdaptedLayers:
         return {name: wrapped.layer for name, wrapped in self._wrapped.items()}
 
     def adapters(self) -> Iterator[tuple[str, LayerAdapter]]:
-        """Kohya module name and adapter of each layer, in the network's order."""
+        """Name and adapter of each layer, in the network's order."""
         return ((name, wrapped.adapter) for name, wrapped in self._wrapped.items())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -251,7 +255,8 @@ class AdaptedLayers:
         return maths.delta(wrapped.adapter.factors(), weight_of(wrapped.layer)) * wrapped.multiplier
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{name}.{part}": t for name, adapter in self.adapters() for part, t in adapter.factors().items()}
+        written = self._written
+        return {f"{written[n]}.{part}": t for n, adapter in self.adapters() for part, t in adapter.factors().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Raises MaquetteError when a module is missing, left over, or of another shape."""
@@ -259,12 +264,12 @@ class AdaptedLayers:
         for key, tensor in state.items():
             name, _, part = key.partition(".")
             modules.setdefault(name, {})[part] = tensor
-        wrong = sorted(modules.keys() ^ self._wrapped.keys())
+        wrong = sorted(modules.keys() ^ set(self._written.values()))
         if wrong:
             raise MaquetteError(f"The adapter does not fit this model and method: module {wrong[0]} is not in both.")
         for name, adapter in self.adapters():
             try:
-                adapter.load_factors(modules[name])
+                adapter.load_factors(modules[self._written[name]])
             except (KeyError, ValueError) as error:
                 raise MaquetteError(f"The adapter does not fit this model and method: {name}: {error}.") from error
 

@@ -104,4 +104,6 @@ class LoHaLayer(LayerAdapter):
 
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoHa on every slot."""
-    return AdaptedLayers(slots, lambda name, layer: LoHaLayer(layer, spec.for_module(name), seeded(spec.seed, name)))
+    return AdaptedLayers(
+        slots, spec.family, lambda name, layer: LoHaLayer(layer, spec.for_module(name), seeded(spec.seed, name))
+    )

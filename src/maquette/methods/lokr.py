@@ -98,4 +98,6 @@ class LoKrLayer(LayerAdapter):
 
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoKr on every slot."""
-    return AdaptedLayers(slots, lambda name, layer: LoKrLayer(layer, spec.for_module(name), seeded(spec.seed, name)))
+    return AdaptedLayers(
+        slots, spec.family, lambda name, layer: LoKrLayer(layer, spec.for_module(name), seeded(spec.seed, name))
+    )

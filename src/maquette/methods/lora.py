@@ -119,4 +119,6 @@ class DoRALayer(LoRALayer):
 def attach(slots: Slots, spec: MethodSpec) -> AdaptedLayers:
     """LoRA on every slot; with `spec.magnitude` DoRA. Kernels larger than 1 x 1 get the conv rank (LoCon)."""
     kind = DoRALayer if spec.magnitude else LoRALayer
-    return AdaptedLayers(slots, lambda name, layer: kind(layer, spec.for_module(name), seeded(spec.seed, name)))
+    return AdaptedLayers(
+        slots, spec.family, lambda name, layer: kind(layer, spec.for_module(name), seeded(spec.seed, name))
+    )

@@ -6,8 +6,11 @@ from ..config import TrainConfig
 from .base import MethodSpec
 
 
-def spec_of(config: TrainConfig) -> MethodSpec:
-    """Ranks, alphas, dropouts and the rest; not what follows from the base, such as a word's first vectors."""
+def spec_of(config: TrainConfig, family: str = "") -> MethodSpec:
+    """Ranks, alphas, dropouts and the rest; not what else follows from the base, such as a word's first vectors.
+
+    family: of the base, where its layers are asked for by their names here.
+    """
     return MethodSpec(
         rank=config.rank,
         alpha=config.alpha,
@@ -23,4 +26,5 @@ def spec_of(config: TrainConfig) -> MethodSpec:
         magnitude_axis=0 if config.dora_axis == "output" else 1,
         tokens=config.num_vectors,
         seed=config.seed,
+        family=family,
     )

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..adapters.file import Adapter
 from ..adapters.fitting import fitted_change
-from ..adapters.kohya_names import of_text_encoder
+from ..adapters.module_names import of_text_encoder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
-from ..families.layers import kohya_layers
+from ..families.layers import named_layers
 from .apply_embeddings import apply_embeddings
 from .low_rank_fold import Folds, LowRank, add_all
 
@@ -64,14 +64,14 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
 
 
 def layers_of(base: BaseModel) -> dict[str, nn.Module]:
-    """Kohya name -> module, for everything that has a weight, under every name that an adapter may give it."""
+    """Name -> module, for everything that has a weight, under every name that an adapter may give it."""
     networks = {"unet": base.network}
     networks |= {f"text_encoder{'_2' * i}": encoder for i, encoder in enumerate(base.text_encoders)}
     names = {
         part: [f"{path}.weight" for path, module in network.named_modules() if _has_weight(module)]
         for part, network in networks.items()
     }
-    layers = kohya_layers(base.spec.name, names, every_name=True)
+    layers = named_layers(base.spec.name, names, foreign=True)
     return {name: networks[part].get_submodule(path) for name, (part, path) in layers.items()}
 
 

@@ -112,7 +112,7 @@ def files_of(path: Path) -> list[Path]:
 
 def _to_lora(config: MergeConfig, options: Sequence[LoraOption], presets: dict[str, str] | None) -> WrittenModel:
     model = stream.open_model(config.base) if config.base else None
-    found = stream.layers(model, every_name=True) if model else {}
+    found = stream.layers(model, foreign=True) if model else {}
 
     def weight_of(name: str) -> torch.Tensor | None:
         if model is None or name not in found:

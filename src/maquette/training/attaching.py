@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from .. import adapters, methods
+from ..adapters.kohya_names import written
 from ..config import TrainConfig
 from ..core.vocabulary import part_names, token_embedding_slot
 from ..data.captions import class_of
@@ -47,7 +48,7 @@ def must_reencode(config: TrainConfig, computing: BaseModel) -> Callable[[str], 
 def attach(config: TrainConfig, computing: BaseModel, word: str) -> Attached:
     slots = _slots(config, computing)
     begin = initial_tokens(computing, config.init_word or class_of(word)) if word else {}
-    spec = replace(spec_of(config), initial_tokens=begin, name=word)
+    spec = replace(spec_of(config, computing.spec.name), initial_tokens=begin, name=word)
     return methods.attach(config.method, slots, spec)
 
 
@@ -74,7 +75,7 @@ def _slots(config: TrainConfig, computing: BaseModel) -> Slots:
 def unet_slots(config: TrainConfig, base: BaseModel, text_encoder: bool = False) -> Slots:
     """The layers of the UNet, and with `text_encoder` of that too, that the method adapts."""
     layers = config.layers or methods.METHODS[config.method].layers
-    return ranked(config, targets(base, layers, text_encoder)) if layers else {}
+    return ranked(config, base.spec.name, targets(base, layers, text_encoder)) if layers else {}
 
 
 def load_initial_lora(file: Path, attached: Attached) -> None:
@@ -99,11 +100,12 @@ def load_initial_lora(file: Path, attached: Attached) -> None:
     attached.load_state(mine | {key: tensor.float() for key, tensor in found.items()})
 
 
-def ranked(config: TrainConfig, slots: Slots) -> Slots:
+def ranked(config: TrainConfig, family: str, slots: Slots) -> Slots:
     """The layers but for those whose block has rank 0. Raises MaquetteError for a block without a layer to train."""
+    names = {name: written(family, name) for name in slots}
     for pattern in [*config.block_ranks, *config.block_alphas]:
-        if not any(pattern in name for name in slots):
-            example = next(iter(slots))
+        if not any(pattern in name for name in names.values()):
+            example = next(iter(names.values()))
             raise MaquetteError(f"No layer to train has {pattern!r} in its name (they are called {example} and so on).")
     spec = spec_of(config)
-    return {name: slot for name, slot in slots.items() if spec.block_rank(name) != 0}
+    return {name: slot for name, slot in slots.items() if spec.block_rank(names[name]) != 0}

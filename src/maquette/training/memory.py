@@ -156,7 +156,7 @@ def _fake_model(base: BaseModel, config: TrainConfig, checkpointing: bool) -> Ba
         base.enable_gradient_checkpointing()
     if method.product == "adapter":
         name = "lora" if method.embedding else config.method
-        methods.attach(name, unet_slots(config, base), spec_of(config))
+        methods.attach(name, unet_slots(config, base), spec_of(config, base.spec.name))
     return base
 
 

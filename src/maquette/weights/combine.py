@@ -23,7 +23,7 @@ from .products import Product, needs_weight, product_from, product_of, set_rank_
 
 @dataclass(frozen=True)
 class Weighted:
-    """An adapter and what each of its modules' changes is multiplied by, by Kohya's module name."""
+    """An adapter and what each of its modules' changes is multiplied by, by the module's name."""
 
     adapter: Adapter
     multiplier: Callable[[str], float] = lambda name: 1.0

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..adapters import maths as adapter_maths
 from ..adapters.block_weights import block_of, block_of_layer, blocks
 from ..adapters.file import Adapter
+from ..adapters.module_names import network_and_path
 from ..errors import MaquetteError
 from ..families.checkpoint import Checkpoint
 from ..families.detect import FAMILY_NAMES
@@ -21,8 +22,7 @@ from . import stream
 from .products import Product, needs_weight, product_of
 
 OTHER = "other"
-_TEXTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder", "te": "text encoder",
-          "te1": "text encoder", "te2": "second text encoder"}  # fmt: skip
+_TEXTS = {"text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
 
 
 @dataclass
@@ -174,14 +174,13 @@ def _label(part: str, name: str, layout: UNetLayout) -> str:
 
 
 def _label_of_module(name: str, family: str) -> str:
-    part = name.split("_")[1]
-    if part in _TEXTS:
-        return _TEXTS[part]
-    try:
-        found = block_of(name, family)
-    except ValueError:
+    found = network_and_path(name)
+    if found is None:
         return OTHER
-    return "time and input" if found == "BASE" else found
+    if found[0] in _TEXTS:
+        return _TEXTS[found[0]]
+    block = block_of(name, family)
+    return "time and input" if block == "BASE" else block
 
 
 def _ordered(found: Iterable[Block], family: str) -> list[Block]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..adapters.block_weights import BlockWeights
 from ..adapters.file import Adapter
 from ..adapters.fitting import fitted_change
-from ..adapters.kohya_names import of_text_encoder
+from ..adapters.module_names import of_text_encoder
 from ..errors import MaquetteError
 from ..families.checkpoint import Checkpoint
 from ..families.detect import FAMILY_NAMES
@@ -60,7 +60,7 @@ def plan(model: Checkpoint, loras: Sequence[Lora], lossy: bool = False) -> Plan:
     """Find the layer of every module. Raises MaquetteError for a LoRA of another family, for a module that is no layer
     of this model (unless `lossy`) and for changes of a bias that the layer has not. Nothing is multiplied yet.
     """
-    found, made = layers(model, every_name=True), Plan()
+    found, made = layers(model, foreign=True), Plan()
     for lora in loras:
         adapter = lora.adapter
         _require_family(model, adapter)

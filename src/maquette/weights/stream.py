@@ -18,7 +18,7 @@ from ..adapters.parts import is_finite
 from ..errors import MaquetteError
 from ..families import checkpoint
 from ..families.checkpoint import Checkpoint
-from ..families.layers import Layer, kohya_layers
+from ..families.layers import Layer, named_layers
 from ..families.pocket import POCKET, WEIGHTS
 from ..formats.streaming import TILE
 
@@ -42,16 +42,16 @@ def tensors(model: Checkpoint) -> dict[Name, Tensor]:
     return {(part, name): tensor for part, named in model.parts.items() for name, tensor in named.items()}
 
 
-def layers(model: Checkpoint, every_name: bool = False) -> dict[str, Layer]:
-    """Kohya module name -> (part, path): the weight is `model.parts[part][path + ".weight"]`, the bias, where there is
-    one, `path + ".bias"`. every_name: also the names of other families' adapters, see `kohya_layers`.
+def layers(model: Checkpoint, foreign: bool = False) -> dict[str, Layer]:
+    """Name of a module -> (part, path): the weight is `model.parts[part][path + ".weight"]`, the bias, where there is
+    one, `path + ".bias"`. foreign: see `named_layers`.
     """
-    return kohya_layers(model.spec.name, model.parts, every_name)
+    return named_layers(model.spec.name, model.parts, foreign)
 
 
 def weights(model: Checkpoint) -> Callable[[str], Tensor | None]:
-    """Kohya module name -> the layer's weight in float32, None for what is no layer of the model."""
-    known = layers(model, every_name=True)
+    """Name of a module -> the layer's weight in float32, None for what is no layer of the model."""
+    known = layers(model, foreign=True)
 
     def weight_of(name: str) -> Tensor | None:
         part, path = known.get(name, ("", ""))
