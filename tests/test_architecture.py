@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ ROOT = {"errors", "limits", "files", "shown", "events", "trainers", "config", "r
 NEIGHBOURS = {("training", "evaluation")}  # rooms of one floor, of which the first may import the second
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """What a file says, parsed once for all tests."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree_of(path)))
+
+
 def floor_of(room: str) -> int:
     return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
 
@@ -43,7 +55,7 @@ def maquette_imports(path: Path) -> set[str]:
     """Top-level parts of maquette that a file imports, anywhere in it: {"core", "formats", …}."""
     package = ("maquette", *path.relative_to(SOURCE).parent.parts)
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = (*base, *(node.module.split(".") if node.module else ()))
@@ -76,7 +88,7 @@ def test_no_room_is_over_a_fifth_of_the_code() -> None:
 
 def test_core_needs_torch_only() -> None:
     for path in (SOURCE / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 modules = [node.module or ""]
@@ -87,7 +99,7 @@ def test_core_needs_torch_only() -> None:
 def test_no_surgery_on_classes_or_on_imported_modules() -> None:
     """Nobody changes the class of an object, or puts into `sys.modules` what he wants others to import."""
     for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes_of(path):
             targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else []
             changed = [ast.unparse(target) for target in targets]
             wrong = [name for name in changed if name.endswith(".__class__") or name.startswith("sys.modules")]
@@ -104,7 +116,7 @@ def test_every_stage_is_run_alike() -> None:
     """run(config, on_event, cancel), a base that is open already after them."""
     found = 0
     for path in [*sorted((SOURCE / "stages").glob("*.py")), SOURCE / "fleet" / "comparing.py"]:
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.FunctionDef) and node.name == "run":
                 arguments = [(a.arg, ast.unparse(a.annotation) if a.annotation else "") for a in node.args.args]
                 assert arguments[0][0] == "config" and arguments[0][1].endswith("Config"), path.name
@@ -139,7 +151,7 @@ def test_functions_are_short_or_say_why() -> None:
     long = {
         f"{path.relative_to(SOURCE)}: {node.name}"
         for path in SOURCE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= LONGEST
     }
     assert long == set(LONG)

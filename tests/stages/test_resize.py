@@ -17,7 +17,7 @@ from maquette.families.pocket import WEIGHTS
 from maquette.stages.resize import ResizeConfig, run
 from tests.sampling.random_loras import random_adapter
 
-NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+NAME = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 OTHER = NAME.replace("to_k", "to_v")
 
 
