@@ -4,10 +4,11 @@
     python -m benchmarks.algebra --folder /tmp/algebra --family sdxl --rows copy,blend,naive-blend
 
 Each row runs in a process of its own, in turns, `--repeats` times; medians are printed with the machine's load beside
-them. Peak memory is what the process itself took (anonymous pages), without the page cache through which files are
-read and written. "copy" is the yardstick of the blends: both inputs are read and as many bytes written as a blend
-writes. "blend" reads both inputs for their sha256 as well; "blend-again" finds these remembered, as from the second use
-of a model on. The naive rows are what other tools do: `load_file`, a loop, `save_file`.
+them. "processor" is the time that all its threads computed, the system's part of it included. Peak memory is what the
+process itself took (anonymous pages), without the page cache through which files are read and written. "copy" is the
+yardstick of the blends: both inputs are read and as many bytes written as a blend writes. "blend" reads both inputs for
+their sha256 as well; "blend-again" finds these remembered, as from the second use of a model on. The naive rows are
+what other tools do: `load_file`, a loop, `save_file`.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def watch():
 MEASURE = """
 start_memory = [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon")][0]
 threading.Thread(target=watch, daemon=True).start()
-start = time.perf_counter()
+start, worked = time.perf_counter(), time.process_time()
 work()
-seconds = time.perf_counter() - start
+seconds, worked = time.perf_counter() - start, time.process_time() - worked
 running[0] = False
-print(json.dumps({"seconds": seconds, "peak": max(0, peak[0] - start_memory)}))
+print(json.dumps({"seconds": seconds, "worked": worked, "peak": max(0, peak[0] - start_memory)}))
 out.unlink(missing_ok=True)
 """
 COPY = """
@@ -181,13 +182,14 @@ def main() -> None:
     size = (folder / "a.safetensors").stat().st_size
     machine = f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
     print(f"{options.family}, float16, {size / 1e9:.2f} GB a model; {machine}")
-    print(f"{'':12} {'median':>8} {'least to most':>16} {'GB/s':>6} {'peak memory':>12}")
+    print(f"{'':12} {'median':>8} {'least to most':>16} {'GB/s':>6} {'processor':>10} {'peak memory':>12}")
     runs = measure(folder, names, options.repeats)
     for name, found in runs.items():
         seconds = [run["seconds"] for run in found]
         moved = ROWS[name][1] * size / statistics.median(seconds) / 1e9
         print(
             f"{name:12} {statistics.median(seconds):7.2f}s {min(seconds):7.2f} to {max(seconds):5.2f} {moved:6.2f} "
+            f"{statistics.median(run['worked'] for run in found):9.2f}s "
             f"{statistics.median(run['peak'] for run in found) / 1e6:9.0f} MB"
         )
     print(f"load at the end {os.getloadavg()[0]:.1f}")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from maquette.training import effort
+from tests.weights.narrow import related
 
 NEVER = ("accelerate", "diffusers", "k_diffusion", "peft", "scipy", "torchvision", "transformers")
 PROGRAM = """
@@ -67,6 +68,14 @@ def test_no_command_loads_a_library_of_other_networks(folder: Path, tmp_path: Pa
     for command, modules in found.items():
         assert {*NEVER, "torch._dynamo", "sympy"} & modules == set(), command
         assert f"maquette.stages.{command}" in modules
+
+
+def test_a_model_is_blended_and_written_without_pytorchs_compiler(tmp_path: Path) -> None:
+    """A tensor on the device "meta" that is joined with others imports it: two seconds. SDXL's file joins some."""
+    files = related(tmp_path, "sdxl", "ab")
+    for words in (["blend", files["a"], files["b"]], ["extract", files["b"], "--base", files["a"], "--rank", "2"]):
+        found = loaded(*words, "--out", tmp_path / f"{words[0]}.safetensors")
+        assert "maquette.weights.stream" in found and {"torch._dynamo", "sympy"} & found == set()
 
 
 EVERYTHING = """

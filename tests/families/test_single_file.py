@@ -185,6 +185,17 @@ def test_a_text_encoder_without_its_level_keeps_its_names(files: Folders, tmp_pa
     assert equal(tensor_files.read(tmp_path / "y.safetensors").tensors, tensors)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_shapes_are_known_without_numbers(files: Folders, family: str) -> None:
+    model = checkpoint.read(files[family, 4])
+    places = ldm.places(model.parts, model.prefixes).values()
+    for place in places:
+        own = [model.parts[place.part][name] for name in place.names]
+        assert place.shape([tensor.shape for tensor in own]) == tuple(place.joined(own).shape)
+    forms = {place.form for place in places} | {"joined" for place in places if len(place.names) > 1}
+    assert forms >= ({"", "kernel"} if family == "sd1" else {"", "kernel", "joined"})
+
+
 def test_averaged_weights_are_found(files: Folders, tmp_path: Path) -> None:
     tensors = original(files["sd1", 4], "sd1")
     single = ldm.split(tensors, ldm.find_prefixes(tensors))

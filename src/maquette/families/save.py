@@ -104,7 +104,7 @@ def _entry(checkpoint: Checkpoint, place: ldm.Place, dtype: torch.dtype | None, 
     """What stands in a file at one place of it."""
     own = [checkpoint.parts[place.part][name] for name in place.names]
     stored = dtype if dtype is not None and own[0].is_floating_point() else own[0].dtype
-    shape = tuple(place.joined([torch.empty(tensor.shape, device="meta") for tensor in own]).shape)
+    shape = place.shape([tensor.shape for tensor in own])
     pieces_of = writing.pieces or (lambda part, name, dtype: (checkpoint.parts[part][name],))
 
     def pieces() -> Iterator[Tensor]:

@@ -127,6 +127,15 @@ class Place:
             return tensor.T
         return tensor[:, :, None, None] if self.form == "kernel" else tensor
 
+    def shape(self, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The shape of `joined` from those of the part's tensors, of which there may be no numbers."""
+        whole = tuple(shapes[0])
+        if len(shapes) > 1:
+            whole = (sum(shape[0] for shape in shapes), *whole[1:])
+        if self.form == "transposed":
+            return whole[::-1]
+        return (*whole, 1, 1) if self.form == "kernel" else whole
+
 
 def places(parts: Mapping[str, Mapping[str, Tensor]], prefixes: Mapping[str, str]) -> dict[str, Place]:
     """Name in the single file -> which tensors of the parts stand there. Nothing but names and shapes is looked at."""

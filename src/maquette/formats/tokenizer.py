@@ -49,6 +49,18 @@ def _byte_pairs(path: str, changed: int, size: int) -> Any:
     return pairs
 
 
+SHORT = 100  # characters of texts whose ids are remembered: the pieces of a prompt come again at every change of it
+
+
+@lru_cache(maxsize=4096)
+def _known_ids(pairs: Any, text: str, add_special_tokens: bool) -> tuple[int, ...]:
+    return _ids(pairs, text, add_special_tokens)
+
+
+def _ids(pairs: Any, text: str, add_special_tokens: bool) -> tuple[int, ...]:
+    return tuple(pairs.encode(fix_text(text), add_special_tokens=add_special_tokens).ids)
+
+
 class Tokenizer:
     """CLIP's byte-pair tokenizer.
 
@@ -68,7 +80,7 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a text, without the start and end tokens unless asked for."""
-        return list(self.pairs.encode(fix_text(text), add_special_tokens=add_special_tokens).ids)
+        return list((_known_ids if len(text) <= SHORT else _ids)(self.pairs, text, add_special_tokens))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.pairs.decode(list(ids)))

@@ -36,14 +36,15 @@ def split_chunks(pieces: Sequence[Sequence[str | float]], tokenizer: Any) -> lis
     comma = tokenizer.encode(",")[-1]
     closed: list[Chunk] = []
     chunk, last_comma = Chunk(), -1
-    span = getattr(tokenizer, "span", lambda token: 1)  # the vectors of an embedding stay in one chunk
-    for text, weight in pieces:
-        if text == BREAK and float(weight) < 0:
+    span = getattr(tokenizer, "span", None)  # the vectors of an embedding stay in one chunk
+    for text, number in pieces:
+        weight = float(number)
+        if text == BREAK and weight < 0:
             closed.append(chunk)
             chunk, last_comma = Chunk(), -1
             continue
         for token in tokenizer.encode(str(text)):
-            if len(chunk.tokens) + span(token) > CHUNK:
+            if len(chunk.tokens) + (1 if span is None else span(token)) > CHUNK:
                 near = token != comma and last_comma >= 0 and CHUNK - last_comma <= COMMA_BACKTRACK
                 closed.append(chunk)
                 chunk = chunk.take_after(last_comma) if near else Chunk()
@@ -51,7 +52,7 @@ def split_chunks(pieces: Sequence[Sequence[str | float]], tokenizer: Any) -> lis
             if token == comma:
                 last_comma = len(chunk.tokens)
             chunk.tokens.append(token)
-            chunk.weights.append(float(weight))
+            chunk.weights.append(weight)
     return [*closed, chunk] if chunk.tokens or not closed else closed
 
 
