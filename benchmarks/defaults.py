@@ -4,8 +4,8 @@ python -m benchmarks.defaults sweep --sprites FOLDER [--work out/defaults] [--ch
 python -m benchmarks.defaults tell [--work out/defaults]
 
 `sweep` trains and judges what is missing (choice/extra.py) and goes on where it was stopped. `tell` writes the tables
-of docs/defaults.md from benchmarks/results/checkpoint_choice.jsonl.gz and, where --work is there, puts what the sweep
-found into benchmarks/results/defaults.json first.
+of docs/defaults.md and one of docs/questions.md from benchmarks/results/checkpoint_choice.jsonl.gz and, where --work is
+there, puts what the sweep found into benchmarks/results/defaults.json first.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.choice.levels import (
     default_table,
     interval,
     paired,
+    parts_table,
     rate_table,
     read,
     relative,
@@ -38,7 +39,7 @@ from benchmarks.choice.telling import put_between_marks
 
 ROOT = Path(__file__).parent.parent
 ROWS, FOUND = ROOT / "benchmarks/results/checkpoint_choice.jsonl.gz", ROOT / "benchmarks/results/defaults.json"
-PAGE = ROOT / "docs/defaults.md"
+PAGE, QUESTIONS = ROOT / "docs/defaults.md", ROOT / "docs/questions.md"
 BEGIN, END = "<!-- figures of benchmarks/defaults.py -->", "<!-- end of figures -->"
 
 
@@ -152,9 +153,10 @@ def tell(work: Path) -> None:
         every.sort(key=lambda one: order.index(one["name"]))
         FOUND.write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in every) + "\n]\n")
     found = json.loads(FOUND.read_text()) if FOUND.exists() else []
-    text = tables(read(read_rows(ROWS)), found)
-    PAGE.write_text(put_between_marks(PAGE.read_text(encoding="utf-8"), text, BEGIN, END), encoding="utf-8")
-    print(text)
+    runs = read(read_rows(ROWS))
+    for page, text in ((PAGE, tables(runs, found)), (QUESTIONS, parts_table(relative(runs)))):
+        page.write_text(put_between_marks(page.read_text(encoding="utf-8"), text, BEGIN, END), encoding="utf-8")
+        print(text)
 
 
 def sweep(work: Path, choice: Path, sprites: Path, until: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,17 @@ from maquette.evaluation.choice import score
 DEFAULT_STEP = {"lora-4": 160, "lora-16": 160, "dreambooth": 200, "lokr": 60}
 SHOWN_STEPS = (20, 40, 60, 100, 160, 240, 320)
 RESAMPLES = 4000
+PARTS = {
+    "similarity": "similarity to fresh scenes", "probe": "the probe sees the subject",
+    "background": "background as asked", "style": "style as asked", "class": "class still itself", "neighbours": "other things right",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run of the plan. worths: smoothed, by cell. scores: the product's own, of the measured cells."""
+    """A run of the plan. worths: smoothed, by cell. scores: the product's own, of the measured cells. parts: what the
+    judge saw, by cell.
+    """
 
     subject: str
     number: int
@@ -31,6 +37,7 @@ class Trained:
     data: str
     worths: Mapping[Cell, float]
     scores: Mapping[Cell, float]
+    parts: Mapping[Cell, Mapping[str, float]] = field(default_factory=dict)
 
 
 def read(rows: Iterable[Mapping[str, Any]]) -> list[Trained]:
@@ -40,14 +47,16 @@ def read(rows: Iterable[Mapping[str, Any]]) -> list[Trained]:
         by_name.setdefault(row["name"], []).append(row)
     found = []
     for name, own in by_name.items():
-        worths, scores = {}, {}
+        worths, scores, parts = {}, {}, {}
         for row in own:
+            seen = [name for name in PARTS if name in row]
+            parts |= {(row["step"], w): {n: row[n][i] for n in seen} for i, w in enumerate(row["weights"])}
             worths |= {(row["step"], w): v for w, v in zip(row["weights"], row["worth_smoothed"], strict=True)}
             for place, weight in enumerate(row["measured_weights"]):
                 scores[row["step"], weight] = score({n: values[place] for n, values in row["measures"].items()})
         first = own[0]
         levels = {key: first[key] for key in ("method", "rate", "prior", "data")}
-        found.append(Trained(first["subject_name"], int(name[:2]), worths=worths, scores=scores, **levels))
+        found.append(Trained(first["subject_name"], int(name[:2]), worths=worths, scores=scores, parts=parts, **levels))
     return found
 
 
@@ -142,6 +151,32 @@ def default_table(fitted: Sequence[Trained], reported: Sequence[Trained]) -> str
 def bracketed(found: tuple[float, float, float], sign: str = "") -> str:
     mean, low, high = found
     return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
+def parts_table(runs: Sequence[Trained]) -> str:
+    """What the judge sees at the cell that the rule takes, at the lower rates: mean over the runs of each level."""
+    low = [run for run in runs if run.rate == 0]
+    levels: dict[str, Callable[[Trained], bool]] = {
+        "LoRA, rank 4": lambda run: run.method == "lora-4",
+        "LoRA, rank 16": lambda run: run.method == "lora-16",
+        "DreamBooth": lambda run: run.method == "dreambooth",
+        "LoKr": lambda run: run.method == "lokr",
+        "without prior preservation": lambda run: not run.prior,
+        "with prior preservation": lambda run: run.prior,
+        "14 photos, captioned": lambda run: run.data == "captioned",
+        "14 photos, no captions": lambda run: run.data == "uncaptioned",
+        "5 photos, captioned": lambda run: run.data == "five",
+    }
+    lines = [f"| | runs | worth | {' | '.join(PARTS.values())} |", "|---" * (3 + len(PARTS)) + "|"]
+    for name, has in levels.items():
+        own = [run for run in low if has(run)]
+        if not own:
+            continue
+        cells = [ruled(run, plan.CHECKPOINTS) for run in own]
+        worth = bracketed(interval([r.worths[c] for r, c in zip(own, cells, strict=True)], [r.subject for r in own]))
+        seen = [np.mean([run.parts[cell][n] for run, cell in zip(own, cells, strict=True)]) for n in PARTS]
+        lines.append(f"| {name} | {len(own)} | {worth} | {' | '.join(f'{value:.2f}' for value in seen)} |")
+    return "\n".join(lines)
 
 
 def paired(runs: Sequence[Trained], one: Callable[[Trained], bool], other: Callable[[Trained], bool]) -> str:

@@ -47,6 +47,16 @@ def test_worths_are_shares_of_the_subjects_best() -> None:
     assert max(two.worths.values()) == max(other.worths.values()) == 1.0
 
 
+def test_what_the_judge_saw_is_told_at_the_rules_cell() -> None:
+    parts = {"similarity": 0.8, "probe": 0.9, "background": 1.0, "style": 0.4, "class": 0.95, "neighbours": 0.97}
+    low, high = run(1, "lora-4", 0, 160, 0.8), run(2, "lora-4", 1, 160, 0.8)
+    low, high = (
+        replace(one, parts={(160, 0.7): {n: v / d for n, v in parts.items()}}) for one, d in ((low, 1), (high, 2))
+    )
+    line = next(line for line in levels.parts_table([low, high]).splitlines() if line.startswith("| LoRA, rank 4"))
+    assert line == "| LoRA, rank 4 | 1 | 0.80 (0.80 to 0.80) | 0.80 | 0.90 | 1.00 | 0.40 | 0.95 | 0.97 |"
+
+
 def test_interval_is_over_groups_and_holds_the_mean() -> None:
     mean, low, high = levels.interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"])
     assert (mean, low, high) == (0.5, 0.0, 1.0)
