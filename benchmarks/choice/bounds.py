@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.choice import fitting, floor, others
+from benchmarks.choice import fitting, floor, others, searching
 from benchmarks.choice.cases import Case
 from benchmarks.choice.results import summary
 from maquette.evaluation.rule import RULE
@@ -25,6 +25,7 @@ def bounds(cases: Sequence[Case]) -> dict[str, Any]:
         "half": floor.beside_a_half(cases, chosen),
         "others": others.compared(cases),
         "missing": others.missing(cases),
+        "searching": searching.few_cells(cases),
     }
 
 
@@ -42,6 +43,8 @@ def page(told: Mapping[str, Any]) -> str:
             half_line(told["half"]),
             others_table("form, told of each subject by the others", told["others"]),
             others_table("measures (powers of any sign) and", told["missing"]),
+            f"Four checkpoints ({', '.join(map(str, searching.STEPS))}), few of their cells measured, LoRA and LoKr:",
+            searching.table(told["searching"]),
         ]
     )
 

@@ -19,7 +19,8 @@ SHOWN_STEPS = (20, 40, 60, 100, 160, 240, 320)
 RESAMPLES = 4000
 PARTS = {
     "similarity": "similarity to fresh scenes", "probe": "the probe sees the subject",
-    "background": "background as asked", "style": "style as asked", "class": "class still itself", "neighbours": "other things right",
+    "background": "background as asked", "style": "style as asked", "class": "class still itself",
+    "neighbours": "other things right",
 }  # fmt: skip
 
 

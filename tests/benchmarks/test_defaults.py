@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from benchmarks.choice import bounds, cases, extra, floor, levels, others, plan
+from benchmarks.choice import bounds, cases, extra, floor, levels, others, plan, searching
 from benchmarks.choice.utility import Cell, smoothed, worth
 from maquette.evaluation.choice import Row
 
@@ -188,6 +188,13 @@ def test_what_the_measures_do_not_see_is_found() -> None:
     found = others.missing(blind)
     assert found["nothing more"]["median"] > 0.1 and found["nothing more"]["difference"] == 0.0
     assert found["true similarity"]["median"] < 0.05 and found["true similarity"]["high"] < 0.0
+
+
+def test_few_cells_find_a_low_weight_where_the_search_begins_there() -> None:
+    found = {(one["cells"], one["first"]): one for one in searching.few_cells([case(n, 0.0) for n in (1, 2, 3)])}
+    assert found[5, 0.7]["median"] < found[5, 1.0]["median"]
+    assert found[5, 0.7]["difference"][2] < 0 and found[5, 1.0]["difference"] == (0.0, 0.0, 0.0)
+    assert "| 5 | 0.7 |" in searching.table(list(found.values()))
 
 
 def test_how_many_pictures_the_bars_need() -> None:

@@ -107,7 +107,7 @@ def test_the_search_finds_the_best_cell_without_measuring_all() -> None:
     assert len(rows) == 20
     assert len({(r.step, r.weight) for r in rows}) == 20
     assert max(r.values["likeness"] for r in rows) >= 0.98
-    assert {r.step for r in rows if r.weight == 1.0} == set(steps)
+    assert {r.step for r in rows if r.weight == 0.7} == set(steps)
     assert len(search(steps, weights, landscape, rule=RULE)) == 40
 
 
@@ -115,4 +115,6 @@ def test_a_narrow_search_spreads_over_the_steps() -> None:
     rows = search(list(range(10, 490, 10)), (0.7, 1.0), landscape, cells=5, rule=RULE)
     assert len(rows) == 5
     assert 480 in [r.step for r in rows]
-    assert [r.weight for r in rows[:3]] == [1.0] * 3
+    assert [r.weight for r in rows[:3]] == [0.7] * 3
+    only = search([10, 20], (1.0,), landscape, cells=2, rule=RULE)
+    assert [(r.step, r.weight) for r in only] == [(10, 1.0), (20, 1.0)]

@@ -14,6 +14,7 @@ from .drawing import picture_of
 from .panel import Example
 from .reasons import phrase, summary
 from .rule import RULE, Rule
+from .search import main_weight
 from .verdict import Verdict
 
 CURVES: dict[str, str] = {
@@ -117,10 +118,7 @@ def _map(verdict: Verdict) -> dict[str, Any]:
 
 def _line(verdict: Verdict) -> list[Row]:
     """The rows at the weight that most steps were measured at, in the order of steps."""
-    counts: dict[float, int] = {}
-    for row in verdict.rows:
-        counts[row.weight] = counts.get(row.weight, 0) + 1
-    usual = max(counts, key=lambda weight: (counts[weight], -abs(weight - 1.0)))
+    usual = main_weight(verdict.rows)
     return sorted((row for row in verdict.rows if row.weight == usual), key=lambda row: row.step)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from .choice import Row, choose
 from .rule import RULE, Prefer, Rule
 
-FIRST_SHARE = 0.6  # of the cells, for the steps at weight 1; what is left is for the weights
+FIRST_SHARE = 0.6  # of the cells, for the steps at one weight; what is left is for the weights
+FIRST_WEIGHT = (
+    0.7  # most files are better at 0.5 or 0.7 than at 1: with the few cells of a training's end, beginning at
+)
+# 1 doubles the regret (docs/overtraining.md)
 
 
 def search(
@@ -17,17 +22,18 @@ def search(
     cells: int | None = None,
     prefer: Prefer = "balanced",
     rule: Rule = RULE,
+    first: float = FIRST_WEIGHT,
 ) -> list[Row]:
     """Rows in the order of measuring. cells: at most so many; None measures all.
 
-    First the steps, evenly spread and with the last, at the weight nearest to 1. Then, in turn, around the best so far:
-    its other weights, from near to far, its neighbours among the steps, and the last step's weights, since a later
-    step at a lower weight is often as good.
+    First the steps, evenly spread and with the last, at the weight nearest to `first`. Then, in turn, around the best
+    so far: its other weights, from near to far, its neighbours among the steps, and the last step's weights, since a
+    later step at a lower weight is often as good.
     """
     if cells is None:
         return [measure(step, weight) for step in steps for weight in weights]
     cells = min(max(cells, 1), len(steps) * len(weights))
-    usual = min(weights, key=lambda weight: abs(weight - 1.0))
+    usual = min(weights, key=lambda weight: abs(weight - first))
     wide = len(steps) if len(steps) <= cells * FIRST_SHARE or len(weights) == 1 else max(2, round(cells * FIRST_SHARE))
     done: dict[tuple[int, float], Row] = {}
 
@@ -47,6 +53,12 @@ def search(
         if len(done) == before:
             break
     return list(done.values())
+
+
+def main_weight(rows: Iterable[Row]) -> float:
+    """The weight at which most rows were measured; of several the nearest to 1."""
+    counts = Counter(row.weight for row in rows)
+    return max(counts, key=lambda weight: (counts[weight], -abs(weight - 1.0)))
 
 
 def _spread(steps: Sequence[int], count: int) -> list[int]:

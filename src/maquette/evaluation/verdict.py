@@ -22,7 +22,7 @@ from .noise import Noise, between_seeds, joined, of_twins
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
 from .rule import Prefer
-from .search import search
+from .search import main_weight, search
 from .tuned import Tuned, tuned
 from .validated import caution, require_measurable
 
@@ -133,8 +133,8 @@ def judge(
     on_progress: Progress = lambda what, done, of: None,
 ) -> Verdict:
     """Measure up to so many (step, weight), all for cells None, and choose. seeds: panels on which the same cells are
-    measured. twin: checkpoints of a run of the same settings, at weight 1. How far both differ is the noise below which
-    files count as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that does not fit
+    measured. twin: checkpoints of a run of the same settings. How far both differ is the noise below which files count
+    as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that does not fit
     the base.
     """
     require_measurable(base)
@@ -183,13 +183,16 @@ def judge(
 
 
 def _of_twin(measure: Cells, rows: Sequence[Row], prefer: Prefer) -> list[Noise]:
-    """Of a twin's checkpoints at the steps that were measured at weight 1. Raises MaquetteError without any."""
+    """Of a twin's checkpoints, at the weight at which most steps were measured. Raises MaquetteError without any."""
     if not measure.files:
         return []
-    wanted = [row for row in rows if row.weight == 1.0 and row.step in measure.files]
-    noise = of_twins(wanted, [measure(row.step, 1.0) for row in wanted], prefer)
+    weight = main_weight(rows)
+    wanted = [row for row in rows if row.weight == weight and row.step in measure.files]
+    noise = of_twins(wanted, [measure(row.step, weight) for row in wanted], prefer)
     if noise is None:
-        raise MaquetteError("The twin run has no checkpoint at any of the steps that were measured at weight 1.")
+        raise MaquetteError(
+            f"The twin run has no checkpoint at any of the steps that were measured at weight {weight:g}."
+        )
     return [noise]
 
 

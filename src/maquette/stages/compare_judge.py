@@ -29,7 +29,7 @@ from ..training.variants import Variant
 from ..training.verdicts import examples, weights_for
 from .evaluate import open_base
 
-MORE = 4  # cells beside those of every checkpoint at weight 1
+MORE = 4  # cells beside those of every checkpoint at one weight
 TEXT_CHANNELS = 4
 
 

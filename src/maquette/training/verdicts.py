@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .checkpoint_writer import CheckpointWriter
     from .job import Job
 
-AROUND = 8  # cells beside those of every step at weight 1
+AROUND = 8  # cells beside those of every step at one weight
 SHARE = 1 / 3  # of a training's own passes, for what its end measures
 PANEL = 1.5  # cells that the panel itself costs
 
