@@ -109,7 +109,7 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, tmp_path: Path) -> N
     (script := tmp_path / "train.sh").write_text(COMMAND)
     shutil.copytree(folder, photos := tmp_path / "photos")
     # PyTorch is asked about the graphics card, where there is one
-    commands: dict[str, list[Any]] = {} if effort._has_driver() else {"check": [photos]}
+    commands: dict[str, list[Any]] = {} if effort.has_driver() else {"check": [photos]}
     commands |= {
         "--help": [], "train --help": [], "train --keys": [], "import kohya": [script], "runs": ["--folder", tmp_path],
         "caption": [photos, "--subject", "zkw dot"], "inspect": [photos / "a.png"],

@@ -88,7 +88,7 @@ def test_a_program_that_has_torch_already_keeps_its_threads() -> None:
 
 
 def test_processors_are_shared_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(openmp, "processors", lambda: 8)
     for processes, threads in ((1, "8"), (3, "2"), (20, "1")):
         environment: dict[str, str] = {}
         openmp.share_among(environment, processes)

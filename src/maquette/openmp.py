@@ -41,7 +41,7 @@ def share_among(environment: dict[str, str], processes: int) -> None:
     stays.
     """
     if not any(name in environment for name in THREADS):
-        environment[THREADS[0]] = str(max(1, (os.cpu_count() or 1) // processes))
+        environment[THREADS[0]] = str(max(1, processors() // processes))
         environment[SHARED] = "1"
 
 

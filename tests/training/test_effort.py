@@ -109,7 +109,7 @@ def test_the_facts_of_pocket_without_torch_are_those_of_opening_it() -> None:
 
 def test_a_machine_without_a_driver_has_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """And PyTorch, which tells the truth where there is one, is not loaded to be asked."""
-    monkeypatch.setattr(effort, "_has_driver", lambda: False)
+    monkeypatch.setattr(effort, "has_driver", lambda: False)
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setattr(builtins, "__import__", None)  # nothing can be imported
     assert not effort.has_card()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import MaquetteError
+from ..openmp import processors
 from .buckets import ShapeWish
 from .caption_options import PLAIN, CaptionOptions
 from .captions import (
@@ -95,7 +95,7 @@ def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo],
         jobs += found
         problems += faults
     read: list[_Read] = []
-    with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MOST_WORKERS, processors())) as pool:
         for done, result in enumerate(pool.map(lambda job: _read_one(job, reading), jobs), 1):
             if isinstance(result, Problem):
                 problems.append(result)

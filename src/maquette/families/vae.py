@@ -185,7 +185,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, Z, h, w) -> (B, 3, H, W)."""
-        x = self.conv_in(z)  # (B, C_L, h, w)
+        x = self.conv_in(z)  # (B, C_L, h, w), C_L of the deepest level
         x = self.mid_block(x)  # (B, C_L, h, w)
         for level in self.up_blocks:
             x = level(x)  # level i from L down to 2: (B, C_i, H / 2^(i-2), W / 2^(i-2)); level 1: (B, C_1, H, W)

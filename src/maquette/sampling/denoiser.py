@@ -118,6 +118,7 @@ class GuidedDenoiser:
             parts = [(cut(conditioning, rows), weight) for conditioning, weight in positives]
             other = None if negative is None else cut(negative, rows)
             how = self.scale, need_negative, self.rescale, self._once.join
+            # The network's guided output and its output without the prompt, each (rows, 4, h, w).
             return guided_and_negative(now.model, x[rows].contiguous(), t, parts, other, *how)
 
         if not self.one_by_one or x.device.type != "cpu":

@@ -55,7 +55,7 @@ def sample_euler(
     """Euler's method: Karras et al. 2206.00364, algorithm 2 without its lines 9 to 11."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churn(x, sigma, s_churn / (len(sigmas) - 1), (s_tmin, s_tmax), s_noise, noise)
-        x0 = denoiser(x, sigma_hat)
+        x0 = denoiser(x, sigma_hat)  # D(x_hat; t_hat), (B, C, h, w), line 7
         x = x + derivative(x, sigma_hat, x0) * (sigma_next - sigma_hat)  # (B, C, h, w), line 8
         on_step(i, x0)
     return x
@@ -76,8 +76,8 @@ def sample_heun(
     """Heun's method, two calls per step: Karras et al. 2206.00364, algorithm 2."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churn(x, sigma, s_churn / (len(sigmas) - 1), (s_tmin, s_tmax), s_noise, noise)
-        x0 = denoiser(x, sigma_hat)
-        x = heun_step(denoiser, x, sigma_hat, sigma_next, x0)
+        x0 = denoiser(x, sigma_hat)  # D(x_hat; t_hat), (B, C, h, w), line 7
+        x = heun_step(denoiser, x, sigma_hat, sigma_next, x0)  # (B, C, h, w), lines 7 to 11
         on_step(i, x0)
     return x
 
@@ -97,8 +97,8 @@ def sample_dpm_2(
     """DPM-Solver-2, the midpoint in log sigma: Lu et al. 2206.00927, algorithm 1, two calls per step."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churn(x, sigma, s_churn / (len(sigmas) - 1), (s_tmin, s_tmax), s_noise, noise)
-        x0 = denoiser(x, sigma_hat)
-        x = midpoint_step(denoiser, x, sigma_hat, sigma_next, x0)
+        x0 = denoiser(x, sigma_hat)  # D(x_hat; t_hat), (B, C, h, w)
+        x = midpoint_step(denoiser, x, sigma_hat, sigma_next, x0)  # (B, C, h, w)
         on_step(i, x0)
     return x
 
@@ -108,7 +108,7 @@ def heun_step(denoiser: Denoise, x: Tensor, sigma: float, sigma_next: float, x0:
     d = derivative(x, sigma, x0)
     dt = sigma_next - sigma
     if sigma_next > 0:
-        x_2 = x + d * dt
+        x_2 = x + d * dt  # (B, C, h, w), line 8
         d = (d + derivative(x_2, sigma_next, denoiser(x_2, sigma_next))) / 2
     return x + d * dt
 
@@ -118,7 +118,7 @@ def midpoint_step(denoiser: Denoise, x: Tensor, sigma: float, sigma_next: float,
     d = derivative(x, sigma, x0)
     if sigma_next > 0:
         sigma_mid = math.sqrt(sigma * sigma_next)
-        x_2 = x + d * (sigma_mid - sigma)
+        x_2 = x + d * (sigma_mid - sigma)  # (B, C, h, w), u of DPM-Solver-2, its algorithm 1, at the geometric mean
         d = derivative(x_2, sigma_mid, denoiser(x_2, sigma_mid))
     return x + d * (sigma_next - sigma)
 
@@ -129,7 +129,7 @@ def sample_lms(
     """Linear multistep (Adams-Bashforth on unequal steps): the polynomial through the last derivatives, integrated."""
     ds: list[Tensor] = []
     for i, sigma in enumerate(sigmas[:-1]):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         ds = [derivative(x, sigma, x0), *ds[: order - 1]]
         weights = multistep_weights(sigmas[max(0, i + 1 - order) : i + 1][::-1], sigmas[i + 1])
         x = x + sum(weight * d for weight, d in zip(weights, ds, strict=True))
@@ -144,7 +144,7 @@ def multistep_weights(known: Sequence[float], to: float) -> list[float]:
     """
     nodes, weights = np.polynomial.legendre.leggauss(len(known) // 2 + 1)
     half = (to - known[0]) / 2
-    places = known[0] + half * (nodes + 1)  # (n,) Gauss-Legendre nodes, from [-1, 1] to [known[0], to]
+    places = known[0] + half * (nodes + 1)  # (n,) levels: Gauss-Legendre nodes, from [-1, 1] to [known[0], to]
     found = []
     for j, own in enumerate(known):
         others = [other for k, other in enumerate(known) if k != j]
@@ -157,9 +157,9 @@ def sample_dpmpp_2m(denoiser: Denoise, x: Tensor, sigmas: Sequence[float], *, on
     """DPM-Solver++(2M): Lu et al. 2211.01095, algorithm 2. With t = -log sigma, h = t_next - t, r = h_last / h."""
     x0_last, h_last = None, 0.0
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         D = x0
-        h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf
+        h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf  # lambda_next - lambda
         if x0_last is not None and sigma_next > 0:
             r = h_last / h
             D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_last

@@ -40,7 +40,7 @@ def sample_euler_ancestral(
 ) -> Tensor:
     """Ancestral sampling with Euler's method: DDPM 2006.11239, algorithm 2, at any levels (2010.02502, equation 12)."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = x + derivative(x, sigma, x0) * (sigma_down - sigma)
         if sigma_up > 0:
@@ -61,7 +61,7 @@ def sample_dpm_2_ancestral(
 ) -> Tensor:
     """Ancestral sampling with DPM-Solver-2 (2206.00927, algorithm 1), two calls per step."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = midpoint_step(denoiser, x, sigma, sigma_down, x0)
         if sigma_up > 0:
@@ -82,7 +82,7 @@ def sample_dpmpp_2s_ancestral(
 ) -> Tensor:
     """Ancestral sampling with DPM-Solver++(2S): Lu et al. 2211.01095, algorithm 1 with r = 1/2, two calls per step."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         D = x0
         if sigma_down > 0:
@@ -141,11 +141,11 @@ def sample_dpmpp_2m_sde(
     """
     x0_last, h_last = None, 0.0
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         if sigma_next == 0:
             x = x0
         else:
-            h = math.log(sigma / sigma_next)
+            h = math.log(sigma / sigma_next)  # lambda_next - lambda
             k = (1 + eta) * h
             grown = -math.expm1(-k)
             x = math.exp(-k) * x + grown * x0
@@ -176,8 +176,8 @@ def sample_dpmpp_3m_sde(
     """
     past: list[tuple[Tensor, float]] = []  # (x0, h of the step that followed it), the newest first
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
-        h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
+        h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf  # lambda_next - lambda
         if sigma_next == 0:
             x = x0
         else:
@@ -228,7 +228,7 @@ def sample_restart(
     for i, (sigma, sigma_next) in enumerate(restart_levels(sigmas)):
         if sigma > last:
             x = x + noise(last, sigma) * (s_noise * math.sqrt(sigma**2 - last**2))
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         x = heun_step(denoiser, x, sigma, sigma_next, x0)
         last = sigma_next
         on_step(i, x0)

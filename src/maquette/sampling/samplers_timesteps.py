@@ -36,7 +36,7 @@ def sample_ddim(
 ) -> Tensor:
     """DDIM: Song et al. 2010.02502, equation 12; sigma_t of its equation 16 is eta times DDPM's."""
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = x0 + derivative(x, sigma, x0) * sigma_down
         if sigma_up > 0:
@@ -72,7 +72,7 @@ def sample_plms(denoiser: Denoise, x: Tensor, sigmas: Sequence[float], *, on_ste
     """PLMS: Liu et al. 2202.09778, section 3.3; the first step is improved Euler, two calls, as latent-diffusion's."""
     ds: list[Tensor] = []
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x0 = denoiser(x, sigma)
+        x0 = denoiser(x, sigma)  # D(x; sigma), (B, C, h, w)
         ds = [derivative(x, sigma, x0), *ds[:3]]
         if i == 0 and sigma_next > 0:
             x_2 = x + ds[0] * (sigma_next - sigma)

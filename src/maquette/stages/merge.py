@@ -65,7 +65,7 @@ def _into_checkpoint(
     def pieces(part: str, name: str, dtype: torch.dtype) -> Iterable[torch.Tensor]:
         return merge.pieces(model, made, part, name, dtype, precision)
 
-    memory = partial(merge.memory, model, made)
+    memory = partial(merge.memory, model, made, precision)
     result = write(config, model, pieces, memory, len(made.changes), ancestry, "merging", on_event)
     for file, word in words.items():
         save_embedding(word, file)

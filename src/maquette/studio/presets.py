@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from ..training.effort import (
     CPU_SHARE,
     GPU_SHARE,
     forward_work,
+    has_driver,
     processor_speed,
     training_memory,
     training_seconds,
@@ -56,11 +56,6 @@ def base_of(studio: Studio, project: Project) -> str:
     return Library([studio.settings.bases_folder], [], studio.settings.base).model(name).path
 
 
-def has_gpu() -> bool:
-    """Whether there is an NVIDIA card, without asking torch."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-
-
 def free_memory() -> int | None:
     """Bytes of memory that programs may take now; None where the system does not tell."""
     return system_memory("MemAvailable")
@@ -89,7 +84,7 @@ def is_pocket(base: str) -> bool:
 
 def batch_of(base: str) -> int:
     recipe = recipe_of(base)
-    return recipe.batch_size_cuda if has_gpu() else recipe.batch_size
+    return recipe.batch_size_cuda if has_driver() else recipe.batch_size
 
 
 def values(preset: Preset, photos: int, base: str, changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +108,7 @@ def costs(studio: Studio, photos: int, base: str, changed: Mapping[str, Any]) ->
     each, memory = None, None  # seconds of a picture, bytes
     if work is not None:
         flop, outputs = work
-        gpu = has_gpu()
+        gpu = has_driver()
         each = training_seconds(1, flop, GPU_SPEED * GPU_SHARE if gpu else cpu_speed() * CPU_SHARE)
         memory = int(training_memory(shapes, outputs * batch, 2 if gpu else 4) + AROUND)
     rate = measured_rate(studio, base, resolution)

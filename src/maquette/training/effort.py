@@ -113,15 +113,15 @@ def has_card() -> bool:
     """Whether PyTorch computes on a graphics card here. Where there is no driver of one it is not asked: loading it
     takes a second.
     """
-    if "torch" not in sys.modules and not _has_driver():
+    if "torch" not in sys.modules and not has_driver():
         return False
     import torch
 
     return torch.cuda.is_available()
 
 
-def _has_driver() -> bool:
-    """Of NVIDIA's or AMD's cards."""
+def has_driver() -> bool:
+    """Whether there is a driver of NVIDIA's or AMD's cards; PyTorch is not asked."""
     if Path("/dev/kfd").exists():
         return True
     try:

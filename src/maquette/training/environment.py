@@ -118,7 +118,7 @@ def pinned_threads(began: Mapping[str, Any], processes: int) -> Iterator[None]:
     began: what `environment` returned then; {} where it is not known.
     """
     threads, wanted = torch.get_num_threads(), began.get("threads", 0)
-    if processes == began.get("processes") and 0 < wanted <= max(threads, os.cpu_count() or 1):
+    if processes == began.get("processes") and 0 < wanted <= max(threads, openmp.processors()):
         torch.set_num_threads(wanted)
     try:
         yield

@@ -161,9 +161,9 @@ def checked(tensor: Tensor, source: str, name: Name, dtype: torch.dtype) -> Iter
         yield tile
 
 
-def memory(model: Checkpoint, made: Plan, part: str, name: str) -> int:
+def memory(model: Checkpoint, made: Plan, precision: torch.dtype, part: str, name: str) -> int:
     """Bytes that computing one tensor takes: weight and change, and the sum where the weight is the file's own."""
     tensor = model.parts[part][name]
     if (part, name) not in made.changes:
         return 0
-    return (3 if tensor.dtype == torch.float32 else 2) * 4 * tensor.numel()
+    return (3 if tensor.dtype == precision else 2) * precision.itemsize * tensor.numel()

@@ -21,7 +21,9 @@ def word_maps(unet: nn.Module, places: Sequence[int]) -> Iterator[list[Tensor]]:
 
     def recording(attend: Attend) -> Attend:
         def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            table = (q @ k.mT * q.shape[-1] ** -0.5).float().softmax(-1)  # (B, heads, n, m)
+            table = (
+                (q @ k.mT * q.shape[-1] ** -0.5).float().softmax(-1)
+            )  # (B, heads, n = h w pixels, m tokens of the text)
             maps.append(table[..., list(places)].sum(-1).mean(1))
             return attend(q, k, v)
 

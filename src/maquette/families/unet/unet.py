@@ -62,7 +62,7 @@ class UNet2DConditionModel(ConditioningEmbeddings, Checkpointed):
         x = self.conv_in(x)  # (B, C0, h, w)
         skips = [x]
         for i, block in enumerate(self.down_blocks):
-            skips += block(skips[-1], time, context)  # (B, Ci, h/2^i, w/2^i), halves rounded up
+            skips += block(skips[-1], time, context)  # each (B, Ci, h/2^i, w/2^i), the last halved, rounded up
             _keep(features, f"down_blocks.{i}", skips[-1])
         x = skips[-1]  # (B, C, h/8, w/8); SDXL and its refiner: h/4, h/8
         if self.mid_block is not None:

@@ -10,8 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from ...config import TrainConfig
 from ...errors import MaquetteError
 from ...files import NotToml, parse_toml
+from ...training.effort import has_driver
 from ..plans import OWN
-from ..presets import has_gpu, is_pocket
+from ..presets import is_pocket
 
 # What the page has fields of its own for, what a person does not choose, and what leads out of the data folder.
 HIDDEN = OWN | {"sample_prompts", "fold", "trackers"}
@@ -44,7 +45,7 @@ def groups(changed: Mapping[str, Any], base: str) -> list[dict[str, Any]]:
 
 def fits(key: str, changed: Mapping[str, Any], base: str) -> bool:
     """Whether an option has an effect on this base with the other choices."""
-    if key in HIDDEN or (key in ONLY_CUDA and not has_gpu()) or (key in ONLY_STABLE_DIFFUSION and is_pocket(base)):
+    if key in HIDDEN or (key in ONLY_CUDA and not has_driver()) or (key in ONLY_STABLE_DIFFUSION and is_pocket(base)):
         return False
     if key not in NEEDS:
         return True

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import MaquetteError
+from ...training.effort import has_driver
 from ...training.kinds import endings, style_prompts
 from .. import plans, presets, texts
 from ..core import studio_of
@@ -207,7 +208,7 @@ def choices(studio: Studio, project: Project) -> dict[str, Any]:
     name = str(project.settings.get("base") or studio.settings.base)
     chosen = next((model.name for model in models if name in (model.name, model.path)), name)
     words = {model.name: POCKET_WORDS if model.path == "pocket" else model.name for model in models}
-    machine = "graphics card" if presets.has_gpu() else "processor; it has no graphics card"
+    machine = "graphics card" if has_driver() else "processor; it has no graphics card"
     how = "As measured in your last training" if costs[preset].measured else ESTIMATED
     title = next(name for key, name, _ in PRESETS if key == preset)
     mine = next(one for one in shown if one["key"] == preset)
