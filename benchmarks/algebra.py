@@ -68,7 +68,7 @@ def work():
 """
 BLEND_AGAIN = """
 import maquette, maquette.stages.blend
-from maquette.families.checkpoint import files_sha256
+from maquette.formats.known_hashes import files_sha256
 os.environ["MAQUETTE_CACHE"] = str(folder)
 files_sha256([a]), files_sha256([b])
 def work():
@@ -136,7 +136,7 @@ ROWS: dict[str, tuple[str, int]] = {  # name -> program, and how many files' byt
 def write_inputs(folder: Path, family: str) -> None:
     """Two models and a LoRA of rank 32 with a family's full-size names, of random float16 numbers."""
     from benchmarks.load import write_model
-    from maquette.families.targets import kohya_names
+    from maquette.families.trainable import kohya_names
     from maquette.formats import safetensors
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -173,7 +173,7 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
     files = [folder / f"{name}.safetensors" for name in ("one", "two", "three")]
     for file in files:
         if not file.exists():
-            random_lora(16).save(file)
+            random_lora("sd1", 16).save(file)
     pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
 
     def with_room(room: int) -> str:

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from maquette.config.weights import InspectConfig
+from maquette.formats import safetensors
+from maquette.stages.inspect import run
 from maquette.training import effort
 from tests.weights.narrow import related
 
@@ -116,6 +120,23 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, tmp_path: Path) -> N
     }  # fmt: skip
     for command, modules in loaded(commands).items():
         assert "torch" not in modules, command
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F8_E4M3"])
+def test_looking_at_a_lora_loads_no_torch(dtype: str, tmp_path: Path) -> None:
+    """Numbers that are none are found, and ranks, alphas and layers told, from the header and from bits."""
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    down = torch.ones(4, 768)
+    down[-1, -1] = torch.nan
+    module = {"lora_down.weight": down, "lora_up.weight": torch.ones(1280, 4), "alpha": torch.tensor(2.0)}
+    tensors = {f"{layer}.{part}": tensor.to(safetensors.DTYPES[dtype]) for part, tensor in module.items()}
+    tensors[f"{layer}.alpha"] = module["alpha"]  # of 8-bit numbers there is none in files
+    safetensors.save(tensors, path := tmp_path / "mine.safetensors")
+    assert "torch" not in loaded("inspect", path)
+    found = run(InspectConfig(path=path))
+    assert found.sentence == "mine.safetensors is a lora adapter for Stable Diffusion 1."
+    assert found.lora is not None and (found.lora.ranks, found.lora.alphas, found.lora.matched) == ({"4": 1}, {"2": 1}, 1)
+    assert found.problems == [f"1 tensors hold NaN or infinite numbers, for example {layer}.lora_down.weight."]
 
 
 def test_no_file_imports_what_only_tests_need() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from maquette.adapters import block_weights
 from maquette.errors import MaquetteError
-from maquette.families.targets import kohya_names, layer_names
+from maquette.families.named_layers import layer_names
+from maquette.families.trainable import kohya_names
 
 # What sd-webui-lora-block-weight's first presets are for Stable Diffusion 1, as its lists of 17 values.
 PRESETS = {

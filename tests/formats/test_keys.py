@@ -7,7 +7,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from maquette.adapters import kohya_names, module_names
-from maquette.families.targets import layer_names
+from maquette.families.named_layers import layer_names
 from maquette.formats import keys
 
 SDXL_CONFIG = {

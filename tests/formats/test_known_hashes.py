@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maquette import files
-from maquette.families.checkpoint import files_sha256
+from maquette.formats.known_hashes import files_sha256
 from maquette.formats import known_hashes
 from maquette.formats.known_hashes import sha256_of
 

@@ -13,7 +13,7 @@ from maquette import families
 from maquette.adapters.kohya_names import written
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
-from maquette.families.targets import kohya_names
+from maquette.families.trainable import kohya_names
 from maquette.interop.kohya import blocks as kohya_blocks
 from maquette.interop.kohya import network as kohya_network
 from maquette.interop.kohya import read as import_kohya

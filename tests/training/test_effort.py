@@ -99,7 +99,7 @@ def test_waiting_for_other_programs_does_not_count() -> None:
 
 
 def test_the_facts_of_pocket_without_torch_are_those_of_opening_it() -> None:
-    from maquette.families.load import find
+    from maquette.families.loading import find
 
     opened, facts = find("pocket"), base_facts("pocket")
     assert facts.shapes == {name: tuple(tensor.shape) for name, tensor in opened.parts["unet"].items()}

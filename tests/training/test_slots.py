@@ -19,7 +19,7 @@ from maquette.core.denoiser import Conditioning
 from maquette.errors import Diverged, MaquetteError
 from maquette.events import Cancel, Event
 from maquette.families.base import BaseModel
-from maquette.families.targets import targets
+from maquette.families.trainable import targets
 from maquette.methods import attach
 from maquette.methods.base import AdaptedLayers, MethodSpec
 from maquette.methods.slots import SlotLayers

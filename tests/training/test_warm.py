@@ -21,7 +21,7 @@ from maquette.errors import MaquetteError
 from maquette.events import Cancel, Event
 from maquette.families.base import BaseModel
 from maquette.families.kept import KeptBases
-from maquette.families.load import kept_by
+from maquette.families.loading import kept_by
 from maquette.stages import train
 from maquette.training.warm import WarmTrainer
 from tests.training.interrupted import make_photos

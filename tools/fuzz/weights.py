@@ -224,7 +224,7 @@ def pickle_bytes(rng: random.Random) -> bytes:
 
 def prepare() -> None:
     """Build what is built once in a process: the networks whose layers adapters may name."""
-    from maquette.families.targets import layer_names
+    from maquette.families.named_layers import layer_names
 
     for family in ("sd1", "sd2", "sdxl", "pocket"):
         layer_names(family)

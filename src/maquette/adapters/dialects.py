@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..formats import keys
 from . import kohya_names
 from . import parts as adapter_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FACTORS = {
     "lora_A.weight": "lora_down.weight",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import MaquetteError
-from ..formats import safetensors, tensor_files
+from ..formats import tensor_files
 from .parts import is_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FAMILIES = {768: "sd1", 1024: "sd2"}
 
@@ -79,4 +81,6 @@ def save(
         tensors = dict(zip(("clip_l", "clip_g"), embedding.vectors, strict=True))
     else:
         tensors = {embedding.name if form == "diffusers" else "emb_params": embedding.vectors[0]}
+    from ..formats import safetensors
+
     safetensors.save({key: tensor.float().contiguous() for key, tensor in tensors.items()}, path, dict(metadata or {}))

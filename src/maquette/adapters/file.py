@@ -10,22 +10,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from ..errors import MaquetteError
 from ..files import atomic_writer, portable, read_json, slug
-from ..formats import safetensors, tensor_files
+from ..formats import tensor_files
 from . import kohya_names, peft_folder, writing
-from . import maths as adapter_maths
 from . import parts as adapter_parts
 from . import reading as adapter_reading
 from .embeddings import Embedding
 from .embeddings import save as save_embedding
 from .peft_settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _KERNEL_3X3 = re.compile(r"(resnets[._]\d+[._]conv[12]|samplers[._]0[._]conv)$")
 PICKLED = (".pt", ".bin", ".ckpt")
@@ -75,6 +75,8 @@ class Adapter:
         base_weight is needed by DoRA, GLoRA, IA3 and OFT. Raises MaquetteError for an unknown module and for factors
         that do not fit.
         """
+        from . import maths as adapter_maths
+
         if name not in self.modules:
             raise MaquetteError(f"{self.source} has no module {name}.")
         try:
@@ -87,6 +89,8 @@ class Adapter:
 
     def bias_delta(self, name: str) -> Tensor | None:
         """Change of the module's bias at multiplier 1, float32, or None when the adapter has none."""
+        from . import maths as adapter_maths
+
         return adapter_maths.bias_delta(self.modules[name].factors)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -140,16 +144,22 @@ class Adapter:
         self, tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str], dtype: torch.dtype | None
     ) -> None:
         if path.suffix.lower() in PICKLED:
+            import torch
+
             cast = {name: t.to(dtype) if dtype and t.is_floating_point() else t for name, t in tensors.items()}
             with atomic_writer(path) as file:
                 torch.save({name: tensor.contiguous() for name, tensor in cast.items()}, file)
             return
+        from ..formats import safetensors
+
         facts.pop("sshs_legacy_hash", None)
         facts["sshs_model_hash"] = safetensors.tensors_sha256(tensors, dtype)
         safetensors.save(tensors, path, facts, dtype)
 
     def _require_room(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
         """What is written can be read again: no number becomes infinite in float16."""
+        import torch
+
         if dtype is not torch.float16:
             return
         most = torch.finfo(dtype).max

@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
+from ..formats.numbers import Numbers
 
-Factors = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Factors: TypeAlias = "Mapping[str, Tensor]"
 Shape = tuple[int, ...]
 
 _HADA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
@@ -126,8 +130,9 @@ def check(factors: Factors, finite: bool = True) -> None:
 
 
 def _check_tensor(part: str, tensor: Tensor, finite: bool) -> None:
-    if tensor.is_complex() or (tensor.dtype == torch.bool and part != "on_input"):
-        raise ValueError(f"{part} holds {str(tensor.dtype).removeprefix('torch.')} numbers")
+    kind_of_number = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_complex() or (kind_of_number == "bool" and part != "on_input"):
+        raise ValueError(f"{part} holds {kind_of_number} numbers")
     if part in _INTEGERS and tensor.is_floating_point() and part != "on_input":
         raise ValueError(f"{part} holds no whole numbers")
     if part not in _INTEGERS | _NUMBERS and not tensor.is_floating_point():
@@ -145,10 +150,14 @@ def _check_tensor(part: str, tensor: Tensor, finite: bool) -> None:
         raise ValueError(f"{part} holds NaN or infinite numbers")
 
 
-def is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor | Numbers) -> bool:
     """Whether every value is a number; 8-bit floats, which PyTorch does not ask, are widened."""
+    if isinstance(tensor, Numbers):
+        return tensor.is_finite()
     if not tensor.is_floating_point():
         return True
+    import torch
+
     return bool(torch.isfinite(tensor.to(torch.float16) if tensor.dtype.itemsize == 1 else tensor).all())
 
 

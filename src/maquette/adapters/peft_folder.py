@@ -9,15 +9,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
-from ..formats import safetensors
 from . import parts as adapter_parts
-from . import peft_lycoris, writing
+from . import writing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _OLD_WEIGHTS = "adapter_model.bin"
@@ -42,6 +42,8 @@ def write(
     if kinds.keys() & {"loha", "lokr"} and len(kinds) > 1:
         (first, name), (second, other) = list(kinds.items())[:2]
         raise ValueError(f"PEFT has one kind of adapter in a folder; {name} is {first}, {other} is {second}")
+    from ..formats import safetensors
+
     found, configs = (_lycoris if kinds.keys() & {"loha", "lokr"} else _lora)(modules, family)
     if folder.exists():
         raise MaquetteError(f"{folder} exists already; choose another name.")
@@ -76,6 +78,8 @@ def _own_path(part: str, path: str) -> str:
 def _lycoris(
     modules: Mapping[str, Mapping[str, Tensor]], family: str
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Any]]]:
+    from . import peft_lycoris
+
     networks: dict[str, dict[str, Mapping[str, Tensor]]] = {}
     for name, factors in modules.items():
         why = writing.refusal("peft", name, factors)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import MaquetteError
 from . import architectures, dialects, embeddings
 from . import parts as adapter_parts
 from .dialects import Module
 from .peft_settings import Settings, Strengths, of_metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BUNDLE = "bundle_emb."
 _CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}
@@ -149,7 +150,7 @@ def _add_strengths(modules: Sequence[Module], settings: Mapping[str, Settings]) 
             continue
         if rank is not None:
             alpha = strengths[layer.part].alpha(layer.written, rank)
-            factors |= {} if alpha is None else {"alpha": torch.tensor(alpha)}
+            factors |= {} if alpha is None else {"alpha": _number(alpha)}
         elif "lokr_w1" in factors:  # Kohya's form has no alpha there, PEFT's has
             factors["lokr_w1"] = factors["lokr_w1"] * strengths[layer.part].scale_without_rank(layer.written)
 
@@ -165,12 +166,18 @@ def _plain(factors: dict[str, Tensor]) -> dict[str, Tensor]:
     if "scale" in factors:
         rank = adapter_parts.rank(factors)
         if rank:
-            factors["alpha"] = torch.tensor(scale * rank)
+            factors["alpha"] = _number(scale * rank)
         else:
             factor = next(part for part in ("lokr_w1", "diff", "weight") if part in factors)
             factors[factor] = factors[factor].float() * scale
         factors.pop("scale")
     return factors
+
+
+def _number(value: float) -> Tensor:
+    import torch
+
+    return torch.tensor(value)
 
 
 def _family(modules: Sequence[Module], metadata: Mapping[str, str]) -> str:

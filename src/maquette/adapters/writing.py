@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..formats import keys
 from . import kohya_names
 from . import parts as adapter_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TARGETS = ("kohya", "diffusers", "peft", "comfyui", "onetrainer", "attn-procs")
 PROGRAMS = {
@@ -26,7 +27,7 @@ PROGRAMS = {
     "onetrainer": "OneTrainer",
     "attn-procs": "diffusers' attention processors",
 }
-Modules = Mapping[str, Mapping[str, Tensor]]
+Modules: TypeAlias = "Mapping[str, Mapping[str, Tensor]]"
 
 _PLAIN = {"lora_down.weight", "lora_up.weight", "alpha", "scale"}
 _ADDED = {"bias", "bias_indices", "bias_values", "bias_size"}
@@ -95,6 +96,8 @@ def _fitted(name: str, factors: dict[str, Tensor], family: str) -> dict[str, Ten
     if adapter_parts.kind(factors) not in ("lora", "locon"):
         return factors
     if "lora_mid.weight" in factors:
+        import torch
+
         mid, down = factors.pop("lora_mid.weight"), factors["lora_down.weight"]
         whole = torch.einsum("rshw,si->rihw", mid.float(), down.float().flatten(1))
         factors["lora_down.weight"] = whole.to(down.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..files import parse_json, read_bytes
 from ..formats import ldm, safetensors, tensor_files
-from ..formats.known_hashes import sha256_of
+from ..formats.known_hashes import files_sha256
 from ..limits import CONFIGURATION_BYTES
 from . import configs, folders
 from .base import FamilySpec
@@ -53,16 +52,6 @@ class Checkpoint:
     def content_hash(self) -> str:
         """sha256 of the file, or over the sha256 of each of the folder's weight files."""
         return files_sha256(self.files)
-
-
-def files_sha256(files: list[Path]) -> str:
-    """sha256 of a file, or over the sha256 of each of several; of large ones as it is remembered."""
-    if len(files) == 1:
-        return sha256_of(files[0])
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(bytes.fromhex(sha256_of(path)))
-    return digest.hexdigest()
 
 
 def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:

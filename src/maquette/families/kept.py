@@ -17,7 +17,7 @@ import torch
 
 from .base import BaseModel
 from .hub import is_hub_id
-from .load import kept_by, open_anew
+from .loading import kept_by, open_anew
 
 Identity = tuple[Any, ...]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import MaquetteError
+from ..formats.mapping import unread
 from .clip.text_model import CLIPTextModel, CLIPTextModelWithProjection
 from .unet import ControlNetModel, UNet2DConditionModel
 from .vae import AutoencoderKL
@@ -64,7 +65,8 @@ def fill(
 ) -> nn.Module:
     """Give a meta-device module its weights. Every name and shape must agree. Returns the module in eval mode, frozen.
 
-    Floating-point tensors are cast to dtype; one that has it already is used as it lies in the mapped file.
+    Floating-point tensors are cast to dtype; one that has it already is used as it lies in the mapped file, and others'
+    pages of that file leave the memory as they are cast.
     """
     expected = module.state_dict()
     missing, strange = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
@@ -77,9 +79,13 @@ def fill(
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
             raise MaquetteError(f"{source} does not fit its configuration: {name} has the shape {shapes}.")
-    ready = {
-        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in tensors.items()
-    }
-    module.load_state_dict(ready, assign=True)
+    module.load_state_dict({name: _taken(tensor, dtype, device) for name, tensor in tensors.items()}, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _taken(tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """The tensor of a type on a device; what a mapped file's took of the memory goes where a copy was made."""
+    taken = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None).contiguous()
+    if taken.data_ptr() != tensor.data_ptr():
+        unread(tensor)
+    return taken

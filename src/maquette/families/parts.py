@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..errors import MaquetteError
 from ..formats import ldm, tensor_files
+from ..formats.known_hashes import files_sha256
 from . import configs, folders
-from .checkpoint import Checkpoint, files_sha256
+from .checkpoint import Checkpoint
 from .detect import FAMILY_NAMES, Identity, identify, unet_family
 
 _SCALES = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from . import keys
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "control_model."  # bare in files that hold nothing else
 HEAD_LDM, HEAD_DIFFUSERS = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import safetensors
+from . import safetensors_header
 
 _OLD_START, _OLD_LENGTH = 0x100000, 0x10000  # A1111's first hash looked at 64 KiB one mebibyte into the file
 
@@ -33,11 +33,11 @@ class Hashes:
 
 def legacy(path: str | Path) -> str:
     """A1111's first hash, 8 digits."""
-    return safetensors.file_sha256(path, _OLD_START, _OLD_LENGTH)[:8]
+    return safetensors_header.file_sha256(path, _OLD_START, _OLD_LENGTH)[:8]
 
 
-def of(path: str | Path, header: safetensors.Header | None = None) -> Hashes:
+def of(path: str | Path, header: safetensors_header.Header | None = None) -> Hashes:
     """All hashes of a file; `header` when it is a safetensors file. The file is read once, or twice with a header."""
     old = legacy(path)
-    body = None if header is None else safetensors.file_sha256(path, header.body)
-    return Hashes(safetensors.file_sha256(path), old, body)
+    body = None if header is None else safetensors_header.file_sha256(path, header.body)
+    return Hashes(safetensors_header.file_sha256(path), old, body)

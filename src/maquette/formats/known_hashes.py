@@ -6,6 +6,7 @@ memory is a convenience: where it cannot be read or written, the file is hashed 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from ..errors import MaquetteError
 from ..files import cache_of_user, read_object, write_json
-from .safetensors import file_sha256
+from .safetensors_header import file_sha256
 
 LEAST = 64_000_000  # bytes; smaller files are hashed as fast as their entry is found
 _MOST = 500  # files that are remembered, the last ones
@@ -38,6 +39,16 @@ def sha256_of(path: str | Path) -> str:
     if settled and _state(path) == before:
         _write(place, {"state": before, "sha256": found})
     return found
+
+
+def files_sha256(files: list[Path]) -> str:
+    """sha256 of a file, or over the sha256 of each of several; of large ones as it is remembered."""
+    if len(files) == 1:
+        return sha256_of(files[0])
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()
 
 
 def _state(path: Path) -> list[int] | None:

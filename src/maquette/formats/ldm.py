@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from . import keys
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP = "cond_stage_model.transformer.text_model."
@@ -122,6 +123,8 @@ class Place:
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
         """The file's tensor from the part's; a view where it is one tensor alone."""
+        import torch
+
         tensor = tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
         if self.form == "transposed":
             return tensor.T

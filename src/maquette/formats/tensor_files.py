@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
 from ..files import open_regular
-from . import pickles, safetensors
+from . import numbers, safetensors_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # How other files begin that end up among models; the length of a safetensors header begins with none of these.
 _OTHERS = (
@@ -37,13 +39,32 @@ class TensorFile:
 def read(path: str | Path) -> TensorFile:
     """Read a file of tensors. Raises MaquetteError naming the fault; never runs code that the file contains."""
     path = Path(path)
+    if _is_pickle(path):
+        from . import pickles
+
+        content = pickles.load(path)
+        return TensorFile(content.tensors, content.metadata, pickled=True)
+    from . import safetensors
+
+    header = safetensors_header.read_header(path)
+    return TensorFile(safetensors.load(path, header), header.metadata)
+
+
+def look(path: str | Path) -> TensorFile:
+    """As `read`, without torch where the file is safetensors: its tensors are `numbers.Numbers`, good for looking."""
+    path = Path(path)
+    if _is_pickle(path):
+        return read(path)
+    header = safetensors_header.read_header(path)
+    tensors: dict[str, Any] = dict(numbers.look(header))
+    return TensorFile(tensors, header.metadata)
+
+
+def _is_pickle(path: Path) -> bool:
+    """Raises MaquetteError for what is no file of tensors by its beginning."""
     with open_regular(path) as file:
         start = file.read(9)
     other = next((what for mark, what in _OTHERS if start.startswith(mark)), None)
     if other is not None:
         raise MaquetteError(f"{path} is {other}, not a file of weights (.safetensors, .ckpt, .pt or .bin).")
-    if safetensors.is_pickle(start):
-        content = pickles.load(path)
-        return TensorFile(content.tensors, content.metadata, pickled=True)
-    header = safetensors.read_header(path)
-    return TensorFile(safetensors.load(path, header), header.metadata)
+    return safetensors_header.is_pickle(start)

@@ -23,7 +23,7 @@ from ..evaluation.tuned import tuned
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
-from ..families.load import load
+from ..families.loading import load
 from ..report import run_page
 from ..run_folder import RunFolder
 from ..training.checkpoint_writer import checkpoint_writer

@@ -12,6 +12,7 @@ from ..adapters.file import Adapter
 from ..adapters.parts import DISPLAY
 from ..errors import MaquetteError
 from ..families.detect import FAMILY_NAMES
+from ..families.named_layers import layer_names
 from ..files import parse_json
 
 _FAMILIES = ("sd1", "sd2", "sdxl", "pocket")
@@ -42,8 +43,6 @@ class LoraFacts:
 
 def describe(adapter: Adapter) -> tuple[LoraFacts, str | None, list[str]]:
     """The facts, the family (None when it fits none), and what is wrong."""
-    from ..families import layer_names
-
     families = [adapter.family] if adapter.family in _FAMILIES else list(_FAMILIES)
     fits = {family: [name for name in adapter.modules if name in layer_names(family)] for family in families}
     best = max(families, key=lambda family: len(fits[family]))

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .. import adapters
 from ..adapters import peft_folder
 from ..adapters import reading as adapter_reading
 from ..adapters.parts import is_finite
 from ..errors import MaquetteError
-from ..families import checkpoint, detect, folders
+from ..families import detect, folders
 from ..families.detect import FAMILY_NAMES, Identity
-from ..families.pocket import POCKET, WEIGHTS
-from ..formats import hashes, ldm, safetensors, tensor_files
+from ..formats import hashes, ldm, safetensors_header, tensor_files
 from ..weights import ancestry
 from . import inspect_lora
 from .inspect import InspectResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PART_OF_PREFIX = {
     "unet": "UNet",
@@ -44,6 +45,8 @@ def look(path: Path, with_hashes: bool) -> InspectResult:
     """At a file or folder of weights, or "pocket". Raises MaquetteError when it is missing, broken or dangerous."""
     named = path
     if str(path) == "pocket" and not path.exists():
+        from ..families.pocket import WEIGHTS
+
         path = WEIGHTS
     if not path.exists():
         raise MaquetteError(f"{path} does not exist; give a file or a folder.")
@@ -56,6 +59,9 @@ def look(path: Path, with_hashes: bool) -> InspectResult:
 
 
 def _inspect_folder(path: Path, named: Path) -> InspectResult:
+    from ..families import checkpoint
+    from ..families.pocket import POCKET, WEIGHTS
+
     read = checkpoint.read_folder(path, POCKET if path == WEIGHTS else None)
     channels = int(read.configs["unet"].get("in_channels", 4))
     variant = {4: "base", 8: "instruct-pix2pix", 9: "inpainting"}.get(channels, f"{channels} input channels")
@@ -88,7 +94,7 @@ def _read(files: Files) -> tensor_files.TensorFile:
     """One file, the shards of one, or the networks of an adapter."""
     whole = tensor_files.TensorFile({})
     for prefix, path in files:
-        file = tensor_files.read(path)
+        file = tensor_files.look(path)
         whole.tensors |= {prefix + name: tensor for name, tensor in file.tensors.items()}
         whole.metadata |= {key: value for key, value in file.metadata.items() if key not in whole.metadata}
         whole.pickled = whole.pickled or file.pickled
@@ -104,6 +110,8 @@ def _inspect_files(path: Path, files: Files, with_hashes: bool) -> InspectResult
     for part, tensors in _by_part(file.tensors, prefixes).items():
         _count(result, tensors, part)
     if identity.kind == "model" and identity.family in ("sd1", "sd2", "sdxl"):
+        from ..families import checkpoint
+
         single = ldm.split(file.tensors, prefixes)
         result.averaged_weights = ldm.ema_unet(single) is not None
         variant, family = identity.variant, identity.family
@@ -119,7 +127,7 @@ def _inspect_files(path: Path, files: Files, with_hashes: bool) -> InspectResult
         body = None
         if len(files) == 1:
             only = files[0][1]
-            header = None if file.pickled else safetensors.read_header(only)
+            header = None if file.pickled else safetensors_header.read_header(only)
             found = hashes.of(only, header)
             body = found.body
             result.hashes = {"sha256": found.sha256, "autov2": found.autov2, "old": found.old, "autov3": found.autov3}

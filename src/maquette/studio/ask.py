@@ -17,7 +17,7 @@ import torch
 from ..config import TrainConfig
 from ..data.dataset import Dataset, Photo, plan
 from ..errors import MaquetteError
-from ..families.load import find
+from ..families.loading import find
 from ..training import costs, defaults
 from .presets import system_memory
 

@@ -16,7 +16,7 @@ from ..data.captions import class_of
 from ..data.dataset import Dataset
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from ..families.targets import targets
+from ..families.trainable import targets
 from ..methods.base import Attached, Slots
 from ..methods.spec import spec_of
 from ..sampling.apply_embeddings import initial_tokens

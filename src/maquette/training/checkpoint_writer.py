@@ -21,7 +21,7 @@ from ..core.dtypes import DTYPES
 from ..data.dataset import Dataset
 from ..families import checkpoint
 from ..families.base import BaseModel
-from ..families.load import load
+from ..families.loading import load
 from ..families.pocket.spec import POCKET, WEIGHTS
 from ..families.save import write_single_file
 from ..files import write_json

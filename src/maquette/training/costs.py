@@ -98,7 +98,7 @@ def base_facts(base: str | Path, vae: str | None = None, prediction_type: str = 
     """
     if (str(base), vae, prediction_type) == ("pocket", None, "auto"):
         return _pocket_facts()
-    from ..families.load import find
+    from ..families.loading import find
 
     checkpoint = find(base, vae, prediction_type)
     require_channels(str(base), checkpoint.configs["unet"]["in_channels"])

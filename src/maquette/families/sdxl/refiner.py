@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from ...core.denoiser import Conditioning
 from ...errors import MaquetteError
 from ...formats import ldm, tensor_files
+from ...formats.known_hashes import files_sha256
 from .. import configs, folders, modules
 from ..base import FamilySpec
-from ..checkpoint import derive_configs, files_sha256
+from ..checkpoint import derive_configs
 from ..detect import FAMILY_NAMES, identify
 from ..sd.model import StableDiffusion
 from ..sd.text import Tokenizer, encode_windows

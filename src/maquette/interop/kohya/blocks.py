@@ -12,7 +12,7 @@ from functools import cache
 
 from ...config import TrainConfig
 from ...errors import MaquetteError
-from ...families.targets import kohya_names
+from ...families.trainable import kohya_names
 from ...methods.base import MethodSpec
 from ...methods.spec import spec_of
 

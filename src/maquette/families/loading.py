@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from ..errors import MaquetteError
+from ..formats.known_hashes import files_sha256
 from . import hub, modules
 from .base import BaseModel
-from .checkpoint import Checkpoint, files_sha256, override_prediction, read, read_folder
+from .checkpoint import Checkpoint, override_prediction, read, read_folder
 from .detect import FAMILY_NAMES
 from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from torch import nn
 
@@ -63,20 +62,6 @@ def kohya_names(family: str, conv: bool = False, rank: int = 8) -> dict[str, tup
             name = written(family, named(part, path))
             names |= _lora_shapes(name, parent.get_submodule(attribute), rank)
     return names
-
-
-@cache
-def layer_names(family: str) -> frozenset[str]:
-    """The name of every layer with a weight at a family's full size, whether or not Kohya's trainer adapts it.
-
-    Raises MaquetteError for an unknown family.
-    """
-    found = set()
-    for part, network in full_size.networks(family).items():
-        if part != "vae":
-            layers = (path for path, module in network.named_modules() if hasattr(module, "weight"))
-            found |= {named(part, path) for path in layers}
-    return frozenset(found)
 
 
 def _lora_shapes(name: str, layer: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
