@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -19,6 +20,7 @@ from ..families.detect import FAMILY_NAMES
 from ..families.layers import named_layers
 from .apply_embeddings import apply_embeddings
 from .low_rank_fold import Folds, LowRank, add_all
+from .thin_products import Thin
 
 
 @dataclass
@@ -40,6 +42,45 @@ class Applied:
         )
 
 
+@dataclass
+class Changes:
+    """What becomes of a base's weights while LoRAs are added to them, one after the other.
+
+    alone: of `changed_once`. originals: the tensors that parameters had before. sums: changes so far of parameters that
+    several LoRAs change, in float32, so that they are rounded once and their order has no influence. spare: tensors of
+    the parameters' shapes that nobody needs any more, to be overwritten. beside: where it is a dictionary, it gets what
+    is better computed beside a layer, whose weight then stays.
+    """
+
+    alone: Collection[Tensor]
+    originals: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    sums: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    spare: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    beside: dict[nn.Module, Thin] | None = None
+    folds: Folds = field(default_factory=Folds)
+
+    def add_product(self, name: str, module: nn.Module, weight: nn.Parameter, product: LowRank) -> None:
+        """Of the only module that changes a weight."""
+        thin = None if self.beside is None else Thin.of(name, module, product)
+        if self.beside is not None and thin is not None:
+            self.beside[module] = thin
+            return
+        self.originals.setdefault(weight, weight.data)
+        self.folds[weight] = product, self.spare.pop(weight, None)
+
+    def add(self, parameter: nn.Parameter, change: Tensor, multiplier: float, alone: bool) -> None:
+        """Any other change, of the parameter's shape."""
+        original = self.originals.setdefault(parameter, parameter.data)
+        more = multiplier * change.to(parameter.device)  # new, so that sums may go into it: every copy costs as much
+        if alone:
+            same = more.stride() == parameter.stride()
+            total = more.add_(parameter.data) if same else parameter.data.float() + more
+        else:
+            self.sums[parameter] = self.sums[parameter].add_(more) if parameter in self.sums else more
+            total = original + self.sums[parameter]  # in float32, as the change is
+        parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
+
+
 @contextmanager
 def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) -> Iterator[list[Applied]]:
     """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards the tensors from before are back. Words that came
@@ -50,16 +91,15 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
     no module, or one of another shape, belongs to this base.
     """
     layers = layers_of(base)
-    originals: dict[nn.Parameter, Tensor] = {}
+    changes = Changes(changed_once(layers, [(*each, _whole) for each in loras]))
     try:
         with ExitStack() as stack:
-            changes: dict[nn.Parameter, Tensor] | None = {} if len(loras) > 1 else None
-            applied = [add_lora(base, layers, *each, originals, changes=changes) for each in loras]
-            del changes
+            applied = [add_lora(base, layers, *each, changes) for each in loras]
+            changes.sums.clear()
             stack.enter_context(apply_embeddings(base, [e for adapter, *_ in loras for e in adapter.embeddings]))
             yield applied
     finally:
-        for parameter, original in originals.items():
+        for parameter, original in changes.originals.items():
             parameter.data = original
 
 
@@ -79,6 +119,26 @@ def _has_weight(module: nn.Module) -> bool:
     return isinstance(getattr(module, "weight", None), Tensor)
 
 
+def _whole(module: str) -> float:
+    """Every block counts fully."""
+    return 1.0
+
+
+def changed_once(
+    layers: dict[str, nn.Module], loras: Sequence[tuple[Adapter, float, float, Callable[[str], float]]]
+) -> set[Tensor]:
+    """Weights that one module of all these LoRAs changes, and no other. loras: as `add_lora` takes them."""
+    found: Counter[Tensor] = Counter()
+    for adapter, te, unet, share in loras:
+        names = [name for name in adapter.modules if name in layers and _multiplier(name, te, unet, share)]
+        found.update(cast(Tensor, layers[name].weight) for name in names)
+    return {weight for weight, times in found.items() if times == 1}
+
+
+def _multiplier(name: str, te: float, unet: float, share: Callable[[str], float]) -> float:
+    return (te if of_text_encoder(name) else unet) * share(name)
+
+
 @torch.no_grad()
 def add_lora(
     base: BaseModel,
@@ -86,42 +146,35 @@ def add_lora(
     adapter: Adapter,
     te: float,
     unet: float,
-    originals: dict[nn.Parameter, Tensor],
-    share: Callable[[str], float] = lambda module: 1.0,
-    changes: dict[nn.Parameter, Tensor] | None = None,
-    spare: dict[nn.Parameter, Tensor] | None = None,
+    changes: Changes,
+    share: Callable[[str], float] = _whole,
 ) -> Applied:
-    """Add one adapter to the weights; parameters that change for the first time leave their tensor in `originals`.
+    """Add one adapter to the weights.
 
-    layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a
-    module's block. changes: sums of the changes so far, in float32, so that several LoRAs are rounded once and their
-    order has no influence; None where there is one LoRA. spare: tensors of the parameters' shapes that nobody needs any
-    more, to be overwritten. Raises as `apply_loras`.
+    layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a module's block.
+    Raises as `apply_loras`.
     """
-    report, folds = Applied(adapter.source, notes=adapter.notes), Folds()
+    report = Applied(adapter.source, notes=adapter.notes)
     for name in adapter.modules:
         module = layers.get(name)
         if module is None:
             report.unmatched.append(name)
             continue
         report.matched += 1
-        multiplier = (te if of_text_encoder(name) else unet) * share(name)
+        multiplier = _multiplier(name, te, unet, share)
         if multiplier == 0:
             continue
         weight = cast(nn.Parameter, module.weight)
-        plain = LowRank.of(adapter, name, weight, multiplier) if changes is None else None
-        if weight in folds:  # another name of the same layer
-            add_all(folds)
-        if plain is not None:
-            originals.setdefault(weight, weight.data)
-            folds[weight] = plain, (spare or {}).pop(weight, None)
+        alone = weight in changes.alone
+        product = LowRank.of(adapter, name, weight, multiplier) if alone else None
+        if product is not None:
+            changes.add_product(name, module, weight, product)
             continue
-        change = _change(base, adapter, name, weight)
-        _add(weight, change, multiplier, originals, changes)
+        changes.add(weight, _change(base, adapter, name, weight), multiplier, alone)
         shift = adapter.bias_delta(name)
         if shift is not None:
-            _add(_bias(module, adapter, name), shift, multiplier, originals, changes)
-    add_all(folds)
+            changes.add(_bias(module, adapter, name), shift, multiplier, alone)
+    add_all(changes.folds)
     if not report.matched:
         raise _no_match(base, adapter)
     return report
@@ -146,23 +199,6 @@ def _change(base: BaseModel, adapter: Adapter, name: str, weight: Tensor) -> Ten
                 f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
             ) from error
         raise
-
-
-def _add(
-    parameter: nn.Parameter,
-    change: Tensor,
-    multiplier: float,
-    originals: dict[nn.Parameter, Tensor],
-    changes: dict[nn.Parameter, Tensor] | None,
-) -> None:
-    original = originals.setdefault(parameter, parameter.data)
-    more = multiplier * change.to(parameter.device)  # new, so that sums may go into it: every copy costs as much
-    if changes is None:
-        total = more.add_(parameter.data) if more.stride() == parameter.stride() else parameter.data.float() + more
-    else:
-        changes[parameter] = changes[parameter].add_(more) if parameter in changes else more
-        total = original + changes[parameter]  # in float32, as the change is
-    parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
 
 
 def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .. import adapters
 from ..adapters.file import Adapter
 from ..families.base import BaseModel
 from ..fast import memory
 from ..fast.replayed import ReplayedDenoiser
-from .apply_loras import Applied, add_lora, layers_of
+from .apply_loras import Applied, Changes, add_lora, changed_once, layers_of
 from .lora_tags import Wish
+from .thin_products import Thin
 
 # Bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision.
 LEAST_ROOM = 1_000_000_000
@@ -28,19 +30,23 @@ def room() -> int:
 
 @dataclass(eq=False)
 class Folded:
-    """Weights with LoRAs in them: what was asked for, what became of it, and the parameters that differ."""
+    """Weights with LoRAs in them: what was asked for, what became of it, the parameters that differ, and what is
+    computed beside layers.
+    """
 
     wanted: list[Wish] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
     weights: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    beside: dict[nn.Module, Thin] = field(default_factory=dict)
 
     def is_for(self, wanted: Sequence[Wish]) -> bool:
         return len(wanted) == len(self.wanted) and all(map(_same, wanted, self.wanted))
 
     @property
     def size(self) -> int:
-        """Bytes of the weights."""
-        return sum(tensor.numel() * tensor.itemsize for tensor in self.weights.values())
+        """Bytes of the weights and of what is beside."""
+        weights = sum(tensor.numel() * tensor.itemsize for tensor in self.weights.values())
+        return weights + sum(thin.size for thin in self.beside.values())
 
     @property
     def on_cpu(self) -> bool:
@@ -48,7 +54,8 @@ class Folded:
 
 
 class HotLoras:
-    """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors.
+    """The weights W + Σ mᵢ ΔWᵢ of a base. Folding costs once per change; `clear` puts back the very tensors. A plain
+    LoRA that is alone in a large layer is computed beside it instead (`thin_products`).
 
     On a processor, where folding takes longest and memory is not as scarce as a graphics card's, the weights with the
     last LoRAs stay beside as long as there is `room`, so that going back to them is free. denoiser: the base with these
@@ -62,6 +69,8 @@ class HotLoras:
         self._wanted: list[Wish] = []
         self._layers: dict[str, nn.Module] | None = None
         self._originals: dict[nn.Parameter, Tensor] = {}
+        self._beside: dict[nn.Module, Thin] = {}
+        self._hooks: list[RemovableHandle] = []
         self._kept: list[Folded] = []  # the oldest first
 
     def set(self, wanted: Sequence[Wish]) -> list[Applied]:
@@ -86,10 +95,13 @@ class HotLoras:
         if self._layers is None:
             self._layers = layers_of(self.base)
         try:
-            changes: dict[nn.Parameter, Tensor] | None = {} if len(wanted) > 1 else None
+            alone = changed_once(self._layers, [(wish.adapter, wish.te, wish.unet, wish.share) for wish in wanted])
+            beside: dict[nn.Module, Thin] = {}
+            changes = Changes(alone, self._originals, spare=spare, beside=beside)
             for wish in wanted:
-                state_of = wish.adapter, wish.te, wish.unet, self._originals, wish.share, changes, spare
-                self.applied.append(add_lora(self.base, self._layers, *state_of))
+                how = wish.adapter, wish.te, wish.unet, changes, wish.share
+                self.applied.append(add_lora(self.base, self._layers, *how))
+            self._have_beside(beside)
         except BaseException:
             self.clear()
             raise
@@ -114,14 +126,22 @@ class HotLoras:
         self._originals = {parameter: parameter.data for parameter in folded.weights}
         for parameter, tensor in folded.weights.items():
             parameter.data = tensor
+        self._have_beside(folded.beside)
         self._wanted, self.applied = folded.wanted, folded.applied
+
+    def _have_beside(self, beside: dict[nn.Module, Thin]) -> None:
+        self._beside = beside
+        self._hooks = [module.register_forward_hook(thin.added) for module, thin in beside.items()]
 
     def _take_out(self) -> Folded:
         """Put the original tensors back. Returns what was there instead."""
-        left = Folded(self._wanted, self.applied, {parameter: parameter.data for parameter in self._originals})
+        weights = {parameter: parameter.data for parameter in self._originals}
+        left = Folded(self._wanted, self.applied, weights, self._beside)
         for parameter, original in self._originals.items():
             parameter.data = original
-        self._originals, self._wanted, self.applied = {}, [], []
+        for hook in self._hooks:
+            hook.remove()
+        self._originals, self._wanted, self.applied, self._beside, self._hooks = {}, [], [], {}, []
         self.denoiser.forget()
         return left
 
