@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from maquette import files
-from maquette.formats.known_hashes import files_sha256
 from maquette.formats import known_hashes
-from maquette.formats.known_hashes import sha256_of
+from maquette.formats.known_hashes import files_sha256, sha256_of
 
 
 @pytest.fixture

@@ -147,7 +147,9 @@ def test_a_lora_that_names_a_layer_twice_is_summed(base: BaseModel) -> None:
     """Under two names of one layer, the sum of both."""
     adapter = random_adapter(base, text_encoder=True)
     te = next(name for name in adapter.modules if name.startswith("lora_te_"))
-    twice = Adapter("pocket", "lora", {te: adapter.modules[te], te.replace("lora_te_", "lora_te1_"): adapter.modules[te]})
+    twice = Adapter(
+        "pocket", "lora", {te: adapter.modules[te], te.replace("lora_te_", "lora_te1_"): adapter.modules[te]}
+    )
     hot = HotLoras(base)
     plain = {p: p.detach().clone() for encoder in base.text_encoders for p in encoder.parameters()}
     hot.set([Wish(twice, 0.5, 0.5)])

@@ -1,4 +1,4 @@
-"""Which layers have a weight at each family's full size, as names alone: without torch, which takes seconds to import."""
+"""Which layers have a weight at each family's full size, as names alone: without torch, slow to import."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def layer_names(family: str) -> frozenset[str]:
 
     Raises MaquetteError for an unknown family.
     """
-    return frozenset(
-        named(part, path) for part, paths in _paths(family).items() for path in paths
-    )
+    return frozenset(named(part, path) for part, paths in _paths(family).items() for path in paths)
 
 
 def _paths(family: str) -> dict[str, list[str]]:
@@ -91,7 +89,9 @@ def _paths(family: str) -> dict[str, list[str]]:
         return {part: _in_file(_POCKET / f"{file}.safetensors") for part, file in files.items()}
     if family not in _FAMILIES:
         raise MaquetteError(f"there is no family {family!r}; choose from sd1, sd2, sdxl and pocket.")
-    return {part: [p for pattern in patterns for p in _expanded(pattern)] for part, patterns in _FAMILIES[family].items()}
+    return {
+        part: [p for pattern in patterns for p in _expanded(pattern)] for part, patterns in _FAMILIES[family].items()
+    }
 
 
 def _in_file(path: Path) -> list[str]:

@@ -102,7 +102,8 @@ class Numbers:
         return int(float(self))
 
     def __mul__(self, other: Any) -> Tensor:
-        return self.tensor() * other
+        made: Tensor = self.tensor() * other
+        return made
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what copying and the like ask for
