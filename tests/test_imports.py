@@ -122,22 +122,25 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, tmp_path: Path) -> N
         assert "torch" not in modules, command
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F8_E4M3"])
-def test_looking_at_a_lora_loads_no_torch(dtype: str, tmp_path: Path) -> None:
+def test_looking_at_a_lora_loads_no_torch(tmp_path: Path) -> None:
     """Numbers that are none are found, and ranks, alphas and layers told, from the header and from bits."""
     layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     down = torch.ones(4, 768)
     down[-1, -1] = torch.nan
-    module = {"lora_down.weight": down, "lora_up.weight": torch.ones(1280, 4), "alpha": torch.tensor(2.0)}
-    tensors = {f"{layer}.{part}": tensor.to(safetensors.DTYPES[dtype]) for part, tensor in module.items()}
-    tensors[f"{layer}.alpha"] = module["alpha"]  # of 8-bit numbers there is none in files
-    safetensors.save(tensors, path := tmp_path / "mine.safetensors")
-    assert "torch" not in loaded("inspect", path)
-    found = run(InspectConfig(path=path))
-    assert found.sentence == "mine.safetensors is a lora adapter for Stable Diffusion 1."
-    assert found.lora is not None and found.lora.matched == 1
-    assert (found.lora.ranks, found.lora.alphas) == ({"4": 1}, {"2": 1})
-    assert found.problems == [f"1 tensors hold NaN or infinite numbers, for example {layer}.lora_down.weight."]
+    alpha = {f"{layer}.alpha": torch.tensor(2.0)}
+    paths = {}
+    for dtype in ("F32", "F16", "BF16", "F8_E4M3"):
+        module = {"lora_down.weight": down, "lora_up.weight": torch.ones(1280, 4)}
+        tensors = {f"{layer}.{part}": tensor.to(safetensors.DTYPES[dtype]) for part, tensor in module.items()}
+        safetensors.save(tensors | alpha, path := tmp_path / f"{dtype}.safetensors")
+        paths[dtype] = path
+        found = run(InspectConfig(path=path))
+        assert found.sentence == f"{dtype}.safetensors is a lora adapter for Stable Diffusion 1."
+        assert found.lora is not None and found.lora.matched == 1
+        assert (found.lora.ranks, found.lora.alphas) == ({"4": 1}, {"2": 1})
+        assert found.problems == [f"1 tensors hold NaN or infinite numbers, for example {layer}.lora_down.weight."]
+    commands = {"inspect": [paths["BF16"]], "inspect --json": [paths["F8_E4M3"]], "inspect --metadata": [paths["F32"]]}
+    assert all("torch" not in modules for modules in loaded(commands).values())
 
 
 def test_no_file_imports_what_only_tests_need() -> None:

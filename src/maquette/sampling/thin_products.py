@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..adapters.kohya_names import of_text_encoder
+from ..adapters.module_names import of_text_encoder
 from .low_rank_fold import LowRank
 
 MOST = 1 / 32  # of the layer's own multiplications
-_OF_TEXT = re.compile(r"_attn2_to_[kv]$")
+_OF_TEXT = re.compile(r"\.attn2\.to_[kv]$")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Thin:
 
     @classmethod
     def of(cls, name: str, module: nn.Module, change: LowRank) -> Thin | None:
-        """For a linear layer or a 1 x 1 convolution on a processor, where it costs little; else None. name: Kohya's."""
+        """For a linear layer or a 1 x 1 convolution on a processor, where it costs little; else None."""
         if not isinstance(module, nn.Linear | nn.Conv2d) or module.weight.device.type != "cpu":
             return None
         (outer, rank), inner = change.up.shape, change.down.shape[1]
