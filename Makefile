@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo studio fleet-demo test test-all golden lint coverage docs wheel clean
+.PHONY: install demo studio fleet-demo test test-all golden lint audit coverage docs wheel clean
 
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -40,6 +40,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known holes of the pinned versions, by the advisories of the package index; needs the internet.
+audit: | $(BIN)/python
+	$(BIN)/python -m venv out/audit
+	out/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	out/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Two processes of one thread each are quicker than one of two, and do not wait for each other on a busy machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -69,6 +69,32 @@ def test_every_pinned_package_is_asked_for_in_a_range_that_holds_it() -> None:
             assert any(str(requirement) in EXTRAS[extra] for extra in ("wandb", "eight-bit")), requirement
 
 
+# First versions without holes that a stranger's photo, request or file could use. `make audit` asks for newer ones.
+FLOORS = {
+    "h11": "0.16",  # CVE-2025-43859: chunked bodies read in two ways
+    "jinja2": "3.1.6",  # CVE-2025-27516
+    "pillow": "12.3",  # CVE-2026-59199: writes beyond a picture when it is cropped or pasted
+    "python-multipart": "0.0.30",  # CVE-2024-53981, CVE-2026-24486, -40347, -42561, -53537
+    "starlette": "1.3.1",  # CVE-2025-62727, CVE-2026-48710, PYSEC-2026-248, -249
+    "torch": "2.6",  # CVE-2025-32434: a pickle runs in spite of weights_only
+}
+
+
+def test_no_version_with_a_known_hole_may_be_installed() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    from packaging.version import Version
+
+    wanted = [*PROJECT["project"]["dependencies"], *EXTRAS["studio"]]
+    least = {
+        canonicalize_name(asked.name): Version(bound.version)
+        for asked in map(Requirement, wanted)
+        for bound in asked.specifier
+        if bound.operator == ">="
+    }
+    assert {name: str(least[name]) for name, floor in FLOORS.items() if least[name] < Version(floor)} == {}
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel and the source archive, built from the checkout."""

@@ -1,6 +1,8 @@
 """Who may ask what: the security list of the studio, item by item (uploads have a file of their own)."""
 
 import base64
+import hashlib
+import html
 import json
 import os
 import re
@@ -57,6 +59,23 @@ def test_lan_warns_and_takes_addresses_and_its_own_name(serve: Callable[..., Any
     assert request(studio, "GET", "/api/state", Authorization=f"Basic {basic}").status_code == 200
     wrong = request(studio, "GET", "/api/state", Authorization="Basic " + base64.b64encode(b"me:other").decode())
     assert wrong.status_code == 401 and wrong.headers["www-authenticate"].startswith("Basic")
+
+
+def test_a_browser_that_is_not_let_in_sees_a_page(serve: Callable[..., Any]) -> None:
+    studio = serve(password="long enough")
+    asked = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    locked = studio.stranger.get("/p/x/train", headers=asked)
+    foreign = studio.stranger.get("/", headers=asked | {"Host": "evil.example"})
+    for answer, status, heading in ((locked, 401, "This studio is locked"), (foreign, 421, "not the studio's address")):
+        assert answer.status_code == status and answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert heading in html.unescape(answer.text) and studio.token not in answer.text
+        (style,) = re.findall(r"<style>(.*)</style>", answer.text)
+        allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'") and f"'sha256-{allowed}'" in policy and "unsafe" not in policy
+        assert "http" not in answer.text
+    assert locked.headers["www-authenticate"].startswith("Basic") and "password" in locked.text
+    assert studio.stranger.get("/").headers["content-type"] == "text/plain; charset=utf-8"
 
 
 # 2

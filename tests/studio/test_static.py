@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import maquette.studio
+from maquette.studio import refused
 
 STUDIO = Path(maquette.studio.__file__).parent
 MOST = 800  # lines of our own scripts
@@ -35,3 +36,9 @@ def test_the_rules_for_scripts_and_styles_can_be_kept() -> None:
         text = path.read_text("utf-8")
         assert not re.search(r"<script(?![^>]*\bsrc=)|\sstyle=|\son[a-z]+=\"|javascript:", text), path.name
         assert "| safe" not in text or path.name == "icons.html", path.name
+
+
+def test_who_is_not_let_in_sees_the_studios_own_colours() -> None:
+    styles = (STUDIO / "static" / "studio.css").read_text("utf-8")
+    colours = re.findall(r"#[0-9a-f]{6}", refused.STYLE)
+    assert len(colours) == 4 and all(colour in styles for colour in colours)

@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
 
+from .refused import HEADINGS, POLICY, page
+
 if TYPE_CHECKING:
     from .core import Studio
 
@@ -68,7 +70,10 @@ class Guard:
         refused = self._refusal(request)
         if refused is not None:
             status, text, headers = refused
-            return await _answer(send, status, text, headers)
+            if status in HEADINGS and "text/html" in request.header("accept"):
+                headers |= {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
+                return await _answer(send, status, page(status, text), headers)
+            return await _answer(send, status, text.encode(), headers)
         if request.method == "GET" and "token" in request.query:
             return await self._enter(request, send)
         await self.app(scope, _limited(receive, limit_of(request)), send)
@@ -80,8 +85,10 @@ class Guard:
         if request.method not in SAFE and not self._same_origin(request):
             return 403, "This came from another page, and was refused.", {}
         if not self._known(request):
-            headers = {"www-authenticate": 'Basic realm="maquette"'} if self.studio.settings.password else {}
-            return 401, "Open the studio by the address that `maquette studio` printed.", headers
+            if self.studio.settings.password:
+                asked = {"www-authenticate": 'Basic realm="maquette"'}
+                return 401, "Give the studio's password. A browser asks for it when the page is loaded again.", asked
+            return 401, "Open the studio by the address that `maquette studio` printed.", {}
         length = request.header("content-length")
         if length and (not length.isdigit() or int(length) > limit_of(request)):
             return 413, "This is larger than the studio takes.", {}
@@ -126,7 +133,7 @@ class Guard:
         rest = urlencode([(key, value) for key, value in request.query_items if key != "token"])
         where = quote(request.path) if request.path.startswith("/") and not request.path.startswith("//") else "/"
         cookie = f"{request.cookie}={self.studio.token}; HttpOnly; SameSite=Strict; Path=/"
-        await _answer(send, 303, "", {"location": where + (f"?{rest}" if rest else ""), "set-cookie": cookie})
+        await _answer(send, 303, b"", {"location": where + (f"?{rest}" if rest else ""), "set-cookie": cookie})
 
 
 class Asked:
@@ -256,8 +263,7 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-async def _answer(send: Send, status: int, text: str, headers: dict[str, str] | None = None) -> None:
-    body = text.encode()
+async def _answer(send: Send, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
     sent = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "cache-control": "no-store"}
     sent |= headers or {}
     await send(
