@@ -155,6 +155,10 @@ def test_a_page_that_is_not_there_is_a_page(studio: Running) -> None:
     answer = studio.client.get("/p/nobody-123456/photos")
     assert answer.status_code == 404 and "text/html" in answer.headers["content-type"]
     assert "To your projects" in answer.text and "There is no such project" in answer.text
+    for path in ("/nowhere", "/p/", "/api/nowhere"):
+        answer = studio.client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert answer.status_code == 404 and "There is no such page." in answer.text, path
+        assert studio.client.get(path).json() == {"error": "Not Found"}, path
 
 
 def test_the_theme_comes_from_its_cookie_and_from_no_other_word(studio: Running) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ..formats import safetensors
 
 DEFAULT_FOLDER = Path("runs")
 SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")  # in small or capital letters
+MOST_NAMED = 12  # in a message; those in subfolders, which have their own names too, are left out
 
 
 def find_loras(names: Sequence[str], folder: Path | None) -> dict[str, Path]:
@@ -35,7 +36,15 @@ def known_lora(name: str, known: Mapping[str, Path]) -> dict[str, Path]:
         return {name: known[name]}
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise MaquetteError(f"There is no LoRA {name!r}; there are {', '.join(sorted(known)) or 'none'}.{hint}")
+    raise MaquetteError(f"There is no LoRA {name!r}; there are {some(known)}.{hint}")
+
+
+def some(names: Iterable[str]) -> str:
+    """Names for a message, the first MOST_NAMED of them."""
+    there = sorted(names)
+    there = [name for name in there if "/" not in name] or there
+    more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
+    return ", ".join(there[:MOST_NAMED]) + more or "none"
 
 
 def lora_files(folder: Path | None) -> dict[str, list[Path]]:

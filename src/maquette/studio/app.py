@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ from ..config.studio import StudioSettings
 from ..errors import MaquetteError
 from .core import Studio
 from .names import Busy, NotFound
+from .pages.routes import not_here
 from .security import Guard
 
 ROUTERS = ("api", "pages", "sdapi", "openai")  # modules of this room with a `router`
@@ -58,7 +59,7 @@ def create_app(settings: StudioSettings, routers: Sequence[str] = ROUTERS) -> Fa
             if hasattr(module, "router"):
                 app.include_router(module.router)
             getattr(module, "mount", _nothing)(app)
-    _answer_errors(app)
+    _answer_errors(app, "pages" in routers)
     app.add_middleware(Guard, studio=studio)
     return app
 
@@ -67,8 +68,10 @@ def _nothing(app: FastAPI) -> None:
     """Of a module that mounts nothing."""
 
 
-def _answer_errors(app: FastAPI) -> None:
-    """Every error is JSON with one sentence; no traceback leaves the machine."""
+def _answer_errors(app: FastAPI, pages: bool) -> None:
+    """Every error is JSON with one sentence; no traceback leaves the machine. pages: a browser that asks for what there
+    is not gets a page.
+    """
 
     @app.exception_handler(MaquetteError)
     async def refused(request: Request, error: MaquetteError) -> JSONResponse:
@@ -76,7 +79,9 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, status)
 
     @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+    async def plain(request: Request, error: HTTPException) -> Response:
+        if pages and error.status_code == 404 and "text/html" in request.headers.get("accept", ""):
+            return not_here(request, "There is no such page.")
         return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)

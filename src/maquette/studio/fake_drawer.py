@@ -21,6 +21,7 @@ from ..events import Event, Listener
 from ..formats.png import format_infotext, number_text
 from ..prompts import Network, parse_networks
 from ..sampling.draw_settings import DrawSettings
+from ..sampling.lora_folder import some
 from .drawing_child import OnPicture, run
 
 if TYPE_CHECKING:
@@ -143,8 +144,7 @@ def _known(networks: Sequence[Network], loras: Mapping[str, str], on_event: List
     for network in networks:
         name = network.positional[0]
         if name not in loras:
-            there = ", ".join(sorted(loras)) or "none"
-            message = f"There is no LoRA {name!r}; there are {there}. Drawn without it."
+            message = f"There is no LoRA {name!r}; there are {some(loras)}. Drawn without it."
             on_event(Event("warning", {"message": message}))
     return [network for network in networks if network.positional[0] in loras]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from html import escape
 
 HEADINGS = {401: "This studio is locked", 421: "This is not the studio's address"}
@@ -18,13 +19,16 @@ STYLE = (
     f"@media(prefers-color-scheme:dark){{body{{color-scheme:dark;background:{_DARK}}}}}"
 )
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
+POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _SIGN = (
     '<svg viewBox="0 0 32 32" aria-hidden="true"><path d="M16 2.5 28 9v14l-12 6.5L4 23V9z" fill="#b4542f"/>'
     '<path d="M16 16 28 9v14l-12 6.5z" fill="#8a3a1f"/><path d="M16 2.5 28 9l-12 7L4 9z" fill="#e09a78"/></svg>'
 )
+
+
+def marked(text: str) -> str:
+    """Text as HTML, with what stands between grave accents as code."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
 def page(status: int, text: str) -> bytes:
@@ -34,5 +38,5 @@ def page(status: int, text: str) -> bytes:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{heading} · maquette</title><style>{STYLE}</style></head>"
-        f"<body><main>{_SIGN}<h1>{heading}</h1><p>{escape(text)}</p></main></body></html>\n"
+        f"<body><main>{_SIGN}<h1>{heading}</h1><p>{marked(text)}</p></main></body></html>\n"
     ).encode()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..store import Project
 
 router = page_router()
+WHO = "Who may open it"
 MOSAIC = 3  # pictures on a project's card
 MOST_ENDED = 10  # jobs that are over, in the queue
 
@@ -42,7 +43,8 @@ def project_view(studio: Studio, project: Project) -> dict[str, Any]:
     percent = percent_of(newest.status()) if newest is not None and state in WORKING else None
     return {
         "id": project.id, "name": project.name, "url": f"/p/{project.id}/{step}", "words": words,
-        "state": WORDS.get(state, "Draft"), "level": LEVELS.get(state, ""), "percent": percent,
+        "state": f"Training {percent} %" if state == "running" and percent is not None else WORDS.get(state, "Draft"),
+        "level": LEVELS.get(state, ""), "percent": percent,
         "thumbs": [f"/api/projects/{project.id}/photos/{photo.id}/picture" for photo in photos[:MOSAIC]],
     }  # fmt: skip
 
@@ -91,11 +93,18 @@ def settings(request: Request) -> HTMLResponse:
     chosen = studio.settings
     facts = [("Projects, photos, trained files", str(studio.folder)), ("Base models", str(chosen.bases_folder))]
     facts += [("Further LoRA files", str(folder)) for folder in chosen.loras]
-    facts.append(("Who may open it", "this network, with the password" if chosen.lan else "this computer alone"))
+    facts.append((WHO, "this network, with the password" if chosen.lan else "this computer alone"))
     address = f"{request.url.scheme}://{request.url.netloc}"
     words = "Programs that speak AUTOMATIC1111's API, or OpenAI's for pictures, can draw with what you trained"
     api = {"address": address if chosen.api else "", "words": f"{words}{', at:' if chosen.api else '.'}"}
     projects = [{"id": project.id, "name": project.name} for project in studio.store.projects()]
     return html(
-        request, "settings.html", theme=theme(request), facts=facts, api=api, projects=projects, version=__version__
+        request,
+        "settings.html",
+        theme=theme(request),
+        facts=facts,
+        who=WHO,
+        api=api,
+        projects=projects,
+        version=__version__,
     )

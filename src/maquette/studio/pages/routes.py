@@ -26,9 +26,14 @@ class PageRoute(APIRoute):
             try:
                 return await usual(request)
             except NotFound as missing:
-                return html(request, "message.html", status=404, heading="Not here", text=str(missing))
+                return not_here(request, str(missing))
 
         return handler
+
+
+def not_here(request: Request, text: str) -> Response:
+    """The page for what there is not. text: a sentence."""
+    return html(request, "message.html", status=404, heading="Not here", text=text)
 
 
 def page_router() -> APIRouter:

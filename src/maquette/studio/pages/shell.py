@@ -8,6 +8,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..refused import marked
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 THEMES = ("light", "dark")  # anything else follows the system
@@ -49,6 +52,7 @@ KEYS: tuple[tuple[str, tuple[tuple[tuple[str, ...], str], ...]], ...] = (
 _templates = Environment(
     loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
+_templates.filters["marked"] = lambda text: Markup(marked(text))
 
 
 def theme(request: Request) -> str:

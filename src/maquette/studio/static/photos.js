@@ -55,8 +55,10 @@ async function edit(action, tag, to = "") {
   if (!tag) return;
   const photos = selected(), told = await api("POST", `${base}/tags`, { action, tag, to, ...(photos.length ? { photos } : {}) });
   if (!told) return;
+  const which = photos.length ? "selected photos" : "photos";
+  if (!told.changed) return toast(action === "add" ? `All ${which} have “${tag}” already.` : `None of the ${which} has “${tag}”.`);
   undoStack.push(serverUndo);
-  toast(`${{ add: "Added", remove: "Removed", replace: "Replaced" }[action]} “${tag}” on ${told.changed} photos.`, "Undo", undo);
+  toast(`${{ add: "Added", remove: "Removed", replace: "Replaced" }[action]} “${tag}” on ${told.changed} photo${told.changed === 1 ? "" : "s"}.`, "Undo", undo);
   fire("cards"); fire("tags");
 }
 on("click", "[data-remove-tag]", button => edit("remove", button.dataset.removeTag));
