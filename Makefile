@@ -45,7 +45,7 @@ lint: $(STAMP)
 audit: | $(BIN)/python
 	$(BIN)/python -m venv out/audit
 	out/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	out/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	out/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # Two processes of one thread each are quicker than one of two, and do not wait for each other on a busy machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -119,7 +119,7 @@ def test_percent(status: dict[str, Any], percent: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("status", "line"),
-    [({}, "starting: loading the base"), ({"step": 4, "steps": 9, "what": "training", "of": 3, "done": 3}, "step 4/9"),
+    [({}, "Starting: loading the base"), ({"step": 4, "steps": 9, "what": "training", "of": 3, "done": 3}, "step 4/9"),
      ({"step": 9, "steps": 9, "what": "measuring checkpoints", "done": 2, "of": 8, "remaining_seconds": 90},
       "step 9/9 · measuring checkpoints, 2 of 8 · 2 min left"),
      ({"what": "describing photos", "done": 1, "of": 4}, "describing photos, 1 of 4")],

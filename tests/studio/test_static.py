@@ -38,6 +38,16 @@ def test_the_rules_for_scripts_and_styles_can_be_kept() -> None:
         assert "| safe" not in text or path.name == "icons.html", path.name
 
 
+def test_there_is_one_scale_of_type_and_one_of_space() -> None:
+    """Sizes come from the names at the top of studio.css; what is not of a text or a page is a pixel or two."""
+    styles = "".join((STUDIO / "static" / name).read_text("utf-8") for name in ("studio.css", "play.css"))
+    rules = re.sub(r"^\s*--.*$|/\*.*?\*/", "", styles, flags=re.MULTILINE)
+    sizes = {size.strip() for size in re.findall(r"font-size: ([^;}]+)", rules)}
+    assert {size for size in sizes if not re.fullmatch(r"var\(--text-\w+\)|inherit|0|\.5em", size)} == set()
+    gaps = {part for gap in re.findall(r"(?<![\w-])gap: ([^;}]+)", rules) for part in gap.split()}
+    assert {gap for gap in gaps if not re.fullmatch(r"var\(--s\d\)|0|2px|\.35em", gap)} == set()
+
+
 def test_who_is_not_let_in_sees_the_studios_own_colours() -> None:
     styles = (STUDIO / "static" / "studio.css").read_text("utf-8")
     colours = re.findall(r"#[0-9a-f]{6}", refused.STYLE)

@@ -24,6 +24,14 @@ SMALL = """least => [...document.querySelectorAll('button, a, input, select, tex
 MOVING = """() => [...document.querySelectorAll('*')].filter(e => { const s = getComputedStyle(e);
     return s.animationName !== 'none' || s.transitionDuration.split(', ').some(t => parseFloat(t) > 0); })
     .map(e => e.tagName + '.' + e.className)"""
+# Texts of which a part is not to be seen, and that do not say so by an ellipsis.
+CUT = """() => [...document.querySelectorAll('body *')].filter(e => {
+    const style = getComputedStyle(e);
+    return e.checkVisibility({visibilityProperty: true, opacityProperty: true}) && !e.children.length
+        && e.textContent.trim() && e.clientWidth && e.scrollWidth > e.clientWidth + 1 && style.display !== 'inline'
+        && !/auto|scroll/.test(style.overflowX) && style.textOverflow !== 'ellipsis'
+        && !e.closest('.hidden-label, .skip');
+    }).map(e => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 50)}`)"""
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -40,12 +48,15 @@ def test_every_screen_fits(visit: Callable[..., Page], studio: Running, project:
     page = visit("/", width, 740, has_touch=width < 1000, is_mobile=width < 500)
     for path in ("/", f"/p/{project}/photos", f"/p/{project}/train", f"/p/{project}/results", "/queue", "/play"):
         page.goto(studio.address + path)
-        assert page.evaluate(WIDER) <= 0, path
+        assert page.evaluate(WIDER) <= 0 and page.evaluate(CUT) == [], path
         if width < 1000:
             assert page.evaluate(SMALL, LEAST) == [], path
         main = page.locator("[data-main]")
         if path.endswith(("photos", "train")):
             expect(main).to_be_in_viewport()
+    page.get_by_test_id("settings-button").click()
+    expect(page.get_by_test_id(f"delete-{project}")).to_be_visible()
+    assert page.evaluate(CUT) == []
 
 
 # Where everything that is seen lies, in pixels.

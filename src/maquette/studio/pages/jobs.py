@@ -82,7 +82,7 @@ def line_of(job: Job, status: dict[str, Any]) -> str:
         return "Finishes the step at work and saves everything …"
     if state in ("failed", "stopped", "finished"):
         return str(status.get("message") or f"Step {status.get('step', 0)} of {status.get('steps', 0)}")
-    what = str(status.get("what") or "starting: loading the base")
+    what = str(status.get("what") or "Starting: loading the base")
     if status.get("of") and what != "training":
         what += f", {status['done']} of {status['of']}"
     if status.get("steps"):

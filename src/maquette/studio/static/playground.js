@@ -131,6 +131,7 @@ function setBusy(yes) {
   $("[data-generate]").textContent = yes ? "Interrupt" : "Generate";
   $("[data-busy]").hidden = !yes;
   if (!yes) return $(".preview")?.remove();
+  $("[data-warnings]").hidden = true;
   Object.assign($("[data-progress]"), { value: 0 }).scrollIntoView({ block: "nearest" });
   $("[data-progress-text]").textContent = "Starting …";
 }

@@ -48,10 +48,10 @@ function sift() {
 }
 on("input", "[data-filter]", sift);
 on("change", "[data-only-changed]", sift);
-let sought = ["", false, null];
-document.addEventListener("htmx:beforeSwap", event => { if (event.target.id === "advanced-body" && $("[data-filter]")) sought = [$("[data-filter]").value, $("[data-only-changed]").checked, document.activeElement?.id]; });
+let sought = ["", false, null, 0];
+document.addEventListener("htmx:beforeSwap", event => { if (event.target.id === "advanced-body" && $("[data-filter]")) sought = [$("[data-filter]").value, $("[data-only-changed]").checked, document.activeElement?.id, $("#advanced").scrollTop]; });
 document.addEventListener("htmx:afterSwap", event => {
-  if (event.target.id === "advanced-body") { [$("[data-filter]").value, $("[data-only-changed]").checked] = sought; sift(); (document.getElementById(sought[2]) || $("[data-filter]")).focus(); }
+  if (event.target.id === "advanced-body") { [$("[data-filter]").value, $("[data-only-changed]").checked] = sought; sift(); (document.getElementById(sought[2]) || $("[data-filter]")).focus({ preventScroll: true }); $("#advanced").scrollTop = sought[3]; }
   if (event.target.id === "live") { for (const [name, opened] of unfolded) { const part = $(`[data-keep=${name}]`); if (part) part.open = opened; } toEnd(); }
 });
 // Live
