@@ -17,11 +17,13 @@ import pytest
 from tests.studio.conftest import Running
 
 playwright = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, BrowserContext, Page  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
 
 from maquette.config.studio import StudioSettings  # noqa: E402
 from maquette.studio.serve import Served  # noqa: E402
 
+PATIENCE = 60_000  # milliseconds that a page is waited for: the machine may have other work
+expect.set_options(timeout=PATIENCE)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 # A refusal is a sentence on the page; Chromium prints a line of its own about each.
@@ -113,7 +115,7 @@ def visit(browser: Browser, studio: Running, watched: Watched) -> Iterator[Calla
 
     def opened(path: str = "/", width: int = 1280, height: int = 800, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
         context.add_cookies([{"name": "maquette", "value": studio.token, "url": studio.address}])
         contexts.append(context)
         page = context.new_page()
