@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .low_rank import random_lora
+
 PHOTOS = 14
 
 
@@ -55,6 +57,7 @@ def programs(photos: Path, folder: Path) -> dict[str, Callable[[int], float]]:
         "import torch": lambda _: until_end("-c", "import torch"),
         "check": lambda _: until_end(*command, "check", str(photos), codes=(0, 1)),  # 1: it found something to say
         "inspect": lambda _: until_end(*command, "inspect", "pocket"),
+        "inspect a LoRA": lambda _: until_end(*command, "inspect", str(folder / "lora.safetensors")),
         "convert": lambda n: until_end(
             *command, "convert", "pocket", "--to", "single-file", "--out", f"{file}-{n}.safetensors"
         ),
@@ -76,6 +79,7 @@ def main() -> None:
         photos.mkdir()
         for number in range(PHOTOS):
             Image.fromarray(random.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(photos / f"{number}.png")
+        random_lora("pocket", 8).save(folder / "lora.safetensors")
         runs = programs(photos, folder)
         runs = {name: run for name, run in runs.items() if name in ("import torch", *(arguments.only or runs))}
         turns = [{name: run(number) for name, run in runs.items()} for number in range(repeats + 1)]
