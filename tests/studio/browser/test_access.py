@@ -52,7 +52,7 @@ def test_no_state_has_a_barrier(
     expect(page.get_by_test_id("mask-dialog")).to_be_visible()
     assert axe(page) == [], f"the mask in {theme}"
     monkeypatch.setenv("MAQUETTE_FAKE", "slow")
-    job = studio.train(project)
+    job = studio.train(project, steps=3000)
     studio.train(waiting := studio.project(f"Waits {theme}", photos=4))
     studio.wait(job, "running")
     for path, state in ((f"/p/{project}/train", "running"), (f"/p/{waiting}/train", "queued")):
@@ -116,7 +116,7 @@ def test_the_road_by_keys_alone(page: Page, studio: Running) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_test_id("advanced-button")).to_be_focused()
     page.keyboard.press("Control+Enter")
-    page.wait_for_url("**/results", timeout=60_000)
+    page.wait_for_url("**/results")
     page.get_by_test_id("cell").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("c")

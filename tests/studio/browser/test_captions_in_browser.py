@@ -113,7 +113,7 @@ def test_two_pages_agree(visit: Callable[..., Page], studio: Running, watched: W
     assert len(jobs) == 1
     second.reload()
     second.get_by_test_id("stop").click()
-    first.wait_for_url("**/results", timeout=30_000)
+    first.wait_for_url("**/results")
 
 
 @pytest.mark.heavy
@@ -123,7 +123,7 @@ def test_fifty_photos_in_any_order_keep_their_captions(visit: Callable[..., Page
     photos = {f"many {i}.jpg": photo_bytes(300 + i) for i in range(49)}
     names = list(photos)
     page.get_by_test_id("file-input").set_input_files(files(*photos.items()))
-    expect(page.get_by_test_id("photo")).to_have_count(50, timeout=60_000)
+    expect(page.get_by_test_id("photo")).to_have_count(50)
     model = dict(captions_of(page))
     for number, photo in enumerate(chance.sample(list(model), 12)):
         model[photo] = f"caption {number}"
@@ -140,6 +140,6 @@ def test_fifty_photos_in_any_order_keep_their_captions(visit: Callable[..., Page
         page.get_by_test_id("file-input").set_input_files(files(*((name, photos[name]) for name in order)))
         page.reload()
         page.get_by_test_id("file-input").set_input_files(files(*((name, photos[name]) for name in order)))
-        expect(page.locator("[data-uploads] progress")).to_have_count(0, timeout=60_000)
+        expect(page.locator("[data-uploads] progress")).to_have_count(0)
         expect(page.get_by_test_id("photo"), str(page.get_by_test_id("skipped").all_text_contents())).to_have_count(50)
         assert captions_of(page) == model == _captions(studio, project)

@@ -33,12 +33,12 @@ def test_151_photos_are_trained_and_the_201st_is_refused_in_a_sentence(
     page.goto(f"{studio.address}/p/{project}/train")
     expect(page.get_by_test_id("preflight-photos")).to_contain_text("151 photos")
     page.get_by_test_id("train").click()
-    page.wait_for_url("**/results", timeout=60_000)
+    page.wait_for_url("**/results")
     page.goto(f"{studio.address}/p/{project}/photos")
     page.get_by_test_id("file-input").set_input_files(
         files(*((f"{i:03}.jpg", photo_bytes(i, (64, 64))) for i in range(151, 201)))
     )
-    expect(page.get_by_test_id("skipped")).to_have_count(1, timeout=60_000)
+    expect(page.get_by_test_id("skipped")).to_have_count(1)
     expect(page.get_by_test_id("skipped")).to_contain_text(
         "was not added: a project holds 200 photos; 10 to 50 are enough."
     )
@@ -68,7 +68,7 @@ def test_a_base_that_is_gone_is_said_and_another_one_trains(
         page.get_by_test_id("base").select_option("pocket")
     expect(page.get_by_test_id("prompt").first).to_have_value("a photo of zkw robot by the sea")
     page.get_by_test_id("train").click()
-    page.wait_for_url("**/results", timeout=30_000)
+    page.wait_for_url("**/results")
 
 
 @pytest.mark.heavy
@@ -124,7 +124,7 @@ def test_a_server_that_is_killed_leaves_the_training_to_the_next(browser: Browse
         assert told["pid"] == pid and told["step"] >= step
         until(process, job, "running", step=told["step"] + 10)
         page.get_by_test_id("stop").click()
-        page.wait_for_url("**/results", timeout=30_000)
+        page.wait_for_url("**/results")
         assert [each["state"] for each in process.get("/api/jobs")] == ["stopped"], "one job, and no ghost of it"
         file = process.get(f"/api/jobs/{job}/results")["file"]
         assert load(process.client.get(file["url"]).content)
@@ -153,7 +153,7 @@ def test_names_that_windows_does_not_take_make_files_that_it_does(
     page.get_by_test_id("continue").click()
     page.wait_for_url("**/train")
     page.get_by_test_id("train").click()
-    page.wait_for_url("**/results", timeout=60_000)
+    page.wait_for_url("**/results")
     with page.expect_download() as download:
         page.get_by_test_id("download").click()
     assert LEGAL_ON_WINDOWS.fullmatch(download.value.suggested_filename), download.value.suggested_filename

@@ -32,15 +32,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def test_loras_masks_grids_and_settings(visit: Callable[..., Page], studio: Running) -> None:
     page = visit("/play")
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
-    try:
-        _walk(page)
-    finally:
-        expect.set_options(timeout=5_000)
-
-
-def _walk(page: Page) -> None:
     page.get_by_test_id("more").get_by_text("More").click()
     page.get_by_test_id("steps").fill("6")
     page.get_by_test_id("add-lora").select_option("zoe")

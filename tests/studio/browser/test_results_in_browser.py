@@ -74,7 +74,7 @@ def test_results_are_compared_overridden_and_given_away(
     expect(page.get_by_test_id("chosen")).to_have_attribute("data-step", str(chosen))
     page.get_by_test_id("more-steps").fill("60")
     page.get_by_test_id("go-longer").click()
-    page.wait_for_url("**/results", timeout=60_000)
+    page.wait_for_url("**/results")
     expect(page.get_by_test_id("grid")).to_contain_text("Step 60")
 
 
@@ -85,16 +85,16 @@ def test_pause_stop_and_sample(
     page = visit(f"/p/{project}/train")
     expect(page.get_by_test_id("live-words")).to_contain_text("step ")
     page.get_by_test_id("sample-now").click()
-    expect(page.get_by_test_id("samples").locator("thead th")).to_have_count(3, timeout=20_000)
+    expect(page.get_by_test_id("samples").locator("thead th")).to_have_count(3)
     page.get_by_test_id("pause").click()
-    page.wait_for_url(f"**/play?job={job}", timeout=20_000)
+    page.wait_for_url(f"**/play?job={job}")
     page.goto(f"{studio.address}/p/{project}/train")
     expect(page.get_by_test_id("live")).to_have_attribute("data-state", "paused")
     page.get_by_test_id("resume").click()
-    expect(page.get_by_test_id("live")).to_have_attribute("data-state", "running", timeout=20_000)
+    expect(page.get_by_test_id("live")).to_have_attribute("data-state", "running")
     expect(page.get_by_test_id("pause")).to_be_enabled()
     page.get_by_test_id("stop").click()
-    page.wait_for_url("**/results", timeout=30_000)
+    page.wait_for_url("**/results")
     with page.expect_download() as download:
         page.get_by_test_id("download").click()
     from safetensors.numpy import load
@@ -145,7 +145,7 @@ def test_a_server_that_dies_leaves_the_training_to_the_next(
         now = running.studio.queue.job(job).status()
         assert now["pid"] == pid and now["step"] >= step
         page.get_by_test_id("stop").click()
-        page.wait_for_url("**/results", timeout=30_000)
+        page.wait_for_url("**/results")
         shown = page.get_by_test_id("chosen").inner_text()
         assert re.match(r"Step \d+", shown)
     context.close()
