@@ -12,7 +12,7 @@ import torch
 from maquette import adapters
 from maquette.errors import MaquetteError
 from maquette.formats import safetensors
-from maquette.sampling.lora_folder import find_loras, lora_hash
+from maquette.sampling.lora_folder import find_loras, known_lora, lora_hash
 
 NAME = "unet.mid_block.attentions.0.proj_in"
 
@@ -29,6 +29,17 @@ def write(path: Path, value: float = 1.0, **metadata: str) -> Path:
 
 def found(name: str, folder: Path) -> Path:
     return find_loras([name], folder)[name]
+
+
+def test_a_message_names_some_of_many() -> None:
+    names = [f"robot-{step:06}" for step in range(10, 160, 10)]
+    known = {name: Path(name) for name in (*names, *(f"checkpoints/{name}" for name in names))}
+    with pytest.raises(MaquetteError, match=r"there are robot-000010, .*robot-000120 and 3 more\.$"):
+        known_lora("nobody at all", known)
+    with pytest.raises(MaquetteError, match=r"there are a/x\.$"):
+        known_lora("nobody at all", {"a/x": Path("x")})
+    with pytest.raises(MaquetteError, match=r"there are none\.$"):
+        known_lora("nobody at all", {})
 
 
 def test_linked_folders_are_searched_and_a_circle_ends(tmp_path: Path) -> None:

@@ -94,7 +94,17 @@ def test_the_cost_of_pocket_comes_from_its_own_layers(studio: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(4, "≈ 10 s"), (42, "≈ 40 s"), (60, "≈ 1 min"), (660, "≈ 11 min"), (9000, "≈ 2.5 h")]
+    ("seconds", "words"),
+    [
+        (4, "≈ 10 s"),
+        (42, "≈ 40 s"),
+        (56, "≈ 1 min"),
+        (60, "≈ 1 min"),
+        (102, "≈ 1.5 min"),
+        (170, "≈ 3 min"),
+        (660, "≈ 11 min"),
+        (9000, "≈ 2.5 h"),
+    ],
 )
 def test_times_are_spoken_as_roughly_as_they_are_known(seconds: float, words: str) -> None:
     assert training.spoken(seconds) == words

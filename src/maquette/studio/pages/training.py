@@ -225,7 +225,9 @@ def spoken(seconds: float) -> str:
     """ "≈ 11 min", as roughly as it is known."""
     if seconds < 55:
         return f"≈ {max(10, round(seconds / 10) * 10)} s"
-    return f"≈ {max(1.0, seconds / 60):.0f} min" if seconds < 5400 else f"≈ {seconds / 3600:.1f} h"
+    if seconds < 165:
+        return f"≈ {max(2, round(seconds / 30)) / 2:g} min"
+    return f"≈ {seconds / 60:.0f} min" if seconds < 5400 else f"≈ {seconds / 3600:.1f} h"
 
 
 def preflight(studio: Studio, project: Project) -> dict[str, Any]:
