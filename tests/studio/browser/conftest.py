@@ -145,15 +145,20 @@ def settled(page: Page, address: str = "") -> None:
         if request.resource_type != "eventsource":  # which never ends
             open_requests.add(request)
 
+    def over(request: Any) -> None:
+        open_requests.discard(request)
+
     page.on("request", begun)
-    page.on("requestfinished", open_requests.discard)
-    page.on("requestfailed", open_requests.discard)
+    page.on("requestfinished", over)
+    page.on("requestfailed", over)
     page.goto(address) if address else page.reload()
     quiet = 0
     while quiet < 4:
         page.wait_for_timeout(25)
         quiet = 0 if open_requests else quiet + 1
     page.remove_listener("request", begun)
+    page.remove_listener("requestfinished", over)
+    page.remove_listener("requestfailed", over)
 
 
 def files(*named: tuple[str, bytes]) -> list[dict[str, Any]]:
