@@ -98,6 +98,9 @@ WAYS: dict[str, Callable[[Trained], Cell]] = {
     "as by default: four checkpoints, step and weight by the rule": by_default,
     "the last of them at weight 1": lambda run: (DEFAULT_STEP[run.method], 1.0),
     "the last of them at weight 0.7": lambda run: (DEFAULT_STEP[run.method], 0.7),
+    "all checkpoints up to there, by the rule": lambda run: ruled(
+        run, [step for step in plan.CHECKPOINTS if step <= DEFAULT_STEP[run.method]]
+    ),
     "four checkpoints of all 320 steps, by the rule": lambda run: ruled(run, four(plan.STEPS)),
     "all 12 checkpoints, by the rule": lambda run: ruled(run, plan.CHECKPOINTS),
     "the truly best cell of the run": lambda run: max(run.worths, key=lambda cell: run.worths[cell]),
