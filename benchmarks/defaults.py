@@ -47,9 +47,8 @@ def extra_table(found: Sequence[Mapping[str, Any]]) -> str:
     """The small sweep: mean worth of each method and rate, and within subjects what the higher rate changes."""
     by_way: dict[tuple[str, int], dict[int, dict[float, float]]] = {}
     for one in found:
-        if one["method"] != extra.KNOBLESS:
-            own = {weight: worth for (_, weight), worth in extra.worths(dict(one)).items()}
-            by_way.setdefault((one["method"], one["rate"]), {})[one["subject"]] = own
+        own = {weight: worth for (_, weight), worth in extra.worths(dict(one)).items()}
+        by_way.setdefault((one["method"], one["rate"]), {})[one["subject"]] = own
     lines = [
         "| method | rate | subjects | weight 1 | weight 0.7 | better of both, less the default rate's |",
         "|---" * 6 + "|",
@@ -101,6 +100,16 @@ def knobless_table(found: Sequence[Mapping[str, Any]], runs: Sequence[Trained]) 
     return "\n".join(lines)
 
 
+def sections(found: Sequence[Mapping[str, Any]], runs: Sequence[Trained]) -> list[str]:
+    """Of the small sweep, as far as there is anything of each."""
+    heads = {
+        f"Other methods, {extra.STEPS} steps of {plan.BATCH} at a constant rate, the same subjects for all, worth "
+        "as it is:": extra_table([one for one in found if one["method"] != extra.KNOBLESS]),
+        "`maquette train` without a knob on subjects on which nothing was fitted:": knobless_table(found, runs),
+    }  # fmt: skip
+    return [text for head, table in heads.items() if table.count("\n") > 1 for text in (head, table)]
+
+
 def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
     """All of the text between the marks."""
     shares = relative(runs)
@@ -130,17 +139,7 @@ def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
             + "; 14 captioned photos less 5 "
             + paired(shares, lambda r: r.data == "captioned", lambda r: r.data == "five")
             + ".",
-            *(
-                [
-                    f"Other methods, {extra.STEPS} steps of {plan.BATCH} at a constant rate, the same subjects for "
-                    "all, worth as it is:",
-                    extra_table(found),
-                    "`maquette train` without a knob on subjects on which nothing was fitted:",
-                    knobless_table(found, runs),
-                ]
-                if found
-                else []
-            ),
+            *(sections(found, runs) if found else ()),
         ]
     )
 

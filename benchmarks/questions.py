@@ -47,12 +47,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.sprites:
-        for subject in of_the_choice(arguments.choice, arguments.sprites):
+        people = of_the_choice(arguments.choice, arguments.sprites)
+        for subject in people:
             out = arguments.out / subject.name
             if not (out / "photos").exists():
                 write_sprite_photos(out / "photos", subject, "captioned")
             for name in arguments.only.split(","):
                 ask(name, out / "photos", subject.prompt, out, arguments, f"{name}, {subject.name}")
+        for name in arguments.only.split(","):
+            side_by_side(
+                [arguments.out / subject.name for subject in people], name, arguments.out / f"{name}-sprites.png"
+            )
         return
     photos = arguments.photos or arguments.out / "photos"
     if not photos.exists():
@@ -79,6 +84,23 @@ def ask(name: str, photos: Path, subject: str, out: Path, arguments: argparse.Na
     keep(arguments.results, title, found, arguments.out)
     print(f"\n## {title}\n\n{table(trainings)}\n")
     print("\n".join(result.answers), flush=True)
+
+
+def side_by_side(folders: list[Path], name: str, target: Path) -> None:
+    """Of every subject one of its photos and below it the comparison's pictures, one subject beside the next."""
+    columns = []
+    for folder in folders:
+        with Image.open(folder / name / "pictures.png") as sheet, Image.open(folder / "photos/00.png") as photo:
+            column = Image.new("RGB", (sheet.width, sheet.height + 140), "white")
+            column.paste(photo.resize((128, 128), Image.Resampling.NEAREST), (sheet.width - 200, 6))
+            column.paste(sheet.convert("RGB"), (0, 140))
+        columns.append(column)
+    whole = Image.new("RGB", (sum(c.width for c in columns), max(c.height for c in columns)), "white")
+    left = 0
+    for column in columns:
+        whole.paste(column, (left, 0))
+        left += column.width
+    whole.save(target)
 
 
 def of_the_choice(work: Path, sprites: Path) -> list[Subject]:
