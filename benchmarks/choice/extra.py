@@ -40,7 +40,6 @@ RATES: dict[str, tuple[float, ...]] = {  # the default for batches of 8, and for
     "pivotal": (2e-3,),
     "locon": (2e-3,),
 }
-BOTH = ("textual-inversion", "loha")
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ class Extra:
 
 
 def extras() -> Iterator[Extra]:
-    """The trainings: first those by no knob on some subjects, then subject by subject; BOTH come before the others."""
+    """The trainings: first those without a knob, then method by method on every subject at each of its rates."""
     yield from (Extra(subject, KNOBLESS) for subject in HELD_OUT)
-    for methods in (BOTH, [method for method in RATES if method not in BOTH]):
+    for method, rates in RATES.items():
         for subject in PEOPLE:
-            yield from (Extra(subject, method, rate) for method in methods for rate in range(len(RATES[method])))
+            yield from (Extra(subject, method, rate) for rate in range(len(rates)))
 
 
 def sweep(work: Path, people: Sequence[Subject], room: Room, known: Tensor, until: float) -> None:
