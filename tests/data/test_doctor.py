@@ -11,7 +11,8 @@ from PIL import Image, ImageFilter, ImageOps
 
 from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Dataset, plan
-from maquette.data.doctor import Look, examine_captions, examine_photos, golden_rule, look_at, trigger_of, words_of
+from maquette.data.doctor import Look, examine_captions, examine_photos, look_at
+from maquette.data.golden_rule import golden_rule, trigger_of, words_of
 from maquette.data.images import OpenedPhoto
 from maquette.data.layouts import read_folder
 from tests.scenes import scene

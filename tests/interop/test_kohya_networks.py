@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def test_blocks_have_kohyas_numbers(name: str, xl: bool, number: int | None) -> 
     assert (found and found[0]) == number
 
 
+@cache
 def layers(xl: bool) -> dict[str, bool]:
     """Every layer of a UNet's LoCon, and whether it has a kernel."""
     found = {}

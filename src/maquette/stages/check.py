@@ -11,8 +11,9 @@ from typing import Any
 from ..config.photos import CheckConfig
 from ..data import findings
 from ..data.dataset import Dataset, Photo, Problem, plan
-from ..data.doctor import GoldenRule, Look, Looks, golden_rule, longest_caption
+from ..data.doctor import Look, Looks, longest_caption
 from ..data.faces import FaceReader, examine_faces
+from ..data.golden_rule import GoldenRule, golden_rule
 from ..data.layouts import read_folder
 from ..data.surroundings import observations
 from ..events import Cancel, Listener, ignore, progress, until
