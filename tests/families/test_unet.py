@@ -83,8 +83,14 @@ def close(ours: Tensor | None, wanted: Tensor | None, dtype: torch.dtype) -> Non
     assert (ours - wanted).norm() <= {torch.float32: 1e-5, torch.float64: 1e-10}[dtype] * wanted.norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.float64) for name in OPTIONS),
+        *((n, torch.float32) for n in OPTIONS if not n.endswith(("8", "9"))),
+    ],
+    ids=str,
+)
 def test_outputs_and_gradients_are_those_of_diffusers(name: str, dtype: torch.dtype) -> None:
     ours = scattered(UNet2DConditionModel(OPTIONS[name])).to(dtype)
     oracle = theirs.unet(ours)
@@ -162,9 +168,15 @@ def controlnet_options(name: str) -> dict[str, Any]:
     return given | {"conditioning_embedding_out_channels": (4, 8, 12, 16)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", ["sd1 4", "sd2 4", "sdxl 4"])
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "order"),
+    [
+        *((name, torch.float32, "rgb") for name in ("sd1 4", "sd2 4", "sdxl 4")),
+        ("sd1 4", torch.float64, "rgb"),
+        ("sdxl 4", torch.float64, "bgr"),
+    ],
+    ids=str,
+)
 def test_a_controlnet_steers_the_unet_as_in_diffusers(name: str, dtype: torch.dtype, order: str) -> None:
     """Outputs of both networks, and the gradients of the ControlNet through the UNet."""
     unet = scattered(UNet2DConditionModel(OPTIONS[name])).to(dtype)
