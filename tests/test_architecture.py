@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -160,3 +161,9 @@ def test_functions_are_short_or_say_why() -> None:
 def test_types_are_ignored_seldom() -> None:
     lines = [line for path in SOURCE.rglob("*.py") for line in path.read_text().splitlines()]
     assert sum("# type: ignore" in line for line in lines) < 10
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest would stop at the second, and run none."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
