@@ -58,10 +58,11 @@ def main() -> None:
     print(f"one checkpoint: {np.median(seconds):.1f} s of processor time")
     for name in [*found[0][0].values, "score"]:
         series = [[score(r.values) if name == "score" else r.values[name] for r in rows] for rows in found]
-        pairs = [spearmanr(a, b).statistic for a, b in itertools.combinations(series, 2)]
+        pairs = [spearmanr(a, b).statistic for a, b in itertools.combinations(series, 2) if np.ptp(a) and np.ptp(b)]
         noise = float(np.std(series, axis=0).mean())
         across = float(np.std(np.mean(series, axis=0)))
-        print(f"{name:18} Spearman {np.nanmean(pairs):5.2f}   noise {noise:.3f}   over steps {across:.3f}")
+        rank = f"{np.mean(pairs):5.2f}" if pairs else "    –"  # a measure that does not vary ranks nothing
+        print(f"{name:18} Spearman {rank}   noise {noise:.3f}   over steps {across:.3f}")
     if arguments.json:
         arguments.json.write_text(json.dumps([[row.to_json() for row in rows] for rows in found], indent=1))
 
