@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +32,7 @@ HEADERS = (
 )  # fmt: skip
 SMALL = {"width": 64, "height": 64, "steps": 3, "n_iter": 1, "batch_size": 1, "hr_resize_x": 96, "hr_resize_y": 96,
          "hr_second_pass_steps": 2, "upscaling_resize_w": 96, "upscaling_resize_h": 96}  # fmt: skip
+IDLE = 30  # seconds that a connection is kept without a request; the studio keeps it for 75
 STREAM = re.compile(r"/events$")  # without an end
 
 
@@ -125,6 +127,7 @@ class Sender:
     statuses: dict[int, int] = field(default_factory=dict)
     count: int = 0
     _connection: http.client.HTTPConnection | None = None
+    _used: float = 0.0
 
     def put_ids(self, case: Any) -> None:
         for name in case.path_parameters or {}:
@@ -134,8 +137,11 @@ class Sender:
     def send(self, wire: Wire) -> None:
         """Raises AssertionError for an answer that says that the studio is at fault."""
         host, _, port = self.process.address.removeprefix("http://").partition(":")
+        if self._connection and time.monotonic() - self._used > IDLE:  # the server may be closing it just now
+            self._connection.close()
+            self._connection = None
         connection = self._connection or http.client.HTTPConnection(host, int(port), timeout=60)
-        self._connection = connection
+        self._connection, self._used = connection, time.monotonic()
         headers = {"Authorization": f"Bearer {self.process.token}"} | wire.headers
         shown = wire.method, wire.path, wire.headers, wire.body[:2000]
         try:
