@@ -6,11 +6,10 @@ import math
 
 from torch import Tensor
 
+from ..core.channels import INPAINTING_CHANNELS, LATENT_CHANNELS
 from ..errors import MaquetteError
 from .file import Adapter
 from .parts import change_shape
-
-LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 def fitted_change(adapter: Adapter, name: str, weight: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .peft_settings import Settings, Strengths, of_metadata
 if TYPE_CHECKING:
     from torch import Tensor
 
-BUNDLE = "bundle_emb."
+BUNDLE = "bundle_emb."  # how A1111 and Kohya's relatives name an embedding inside a LoRA file
 _CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}
 _NETWORKS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
 _FAMILY_OF_VERSION = (("sdxl", "sdxl"), ("sd_v2", "sd2"), ("sd_v1", "sd1"))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..data.captions import caption_for_class
 from ..families.base import BaseModel
+from ..sampling.infotext import usual_cfg_scale
 from ..sampling.loop import sample
 from .rows import cells_at_once
 from .words import article
@@ -87,7 +88,7 @@ def plan_of(
         tuple(f"a photo of {article(thing)}" for thing in things),
         seed,
         steps,
-        cfg_scale or (4.0 if base.spec.name == "pocket" else 7.0),
+        cfg_scale or usual_cfg_scale(base),
         (size[0], size[1]),
         clip_skip,
     )

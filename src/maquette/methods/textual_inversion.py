@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..adapters.reading import BUNDLE
 from ..core.vocabulary import ExtendedEmbedding, repeated
 from ..errors import MaquetteError
 from .base import Attached, MethodSpec, Slots
 
 PARTS = ("emb_params", "clip_l", "clip_g")
-BUNDLE = "bundle_emb"  # how A1111 and Kohya's relatives name an embedding inside a LoRA file
 
 
 class Vectors:
@@ -127,7 +127,7 @@ class Pivotal:
 def bundled(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """An embedding's parts under the keys it has inside a LoRA file."""
     keys = {"emb_params": "string_to_param.*", "clip_l": "clip_l", "clip_g": "clip_g"}
-    return {f"{BUNDLE}.{name.replace('.', '_')}.{keys[part]}": tensor for part, tensor in state.items()}
+    return {f"{BUNDLE}{name.replace('.', '_')}.{keys[part]}": tensor for part, tensor in state.items()}
 
 
 def attach(slots: Slots, spec: MethodSpec) -> Attached:

@@ -24,7 +24,12 @@ _SHORT = 10
 
 def cfg_scale(settings: DrawSettings, base: BaseModel) -> float:
     """The scale asked for, or what suits the base."""
-    return settings.cfg_scale if settings.cfg_scale is not None else DEFAULT_CFG.get(base.spec.name, 7.0)
+    return settings.cfg_scale if settings.cfg_scale is not None else usual_cfg_scale(base)
+
+
+def usual_cfg_scale(base: BaseModel) -> float:
+    """What suits the base."""
+    return DEFAULT_CFG.get(base.spec.name, 7.0)
 
 
 def values_of(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import methods
 from ..config import TrainConfig
+from ..core.channels import INPAINTING_CHANNELS
 from ..core.denoiser import Conditioning
 from ..core.seeds import seeded
 from ..data import findings
@@ -35,7 +36,7 @@ from .photos import read_photos, with_settings
 from .prior import Prior
 from .probe import middle
 from .prompt_cache import PromptCache
-from .recipes import INPAINTING_CHANNELS, require_channels
+from .recipes import require_channels
 
 _ASKED = 4  # photos on which the base is asked what it predicts
 _DRAWS = 32  # of a caption that varies, in which the word to learn is looked for

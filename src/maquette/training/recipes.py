@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..core.channels import INPAINTING_CHANNELS, LATENT_CHANNELS
 from ..errors import MaquetteError
-
-LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.channels import INPAINTING_CHANNELS
 from ...core.denoiser import Conditioning
 from ..base import BaseModel, Control
 from ..unet.transformer import KeptText
 from . import latent
 from .text import encode_windows
-
-INPAINTING_CHANNELS = 9
 
 
 class StableDiffusion(BaseModel):
