@@ -62,7 +62,7 @@ def work():
 BLEND = """
 import maquette, maquette.stages.blend
 from maquette.formats import known_hashes
-known_hashes.LEAST = float("inf")
+known_hashes._read, known_hashes._write = dict, lambda place, entry: None
 def work():
     maquette.blend([a, b], out, alpha=0.3)
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import mmap
 import os
 from pathlib import Path
 
@@ -18,13 +20,14 @@ from maquette.formats.known_hashes import files_sha256, sha256_of
 def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose bytes are read for a hash."""
     found: list[str] = []
-    original = known_hashes.file_sha256
+    original = known_hashes._sha256_of_large
 
-    def file_sha256(path: Path) -> str:
+    def sha256_of_large(path: Path) -> str:
         found.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(known_hashes, "file_sha256", file_sha256)
+    monkeypatch.setattr(known_hashes, "_sha256_of_large", sha256_of_large)
+    monkeypatch.setattr(known_hashes, "_PORTION", 8)
     monkeypatch.setattr(known_hashes, "LEAST", 10)
     monkeypatch.setattr(known_hashes, "_SETTLED", -1.0)
     monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path / "cache"))
@@ -44,6 +47,16 @@ def test_a_file_is_read_once(tmp_path: Path, hashed: list[str]) -> None:
     assert hashed == ["model.safetensors", "b.safetensors"]
     both = hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in (path, other))).hexdigest()
     assert files_sha256([path, other]) == both and len(hashed) == 2
+
+
+def test_a_file_system_without_memory_maps(
+    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert sha256_of(model(tmp_path, b"a model of many bytes")) == hashlib.sha256(b"a model of many bytes").hexdigest()
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path, hashed: list[str]) -> None:
