@@ -7,6 +7,7 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,16 @@ from maquette.formats.known_hashes import files_sha256, sha256_of
 def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose bytes are read for a hash."""
     found: list[str] = []
-    original = known_hashes._sha256_of_large
 
-    def sha256_of_large(path: Path) -> str:
-        found.append(path.name)
-        return original(path)
+    def noted(original: Callable[[Path], str]) -> Callable[[Path], str]:
+        def read(path: Path) -> str:
+            found.append(path.name)
+            return original(path)
 
-    monkeypatch.setattr(known_hashes, "_sha256_of_large", sha256_of_large)
+        return read
+
+    for name in ("file_sha256", "_sha256_of_large"):
+        monkeypatch.setattr(known_hashes, name, noted(getattr(known_hashes, name)))
     monkeypatch.setattr(known_hashes, "_PORTION", 8)
     monkeypatch.setattr(known_hashes, "LEAST", 10)
     monkeypatch.setattr(known_hashes, "_SETTLED", -1.0)
@@ -49,9 +53,7 @@ def test_a_file_is_read_once(tmp_path: Path, hashed: list[str]) -> None:
     assert files_sha256([path, other]) == both and len(hashed) == 2
 
 
-def test_a_file_system_without_memory_maps(
-    tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_memory_maps(tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
