@@ -161,8 +161,8 @@ def first(source: str, pixels: int, args: argparse.Namespace) -> str:
 
 
 def switch(base: BaseModel, folder: Path, turns: int) -> str:
-    """From LoRA to LoRA of rank 16, three in turn: each folded anew into the memory of the one before, and where those
-    before stay beside as far as there is room. Ours holds the files; diffusers loads and unloads them.
+    """From LoRA to LoRA of rank 16, three in turn: each read and folded anew, as diffusers reads and unloads them; each
+    folded anew of the files that ours holds; and where those before stay beside as far as there is room.
     """
     from maquette.sampling import hot_loras
     from maquette.sampling.hot_loras import AdapterShelf, HotLoras
@@ -176,11 +176,11 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
             random_lora("sd1", 16).save(file)
     pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
 
-    def with_room(room: int) -> str:
+    def with_room(room: int, held: bool = True) -> str:
         ours, theirs = itertools.cycle(files), itertools.cycle(files)
 
         def switch_ours() -> None:
-            hot.set([Wish(shelf.load(next(ours)), 1.0, 1.0)])
+            hot.set([Wish((shelf if held else AdapterShelf()).load(next(ours)), 1.0, 1.0)])
 
         def switch_theirs() -> None:
             pipeline.unload_lora_weights()
@@ -192,7 +192,10 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
             return in_turns(switch_ours, switch_theirs, turns, "a switch")
 
     own = hot_loras.room()
-    return f"switch of a LoRA of rank 16: folded: {with_room(0)}; {own / 1e9:.1f} GB kept beside: {with_room(own)}"
+    ways = {
+        "read and folded": (0, False), "folded": (0, True), f"{own / 1e9:.1f} GB kept beside": (own, True),
+    }  # fmt: skip
+    return "switch of a LoRA of rank 16: " + "; ".join(f"{name}: {with_room(*way)}" for name, way in ways.items())
 
 
 if __name__ == "__main__":
