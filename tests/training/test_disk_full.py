@@ -60,11 +60,11 @@ def test_what_was_saved_stays_and_the_run_goes_on(
     faults: list[str] = []
     with monkeypatch.context() as patch:
         if where == "rename":
-            patch.setattr(safetensors.os, "replace", failing(os.replace, lambda t: t.endswith(name), faults))
+            patch.setattr(os, "replace", failing(os.replace, lambda t: t.endswith(name), faults))
         elif where == "fsync":  # what the file descriptor stands for
             real = os.fsync
             patch.setattr(
-                safetensors.os,
+                os,
                 "fsync",
                 lambda fd: failing(lambda path: real(fd), lambda t: name in t, faults)(
                     os.readlink(f"/proc/self/fd/{fd}")
@@ -117,7 +117,7 @@ def test_a_full_disk_before_the_first_file_says_that_nothing_began(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(safetensors.os, "replace", failing(os.replace, lambda t: t.endswith("dataset.json"), []))
+        patch.setattr(os, "replace", failing(os.replace, lambda t: t.endswith("dataset.json"), []))
         with pytest.raises(MaquetteError, match=r"the run has not begun\. Make room and start it again"):
             train.run(TrainConfig.parse({**VALUES, "photos": whole / "photos", "out": tmp_path / "disc"}))
     train.run(TrainConfig.parse({**VALUES, "photos": whole / "photos", "out": tmp_path / "disc", "steps": 1}))

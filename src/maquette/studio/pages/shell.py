@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from ..refused import marked
+from ..templating import render
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
 THEMES = ("light", "dark")  # anything else follows the system
 KEYS: tuple[tuple[str, tuple[tuple[tuple[str, ...], str], ...]], ...] = (
     (
@@ -49,11 +45,6 @@ KEYS: tuple[tuple[str, tuple[tuple[tuple[str, ...], str], ...]], ...] = (
     ("Mask", ((("[", "]"), "Size of the brush"), (("E",), "Erase"), (("Ctrl", "Z"), "Undo the last stroke"))),
 )
 
-_templates = Environment(
-    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_templates.filters["marked"] = lambda text: Markup(marked(text))
-
 
 def theme(request: Request) -> str:
     """ "light", "dark", or "" for the system's; kept in a cookie so that no page flashes in the other one."""
@@ -66,4 +57,4 @@ def html(request: Request, template: str, *, status: int = 200, **context: Any) 
     from .jobs import running
 
     shell = {"theme": theme(request), "keys": KEYS, "place": "", "running": running(request.app.state.studio)}
-    return HTMLResponse(_templates.get_template(template).render(**(shell | context)), status_code=status)
+    return HTMLResponse(render(template, **(shell | context)), status_code=status)
