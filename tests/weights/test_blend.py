@@ -109,6 +109,26 @@ def test_tiles_are_the_whole(files: dict[str, dict[str, Path]], monkeypatch: pyt
     assert len(pieces) > 5 and torch.equal(torch.cat(pieces), expected.flatten())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_sum_of_narrow_types_is_rounded_once(
+    dtype: torch.dtype, files: dict[str, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass in the files' own type gives the bits of the way over float32, whatever two bytes may hold."""
+    models = [Model(checkpoint.read(files["sd1"][name])) for name in "ab"]
+    name, generator = "conv_in.weight", torch.Generator().manual_seed(0)
+    for model in models:
+        named = model.checkpoint.parts["unet"]
+        bits = torch.randint(-(2**15), 2**15, named[name].shape, generator=generator, dtype=torch.int16)
+        named[name] = torch.where(bits.view(dtype).isfinite(), bits, 0).view(dtype)
+    monkeypatch.setattr(algebra, "TILE", 64)
+    for alpha in (0.3, 0.5, 0.8):
+        evaluation = Evaluation(Blend("weighted-sum", tuple(models), Shares(alpha)))
+        once = list(evaluation.pieces("unet", name, dtype))
+        assert len(once) > 3 and all(piece.dtype == dtype for piece in once)
+        wide = [piece.to(dtype) for piece in evaluation.pieces("unet", name, torch.float32)]
+        assert torch.equal(torch.cat(once).view(torch.int16), torch.cat(wide).view(torch.int16))
+
+
 def test_shares_of_parts_blocks_and_layers(files: dict[str, dict[str, Path]], tmp_path: Path) -> None:
     a, b = files["sd1"]["a"], files["sd1"]["b"]
     blocks = ",".join(["0.5"] + ["0"] * 12 + ["1"] + ["0.25"] * 12)  # BASE, IN, M00, OUT

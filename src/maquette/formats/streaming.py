@@ -29,10 +29,10 @@ from .safetensors import head, layout, tensor_bytes
 MEMORY = 160_000_000
 """Bytes that tensors which are computed as a whole may need at a time, all threads together, unless one needs more."""
 
-TILE = 1 << 17
-"""Numbers that are calculated with at a time: as float32 512 kB, so that what a formula holds of two or three models
-stays in the cache of a processor's core, and memory that was freed serves the next tile; half as many, and threads wait
-for Python's lock as long as they calculate.
+TILE = 1 << 18
+"""Numbers that are calculated with at a time: as float32 1 MB, so that what a formula holds of two or three models
+stays in the cache of a processor's core, and memory that was freed serves the next tile; of a quarter as many, threads
+wait for Python's lock as long as they calculate.
 """
 
 
