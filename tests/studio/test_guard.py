@@ -69,7 +69,7 @@ def test_a_browser_that_is_not_let_in_sees_a_page(serve: Callable[..., Any]) -> 
     for answer, status, heading in ((locked, 401, "This studio is locked"), (foreign, 421, "not the studio's address")):
         assert answer.status_code == status and answer.headers["content-type"] == "text/html; charset=utf-8"
         assert heading in html.unescape(answer.text) and studio.token not in answer.text
-        (style,) = re.findall(r"<style>(.*)</style>", answer.text)
+        (style,) = re.findall(r"<style>(.*)</style>", answer.text, re.DOTALL)
         allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'") and f"'sha256-{allowed}'" in policy and "unsafe" not in policy

@@ -119,7 +119,7 @@ def test_a_sum_of_narrow_types_is_rounded_once(
     for model in models:
         named = model.checkpoint.parts["unet"]
         bits = torch.randint(-(2**15), 2**15, named[name].shape, generator=generator, dtype=torch.int16)
-        named[name] = torch.where(bits.view(dtype).isfinite(), bits, 0).view(dtype)
+        named[name] = torch.where(bits.view(dtype).abs() < 1e30, bits, 0).view(dtype)
     monkeypatch.setattr(algebra, "TILE", 64)
     for alpha in (0.3, 0.5, 0.8):
         evaluation = Evaluation(Blend("weighted-sum", tuple(models), Shares(alpha)))
