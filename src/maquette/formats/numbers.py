@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
 from ..files import open_regular
-from .safetensors_header import SIZES, Header, TensorInfo
+from .safetensors_header import SIZES, TYPES, Header, TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 1 << 18  # numbers that are looked at together
-# Type in the file -> torch's name of it, how struct reads one, and of floating-point ones the bits of which all are set
-# in what is no finite number.
-_TYPES: dict[str, tuple[str, str, int]] = {
-    "F64": ("float64", "<d", 0x7FF0_0000_0000_0000),
-    "F32": ("float32", "<f", 0x7F80_0000),
-    "F16": ("float16", "<e", 0x7C00),
-    "BF16": ("bfloat16", "", 0x7F80),
-    "F8_E4M3": ("float8_e4m3fn", "", 0x7F),  # it has no infinity and one NaN
-    "F8_E5M2": ("float8_e5m2", "", 0x7C),
-    "I64": ("int64", "<q", 0),
-    "I32": ("int32", "<i", 0),
-    "I16": ("int16", "<h", 0),
-    "I8": ("int8", "<b", 0),
-    "U64": ("uint64", "<Q", 0),
-    "U32": ("uint32", "<I", 0),
-    "U16": ("uint16", "<H", 0),
-    "U8": ("uint8", "<B", 0),
-    "BOOL": ("bool", "<?", 0),
-    "C64": ("complex64", "", 0),
+# Type in the file -> how struct reads one, and of floating-point ones the bits of which all are set in what is no
+# finite number.
+_BITS: dict[str, tuple[str, int]] = {
+    "F64": ("<d", 0x7FF0_0000_0000_0000),
+    "F32": ("<f", 0x7F80_0000),
+    "F16": ("<e", 0x7C00),
+    "BF16": ("", 0x7F80),
+    "F8_E4M3": ("", 0x7F),  # it has no infinity and one NaN
+    "F8_E5M2": ("", 0x7C),
+    "I64": ("<q", 0),
+    "I32": ("<i", 0),
+    "I16": ("<h", 0),
+    "I8": ("<b", 0),
+    "U64": ("<Q", 0),
+    "U32": ("<I", 0),
+    "U16": ("<H", 0),
+    "U8": ("<B", 0),
+    "BOOL": ("<?", 0),
+    "C64": ("", 0),
 }
 
 
@@ -45,7 +45,8 @@ class Numbers:
     def __init__(self, body: _Body, name: str, info: TensorInfo, shape: tuple[int, ...] | None = None) -> None:
         self._body, self._name, self._info = body, name, info
         self.shape = info.shape if shape is None else shape
-        self.dtype, self._format, self._special = _TYPES[info.dtype]
+        self.dtype = TYPES[info.dtype]
+        self._format, self._special = _BITS[info.dtype]
 
     @property
     def ndim(self) -> int:

@@ -20,6 +20,7 @@ from ..errors import MaquetteError
 from ..files import atomic_writer
 from .mapping import mapped
 from .safetensors_header import (
+    TYPES,
     Header,
     TensorInfo,
     body_sha256,
@@ -48,24 +49,7 @@ __all__ = [
     "tensors_sha256",
 ]
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, called) for name, called in TYPES.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # The order in which the reference library lays tensors out: wider types first, so that everything is aligned.
 _LAYOUT = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"]

@@ -224,17 +224,18 @@ class Evaluation:
             yield numbers
 
     def _at_once(self, name: Name, dtype: torch.dtype) -> Callable[[slice], Tensor] | None:
-        """What computes slices of a weighted sum of two models in the file's own type of two bytes, where that is
-        theirs, too: PyTorch's `lerp` calculates in float32 and rounds once, as the way over float32 tensors does.
+        """What computes slices of a formula that `rounds_once`, of models alone, in the file's own type of two bytes,
+        where that is theirs, too: the bits are those of the way over float32 tensors.
         """
         node = self.node
-        if not (isinstance(node, Blend) and node.mode == "weighted-sum" and self.precision == torch.float32):
+        if not isinstance(node, Blend) or dtype.itemsize != 2 or self.precision != torch.float32:
             return None
-        own = [one.checkpoint.parts[name[0]][name[1]] for one in node.inputs if isinstance(one, Model)]
-        if dtype.itemsize != 2 or [tensor.dtype for tensor in own] != [dtype, dtype]:
+        mode, own = MODES[node.mode], [one for one in node.inputs if isinstance(one, Model)]
+        rows = [one.checkpoint.parts[name[0]][name[1]].reshape(-1) for one in own]
+        if not mode.rounds_once or [row.dtype for row in rows] != [dtype] * mode.models:
             return None
-        (a, b), alpha = (tensor.reshape(-1) for tensor in own), node.shares.of(name, self.layout)
-        return lambda place: torch.lerp(a[place], b[place], alpha)
+        alpha = Numbers(node.shares.of(name, self.layout))
+        return lambda place: mode.formula([row[place] for row in rows], alpha)
 
     def _blame(self, name: Name, place: slice, numbers: Tensor, dtype: torch.dtype) -> None:
         """Raise MaquetteError naming the input that holds no numbers, or the type that is too narrow."""

@@ -38,7 +38,8 @@ Formula = Callable[[Sequence[Tensor], Numbers], Tensor]
 class Mode:
     """models: how many it takes. rows: numbers depend on those in the same place only, so that tiles will do. alpha:
     the usual share. says: the formula, for people. still: with α = 0 (and β = 0) it is A itself. tells: a NaN or an
-    infinity in an input shows in the result.
+    infinity in an input shows in the result. rounds_once: PyTorch computes it in float32 for numbers of two bytes, too,
+    and rounds the result alone.
     """
 
     formula: Formula
@@ -48,6 +49,7 @@ class Mode:
     says: str
     still: bool = True
     tells: bool = True
+    rounds_once: bool = False
 
 
 def weighted_sum(models: Sequence[Tensor], n: Numbers) -> Tensor:
@@ -267,7 +269,7 @@ def gaussian(a: Tensor, deviation: float = 1.0) -> Tensor:
 
 
 MODES: dict[str, Mode] = {
-    "weighted-sum": Mode(weighted_sum, 2, True, 0.5, "(1 − α) A + α B"),
+    "weighted-sum": Mode(weighted_sum, 2, True, 0.5, "(1 − α) A + α B", rounds_once=True),
     "add-difference": Mode(add_difference, 3, True, 1.0, "A + α (B − C)"),
     "triple-sum": Mode(triple_sum, 3, True, 1 / 3, "(1 − α − β) A + α B + β C"),
     "sum-twice": Mode(sum_twice, 3, True, 0.5, "(1 − β) ((1 − α) A + α B) + β C"),
