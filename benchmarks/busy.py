@@ -37,7 +37,7 @@ def work(folder: Path) -> None:
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.training import job as training
+    from maquette.training import preparing as training
     from maquette.training import optim
 
     photos = folder / "photos"

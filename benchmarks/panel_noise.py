@@ -42,7 +42,7 @@ def main() -> None:
     folder = RunFolder.open(arguments.run)
     config = TrainConfig.read(folder.config)
     base = load(config.base)
-    dataset, _ = read_photos(config, base, lambda what, done, of: None)
+    dataset, *_ = read_photos(config, base, lambda what, done, of: None)
     photos, subject = examples(dataset, base), subject_of(config, dataset) or ""
     found: list[list[Row]] = []
     seconds = []

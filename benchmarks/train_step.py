@@ -80,7 +80,7 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.training import job as training
+    from maquette.training import preparing as training
     from maquette.training import optim
 
     photos = folder / f"photos-{options.px}-{options.batch}"

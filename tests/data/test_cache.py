@@ -21,11 +21,13 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from maquette.data.cache import LatentCache, cache_folder, latent_key
-from maquette.data.dataset import Photo, View, pixels, plan, views
+from maquette.data.buckets import plan
+from maquette.data.cache import LatentCache, cache_folder
+from maquette.data.dataset import Photo
 from maquette.data.layouts import read_folder
+from maquette.data.views import View, views
 from maquette.errors import MaquetteError
-from maquette.training.batches import encode_photos
+from maquette.training.latents import encode_photos
 
 MakeImage = Callable[..., Image.Image]
 
@@ -36,10 +38,6 @@ def photos(quadrants: MakeImage, tmp_path: Path) -> list[Photo]:
     for number in range(3):
         quadrants(64 + 8 * number, 64).save(tmp_path / "photos" / f"{number}.png")
     return plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
-
-
-def plain(photos: list[Photo]) -> list[list[View]]:
-    return [views(photo) for photo in photos]
 
 
 class Encoder:
@@ -60,19 +58,20 @@ KEYED = "vae cpu torch.float32"  # what identifies its latents
 
 
 def latents_of(
-    photos: list[Photo], shown: list[list[View]], encoder: Any, cache: LatentCache
+    photos: list[Photo], encoder: Any, cache: LatentCache, **how: bool
 ) -> list[list[tuple[Tensor, Tensor]]]:
     """Mean and deviation of each view of each photo."""
-    found = encode_photos(encoder, photos, shown, cache, lambda n, of: encoder.asked.append(photos[n - 1].name))
+    found = encode_photos(
+        encoder, photos, cache, lambda what, n, of: encoder.asked.append(photos[n - 1].name), **how
+    )
     return [[(latent.mean, latent.std) for latent in row] for row in found]
 
 
 def test_second_time_comes_from_the_cache_bit_for_bit(photos: list[Photo], tmp_path: Path) -> None:
     first, second = Encoder(), Encoder()
-    both = [views(photo, flip=True) for photo in photos]
     cache = LatentCache(tmp_path / "cache")
-    fresh = latents_of(photos, both, first, cache)
-    again = latents_of(photos, both, second, LatentCache(tmp_path / "cache"))
+    fresh = latents_of(photos, first, cache, flip=True)
+    again = latents_of(photos, second, LatentCache(tmp_path / "cache"), flip=True)
     assert len(first.asked) == 6 and second.asked == []
     for row, other in zip(fresh, again, strict=True):
         for (mean, std), (mean2, std2) in zip(row, other, strict=True):
@@ -84,26 +83,27 @@ def test_second_time_comes_from_the_cache_bit_for_bit(photos: list[Photo], tmp_p
 def test_a_changed_pixel_crop_encoder_or_mirror_is_another_entry(photos: list[Photo], tmp_path: Path) -> None:
     photo = photos[1]
     assert photo.crop is not None
+    crop = photo.crop
     keys = {
-        latent_key(photo, "vae", View(photo.crop)),
-        latent_key(photo, "vae", View(photo.crop, flip=True)),
-        latent_key(photo, "other vae", View(photo.crop)),
-        latent_key(replace(photo, sha256="0" * 64), "vae", View(photo.crop)),
-        latent_key(photo, "vae", View(replace(photo.crop, left=photo.crop.left + 1))),
-        latent_key(photo, "vae", View(replace(photo.crop, bucket=(72, 56)))),
+        View(photo, crop).key("vae"),
+        View(photo, crop, flip=True).key("vae"),
+        View(photo, crop).key("other vae"),
+        View(replace(photo, sha256="0" * 64), crop).key("vae"),
+        View(photo, replace(crop, left=crop.left + 1)).key("vae"),
+        View(photo, replace(crop, bucket=(72, 56))).key("vae"),
     }
     assert len(keys) == 6
     # the name alone does not matter: a renamed photo is the same photo
-    assert latent_key(replace(photo, name="new.png", path=Path("new.png")), "vae", View(photo.crop)) in keys
+    assert View(replace(photo, name="new.png", path=Path("new.png")), crop).key("vae") in keys
 
 
 def test_same_name_new_content_is_encoded_again(photos: list[Photo], quadrants: MakeImage, tmp_path: Path) -> None:
     cache = LatentCache(tmp_path / "cache")
-    old = latents_of(photos, plain(photos), Encoder(), cache)
+    old = latents_of(photos, Encoder(), cache)
     quadrants(64, 64).rotate(180).save(tmp_path / "photos" / "0.png")
     encoder = Encoder()
     renewed = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4).photos
-    new = latents_of(renewed, plain(renewed), encoder, cache)
+    new = latents_of(renewed, encoder, cache)
     assert encoder.asked == ["0.png"]
     assert not torch.equal(old[0][0][0], new[0][0][0])
 
@@ -113,31 +113,31 @@ def test_cuts_at_several_places_are_kept_apart(photos: list[Photo], tmp_path: Pa
     square = plan(read_folder(tmp_path / "photos", "x y"), 64, latent_factor=4, aspect_buckets=False).photos
     shown = [views(photo, flip=True, random_crop=True) for photo in square]
     assert [len(row) for row in shown] == [2, 16, 16]  # 64 x 64 is not cut; 72 and 80 x 64 are, at eight places
-    fresh = latents_of(square, shown, Encoder(), cache)
+    fresh = latents_of(square, Encoder(), cache, flip=True, random_crop=True)
     encoder = Encoder()
-    again = latents_of(square, shown, encoder, cache)
+    again = latents_of(square, encoder, cache, flip=True, random_crop=True)
     assert encoder.asked == []
-    for photo, row, old, new in zip(square, shown, fresh, again, strict=True):
+    for row, old, new in zip(shown, fresh, again, strict=True):
         for view, (mean, _), (kept, _) in zip(row, old, new, strict=True):
-            assert torch.equal(mean, kept) and torch.equal(kept, pixels(photo, view.flip, view.crop)[:, ::4, ::4])
+            assert torch.equal(mean, kept) and torch.equal(kept, view.pixels()[:, ::4, ::4])
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other entry"])
 def test_damaged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, damage: str) -> None:
     cache = LatentCache(tmp_path / "cache")
-    latents_of(photos, plain(photos), Encoder(), cache)
-    path = cache.path(latent_key(photos[0], KEYED, views(photos[0])[0]))
+    latents_of(photos, Encoder(), cache)
+    path = cache.path(View.planned(photos[0]).key(KEYED))
     data = bytearray(path.read_bytes())
     if damage == "bit":
         data[-3] ^= 1
-    other = cache.path(latent_key(photos[1], KEYED, views(photos[1])[0])).read_bytes()
+    other = cache.path(View.planned(photos[1]).key(KEYED)).read_bytes()
     path.write_bytes(
         {"cut": bytes(data[: len(data) // 2]), "bit": bytes(data), "empty": b"", "other entry": other}[damage]
     )
     encoder = Encoder()
-    latents = latents_of(photos, plain(photos), encoder, cache)
+    latents = latents_of(photos, encoder, cache)
     assert encoder.asked == ["0.png"]
-    assert torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
+    assert torch.equal(latents[0][0][0], View.planned(photos[0]).pixels()[:, ::4, ::4])
 
 
 def forged(key: str, tensors: dict[str, Tensor]) -> bytes:
@@ -160,22 +160,22 @@ FORGED = {
 
 @pytest.mark.parametrize("fault", FORGED)
 def test_forged_entries_are_encoded_again(photos: list[Photo], tmp_path: Path, fault: str) -> None:
-    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], KEYED, views(photos[0])[0])
+    cache, key = LatentCache(tmp_path / "cache"), View.planned(photos[0]).key(KEYED)
     cache.path(key).parent.mkdir(parents=True)
     cache.path(key).write_bytes(forged(key, FORGED[fault]))
     encoder = Encoder()
-    latents = latents_of(photos[:1], plain(photos[:1]), encoder, cache)
-    assert len(encoder.asked) == 1 and torch.equal(latents[0][0][0], pixels(photos[0])[:, ::4, ::4])
-    again = latents_of(photos[:1], plain(photos[:1]), encoder, cache)
+    latents = latents_of(photos[:1], encoder, cache)
+    assert len(encoder.asked) == 1 and torch.equal(latents[0][0][0], View.planned(photos[0]).pixels()[:, ::4, ::4])
+    again = latents_of(photos[:1], encoder, cache)
     assert len(encoder.asked) == 1 and torch.equal(again[0][0][0], latents[0][0][0])
 
 
 def test_pipes_are_not_read_and_links_not_followed(photos: list[Photo], tmp_path: Path) -> None:
-    cache, key = LatentCache(tmp_path / "cache"), latent_key(photos[0], KEYED, views(photos[0])[0])
+    cache, key = LatentCache(tmp_path / "cache"), View.planned(photos[0]).key(KEYED)
     cache.path(key).parent.mkdir(parents=True)
     os.mkfifo(cache.path(key))
     encoder = Encoder()
-    latents_of(photos[:1], plain(photos[:1]), encoder, cache)
+    latents_of(photos[:1], encoder, cache)
     assert len(encoder.asked) == 1 and cache.get(key) is not None  # the entry took the pipe's place
     mine = tmp_path / "mine"
     mine.mkdir()

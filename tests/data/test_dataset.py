@@ -11,8 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from maquette.data.dataset import bucket_counts, manifest, pixels, plan
-from maquette.data.layouts import read_folder, require_trainable
+from maquette.data.buckets import plan
+from maquette.data.dataset import bucket_counts, manifest
+from maquette.data.doctor import require_trainable
+from maquette.data.layouts import read_folder
+from maquette.data.views import View, views
 from maquette.errors import MaquetteError
 
 MakeImage = Callable[..., Image.Image]
@@ -22,7 +25,7 @@ def test_pixels_of_odd_files_are_upright_and_in_range(fault_folder: Path) -> Non
     data = plan(read_folder(fault_folder, "zkw robot"), 64, latent_factor=4)
     assert len(data.photos) == 5
     for photo in data.photos:
-        values = pixels(photo)
+        values = View.planned(photo).pixels()
         width, height = photo.bucket
         assert (width, height) == (80, 48)
         assert values.shape == (3, height, width) and values.dtype == torch.float32
@@ -39,13 +42,13 @@ def test_flip_mirrors_and_the_crop_takes_the_middle(quadrants: MakeImage, tmp_pa
     stripes.save(tmp_path / "wide.png")
     photo = plan(read_folder(tmp_path, "x y"), 64, latent_factor=4).photos[0]
     assert photo.bucket == (96, 32)
-    values = pixels(photo)
+    values = View.planned(photo).pixels()
     bright = (values[0, 16] > 0).nonzero().flatten().float().mean().item()
     assert bright == pytest.approx(47.5, abs=1)
     quadrants(64, 64).save(tmp_path / "wide.png")
     photo = plan(read_folder(tmp_path, "x y"), 64, latent_factor=4).photos[0]
-    assert torch.equal(pixels(photo, flip=True), pixels(photo).flip(2))
-    assert pixels(photo)[0, 3, 3] == pytest.approx(220 / 127.5 - 1)  # native size: not resampled
+    assert torch.equal(views(photo, flip=True)[1].pixels(), View.planned(photo).pixels().flip(2))
+    assert View.planned(photo).pixels()[0, 3, 3] == pytest.approx(220 / 127.5 - 1)  # native size: not resampled
 
 
 def test_what_must_be_enlarged_more_than_four_times_is_left_out_by_name(quadrants: MakeImage, tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_what_must_be_enlarged_more_than_four_times_is_left_out_by_name(quadrant
         "icon.png is too small: 15 x 15 pixels would be enlarged 4.3 times to 64 x 64; use the original photo."
     )
     with pytest.raises(MaquetteError, match=r"large enough to train on\. icon\.png is too small"):
-        require_trainable(data)
+        require_trainable(data, "x y")
     quadrants(16, 16).save(tmp_path / "icon.png")
     assert len(plan(read_folder(tmp_path, "x y"), 64, latent_factor=4).photos) == 1
 
@@ -80,4 +83,4 @@ def test_a_photo_that_changes_after_planning_is_refused(quadrants: MakeImage, tm
     photo = plan(read_folder(tmp_path, "x y"), 64, latent_factor=4).photos[0]
     quadrants(64, 64).rotate(90).save(tmp_path / "a.png")
     with pytest.raises(MaquetteError, match=r"a\.png changed while it was in use"):
-        pixels(photo)
+        View.planned(photo).pixels()

@@ -39,7 +39,7 @@ def test_something_must_be_left(folder: Path) -> None:
 def test_the_verdict_sees_which_were_held_out(folder: Path) -> None:
     base = load("pocket")
     config = TrainConfig.parse({"photos": folder, "subject": "zkw disc", "held_out": 2, "seed": 3})
-    dataset, _ = read_photos(config, base, lambda what, done, of: None)
+    dataset, *_ = read_photos(config, base, lambda what, done, of: None)
     held = {photo.name for photo in dataset.of("held")}
     assert len(held) == 2
     assert {example.name for example in examples(dataset, base) if example.held} == held

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maquette.data.caption_options import CaptionOptions
-from maquette.data.dataset import plan
+from maquette.data.buckets import plan
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 

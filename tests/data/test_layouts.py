@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from maquette.data.caption_options import CaptionOptions
-from maquette.data.layouts import read_folder, require_trainable
+from maquette.data.doctor import require_trainable
+from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 
 MakeImage = Callable[..., Image.Image]
@@ -286,13 +287,13 @@ def test_metadata_of_other_paths_is_refused(photo: Callable[..., Path], tmp_path
     (tmp_path / "meta_cap.json").write_text('{"/home/x/a.png": {"caption": "zkw robot"}}')
     data = read_folder(tmp_path, "zkw robot")
     with pytest.raises(MaquetteError) as error:
-        require_trainable(data)
+        require_trainable(data, "zkw robot")
     assert str(error.value) == (
         "meta_cap.json has 1 entry and none is of a photo here (/home/x/a.png): correct its paths, or take the file "
         "out of the folder."
     )
     photo("a.jpg", "zkw robot, hat")  # who has captions needs no metadata
-    require_trainable(read_folder(tmp_path, "zkw robot"))
+    require_trainable(read_folder(tmp_path, "zkw robot"), "zkw robot")
 
 
 def test_captions_of_several_lines_and_other_files_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
@@ -395,11 +396,11 @@ def test_wrong_paths_get_a_remedy(photo: Callable[..., Path], tmp_path: Path) ->
 
 def test_training_is_refused_with_unreadable_captions(photo: Callable[..., Path], tmp_path: Path) -> None:
     photo("a.jpg")
-    require_trainable(read_folder(tmp_path, "zkw robot"))
+    require_trainable(read_folder(tmp_path, "zkw robot"), "zkw robot")
     (tmp_path / "a.txt").write_bytes(b"caf\x81")
     photo("b.jpg")
     with pytest.raises(MaquetteError, match=r"The caption a\.txt is not UTF-8"):
-        require_trainable(read_folder(tmp_path, "zkw robot"))
+        require_trainable(read_folder(tmp_path, "zkw robot"), "zkw robot")
 
 
 def test_empty_caption_file_falls_back_and_says_so(photo: Callable[..., Path], tmp_path: Path) -> None:

@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from maquette.data.dataset import mask_weights, pixels, plan
-from maquette.data.layouts import read_folder, require_trainable
+from maquette.data.buckets import plan
+from maquette.data.cache import LatentCache
+from maquette.data.doctor import require_trainable
+from maquette.data.layouts import read_folder
+from maquette.data.views import View, views
 from maquette.errors import MaquetteError
+from maquette.families import load
+from maquette.training.latents import encode_photos
 
 MakeImage = Callable[..., Image.Image]
 
@@ -31,12 +36,12 @@ def test_masks_folder_is_found_paired_by_stem_and_not_trained_on(quadrants: Make
     data = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4)
     assert [(p.name, p.mask) for p in data.photos] == [("a.png", tmp_path / "Masks" / "A.jpg"), ("b.png", None)]
     assert [p.message for p in data.problems] == ["The mask stray.png is not used: there is no photo of that name."]
-    weights = mask_weights(data.photos[0], 4)
+    weights = View.planned(data.photos[0]).mask(4)
     assert weights is not None and weights.shape == (1, 16, 16)
     assert weights[:, :, :7].min() > 0.97 and weights[:, :, 9:].max() < 0.03
-    mirrored = mask_weights(data.photos[0], 4, flip=True)
+    mirrored = views(data.photos[0], flip=True)[1].mask(4)
     assert mirrored is not None and torch.equal(mirrored, weights.flip(2))
-    assert mask_weights(data.photos[1], 4) is None
+    assert View.planned(data.photos[1]).mask(4) is None
 
 
 def test_mask_follows_the_crop(tmp_path: Path) -> None:
@@ -48,9 +53,9 @@ def test_mask_follows_the_crop(tmp_path: Path) -> None:
     image.save(tmp_path / "masks" / "a.png")
     for aspect_buckets in (False, True):
         data = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4, aspect_buckets=aspect_buckets)
-        weights = mask_weights(data.photos[0], 4)
+        weights = View.planned(data.photos[0]).mask(4)
         assert weights is not None
-        shrunk = torch.nn.functional.avg_pool2d((pixels(data.photos[0])[:1] + 1) / 2, 4)
+        shrunk = torch.nn.functional.avg_pool2d((View.planned(data.photos[0]).pixels()[:1] + 1) / 2, 4)
         assert weights.shape == shrunk.shape and (weights - shrunk).abs().max() < 0.15
         assert (weights - shrunk).abs().mean() < 0.01
 
@@ -63,7 +68,7 @@ def test_transparency_as_mask_only_when_asked_for(quadrants: MakeImage, tmp_path
     assert [p.mask for p in read_folder(tmp_path, "zkw robot").photos] == [None, None]
     data = plan(read_folder(tmp_path, "zkw robot", alpha_mask=True), 64, latent_factor=4)
     assert [p.mask for p in data.photos] == ["alpha", None]
-    weights = mask_weights(data.photos[0], 4)
+    weights = View.planned(data.photos[0]).mask(4)
     assert weights is not None and weights[0, 0].tolist() == [1.0] * 8 + [0.0] * 8
 
 
@@ -77,16 +82,17 @@ def test_a_mask_of_another_size_blocks(quadrants: MakeImage, tmp_path: Path) -> 
     with pytest.raises(
         MaquetteError, match=r"The mask of a\.png is 64 x 32 pixels and the photo 64 x 64; make them equal"
     ):
-        require_trainable(data)
+        require_trainable(data, "zkw robot")
 
 
 def test_an_empty_mask_is_refused(quadrants: MakeImage, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     quadrants(64, 64).save(tmp_path / "a.png")
     Image.new("L", (64, 64), 0).save(tmp_path / "masks" / "a.png")
-    photo = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4).photos[0]
-    with pytest.raises(MaquetteError, match=r"The mask of a\.png covers nothing"):
-        mask_weights(photo, 4)
+    photos = plan(read_folder(tmp_path, "zkw robot"), 64, latent_factor=4).photos
+    for how in ({}, {"flip": True, "random_crop": True}):
+        with pytest.raises(MaquetteError, match=r"The mask of a\.png covers nothing"):
+            encode_photos(load("pocket"), photos, LatentCache(tmp_path / "cache"), lambda *_: None, **how)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from maquette.errors import MaquetteError
 from maquette.families import full_size, modules
-from maquette.families.sd import latent
+from maquette.families.sd.model import StableDiffusion
 
 BLOCKS = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
 NARROW: dict[str, dict[str, Any]] = {
@@ -95,12 +96,13 @@ def test_the_deviation_is_bounded() -> None:
 def test_scale_and_shift_there_and_back() -> None:
     ours, theirs = pair("16 channels", torch.float32)
     x = pixels(ours, torch.float32)
+    base: Any = SimpleNamespace(vae=ours, spec=SimpleNamespace(latent_factor=2))
     with torch.no_grad():
-        mean, std = latent.encode_images(ours, x, 2)
+        mean, std = StableDiffusion.encode_images(base, x)
         expected = theirs.encode(x).latent_dist
         assert torch.equal(mean, (expected.mean - 0.1159) * 0.3611) and torch.equal(std, expected.std * 0.3611)
         picture = theirs.decode(mean / 0.3611 + 0.1159).sample / 2 + 0.5
-        assert torch.equal(latent.decode(ours, mean), picture.clamp(0, 1))
+        assert torch.equal(StableDiffusion.decode(base, mean), picture.clamp(0, 1))
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "pocket"])

@@ -19,7 +19,8 @@ from maquette.formats import safetensors
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import state
-from maquette.training.job import Job, prepare
+from maquette.training.job import Job
+from maquette.training.preparing import prepare
 from maquette.training.notices import notices
 from tests.training import direct
 

@@ -11,7 +11,8 @@ from maquette.events import Cancel, Event, ignore
 from maquette.files import write_json, write_text
 from maquette.run_folder import RunFolder
 from maquette.training.distributed import ProcessGroup
-from maquette.training.job import Job, prepare
+from maquette.training.job import Job
+from maquette.training.preparing import prepare
 from maquette.training.train_result import TrainResult
 from maquette.training.trainer import Trainer
 

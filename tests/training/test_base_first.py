@@ -6,7 +6,7 @@ from typing import Any
 from maquette.config import TrainConfig
 from maquette.events import Cancel, Event
 from maquette.run_folder import RunFolder
-from maquette.training.running import once, resume
+from maquette.training.running import begun, resume
 from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
@@ -32,7 +32,8 @@ def test_the_base_comes_first_and_the_bytes_stay(tmp_path: Path) -> None:
             if event.kind in ("metric", "sample"):
                 order[name].append((event.kind, event.data["step"]))
 
-        once(config, heard, **how)
+        with begun(config, heard, **how) as trainer:
+            trainer.train(0)
 
     train("usual")
     train("watched", base_first=True)
@@ -56,7 +57,8 @@ def test_a_run_that_goes_on_draws_the_base_once(tmp_path: Path) -> None:
         if event.kind == "metric":
             cancel.set()
 
-    once(config, heard, cancel, base_first=True)
+    with begun(config, heard, cancel, base_first=True) as trainer:
+        trainer.train(0)
     stopped = max(RunFolder(tmp_path / "disc").checkpoints())
     resume(tmp_path / "disc", {}, heard, base_first=True)
     assert drawn.count(0) == 1 and drawn[0] == 0 and drawn[1] == stopped

@@ -8,13 +8,16 @@ import torch
 from PIL import Image
 
 from maquette.core.seeds import seeded
-from maquette.data.buckets import Crop, crop_box
+from maquette.data.buckets import Crop, crop_box, plan
 from maquette.data.caption_options import CaptionOptions
-from maquette.data.dataset import Photo, View, plan, views
+from maquette.data.cache import LatentCache
+from maquette.data.dataset import Photo
 from maquette.data.layouts import read_folder
+from maquette.data.views import View, views
 from maquette.errors import MaquetteError
 from maquette.families import load
-from maquette.training.batches import EncodedPhoto, LatentDataset, encode_photos, time_ids_of, views_of
+from maquette.training.batches import LatentDataset, time_ids_of
+from maquette.training.latents import EncodedPhoto, encode_photos
 
 
 def photo(name: str, repeats: int = 1) -> Photo:
@@ -88,7 +91,7 @@ def test_size_numbers_by_hand() -> None:
     wide = replace(photo("w"), crop=Crop((64, 64), (128, 64), 50, 0, (200, 100)))
     assert time_ids_of(wide) == [100, 200, 0, 50, 64, 64]
     assert wide.crop is not None
-    assert time_ids_of(wide, View(wide.crop, flip=True)) == [100, 200, 0, 14, 64, 64]
+    assert time_ids_of(wide, View(wide, wide.crop, flip=True)) == [100, 200, 0, 14, 64, 64]
 
 
 def test_each_cut_brings_its_own_size_numbers() -> None:
@@ -153,12 +156,11 @@ def test_a_photo_that_the_vae_cannot_encode_is_named(tmp_path: Path) -> None:
     base: Any = load("pocket")
     Image.new("RGB", (64, 64), (9, 99, 200)).save(tmp_path / "odd.png")
     data = plan(read_folder(tmp_path, "zkw robot"), 64, 4)
-    shown = views_of(base, data.photos, False, False)
     base.encode_images = lambda pixels: (torch.full((1, 4, 16, 16), torch.nan), torch.ones(1, 4, 16, 16))
     with pytest.raises(
         MaquetteError, match=r"odd\.png cannot be encoded: the VAE of pocket gives .* not finite; name .*--vae"
     ):
-        encode_photos(base, data.photos, shown, None, lambda done, of: None)
+        encode_photos(base, data.photos, LatentCache(tmp_path / "cache"), lambda *_: None)
 
 
 def test_cuts_that_show_nothing_of_the_mask_are_left_out(tmp_path: Path) -> None:
@@ -169,9 +171,10 @@ def test_cuts_that_show_nothing_of_the_mask_are_left_out(tmp_path: Path) -> None
     for path, picture in [("a.png", Image.effect_noise((256, 64), 50)), ("masks/a.png", mask)]:
         picture.save(tmp_path / path)
     data = plan(read_folder(tmp_path, "zkw robot"), 64, 4, aspect_buckets=False)
-    (shown,) = views_of(base, data.photos, flip=True, random_crop=True)
+    cache = LatentCache(tmp_path / "cache")
+    (row,) = encode_photos(base, data.photos, cache, lambda *_: None, flip=True, random_crop=True)
+    shown = [latent.view for latent in row if latent.view is not None]
     assert [(view.crop.left, view.flip) for view in shown] == [(0, False), (0, True), (27, False), (27, True)]
-    (row,) = encode_photos(base, data.photos, [shown], None, lambda done, of: None)
     assert [round(float(latent.mask.mean()), 2) for latent in row if latent.mask is not None] == [0.62, 0.62, 0.2, 0.2]
     assert row[0].mask is not None and row[1].mask is not None
     assert torch.equal(row[0].mask.flip(-1), row[1].mask)

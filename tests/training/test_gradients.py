@@ -12,10 +12,11 @@ from maquette.config import TrainConfig
 from maquette.core.denoiser import Conditioning
 from maquette.data.buckets import crop_box
 from maquette.data.dataset import Photo
-from maquette.training.batches import Batch, EncodedPhoto, LatentDataset
+from maquette.training.batches import Batch, LatentDataset
 from maquette.training.distributed import RankRows
 from maquette.training.grad_scaler import GradScaler
 from maquette.training.job import Job
+from maquette.training.latents import EncodedPhoto
 from maquette.training.objective import LossTerm
 from maquette.training.prior import Prior
 

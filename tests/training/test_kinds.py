@@ -43,7 +43,7 @@ def test_photos_of_a_style_are_pictures_in_it(photos: Path) -> None:
     base = load("pocket")
     for kind, caption in (("style", "a picture in zkw style"), ("object", "a photo of zkw object")):
         config = TrainConfig.parse({"photos": photos, "subject": "zkw", "kind": kind})
-        dataset, _ = read_photos(config, base, lambda *_: None)
+        dataset, *_ = read_photos(config, base, lambda *_: None)
         assert {photo.caption for photo in dataset.photos} == {caption}
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maquette.config import TrainConfig
-from maquette.data.dataset import plan
+from maquette.data.buckets import plan
 from maquette.data.layouts import read_folder
 from maquette.families.sd.spec import SD1
 from maquette.families.sdxl.spec import SDXL

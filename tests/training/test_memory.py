@@ -13,8 +13,8 @@ from maquette.errors import MaquetteError
 from maquette.fast import processor
 from maquette.formats import safetensors
 from maquette.stages import train
-from maquette.training import job as jobs
-from maquette.training import memory
+from maquette.training import memory, preparing
+from maquette.training.job import Job
 from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
@@ -52,7 +52,7 @@ def test_the_estimate_is_what_a_step_makes(
     changes: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "packs", lambda dtype: False)
-    job = jobs.prepare(config(photos, tmp_path / "run", **changes), tmp_path / "cache", lambda *_: None)
+    job = preparing.prepare(config(photos, tmp_path / "run", **changes), tmp_path / "cache", lambda *_: None)
     told = memory.estimate(job, 3, job.config.gradient_checkpointing)
     with memory.PeakMemory() as peak:
         job.gradients(0)
@@ -61,7 +61,7 @@ def test_the_estimate_is_what_a_step_makes(
     assert told.networks == _plain_bytes(job) and told.learning == 12 * sum(p.numel() for p in job.parameters)
 
 
-def _plain_bytes(job: jobs.Job) -> int:
+def _plain_bytes(job: Job) -> int:
     """Frozen weights of the UNet alone: VAE and text encoder are let go once photos and captions are encoded."""
     return sum(p.numel() * p.itemsize for p in job.computing.unet.parameters() if not p.requires_grad)
 
@@ -73,7 +73,7 @@ def test_checkpointing_takes_half_and_changes_no_number(photos: Path, tmp_path: 
         assert result.file
         files.append(safetensors.load(result.file))
     assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
-    job = jobs.prepare(config(photos, tmp_path / "run"), tmp_path / "cache", lambda *_: None)
+    job = preparing.prepare(config(photos, tmp_path / "run"), tmp_path / "cache", lambda *_: None)
     assert memory.estimate(job, 3, True).step < 0.6 * memory.estimate(job, 3, False).step
 
 
@@ -107,7 +107,7 @@ def test_out_of_memory_says_what_to_change_and_how_much_it_saves(
 
 
 def test_out_of_memory_before_the_first_step(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "encode_photos", on_the_cpu)
+    monkeypatch.setattr(preparing, "encode_photos", on_the_cpu)
     with pytest.raises(MaquetteError, match="encode the largest photo; lower resolution"):
         train.run(config(photos, tmp_path / "a"))
 

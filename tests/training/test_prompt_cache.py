@@ -21,7 +21,8 @@ from maquette.families.base import BaseModel
 from maquette.formats import safetensors
 from maquette.prompts.captions import caption_chunks
 from maquette.prompts.encode import encode
-from maquette.training.batches import EncodedPhoto, LatentDataset
+from maquette.training.batches import LatentDataset
+from maquette.training.latents import EncodedPhoto
 from maquette.training.prompt_cache import PromptCache
 from maquette.training.train_result import TrainResult
 

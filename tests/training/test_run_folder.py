@@ -24,7 +24,8 @@ from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import resuming, state
 from maquette.training.environment import began_on
-from maquette.training.job import Job, prepare
+from maquette.training.job import Job
+from maquette.training.preparing import prepare
 from tests.training.interrupted import SETTINGS, make_photos
 
 VALUES = {

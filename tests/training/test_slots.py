@@ -24,7 +24,8 @@ from maquette.methods import attach
 from maquette.methods.base import AdaptedLayers, MethodSpec
 from maquette.methods.slots import SlotLayers
 from maquette.stages import train
-from maquette.training.job import Job, prepare
+from maquette.training.job import Job
+from maquette.training.preparing import prepare
 from maquette.training.slots import (
     ALIKE,
     CameTo,

@@ -11,14 +11,15 @@ from torch import nn
 
 from maquette import families
 from maquette.config import TrainConfig
-from maquette.training import job as jobs
+from maquette.training import preparing
 from maquette.training.checkpoint_writer import CheckpointWriter, checkpoint_writer
+from maquette.training.job import Job
 from tests.training.interrupted import make_photos
 
 
-def prepared(tmp_path: Path, **changes: Any) -> jobs.Job:
+def prepared(tmp_path: Path, **changes: Any) -> Job:
     values = {"subject": "zkw disc", "rank": 2, "steps": 2, "sample_prompts": [], "photos": make_photos(tmp_path / "p")}
-    return jobs.prepare(TrainConfig.parse({**values, **changes}), tmp_path / "cache", lambda *_: None)
+    return preparing.prepare(TrainConfig.parse({**values, **changes}), tmp_path / "cache", lambda *_: None)
 
 
 def places(network: nn.Module) -> set[str]:

@@ -68,15 +68,23 @@ def command(
     if keys:
         return _list_keys()
     values |= dict(parse_setting(setting) for setting in settings or [])
-    result = _train(values, config, resume)
-    if os.environ.get("RANK", "0") != "0":
-        return  # of several processes the first one speaks
-    if json_output:
-        print_json(result)
-    else:
-        _say(result, bool(values.get("two_pass")))
-    if result.status == "stopped":
-        raise typer.Exit(INTERRUPTED)
+    if resume is None:
+        values = (read_toml(config) if config else {}) | values
+        if "photos" not in values:
+            raise MaquetteError('Which photos? maquette train PHOTOS --subject "ohwx man"')
+    elif config is not None or "photos" in values:
+        raise MaquetteError("--resume goes on with the run's own photos and configuration; leave the others out.")
+    from ..stages import train
+
+    cancel = threading.Event()
+    with interruptible(cancel), Display() as display:
+        if resume is not None:
+            result = train.resume(resume, values, display, cancel)
+        else:
+            source = str(config) if config else "the command line"
+            result = train.run(TrainConfig.parse(values, source), display, cancel)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        _say(result, json_output, bool(values.get("two_pass")))
 
 
 def _list_keys() -> None:
@@ -87,33 +95,27 @@ def _list_keys() -> None:
             print(f"  {key:26} {TrainConfig.describe(key)}")
 
 
-def _train(values: dict[str, Any], config: Path | None, resume: Path | None) -> TrainResult:
-    if config is not None and resume is None:
-        values = read_toml(config) | values
-    from ..stages import train
-
-    cancel = threading.Event()
-    with interruptible(cancel), Display() as display:
-        if resume is not None:
-            if config is not None or "photos" in values:
-                raise MaquetteError(
-                    "--resume goes on with the run's own photos and configuration; leave the others out."
-                )
-            return train.resume(resume, values, display, cancel)
-        if "photos" not in values:
-            raise MaquetteError('Which photos? maquette train PHOTOS --subject "ohwx man"')
-        source = str(config) if config else "the command line"
-        return train.run(TrainConfig.parse(values, source), display, cancel)
-
-
-def _say(result: TrainResult, two_pass: bool = False) -> None:
+def _say(result: TrainResult, as_json: bool, two_pass: bool) -> None:
+    """Print what became of the run. Raises typer.Exit where it was stopped."""
+    if as_json:
+        print_json(result)
+    elif result.status == "stopped":
+        _say_how_to_go_on(result, two_pass)
+    else:
+        _say_what_was_made(result)
     if result.status == "stopped":
-        print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with", end="")
-        if two_pass:
-            return print(" the same command.")
-        print(":")
-        print(f"  maquette train --resume {result.run}")
-        return
+        raise typer.Exit(INTERRUPTED)
+
+
+def _say_how_to_go_on(result: TrainResult, two_pass: bool) -> None:
+    print(f"Stopped at step {result.step} of {result.steps}; everything is saved. Go on with", end="")
+    if two_pass:
+        return print(" the same command.")
+    print(":")
+    print(f"  maquette train --resume {result.run}")
+
+
+def _say_what_was_made(result: TrainResult) -> None:
     speed = f"{result.seconds:.0f} s, {result.images_per_second:.1f} images/s"
     first = result.start + 1
     made = f"Steps {first} to {result.steps}"

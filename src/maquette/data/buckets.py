@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import MaquetteError
+from .dataset import Dataset, Photo, Problem
 
+MAX_ENLARGEMENT = 4.0  # beyond this a photo teaches blur; it is left out and named
 MOST_SIDES = 2_000  # steps between the smallest and the largest side
 Size = tuple[int, int]  # width, height in pixels, everywhere in this file
 
@@ -31,11 +33,14 @@ class BucketRules:
             return []  # no list: each photo has its own
         return make_buckets(self.resolution, self.min_size, self.max_size, self.step)
 
-    def bucket(self, size: Size, buckets: Iterable[Size]) -> Size | None:
-        """The bucket for a photo of `size`; None for one that covers not even a step. buckets: those of `buckets()`."""
+    def crop(self, size: Size, buckets: Iterable[Size]) -> Crop | None:
+        """How a photo of `size` becomes its bucket; None for one that covers not even a step. buckets: of `buckets()`.
+        """
         if self.no_upscale and not self.fixed:
-            return bucket_within(size, self.resolution[0] * self.resolution[1], self.step)
-        return choose_bucket(size, buckets, self.by_difference)
+            bucket = bucket_within(size, self.resolution[0] * self.resolution[1], self.step)
+        else:
+            bucket = choose_bucket(size, buckets, self.by_difference)
+        return crop_box(size, bucket) if bucket else None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,70 @@ class Crop:
     def lost(self) -> float:
         """Share of the photo's area that is cut off, 0 to 1."""
         return 1 - (self.bucket[0] * self.bucket[1]) / (self.scaled[0] * self.scaled[1])
+
+
+def plan(
+    dataset: Dataset,
+    resolution: int,
+    latent_factor: int = 8,
+    *,
+    aspect_buckets: bool = True,
+    no_upscale: bool = False,
+) -> Dataset:
+    """Give every photo its bucket and crop. What would be enlarged more than MAX_ENLARGEMENT times is left out.
+
+    resolution: pixels of a side of the square whose area every bucket has. aspect_buckets: keep each photo's shape as
+    nearly as the buckets allow; otherwise everything is cut square. no_upscale: shapes that need no enlarging.
+    A data set file's own words on shapes hold, unless the run's resolution or buckets are others than the file's.
+    """
+    run = ShapeWish((resolution, resolution), aspect_buckets, None, no_upscale)
+    as_filed = (resolution, aspect_buckets) == tuple(
+        dataset.settings.get(key, value) for key, value in (("resolution", resolution), ("buckets", aspect_buckets))
+    )
+    rules = {
+        shape: _own_rules(shape, run, as_filed).rules(resolution, latent_factor)
+        for shape in {photo.shape for photo in dataset.photos}
+    }
+    buckets = {shape: found.buckets() for shape, found in rules.items()}
+    photos: list[Photo] = []
+    problems = list(dataset.problems)
+    chosen: dict[tuple[Size, ShapeWish | None], Crop | None] = {}
+    for photo in dataset.photos:
+        key = photo.size, photo.shape
+        if key not in chosen:
+            chosen[key] = rules[photo.shape].crop(photo.size, buckets[photo.shape])
+        crop = chosen[key]
+        if crop is None or crop.enlargement > MAX_ENLARGEMENT:
+            problems.append(_too_small(photo, crop))
+        else:
+            photos.append(replace(photo, crop=crop))
+    first = next((rules[photo.shape] for photo in dataset.photos), None)
+    return replace(dataset, photos=photos, problems=problems, rules=first)
+
+
+def _own_rules(wish: ShapeWish | None, run: ShapeWish, as_filed: bool) -> ShapeWish:
+    if wish is None:
+        return run
+    wish = replace(wish, no_upscale=wish.no_upscale or run.no_upscale)
+    limits = wish.limits if wish.given else None
+    return wish if as_filed else replace(wish, resolution=run.resolution, buckets=run.buckets, limits=limits)
+
+
+def _too_small(photo: Photo, crop: Crop | None) -> Problem:
+    width, height = photo.size
+    if crop is None:
+        fault = "fill no bucket without being enlarged"
+    else:
+        fault = f"would be enlarged {crop.enlargement:.1f} times to {crop.bucket[0]} x {crop.bucket[1]}"
+    message = f"{photo.name} is too small: {width} x {height} pixels {fault}; use the original photo."
+    return Problem("too_small", photo.name, message, left_out=True)
+
+
+def require_large_enough(dataset: Dataset) -> None:
+    """Raise MaquetteError when `plan` has left no photo of the subject."""
+    if not dataset.of("instance"):
+        messages = " ".join(problem.message for problem in dataset.left_out[:3])
+        raise MaquetteError(f"No photo in {dataset.folder} is large enough to train on. {messages}")
 
 
 def rules_for(resolution: int | Size, latent_factor: int = 8) -> BucketRules:

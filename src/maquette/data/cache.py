@@ -1,4 +1,5 @@
-"""Latents on disk between runs, found by content: photo, crop, mirror and encoder. Nothing stale is ever served.
+"""Latents on disk between runs, found by content: photo, crop, mirror and encoder (`views.View.key`). Nothing stale is
+ever served.
 
 Any number of processes may use one folder at once, and may be killed at any byte: an entry appears whole under its
 final name, carries a checksum, and is believed only if that holds. Nothing is written into a folder of photos.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING
 
 from .. import files
 from ..errors import MaquetteError
-from .dataset import Photo, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1  # part of every key: raise it when the meaning of an entry changes
 MOST_BYTES = 10_000_000_000
 LARGEST_ENTRY = 256_000_000  # bytes; a latent of 4096 x 4096 pixels has 8.4 million
 _DIGEST = hashlib.sha256().digest_size
@@ -34,13 +32,6 @@ _ABANDONED = 3600.0  # seconds after which a temporary file belongs to no living
 def cache_folder(runs: Path) -> Path:
     """$MAQUETTE_CACHE, or `.cache` in the folder that holds the runs."""
     return files.named_cache() or runs / ".cache"
-
-
-def latent_key(photo: Photo, encoder: str, view: View) -> str:
-    """Name of a photo's latent. encoder: whatever identifies the encoder's weights and arithmetic."""
-    crop = view.crop
-    parts = [FORMAT, photo.sha256, crop.bucket, crop.scaled, crop.left, crop.top, view.flip, encoder]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class LatentCache:

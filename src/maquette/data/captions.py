@@ -7,11 +7,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import limits
 from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
 from ..files import read_bytes
+
+if TYPE_CHECKING:
+    from .groups import Group
 
 CAPTION_EXTENSIONS = (".txt", ".caption")  # in this order of preference, in any letter case
 _ALREADY_A_SENTENCE = re.compile(
@@ -117,3 +121,42 @@ def find_caption(photo: Path, names: FolderNames, extensions: Sequence[str] = CA
     """The caption file of a photo: IMG.jpg.txt, IMG.jpg.caption, IMG.txt or IMG.caption in this order, or None."""
     candidates = (names.find(base + end) for base in (photo.name, photo.stem) for end in extensions)
     return next((path for path in candidates if path is not None), None)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a photo is said to show, and who says so. source, file: as of `dataset.Photo`. text: what the file holds."""
+
+    words: str
+    source: str
+    file: Path | None = None
+    text: CaptionText | None = None
+    notes: tuple[str, ...] = ()
+
+
+def caption_of(photo: Path, names: FolderNames, group: Group) -> Caption:
+    """The caption of a photo: the text file beside it, else the metadata, else what the subject makes.
+
+    names: of the files in its folder. Raises MaquetteError for a caption file that cannot be read.
+    """
+    file = find_caption(photo, names, group.extensions)
+    told = group.metadata.caption(photo) if group.metadata else None
+    notes: tuple[str, ...] = ()
+    if file:
+        text = read_caption(file)
+        if text.lines:
+            if group.lines == "kept" or group.options.wildcards:
+                words = "\n".join(text.lines)
+            else:
+                words = text.lines[0] if group.lines == "first" else text.joined
+            return Caption(words, file.name, file, text)
+        notes = (f"its caption file {file.name} is empty",)
+    if group.metadata and told:
+        return Caption(told, group.metadata.file.name)
+    if not group.subject or group.literal:
+        words = group.subject
+    elif group.role == "class":
+        words = caption_for_class(group.subject)
+    else:
+        words = caption_for_subject(group.subject, group.template)
+    return Caption(words, "subject", file, notes=notes)

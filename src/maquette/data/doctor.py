@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import MaquetteError
+from .buckets import require_large_enough
 from .dataset import Dataset, Photo, Problem
 from .golden_rule import trigger_of, words_of
 from .images import OpenedPhoto
@@ -223,6 +225,18 @@ def examine_captions(
         if tokens:
             problems += _common_trigger(wanted, tokens)
     return problems
+
+
+def require_trainable(dataset: Dataset, subject: str | None) -> None:
+    """Raise MaquetteError for what `maquette check` calls blocking in a planned data set: no photo is large enough, or
+    something in the folder or its captions must be mended first.
+    """
+    require_large_enough(dataset)
+    found = [*dataset.problems, *examine_captions(dataset, subject)]
+    blocking = [problem.message for problem in found if problem.blocking]
+    if blocking:
+        more = f" And {len(blocking) - 3} more such problems." if len(blocking) > 3 else ""
+        raise MaquetteError(" ".join(blocking[:3]) + more)
 
 
 def longest_caption(photo: Photo, tokens: Callable[[str], Sequence[int]]) -> tuple[str, int]:

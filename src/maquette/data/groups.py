@@ -8,20 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
 from ..openmp import processors
 from .buckets import ShapeWish
 from .caption_options import PLAIN, CaptionOptions
-from .captions import (
-    CAPTION_EXTENSIONS,
-    CaptionText,
-    FolderNames,
-    caption_for_class,
-    caption_for_subject,
-    find_caption,
-    read_caption,
-    same_name,
-)
+from .captions import CAPTION_EXTENSIONS, CaptionText, FolderNames, caption_of, same_name
 from .dataset import Photo, Problem, Role
 from .images import OpenedPhoto, is_photo, read_photo
 from .leftovers import caption_problems, not_used, sharing, unused_entries
@@ -49,25 +41,12 @@ class Group:
     masks: Sequence[Path] = field(default=())  # pictures of a folder of their own
     mask_root: Path | None = None  # that folder
     shape: ShapeWish | None = None
-    lines: Literal["joined", "first"] = "joined"  # what of a caption file of several lines is read without wildcards
+    lines: Literal["joined", "first", "kept"] = "joined"  # what of a caption of several lines is read without wildcards
     literal: bool = False  # the subject is the caption as it is, where there is no other
+    template: str = TEMPLATE  # which else makes a caption of it
 
     def name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How to read: how often each instance photo counts (None: as the group says), and the caption template.
-
-    keep_lines: captions of several lines keep them.
-    """
-
-    repeats: int | None
-    template: str
-    look: Look | None = None
-    progress: Callable[[int, int], None] | None = None
-    keep_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +65,13 @@ class _Read:
     group: Group
 
 
-def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo], list[Problem]]:
-    """Decode every photo of the groups, several at a time, in order. What cannot be used is in the problems."""
+def read_groups(
+    groups: Sequence[Group], look: Look | None = None, progress: Callable[[int, int], None] | None = None
+) -> tuple[list[Photo], list[Problem]]:
+    """Decode every photo of the groups, several at a time, in order. What cannot be used is in the problems.
+
+    look: sees each decoded photo. progress: called with (done, all).
+    """
     jobs: list[_Job] = []
     problems: list[Problem] = []
     for group in groups:
@@ -96,15 +80,15 @@ def read_groups(groups: Sequence[Group], reading: Reading) -> tuple[list[Photo],
         problems += faults
     read: list[_Read] = []
     with ThreadPoolExecutor(min(_MOST_WORKERS, processors())) as pool:
-        for done, result in enumerate(pool.map(lambda job: _read_one(job, reading), jobs), 1):
+        for done, result in enumerate(pool.map(lambda job: _read_one(job, look), jobs), 1):
             if isinstance(result, Problem):
                 problems.append(result)
             else:
                 read.append(result)
-            if reading.progress:
-                reading.progress(done, len(jobs))
+            if progress:
+                progress(done, len(jobs))
     photos = [entry.photo for entry in read]
-    problems += caption_problems([(r.photo, r.text, r.group.lines) for r in read if r.text], reading.keep_lines)
+    problems += caption_problems([(r.photo, r.text, r.group.lines) for r in read if r.text])
     problems += sharing(photos)
     for metadata in {id(g.metadata): g.metadata for g in groups if g.metadata}.values():
         problems += unused_entries(metadata, any(photo.caption_source == "subject" for photo in photos))
@@ -149,17 +133,17 @@ def _mask_names(group: Group, file: Path) -> list[str]:
     return [same_name(key) for key in keys]
 
 
-def _read_one(job: _Job, reading: Reading) -> _Read | Problem:
+def _read_one(job: _Job, look: Look | None) -> _Read | Problem:
     group, name = job.group, job.group.name(job.file)
     try:
         opened = read_photo(job.file, name)
     except MaquetteError as error:
         return Problem("unreadable", name, str(error), left_out=True)
-    if reading.look:
-        reading.look(job.file, opened)
+    if look:
+        look(job.file, opened)
     try:
         _check_mask(job, name, opened)
-        caption = _caption(job, reading)
+        caption = caption_of(job.file, job.names, group)
     except MaquetteError as error:
         return Problem("bad_caption", name, str(error), left_out=True, blocking=True)
     masked = (f"masked by {job.mask.name}",) if job.mask and job.named_mask else ()
@@ -173,7 +157,7 @@ def _read_one(job: _Job, reading: Reading) -> _Read | Problem:
         caption_file=caption.file,
         caption_extension=group.extensions[0],
         options=group.options,
-        repeats=group.repeats if reading.repeats is None or group.role == "class" else reading.repeats,
+        repeats=group.repeats,
         role=group.role,
         subject=group.subject,
         shape=group.shape,
@@ -182,41 +166,6 @@ def _read_one(job: _Job, reading: Reading) -> _Read | Problem:
         notes=(*opened.notes, *masked, *caption.notes),
     )
     return _Read(photo, caption.text, group)
-
-
-@dataclass(frozen=True)
-class _Caption:
-    words: str
-    source: str  # as of Photo
-    file: Path | None
-    text: CaptionText | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _caption(job: _Job, reading: Reading) -> _Caption:
-    """The text file beside the photo, else the metadata, else what the subject makes."""
-    group = job.group
-    file = find_caption(job.file, job.names, group.extensions)
-    caption = group.metadata.caption(job.file) if group.metadata else None
-    notes: tuple[str, ...] = ()
-    if file:
-        text = read_caption(file)
-        if text.lines:
-            if reading.keep_lines or group.options.wildcards:
-                words = "\n".join(text.lines)
-            else:
-                words = text.lines[0] if group.lines == "first" else text.joined
-            return _Caption(words, file.name, file, text)
-        notes = (f"its caption file {file.name} is empty",)
-    if group.metadata and caption:
-        return _Caption(caption, group.metadata.file.name, None)
-    if not group.subject or group.literal:
-        words = group.subject
-    elif group.role == "class":
-        words = caption_for_class(group.subject)
-    else:
-        words = caption_for_subject(group.subject, reading.template)
-    return _Caption(words, "subject", file, notes=notes)
 
 
 def _check_mask(job: _Job, name: str, opened: OpenedPhoto) -> None:

@@ -13,7 +13,7 @@ from ..errors import MaquetteError
 from .caption_options import CaptionOptions
 from .captions import class_of
 from .dataset import Dataset, Problem, Role
-from .groups import MASK_FOLDERS, Group, Look, Reading, read_groups
+from .groups import MASK_FOLDERS, Group, Look, read_groups
 from .guess import below, nearly_kohya, ordinary, passed_over, what_is_there
 from .images import directly_in, is_hidden, is_photo, walk
 from .kohya_names import agrees, kohya_name
@@ -54,7 +54,7 @@ def read_folder(
     look: Look | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read and decode every photo below `folder`, with captions, repeats and roles; no buckets yet (`dataset.plan`).
+    """Read and decode every photo below `folder`, with captions, repeats and roles; no buckets yet (`buckets.plan`).
 
     folder: photos, or a metadata file (.json, .jsonl, .csv), or a Kohya data set file (.toml). subject: makes the
     captions of photos that have none. reg: folder of regularization images. repeats: how often each instance photo
@@ -62,20 +62,24 @@ def read_folder(
     so. alpha_mask: the loss counts where photos are not transparent. keep_lines: captions of several lines keep them.
     extension: ending of the caption files that are read, unless a data set file says so. look: sees every decoded
     photo. progress: called with (done, all). Files that cannot be used are in `.problems`.
-    Raises MaquetteError when there is no folder or no readable photo. `require_trainable` refuses the rest.
+    Raises MaquetteError when there is no folder or no readable photo. `doctor.require_trainable` refuses the rest.
     """
     found = _found(folder, subject, reg)
-    if options is not None and found.layout != "toml":
-        found.groups = [replace(group, options=options) for group in found.groups]
+    wanted: dict[str, Any] = {"template": template}
     if alpha_mask:
-        found.groups = [replace(group, alpha_mask=True) for group in found.groups]
+        wanted["alpha_mask"] = True
+    if keep_lines:
+        wanted["lines"] = "kept"
+    if options is not None and found.layout != "toml":
+        wanted["options"] = options
     if extension and found.layout != "toml":
-        endings = [extension if extension.startswith(".") else f".{extension}"]
-        found.groups = [replace(group, extensions=endings) for group in found.groups]
-    photos, problems = read_groups(found.groups, Reading(repeats, template, look, progress, keep_lines))
+        wanted["extensions"] = [extension if extension.startswith(".") else f".{extension}"]
+    counted = wanted if repeats is None else wanted | {"repeats": repeats}
+    groups = [replace(group, **(wanted if group.role == "class" else counted)) for group in found.groups]
+    photos, problems = read_groups(groups, look, progress)
     dataset = Dataset(found.root, found.layout, photos, found.problems + problems, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
-    if any(group.role == "class" for group in found.groups):
+    if any(group.role == "class" for group in groups):
         _require_photos(dataset, "class", found.reg or found.root)
     _refuse_endless(dataset)
     return dataset
@@ -88,7 +92,14 @@ def groups_in(folder: str | Path, subject: str | None = None, reg: str | Path | 
 
 def _found(folder: str | Path, subject: str | None, reg: str | Path | None) -> _Found:
     """What lies in the folder, with the regularization images that are named or lie there too."""
-    found = _find(Path(folder).expanduser(), subject)
+    path = Path(folder).expanduser()
+    if path.is_file() and path.suffix.lower() == ".toml":
+        told = read_dataset_file(path, subject)
+        found = _Found(path.parent, "toml", told.groups, told.problems, told.settings)
+    elif path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
+        found = _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
+    else:
+        found = _find_in_folder(_existing_folder(path), subject)
     wanted = found.reg if reg is None else reg
     if wanted is not None:
         found.reg = _existing_folder(Path(wanted).expanduser())
@@ -107,15 +118,6 @@ def _refuse_endless(dataset: Dataset) -> None:
                 f"Photos x repeats are {dataset.samples(photo.role)} samples per epoch, more than anyone trains "
                 f"({MOST_SAMPLES:,} at most): {most.name} has {most.repeats} repeats; give fewer, and more epochs."
             )
-
-
-def _find(path: Path, subject: str | None) -> _Found:
-    if path.is_file() and path.suffix.lower() == ".toml":
-        dataset_file = read_dataset_file(path, subject)
-        return _Found(path.parent, "toml", dataset_file.groups, dataset_file.problems, dataset_file.settings)
-    if path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
-        return _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
-    return _find_in_folder(_existing_folder(path), subject)
 
 
 def _existing_folder(path: Path) -> Path:
@@ -257,17 +259,3 @@ def _require_photos(dataset: Dataset, role: Role, folder: Path) -> None:
         raise MaquetteError(f"No {what} in {folder} can be used. {shown}")
     there = "" if bad else what_is_there(folder)
     raise MaquetteError(f"No readable {what} in {folder}. {shown}{there} {A_PHOTO_FOLDER}".replace("  ", " "))
-
-
-def require_trainable(dataset: Dataset) -> None:
-    """Raise MaquetteError when the data set must not be trained on as it is.
-
-    That is: it has blocking problems, or (after `plan`) no instance photo is large enough.
-    """
-    if not dataset.of("instance"):
-        messages = " ".join(problem.message for problem in dataset.left_out[:3])
-        raise MaquetteError(f"No photo in {dataset.folder} is large enough to train on. {messages}")
-    blocking = [problem.message for problem in dataset.problems if problem.blocking]
-    if blocking:
-        more = f" And {len(blocking) - 3} more such problems." if len(blocking) > 3 else ""
-        raise MaquetteError(" ".join(blocking[:3]) + more)

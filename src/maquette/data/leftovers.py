@@ -106,7 +106,7 @@ def _names(photos: Sequence[Photo]) -> str:
     return ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
-def caption_problems(read: Sequence[tuple[Photo, CaptionText, str]], keep_lines: bool) -> Iterable[Problem]:
+def caption_problems(read: Sequence[tuple[Photo, CaptionText, str]]) -> Iterable[Problem]:
     """Caption files in an old encoding, and those whose several lines are not read as such."""
     for photo, text, _ in read:
         if text.fallback and photo.caption_file:
@@ -116,8 +116,6 @@ def caption_problems(read: Sequence[tuple[Photo, CaptionText, str]], keep_lines:
                 "save it as UTF-8 if that is wrong."
             )
             yield Problem("encoding", photo.name, message)
-    if keep_lines:
-        return
     for how, remedy in (
         ("joined", "are read as one caption"),
         ("first", "are read to the end of their first line, as Kohya's trainer does"),

@@ -23,9 +23,11 @@ class RunTrainer(WarmFleetTrainer):
     """
 
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
-        from ..training import running
+        from ..training.running import begun
 
-        return self.trained(running.once(config, on_event, cancel))
+        with begun(config, on_event, cancel) as trainer:
+            result = trainer.train(0)
+        return self.trained(result)
 
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         from ..training import running

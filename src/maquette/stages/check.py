@@ -10,7 +10,8 @@ from typing import Any
 
 from ..config.photos import CheckConfig
 from ..data import findings
-from ..data.dataset import Dataset, Photo, Problem, plan
+from ..data.buckets import plan
+from ..data.dataset import Dataset, Photo, Problem
 from ..data.doctor import Look, Looks, longest_caption
 from ..data.faces import FaceReader, examine_faces
 from ..data.golden_rule import GoldenRule, golden_rule

@@ -74,7 +74,7 @@ class Room:
                 f"{used} is an inpainting model, and compare draws from text alone: compare ordinary bases."
             )
         training = chosen[0].config
-        dataset, _ = read_photos(training, self.base, lambda what, done, of: None)
+        dataset, *_ = read_photos(training, self.base, lambda what, done, of: None)
         on_event(Event("progress", {"what": "building the panel", "done": 0, "of": 1}))
         self.panel: Panel = build_panel(
             self.base, examples(dataset, self.base), config.subject, size=LARGE if config.thorough else SMALL,

@@ -83,7 +83,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
         _require_choice(folder.path, candidates)
         base = open_base(config.base or training.base, config.device, training.vae)
-        dataset, _ = read_photos(training, base, progress_of_parts(on_event))
+        dataset, *_ = read_photos(training, base, progress_of_parts(on_event))
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')

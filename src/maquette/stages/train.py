@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..config import TrainConfig
 from ..events import Cancel, Listener, ignore
-from ..training.running import once, resume
+from ..training.running import begun, resume
 from ..training.train_result import TrainResult
 
-__all__ = ["TrainResult", "once", "resume", "run"]
+__all__ = ["TrainResult", "resume", "run"]
 
 
 def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None = None) -> TrainResult:
@@ -19,4 +19,5 @@ def run(config: TrainConfig, on_event: Listener = ignore, cancel: Cancel | None 
         from . import two_pass
 
         return two_pass.train_twice(config, on_event, cancel or Cancel())
-    return once(config, on_event, cancel)
+    with begun(config, on_event, cancel) as trainer:
+        return trainer.train(0)

@@ -71,7 +71,7 @@ def _once(config: TrainConfig, on_event: Listener, cancel: Cancel) -> TrainResul
 
     assert config.out is not None
     if not RunFolder(config.out).config.exists():
-        return train.once(config, on_event, cancel)
+        return train.run(config, on_event, cancel)
     two_pass.require_same(resuming.read_config(RunFolder.open(config.out)), config, config.out)
     return train.resume(config.out, None, on_event, cancel)
 

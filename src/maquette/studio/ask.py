@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
-from ..data.dataset import Dataset, Photo, plan
+from ..data.buckets import plan
+from ..data.dataset import Dataset, Photo
 from ..errors import MaquetteError
 from ..families.loading import find
 from ..training import costs, defaults

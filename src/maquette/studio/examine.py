@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..data import dataset
+from ..data.buckets import plan
 from ..data.captions import caption_for_subject
-from ..data.dataset import Dataset, Problem, plan
+from ..data.dataset import Dataset, Problem
 from ..data.doctor import Look, examine_captions, examine_photos
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from ..config import TrainConfig
-from ..data.dataset import manifest, plan
+from ..data.buckets import plan
+from ..data.dataset import manifest
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..events import Cancel, Event

@@ -16,6 +16,7 @@ from ..files import write_text
 from ..run_folder import RunFolder
 from ..stages import caption, evaluate, merge, train
 from ..training.resuming import read_config
+from ..training.running import begun
 from .worker import keep_last
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def train_and_evaluate(job: Job, report: Report, cancel: Cancel) -> Mapping[str,
         result = train.resume(run.path, steps, report, cancel, base_first=True)
     else:
         parsed = TrainConfig.parse(config | {"out": str(run.path)}, "the studio")
-        result = train.once(parsed, report, cancel, base_first=True)
+        with begun(parsed, report, cancel, base_first=True) as trainer:
+            result = trainer.train(0)
     if result.status == "stopped":
         paused = job.wishes("pause") and not job.wishes("stop")
         file = None if paused else keep_last(job)

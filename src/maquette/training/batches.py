@@ -1,4 +1,4 @@
-"""The photos as latents in memory, and which of them each step sees.
+"""Which of the photos each step sees, as latents in memory.
 
 Everything random about a step follows from the seed and the step's number alone, so that a resumed run needs no random
 state. Photos come in shuffled epochs, one endless row cut into steps of exactly `batch_size`: no photo is seen more
@@ -8,7 +8,7 @@ often than another, and each counts the same whatever its shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,28 +17,9 @@ from torch import Tensor
 
 from ..core.seeds import seeded
 from ..core.transfer import to_device_of
-from ..data.cache import LatentCache, latent_key
-from ..data.dataset import Photo, View, mask_weights, masked_views, pixels, views
-from ..errors import MaquetteError
-from ..families.base import BaseModel
-from ..sampling.finite import damage
-
-
-@dataclass(frozen=True)
-class EncodedPhoto:
-    """A photo's posterior: mean and standard deviation, each (C, h, w); mask (1, h, w) says where the loss counts.
-
-    view: the crop that was encoded; None: the planned one.
-    """
-
-    mean: Tensor
-    std: Tensor
-    mask: Tensor | None = None
-    view: View | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.mean.shape
+from ..data.dataset import Photo
+from ..data.views import View
+from .latents import EncodedPhoto
 
 
 @dataclass(frozen=True)
@@ -151,62 +132,8 @@ def time_ids_of(photo: Photo, view: View | None = None) -> list[float]:
     """Return SDXL's time ids: original height and width, crop top and left (in pixels of the scaled photo), height and
     width of the bucket.
     """
-    view = view or views(photo)[0]
+    view = view or View.planned(photo)
     crop = view.crop
     (width, height), (bucket_width, bucket_height) = crop.original, crop.bucket
     left = crop.scaled[0] - bucket_width - crop.left if view.flip else crop.left
     return [height, width, crop.top, left, bucket_height, bucket_width]
-
-
-def views_of(base: BaseModel, photos: Sequence[Photo], flip: bool, random_crop: bool) -> list[list[View]]:
-    """Return the crops of each photo that are trained on, without those of which the mask covers nothing."""
-    factor = base.spec.latent_factor
-    return [masked_views(photo, factor, views(photo, flip, random_crop)) for photo in photos]
-
-
-@torch.no_grad()
-def encode_photos(
-    base: BaseModel,
-    photos: Sequence[Photo],
-    shown: Sequence[Sequence[View]],
-    cache: LatentCache | None,
-    on_progress: Callable[[int, int], None],
-) -> list[list[EncodedPhoto]]:
-    """Latents of every photo, one for each of its views, on the base's device: out of the cache, else encoded and kept.
-
-    Each is encoded by itself, so that its numbers do not depend on which others were in the cache. on_progress: called
-    with (number, all) for each photo that is encoded. Raises MaquetteError naming the photo when its latent is not
-    finite.
-    """
-    encoder = f"{base.content_hash}{base.vae_hash} {base.device.type} {next(base.vae.parameters()).dtype}"
-    factor, device = base.spec.latent_factor, base.device
-    found: list[list[EncodedPhoto]] = []
-    for number, (photo, ways) in enumerate(zip(photos, shown, strict=True), 1):
-        row = []
-        for view in ways:
-            key, (width, height) = latent_key(photo, encoder, view), view.crop.bucket
-            shape = base.spec.latent_channels, height // factor, width // factor
-            latent = cache.get(key, shape) if cache else None
-            if latent is None:
-                on_progress(number, len(photos))
-                latent = _encode(base, photo, view)
-                if cache:
-                    cache.put(key, *latent)
-            mean, std = (part.to(device) for part in latent)
-            mask = mask_weights(photo, factor, view.flip, view.crop)
-            row.append(EncodedPhoto(mean, std, None if mask is None else mask.to(device), view))
-        found.append(row)
-    if cache:
-        cache.trim()
-    return found
-
-
-def _encode(base: BaseModel, photo: Photo, view: View) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a photo as it is cut, each (C, h, w)."""
-    mean, std = base.encode_images(pixels(photo, view.flip, view.crop)[None])
-    if not (mean.isfinite().all() and std.isfinite().all()):
-        why = damage(base) or (
-            f"the VAE of {base.vae_source or base.source} gives numbers that are not finite; name one with --vae."
-        )
-        raise MaquetteError(f"{photo.path} cannot be encoded: {why}")
-    return mean[0], std[0]

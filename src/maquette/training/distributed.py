@@ -44,6 +44,15 @@ class ProcessGroup:
         if self.size > 1:
             torch.distributed.barrier()
 
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process go through the block before the others, which then find what it has made."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
     def broadcast(self, value: Any) -> Any:
         """Send the main process's value to every process; returns it in each."""
         if self.size == 1:
@@ -95,6 +104,9 @@ class ProcessGroup:
             gather(to=0)
 
 
+ALONE = ProcessGroup()
+
+
 class RankRows:
     """Rows of each batch that this rank computes: photo by photo in turn, over all batches of a step."""
 
@@ -119,7 +131,7 @@ def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that a launcher started together; without a launcher, this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ProcessGroup()
+        yield ALONE
         return
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:

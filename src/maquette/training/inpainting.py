@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ..core.seeds import seeded
-from ..data.dataset import Photo, View, pixels
+from ..data.dataset import Photo
+from ..data.views import View
 from ..families.base import BaseModel
 from ..sampling.inpainting import extra_channels
+from .latents import EncodedPhoto
 
 MASKS = 8  # per photo and mirror image
 SMALLEST, LARGEST = 0.25, 0.9  # sides of a masked part, as shares of the picture's
@@ -38,17 +40,18 @@ def random_mask(height: int, width: int, random: torch.Generator) -> Tensor:
 def masks_of(
     base: BaseModel,
     photos: Sequence[Photo],
-    shown: Sequence[Sequence[View]],
+    latents: Sequence[Sequence[EncodedPhoto]],
     seed: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[str, int, int], None],
 ) -> list[list[Tensor]]:
-    """For each view of each photo the channels of MASKS masks, (MASKS, 5, h, w)."""
+    """For each latent of each photo the channels of MASKS masks, (MASKS, 5, h, w)."""
     found = []
-    for i, (photo, views) in enumerate(zip(photos, shown, strict=True)):
-        on_progress(i + 1, len(photos))
+    for i, (photo, encoded) in enumerate(zip(photos, latents, strict=True)):
+        on_progress("encoding masked photos", i + 1, len(photos))
         row = []
-        for view in views:
-            picture = pixels(photo, view.flip, view.crop)
+        for latent in encoded:
+            view = latent.view or View.planned(photo)
+            picture = view.pixels()
             random = seeded(seed, "mask", photo.name, view.flip, view.crop.left, view.crop.top)
             masks = [random_mask(picture.shape[1], picture.shape[2], random) for _ in range(MASKS)]
             row.append(torch.stack([extra_channels(base, picture, mask) for mask in masks]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .. import methods
 from ..core.denoiser import Conditioning
 from ..core.dtypes import DTYPES
+from ..errors import OutOfMemory
 from ..fast import attention, packed
 from ..methods.spec import spec_of
 
@@ -32,6 +34,17 @@ EXTRA = 5  # channels that inpainting bases are shown besides the latent
 def exhausted(error: Exception) -> bool:
     """Whether memory ran out, on CUDA or where a system refuses it to the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def explained(sentence: str) -> Iterator[None]:
+    """Turn memory that runs out within the block into an OutOfMemory with this sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not exhausted(error):
+            raise
+        raise OutOfMemory(sentence) from error
 
 
 class PeakMemory(TorchDispatchMode):

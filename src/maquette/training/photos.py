@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from .. import methods
 from ..config import TrainConfig
+from ..data.buckets import plan
 from ..data.caption_options import CaptionOptions
-from ..data.dataset import Dataset, hold_out, plan
-from ..data.doctor import Look, Looks, examine_captions
-from ..data.layouts import read_folder, require_trainable
+from ..data.dataset import Dataset, hold_out
+from ..data.doctor import Look, Looks, require_trainable
+from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from . import defaults, holding_out, kinds
@@ -19,8 +19,12 @@ from . import defaults, holding_out, kinds
 
 def read_photos(
     config: TrainConfig, base: BaseModel, on_progress: Callable[[str, int, int], None]
-) -> tuple[Dataset, dict[Path, Look]]:
-    """The photos with captions and buckets, as `maquette check` sees them, and what is measured on each."""
+) -> tuple[Dataset, TrainConfig, dict[Path, Look]]:
+    """Read the photos with captions and buckets, as `maquette check` sees them.
+
+    Returns them, the configuration with what a data set file asks for where the user said nothing, and what is measured
+    on each photo. Raises MaquetteError for what `maquette check` calls blocking.
+    """
     looks = Looks()
     dataset = read_folder(
         config.photos,
@@ -41,16 +45,17 @@ def read_photos(
         look=looks.see,
         progress=lambda done, of: on_progress("reading photos", done, of),
     )
-    config = with_settings(config, dataset)
+    wishes = {key: value for key, value in dataset.settings.items() if key not in config.model_fields_set}
+    if wishes:
+        config = TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))
     resolution = config.resolution or base.spec.native_size
     buckets = defaults.recipe(base.spec).buckets if config.buckets is None else config.buckets
     dataset = plan(dataset, resolution, base.spec.size_multiple, aspect_buckets=buckets, no_upscale=config.no_upscale)
-    blocking = [problem for problem in examine_captions(dataset, config.subject) if problem.blocking]
-    require_trainable(replace(dataset, problems=[*dataset.problems, *blocking]))  # what `maquette check` refuses
+    require_trainable(dataset, config.subject)
     if count := holding_out.count_for(config, dataset):
         dataset = hold_out(dataset, count, config.seed, config.fold or 0)
     _refuse_idle_images(config, dataset)
-    return dataset, looks
+    return dataset, config, looks
 
 
 def _refuse_idle_images(config: TrainConfig, dataset: Dataset) -> None:
@@ -63,11 +68,3 @@ def _refuse_idle_images(config: TrainConfig, dataset: Dataset) -> None:
         f"{what} regularization images, and {images[0].path.parent} holds some beside the photos: move that folder "
         "elsewhere."
     )
-
-
-def with_settings(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """What a data set file asks for, where the user said nothing."""
-    wishes = {key: value for key, value in dataset.settings.items() if key not in config.model_fields_set}
-    if not wishes:
-        return config
-    return TrainConfig.parse(config.model_dump(exclude_unset=True) | wishes, str(config.photos))

@@ -7,64 +7,54 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import methods
 from ..config import TrainConfig
 from ..core.dtypes import DTYPES
 from ..data.cache import cache_folder
 from ..data.dataset import manifest
-from ..errors import MaquetteError, OutOfMemory
+from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts
 from ..fast import processor
 from ..files import write_json, write_text
 from ..run_folder import RunFolder
-from . import identity, memory, resuming, state
+from . import identity, resuming, state
 from .disk import explain_full_disk
-from .distributed import ProcessGroup, process_group, require_enough
+from .distributed import ALONE, process_group
 from .environment import began_on, differences, environment, pinned_threads
-from .job import Job, prepare
+from .job import Job
 from .notices import notices
+from .preparing import prepare
 from .process_settings import process_settings
 from .trackers import following
 from .train_result import TrainResult
 from .trainer import Trainer
 
 
-def once(
+@contextmanager
+def begun(
     config: TrainConfig,
     on_event: Listener = ignore,
     cancel: Cancel | None = None,
     cache: Path | None = None,
     base_first: bool = False,
-) -> TrainResult:
-    """One run from the beginning, in a new run folder. cache: folder of latents that earlier runs encoded; None: the
-    one beside the run, or $MAQUETTE_CACHE. base_first: draw the base's sample pictures before the first step, for
-    someone who watches; the files of the run are the same.
-    """
-    with ExitStack() as held:
-        processes = held.enter_context(process_group(config.device))
-        held.enter_context(process_settings(config))
-        trainer = held.enter_context(begun(config, on_event, cancel or Cancel(), cache, processes))
-        trainer.base_first = base_first
-        return trainer.train(0)
-
-
-@contextmanager
-def begun(
-    config: TrainConfig,
-    on_event: Listener,
-    cancel: Cancel,
-    cache: Path | None,
-    processes: ProcessGroup,
     computes: bool = True,
 ) -> Iterator[Trainer]:
-    """A new run, ready for its first step, whose folder is held within the block. computes: see `job.prepare`."""
+    """A new run, ready for its first step. Its folder is held within the block, as is what a run sets in its process.
+
+    cache: folder of latents that earlier runs encoded; None: the one beside the run, or $MAQUETTE_CACHE. base_first:
+    draw the base's sample pictures before the first step, for someone who watches; the files of the run are the same.
+    computes: whether this run computes its own steps; if not, others set this process and compute them (`slots`).
+    """
     with ExitStack() as held:
+        processes = held.enter_context(process_group(config.device)) if computes else ALONE
+        if computes:
+            held.enter_context(process_settings(config))
         on_event = on_event if processes.is_main else ignore
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(processes.broadcast(str(named)))
         if processes.is_main:
             RunFolder.refuse_taken(folder.path)
-        job = _prepared(processes, config, folder, on_event, cache, computes)
+        latents = cache or cache_folder(folder.path.parent)
+        job = prepare(config, latents, progress_of_parts(on_event), computes=computes, processes=processes)
         job.config = job.config.model_copy(update={"out": folder.path})
         if processes.is_main:
             RunFolder.create(folder.path)
@@ -77,7 +67,9 @@ def begun(
             on_event = held.enter_context(following(job.config, folder, on_event))
         for message in [*_other_type(config, job), *notices(config, job.base)]:
             on_event(Event("warning", {"message": message}))
-        yield Trainer(folder, job, on_event, cancel, processes)
+        trainer = Trainer(folder, job, on_event, cancel or Cancel(), processes)
+        trainer.base_first = base_first
+        yield trainer
 
 
 def resume(
@@ -91,7 +83,7 @@ def resume(
     """Go on with a run from its newest whole state, to the same final file as if it had never stopped.
 
     changes: keys of TrainConfig; only `steps` and what does not touch the weights may be changed. cache,
-    base_first: see `once`.
+    base_first: see `begun`.
     """
     folder = RunFolder.open(path)
     config = resuming.read_config(folder)
@@ -108,7 +100,10 @@ def resume(
         held.enter_context(pinned_threads(began, processes.size))
         # where there is a state, the file that the run began from is needed no more
         beginning = start.file if start.step else changed.from_lora
-        job = _prepared(processes, changed.model_copy(update={"from_lora": beginning}), folder, on_event, cache)
+        latents = cache or cache_folder(folder.path.parent)
+        job = prepare(
+            changed.model_copy(update={"from_lora": beginning}), latents, progress_of_parts(on_event), processes=processes
+        )
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
         notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
         if start.state is not None:
@@ -156,34 +151,6 @@ def _unlike(before: TrainConfig, job: Job, start: int, other: list[str]) -> Iter
         )
     if job.config.steps != before.steps:
         yield f"The run now ends at step {job.config.steps}: from step {start} the learning rate follows that length."
-
-
-def _prepared(
-    processes: ProcessGroup,
-    config: TrainConfig,
-    folder: RunFolder,
-    on_event: Listener,
-    cache: Path | None,
-    computes: bool = True,
-) -> Job:
-    """The job, made ready in the first process before the others, which then find the photos encoded."""
-    if not processes.is_main:
-        processes.barrier()
-    try:
-        job = prepare(config, cache or cache_folder(folder.path.parent), progress_of_parts(on_event), computes=computes)
-    except RuntimeError as error:
-        if not memory.exhausted(error):
-            raise
-        raise OutOfMemory(
-            "The memory does not suffice to open the base and to encode the largest photo; lower resolution."
-        ) from error
-    require_enough(job.config.batch_size or 1, processes.size)
-    job.objective.rank_rows = processes.rank_rows()
-    if methods.METHODS[config.method].product == "model":
-        job.optimizer = processes.shard(job.optimizer)
-    if processes.is_main:
-        processes.barrier()
-    return job
 
 
 def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:

@@ -33,9 +33,9 @@ from ..methods.slots import SlotLayers
 from . import memory
 from .attaching import unet_slots
 from .batches import Batch
-from .distributed import ProcessGroup
-from .job import Job, opened
+from .job import Job
 from .objective import LossTerm, Objective
+from .preparing import opened
 from .process_settings import process_settings
 from .running import begun
 from .train_result import TrainResult
@@ -86,7 +86,7 @@ class SlotRun:
     ended: Callable[[CameTo], None]
     on_event: Listener = ignore
     cancel: Cancel = field(default_factory=Cancel)
-    cache: Path | None = None  # see `running.once`
+    cache: Path | None = None  # see `running.begun`
 
 
 def train_together(
@@ -246,9 +246,7 @@ class _Group:
         held = ExitStack()
         try:
             _require_compatible([self.first, run.config], self.slots)
-            trainer = held.enter_context(
-                begun(run.config, run.on_event, run.cancel, run.cache, ProcessGroup(), computes=False)
-            )
+            trainer = held.enter_context(begun(run.config, run.on_event, run.cancel, run.cache, computes=False))
             trainer.begin(0)
             network.put(slot, trainer.job)
         except Exception as error:  # whatever ends a run is what it came to

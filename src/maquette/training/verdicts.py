@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig
 from ..config.runs import WEIGHTS
-from ..data.dataset import Dataset, pixels, plan
-from ..data.layouts import require_trainable
+from ..data.buckets import plan, require_large_enough
+from ..data.dataset import Dataset
+from ..data.views import View
 from ..errors import MaquetteError
 from ..evaluation.candidates import Candidate
 from ..evaluation.panel import QUICK, SMALL, STANDARD, Example, Size
@@ -36,9 +37,9 @@ PANEL = 1.5  # cells that the panel itself costs
 def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
     """The photos as squares of the base's native size, with their captions. Raises MaquetteError without any."""
     squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
-    require_trainable(squares)
+    require_large_enough(squares)
     photos = [photo for photo in squares.photos if photo.role != "class"]
-    return [Example(pixels(p), p.caption_at(0), p.name, p.role == "held") for p in photos]
+    return [Example(View.planned(p).pixels(), p.caption_at(0), p.name, p.role == "held") for p in photos]
 
 
 def weights_for(method: str, weights: Sequence[float]) -> list[float]:

@@ -24,10 +24,12 @@ from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families import load
 from ..families.kept import KeptBases
 from ..run_folder import RunFolder
-from . import defaults, resuming, running
+from . import defaults, resuming
 from .environment import one_thread_for
-from .job import encoded, opened
-from .photos import read_photos, with_settings
+from .latents import encode_photos
+from .photos import read_photos
+from .preparing import opened
+from .running import begun, resume
 from .slots import SlotRun, train_in_slots
 from .train_result import TrainResult
 
@@ -57,7 +59,8 @@ class WarmTrainer:
         """
         with self._alone(config, on_event):
             if not config.two_pass:
-                return running.once(config, on_event, cancel, cache)
+                with begun(config, on_event, cancel, cache) as trainer:
+                    return trainer.train(0)
             if self._passes is None:
                 raise MaquetteError("two_pass takes several runs: leave it out, or give this trainer stages.train.run.")
             return self._passes(config, on_event, cancel)
@@ -72,7 +75,7 @@ class WarmTrainer:
     ) -> TrainResult:
         """As `maquette train --resume`."""
         with self._alone(resuming.read_config(RunFolder.open(path)), on_event):
-            return running.resume(path, changes, on_event, cancel, cache)
+            return resume(path, changes, on_event, cancel, cache)
 
     def in_slots(self, runs: Sequence[SlotRun], slots: int, more: Callable[[], SlotRun | None] = lambda: None) -> None:
         """Several jobs at once on the kept base: `slots.train_in_slots`."""
@@ -88,9 +91,9 @@ class WarmTrainer:
         on_progress = progress_of_parts(until(cancel, ignore))
         with self.bases.in_use(config.base), one_thread_for(config.base):
             base, dtype = opened(config, load)
-            dataset, _ = read_photos(config, base, on_progress)
-            resolved = defaults.resolve(with_settings(config, dataset), base, dataset, dtype)
-            encoded(resolved, base, dataset, LatentCache(cache), on_progress)
+            dataset, config, _ = read_photos(config, base, on_progress)
+            defaults.resolve(config, base, dataset, dtype)  # refuses what training refuses
+            encode_photos(base, dataset.photos, LatentCache(cache), on_progress, config.flip_aug, config.random_crop)
             return len(dataset.photos)
 
     @contextmanager

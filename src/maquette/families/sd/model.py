@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...core.channels import INPAINTING_CHANNELS
 from ...core.denoiser import Conditioning
+from ...errors import MaquetteError
 from ..base import BaseModel, Control
 from ..unet.transformer import KeptText
-from . import latent
 from .text import encode_windows
 
 
@@ -106,7 +106,25 @@ class StableDiffusion(BaseModel):
         return Conditioning(tokens)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return latent.encode_images(self.vae, pixels, self.spec.latent_factor)
+        """As BaseModel.encode_images. H and W must be multiples of the latent factor; otherwise the encoder would silently
+        drop a border.
+        """
+        factor, (height, width) = self.spec.latent_factor, pixels.shape[-2:]
+        if height % factor or width % factor:
+            raise MaquetteError(
+                f"an image of {width} x {height} pixels cannot be encoded: both sides must be multiples of {factor}."
+            )
+        vae: Any = self.vae
+        weight = next(vae.parameters())
+        posterior = vae.encode(pixels.to(weight.device, weight.dtype))
+        mean, std = posterior.mean.float(), posterior.std.float()
+        return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor, std * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        return latent.decode(self.vae, latents)
+        """As BaseModel.decode, float32. An infinite number stays visible as NaN, instead of becoming white or black."""
+        vae: Any = self.vae
+        weight = next(vae.parameters())
+        latents = latents.to(weight.device) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        pixels = vae.decode(latents.to(weight.dtype)).float() / 2 + 0.5
+        result: Tensor = pixels.clamp(0, 1).where(pixels.isfinite(), torch.nan)
+        return result
