@@ -37,8 +37,8 @@ def work(folder: Path) -> None:
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.training import preparing as training
     from maquette.training import optim
+    from maquette.training import preparing as training
 
     photos = folder / "photos"
     photos.mkdir()

@@ -80,8 +80,8 @@ def maquette_step(options: argparse.Namespace, folder: Path) -> Callable[[], Any
     from PIL import Image
 
     from maquette.config import TrainConfig
-    from maquette.training import preparing as training
     from maquette.training import optim
+    from maquette.training import preparing as training
 
     photos = folder / f"photos-{options.px}-{options.batch}"
     photos.mkdir(exist_ok=True)

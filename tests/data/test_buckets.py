@@ -127,7 +127,8 @@ def test_buckets_without_enlarging_by_hand() -> None:
     assert bucket_within((300, 200), 512 * 512, 64) == (256, 192)
     assert bucket_within((300, 60), 512 * 512, 64) is None
     rules = BucketRules((512, 512), 256, 1024, 64, no_upscale=True)
-    assert rules.bucket((300, 200), rules.buckets()) == (256, 192)
+    assert rules.crop((300, 200), rules.buckets()) == crop_box((300, 200), (256, 192))
+    assert rules.crop((300, 60), rules.buckets()) is None
 
 
 @given(sizes, st.sampled_from(LISTS), st.integers(1, 9))

@@ -57,13 +57,9 @@ class Encoder:
 KEYED = "vae cpu torch.float32"  # what identifies its latents
 
 
-def latents_of(
-    photos: list[Photo], encoder: Any, cache: LatentCache, **how: bool
-) -> list[list[tuple[Tensor, Tensor]]]:
+def latents_of(photos: list[Photo], encoder: Any, cache: LatentCache, **how: bool) -> list[list[tuple[Tensor, Tensor]]]:
     """Mean and deviation of each view of each photo."""
-    found = encode_photos(
-        encoder, photos, cache, lambda what, n, of: encoder.asked.append(photos[n - 1].name), **how
-    )
+    found = encode_photos(encoder, photos, cache, lambda what, n, of: encoder.asked.append(photos[n - 1].name), **how)
     return [[(latent.mean, latent.std) for latent in row] for row in found]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from maquette.data.caption_options import CaptionOptions
 from maquette.data.buckets import plan
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Dataset
 from maquette.data.doctor import Look, examine_captions, examine_photos, look_at
 from maquette.data.golden_rule import golden_rule, trigger_of, words_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from maquette.data.caption_options import CaptionOptions
 from maquette.data.buckets import plan
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 

@@ -20,8 +20,8 @@ from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import state
 from maquette.training.job import Job
-from maquette.training.preparing import prepare
 from maquette.training.notices import notices
+from maquette.training.preparing import prepare
 from tests.training import direct
 
 COLOURS = {"red": (220, 40, 40), "blue": (50, 80, 220), "green": (50, 170, 70)}

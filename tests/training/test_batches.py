@@ -9,8 +9,8 @@ from PIL import Image
 
 from maquette.core.seeds import seeded
 from maquette.data.buckets import Crop, crop_box, plan
-from maquette.data.caption_options import CaptionOptions
 from maquette.data.cache import LatentCache
+from maquette.data.caption_options import CaptionOptions
 from maquette.data.dataset import Photo
 from maquette.data.layouts import read_folder
 from maquette.data.views import View, views

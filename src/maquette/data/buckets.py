@@ -34,8 +34,7 @@ class BucketRules:
         return make_buckets(self.resolution, self.min_size, self.max_size, self.step)
 
     def crop(self, size: Size, buckets: Iterable[Size]) -> Crop | None:
-        """How a photo of `size` becomes its bucket; None for one that covers not even a step. buckets: of `buckets()`.
-        """
+        """How a photo becomes its bucket; None for one that covers not even a step. buckets: those of `buckets()`."""
         if self.no_upscale and not self.fixed:
             bucket = bucket_within(size, self.resolution[0] * self.resolution[1], self.step)
         else:

@@ -99,11 +99,9 @@ def resume(
         began, notes = began_on(folder.computer)
         held.enter_context(pinned_threads(began, processes.size))
         # where there is a state, the file that the run began from is needed no more
-        beginning = start.file if start.step else changed.from_lora
+        begins = changed.model_copy(update={"from_lora": start.file if start.step else changed.from_lora})
         latents = cache or cache_folder(folder.path.parent)
-        job = prepare(
-            changed.model_copy(update={"from_lora": beginning}), latents, progress_of_parts(on_event), processes=processes
-        )
+        job = prepare(begins, latents, progress_of_parts(on_event), processes=processes)
         job.config = job.config.model_copy(update={"from_lora": changed.from_lora})
         notes += [*start.notes, *resuming.refuse_other_contents(folder, start, job)]
         if start.state is not None:

@@ -106,8 +106,8 @@ class StableDiffusion(BaseModel):
         return Conditioning(tokens)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """As BaseModel.encode_images. H and W must be multiples of the latent factor; otherwise the encoder would silently
-        drop a border.
+        """As BaseModel.encode_images. Raises MaquetteError where H or W is no multiple of the latent factor: the VAE
+        would silently drop a border.
         """
         factor, (height, width) = self.spec.latent_factor, pixels.shape[-2:]
         if height % factor or width % factor:
