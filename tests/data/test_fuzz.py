@@ -20,8 +20,8 @@ from maquette.data.kohya_names import agrees, kohya_name
 from maquette.data.kohya_toml import read_dataset_file
 from maquette.data.metadata import read_metadata
 from maquette.errors import MaquetteError
-from maquette.families.sd.text import Tokenizer
 from maquette.files import parse_toml
+from maquette.formats.tokenizer import Tokenizer
 from maquette.prompts.captions import caption_chunks
 
 MOST_SECONDS = 2.0  # of the processor's time

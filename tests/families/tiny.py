@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from maquette.families.configs import scheduler_config
-from maquette.families.sd.text import EMBEDDED
+from maquette.formats.tokenizer import EMBEDDED
 
 VOCABULARY = 49408
 

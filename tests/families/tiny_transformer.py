@@ -15,8 +15,8 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, scaled_dot_produ
 from maquette.core.denoiser import Conditioning
 from maquette.families.base import BaseModel, FamilySpec
 from maquette.families.registry import Family, register
-from maquette.families.sd.text import Tokenizer
 from maquette.formats import safetensors
+from maquette.formats.tokenizer import Tokenizer
 
 WIDTH, HEADS, DEPTH, TEXT = 128, 4, 4, 96
 SPEC = FamilySpec(

@@ -13,7 +13,7 @@ import torch
 from maquette.formats.png import parse_infotext
 from maquette.formats.tokenizer import Tokenizer
 from maquette.prompts import parse_composable, parse_schedule, strip_comments, tokenize
-from maquette.prompts.encode import emphasised
+from maquette.prompts.encode import Prompt
 from maquette.prompts.schedule import held
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parent / "a1111.json").read_text())
@@ -68,7 +68,7 @@ def test_the_prompt_of_each_call(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", of("emphasis_of_a_schedule"))
 def test_the_joint_mean_of_a_schedule(vector: dict[str, Any]) -> None:
     z, weights = torch.tensor(vector["z"])[:, None], torch.tensor(vector["weights"])[:, None]  # one chunk
-    made = emphasised(z, weights, [z.shape[-1]], True, torch.ones(len(z)))
+    made = Prompt.emphasised(z, weights, [z.shape[-1]], True, torch.ones(len(z)))
     # The expected numbers have six decimals; a sum of some dozen float32 numbers is exact to seven digits of its terms.
     scale = float(made.abs().max())
     assert (made[:, 0] - torch.tensor(vector["expect"])).abs().max() < 5e-7 + 1e-6 * max(1.0, scale)

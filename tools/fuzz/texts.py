@@ -78,7 +78,7 @@ def encoded(rng: random.Random, text: str) -> bytes:
 
 @cache
 def _tokenizer() -> Any:
-    from maquette.families.sd.text import Tokenizer
+    from maquette.formats.tokenizer import Tokenizer
 
     return Tokenizer()
 

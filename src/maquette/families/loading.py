@@ -13,6 +13,7 @@ import torch
 
 from ..errors import MaquetteError
 from ..formats.known_hashes import files_sha256
+from ..formats.tokenizer import Tokenizer
 from . import hub, modules
 from .base import BaseModel
 from .checkpoint import Checkpoint, override_prediction, read, read_folder
@@ -22,7 +23,6 @@ from .pocket.spec import POCKET, WEIGHTS
 from .registry import family_of
 from .sd.model import StableDiffusion
 from .sd.spec import TARGETS
-from .sd.text import Tokenizer
 from .sdxl.model import StableDiffusionXL
 
 kept_by: ContextVar[Callable[..., BaseModel] | None] = ContextVar("kept_by", default=None)

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..errors import MaquetteError
 from ..formats import ldm, pickle_writer, safetensors, streaming
 from ..formats.streaming import Entry
+from ..formats.tokenizer import EMBEDDED
 from .checkpoint import EXTRAS, FLOW_SCHEDULER, Checkpoint, derive_configs
 from .configs import scheduler_config
-from .sd.text import EMBEDDED
 
 _PIPELINES = {
     ("sd", 4): "StableDiffusionPipeline",

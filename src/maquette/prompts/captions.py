@@ -9,7 +9,7 @@ from ..core.denoiser import Conditioning
 from ..errors import MaquetteError
 from .attention import BREAK, WeightError, parse_attention
 from .chunks import CHUNK, Chunk
-from .encode import TextModel, encode_chunks
+from .encode import Prompt, TextModel
 
 MOST_WEIGHT = 1000.0  # of a word: far beyond use, and far from what overflows
 
@@ -58,4 +58,4 @@ def encode_caption(
     sd-scripts drops the inner start and end tokens and always has as many windows as the longest caption may need.
     """
     split = [caption_chunks(caption, tokenizer, most_tokens, weighted) for tokenizer in base.tokenizers]
-    return encode_chunks(base, split, clip_skip)
+    return Prompt.encoded(base, [split], [1], clip_skip)[0]

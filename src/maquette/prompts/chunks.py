@@ -27,6 +27,15 @@ class Chunk:
         del self.tokens[index + 1 :], self.weights[index + 1 :]
         return rest
 
+    def window(self, tokenizer: Any) -> list[int]:
+        """77 ids: start, tokens, end, padding."""
+        ids = [tokenizer.bos, *self.tokens, tokenizer.eos]
+        return ids + [tokenizer.pad] * (CHUNK + 2 - len(ids))
+
+    def window_weights(self) -> list[float]:
+        """77 weights: start, end and padding have 1."""
+        return [1.0, *self.weights, *[1.0] * (CHUNK + 1 - len(self.weights))]
+
 
 def split_chunks(pieces: Sequence[Sequence[str | float]], tokenizer: Any) -> list[Chunk]:
     """Weighted text as chunks of at most 75 tokens. BREAK begins a new one; a comma near the end of a full one, too.

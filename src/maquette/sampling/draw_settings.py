@@ -231,6 +231,12 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
         schedule = self.hires_schedule_type or named_schedule(find_sampler(name)) or named_schedule(self.sampler)
         return find_sampler(name, schedule or AUTOMATIC)
 
+    def sampler_and_steps(self, again: bool = False) -> tuple[str, int]:
+        """Of the first drawing, or of the second."""
+        if again:
+            return self.hires_sampler or self.sampler, self.hires_steps or self.steps
+        return self.sampler, self.steps
+
     @property
     def strength(self) -> float:
         """The denoising strength; A1111's default where none is given."""

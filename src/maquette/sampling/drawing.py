@@ -1,16 +1,15 @@
-"""Settings on a base, ready to draw: prompts encoded, pictures read, batch after batch of latents and pixels."""
+"""Settings and prompts on a base, ready to draw: pictures read, batch after batch of latents and pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.denoiser import Conditioning, Denoiser
+from ..core.denoiser import Conditioning
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..families.base import BaseModel
@@ -20,24 +19,32 @@ from ..families.upscaler import Upscaler
 from ..prompts.encode import Prompt
 from .beginning import Canvas, guides_of
 from .control import Controlled, Guide, marked
+from .decoding import decoded
 from .denoiser import Takeover
 from .draw_settings import DrawSettings
+from .ending import Ends, HalfDrawn
 from .enlarging import Enlargement, enlarged, require_same_latents
 from .finite import require_finite_picture
 from .hot_loras import HotLoras
 from .infotext import cfg_scale
 from .loop import SamplingOptions, sample
+from .lora_tags import Wish
+from .preview import Previews
 from .samplers import kind_of
 from .steps import encoded_steps
-from .words import Words
+
+Prompts = tuple[Prompt, Prompt]
+"""The prompt and the negative one."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way from noise, or from a picture, to latents. base: who draws, asked by model; takeover: who ends it."""
+    """One way from noise, or from a picture, to latents. loras: who draws; wishes: the LoRAs that shall be in its
+    weights; takeover: who ends it.
+    """
 
-    base: BaseModel
-    model: Denoiser
+    loras: HotLoras
+    wishes: Sequence[Wish]
     sampler: str
     steps: int
     cfg_scale: float
@@ -47,6 +54,10 @@ class Pass:
     height: int
     guides: list[Guide]
     takeover: Takeover | None = None
+
+    @property
+    def base(self) -> BaseModel:
+        return self.loras.base
 
     def done_from(self, strength: float, exact: bool) -> int:
         """Steps that are done from a picture at a denoising strength."""
@@ -85,7 +96,7 @@ class Pass:
             init_latents=begin,
             denoising_strength=strength,
             options=options,
-            model=controlled or self.model,
+            model=controlled or self.loras.denoiser,
             on_denoised=keep,
             takeover=self.takeover,
             on_step=after,
@@ -94,102 +105,117 @@ class Pass:
 
 
 class Drawing:
-    """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made.
-
-    loras: the base as it is asked. refiner: who takes over in the last drawing, if anyone.
-    """
+    """Everything that stays the same from batch to batch. LoRAs and embeddings are in the base while it is made."""
 
     def __init__(
         self,
         loras: HotLoras,
+        wishes: Sequence[Wish],
+        prompts: Prompts,
         settings: DrawSettings,
         canvas: Canvas,
-        words: Words,
         load: Callable[[str], ControlNet],
-        refiner: Refiner | None = None,
     ) -> None:
-        self.base, self.settings, self.canvas = loras.base, settings, canvas
-        base = loras.base
-        self.load, self.refiner = load, refiner
-        self.begin = canvas.beginning(base, settings)
-        scale = cfg_scale(settings, base)
-        cond, uncond = self._prompts(base, words.plain, words.negative, settings.sampler, settings.steps)
-        guides = guides_of(settings, base, canvas, load)
-        size = canvas.width, canvas.height
-        self.first = Pass(base, loras.denoiser, settings.sampler, settings.steps, scale, cond, uncond, *size, guides)
-        if not settings.hires:
-            self.first = self._refined(self.first, words)
+        """The first drawing, by the base of `loras`, which has them. load: opens a ControlNet."""
+        self.base, self.settings, self.canvas, self.load = loras.base, settings, canvas, load
+        self.begin = canvas.beginning(self.base, settings)
+        if self.begin is not None:
+            prompts = prompts[0].mapped(self.begin.with_mask), prompts[1].mapped(self.begin.with_mask)
+        guides = guides_of(settings, self.base, canvas, load)
+        scale, size = cfg_scale(settings, self.base), (canvas.width, canvas.height)
+        told = settings.sampler_and_steps()
+        self.first = Pass(loras, wishes, *told, scale, *self._marked(prompts), *size, guides)
         self.second: Pass | None = None
         self.enlargement: Enlargement | None = None
         self.upscaler: str | Upscaler = settings.hires_upscaler
 
-    def steps(self) -> int:
-        """Steps that the first drawing does, which from a picture are fewer."""
-        if self.begin is None:
-            return self.settings.steps
-        return self.first.done_from(self.settings.strength, self.settings.exact_steps)
+    def _marked(self, prompts: Prompts) -> Prompts:
+        """Which side each is on, for ControlNets that guide one side alone."""
+        if not self.settings.controls:
+            return prompts
+        return prompts[0].mapped(lambda c: marked(c, 1.0)), prompts[1].mapped(lambda c: marked(c, 0.0))
 
-    def add_hires(self, words: Words, loras: HotLoras, upscaler: str | Upscaler) -> None:
+    def add_hires(self, loras: HotLoras, wishes: Sequence[Wish], prompts: Prompts, upscaler: str | Upscaler) -> None:
         """Prepare the second drawing by the base of `loras`, which has them."""
         settings, base = self.settings, loras.base
         self.upscaler = upscaler
         require_same_latents(self.base, base, upscaler)
         factor = max(base.spec.latent_factor, 8)
         self.enlargement = size = Enlargement.of(settings, self.canvas.width, self.canvas.height, factor)
-        sampler, steps = settings.hires_sampler or settings.sampler, settings.hires_steps or settings.steps
-        prompts = self._prompts(base, words.plain, words.negative, sampler, steps, first=settings)
         guides = guides_of(settings, base, self.canvas, self.load, size)
-        scale = settings.hires_cfg_scale or self.first.cfg_scale
-        self.second = Pass(
-            base, loras.denoiser, sampler, steps, scale, *prompts, size.kept_width, size.kept_height, guides
-        )
-        self.second = self._refined(self.second, words, first=settings)
+        scale, sides = settings.hires_cfg_scale or self.first.cfg_scale, (size.kept_width, size.kept_height)
+        told = settings.sampler_and_steps(again=True)
+        self.second = Pass(loras, wishes, *told, scale, *self._marked(prompts), *sides, guides)
 
-    def _refined(self, last: Pass, words: Words, first: DrawSettings | None = None) -> Pass:
-        """The last drawing, with the refiner at its end where there is one. Raises MaquetteError for another base."""
-        refiner, settings = self.refiner, self.settings
-        if refiner is None:
-            return last
+    def add_refiner(self, refiner: Refiner, prompts: Prompts) -> None:
+        """Have the refiner end the last drawing. Raises MaquetteError for another base than SDXL."""
+        last = self.second or self.first
         if last.base.spec.name != "sdxl":
             raise MaquetteError(
                 f"{refiner.source} goes on with latents of Stable Diffusion XL, and {last.base.source} draws others."
             )
-        prompts = self._encoded(refiner, words.plain, words.negative, last.sampler, last.steps, first)
         cond, uncond = (
             prompt.mapped(partial(_sized, numbers=size_numbers(last.width, last.height, score)))
             for prompt, score in zip(prompts, (SCORE, NEGATIVE_SCORE), strict=True)
         )
-        below = 1000.0 - 1000.0 * settings.refiner_switch_at
-        return replace(last, takeover=Takeover(refiner, cond, uncond, round(below, 6)))
+        below = 1000.0 - 1000.0 * self.settings.refiner_switch_at
+        last = replace(last, takeover=Takeover(refiner, cond, uncond, round(below, 6)))
+        if self.second is None:
+            self.first = last
+        else:
+            self.second = last
 
-    def _prompts(
-        self, base: BaseModel, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None = None
-    ) -> tuple[Prompt, Prompt]:
-        cond, uncond = self._encoded(base, plain, negative, sampler, steps, first)
-        if first is None and self.begin is not None:
-            cond, uncond = cond.mapped(self.begin.with_mask), uncond.mapped(self.begin.with_mask)
-        if self.settings.controls:
-            cond, uncond = cond.mapped(lambda c: marked(c, 1.0)), uncond.mapped(lambda c: marked(c, 0.0))
-        return cond, uncond
+    def pixels(
+        self,
+        seeds: Sequence[int],
+        varied: int,
+        batch: int,
+        fold: Callable[[Pass], None],
+        on_event: Listener,
+        ends: Ends,
+    ) -> Tensor:
+        """(B, 3, H, W) in [0, 1] of one batch. varied: its first variation seed; fold: puts a pass's LoRAs in."""
+        settings, last = self.settings, self.first
+        again = 0 if self.second is None else self.second.steps
+        each = settings.steps + again
+        before, total = batch * each, settings.batch_count * each
+        fold(last)
+        report = reporter(on_event, before, settings.steps, total)
+        after = self._followed(last, self.steps(), on_event, ends)
+        try:
+            latents = self.latents(seeds, varied, report, after)
+            if self.second is not None:
+                last = self.second
+                fold(last)
+                report = reporter(on_event, before + settings.steps, again, total)
+                after = self._followed(last, again, on_event, ends)
+                latents = self.hires_latents(latents, seeds, varied, report, after, on_event)
+        except HalfDrawn as half:
+            latents = half.latents
+        return decoded(last.base, latents, on_event, settings.exact_batch)
 
-    def _encoded(
-        self, base: BaseModel, plain: str, negative: str, sampler: str, steps: int, first: DrawSettings | None
-    ) -> tuple[Prompt, Prompt]:
-        settings, calls = self.settings, kind_of(sampler).calls
-        options: dict[str, Any] = {
-            "clip_skip": settings.clip_skip,
-            "emphasis": settings.emphasis,
-            "batch": settings.batch_size,
-            "counting": settings.prompt_editing,
-            "calls_per_step": calls,
-        }
-        if first is not None:
-            counted = kind_of(first.sampler).calls if settings.prompt_editing == "A1111" else 1
-            options["first_pass"] = first.steps * counted
-        cond = Prompt(base, plain, steps, **options)
-        options |= {"composable": False, "zeros": base.spec.zero_negative}
-        uncond = Prompt(base, negative, steps, **options)
-        return cond, uncond
+    def _followed(self, at_work: Pass, steps: int, on_event: Listener, ends: Ends) -> Callable[[int, Tensor], None]:
+        """What is done after each step, of so many: LoRAs that begin or end there, previews, an end that is asked."""
+        previews = Previews(at_work.base, self.settings.preview_every, on_event)
+        scheduled = any(wish.scheduled for wish in at_work.wishes)
+
+        def at(step: int) -> None:
+            if scheduled:
+                at_work.loras.set([wish.at(step, steps) for wish in at_work.wishes])
+
+        def after(i: int, x0: Tensor) -> None:
+            at(i + 1)
+            previews.after(i, x0)
+            ends.after_step(x0)
+
+        at(0)
+        return after
+
+    def steps(self) -> int:
+        """Steps that the first drawing does, which from a picture are fewer."""
+        if self.begin is None:
+            return self.settings.steps
+        return self.first.done_from(self.settings.strength, self.settings.exact_steps)
 
     @torch.no_grad()
     def latents(

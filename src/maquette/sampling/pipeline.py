@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,29 +14,31 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from ..adapters import embeddings
+from ..adapters.block_weights import read_presets
 from ..adapters.embeddings import Embedding
 from ..config import Prediction
 from ..events import Event, Listener, ignore
 from ..families.base import BaseModel
 from ..fast import memory
 from ..formats.png import format_infotext
+from ..prompts import parse_networks, strip_comments
+from ..prompts.encode import Prompt
 from .apply_embeddings import apply_embeddings, embedding_files
 from .beginning import Canvas, canvas_of
-from .decoding import decoded
 from .draw_settings import DrawSettings
-from .drawing import Drawing, reporter
-from .ending import Ends, HalfDrawn
+from .drawing import Drawing
+from .ending import Ends
 from .finite import NotFiniteError, fault
 from .hot_loras import AdapterShelf, HotLoras
 from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
+from .lora_tags import Wish, tags_of
 from .opening import Dtype, opened, quickened
 from .others import Others
-from .preview import Previews
-from .samplers import schedule_notice, suited
+from .samplers import kind_of, schedule_notice, suited
 from .tiled_vae import tiled
-from .words import Reading, Words
+from .words import Words, activated, files_of, hints_of, side_cars, surprises, wish_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,19 +142,18 @@ class Pipeline:
         base = self.base
         self._others.keep(settings)
         later = self._others.second(settings) or self._loras
-        words, second = self._words(settings, later.base)
-        notices = [*words.warnings, base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
-        for notice in filter(None, notices):
-            on_event(Event("warning", {"message": notice}))
-        for hint in words.hints:
-            on_event(Event("finding", {"message": hint}))
-        self._warned = set()
+        words = second = self._read(settings.prompt, settings.negative_prompt, settings, base.spec.name)
+        if settings.hires_prompt or settings.hires_negative_prompt or later is not self._loras:
+            prompt = settings.hires_prompt or settings.prompt
+            negative = settings.hires_negative_prompt or settings.negative_prompt
+            second = self._read(prompt, negative, settings, later.base.spec.name)
+        self._tell(words, settings, on_event)
         canvas = canvas_of(settings, base.spec.native_size)
         found: list[Embedding] = []
         passes = [words] if second is words else [words, second]
         loras = [*{id(adapter): adapter for each in passes for adapter in each.adapters}.values()]
         try:
-            self._fold(self._loras, words, on_event)
+            self._fold(self._loras, words.loras, on_event)
             texts = [text for each in passes for text in (each.plain, each.negative)]
             files = embedding_files(base, texts, settings.embedding_dir)
             found += [embeddings.load(file, name=name) for name, file in files.items()]
@@ -170,6 +171,38 @@ class Pipeline:
             later.clear()
             raise NotFiniteError(fault(base, loras, found)) from error
 
+    def _read(self, prompt: str, negative: str, settings: DrawSettings, family: str) -> Words:
+        """Two prompts without comments, and the LoRAs that the first one's tags name, for a base of a family.
+
+        Raises MaquetteError for a tag at fault, an unknown LoRA, too long a prompt.
+        """
+        given = [prompt, negative]
+        if settings.prompt_comments:
+            prompt, negative = strip_comments(prompt), strip_comments(negative)
+        plain, networks = parse_networks(prompt)
+        tags = tags_of(networks, plain)
+        warnings = surprises(given, [prompt, negative])
+        files = files_of(tags, settings, self.loras, warnings)
+        cars = side_cars(files)
+        hints = [] if settings.activation else hints_of(plain, cars)
+        if settings.activation:
+            prompt = activated(prompt, plain, cars)
+            plain, networks = parse_networks(prompt)
+            tags = tags_of(networks, plain)
+        presets = read_presets(settings.block_weights) if settings.block_weights else {}
+        named = [(tag, files[tag.name]) for tag in tags if tag.name in files]
+        loras = [wish_of(tag, self._shelf.load(file), family, presets) for tag, file in named]
+        return Words(prompt, plain, negative, files, loras, warnings, hints)
+
+    def _tell(self, words: Words, settings: DrawSettings, on_event: Listener) -> None:
+        """What the user should know before anything is drawn."""
+        notices = [*words.warnings, self.base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
+        for notice in filter(None, notices):
+            on_event(Event("warning", {"message": notice}))
+        for hint in words.hints:
+            on_event(Event("finding", {"message": hint}))
+        self._warned = set()
+
     def _draw_batches(
         self,
         settings: DrawSettings,
@@ -182,16 +215,20 @@ class Pipeline:
         on_event: Listener,
         ends: Ends,
     ) -> None:
-        others = self._others
+        others, base = self._others, self.base
         refiner = others.refiner(settings)
-        drawing = Drawing(self._loras, settings, canvas, words, others.control, refiner)
+        drawing = Drawing(self._loras, words.loras, _encoded(base, words, settings), settings, canvas, others.control)
         if settings.hires:
-            self._fold(later, second, on_event)
-            drawing.add_hires(second, later, others.upscaler(settings))
+            self._fold(later, second.loras, on_event)
+            prompts = _encoded(later.base, second, settings, again=True)
+            drawing.add_hires(later, second.loras, prompts, others.upscaler(settings))
+        if refiner is not None:
+            last = second if settings.hires else words
+            drawing.add_refiner(refiner, _encoded(refiner, last, settings, again=settings.hires))
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
         as_read = _as_read(settings, second) if second is not words else settings
-        infotext_values = values_of(as_read, self.base, words, size, canvas.init_hash, files, other, refiner)
+        infotext_values = values_of(as_read, base, words, size, canvas.init_hash, files, other, refiner)
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):
@@ -200,9 +237,8 @@ class Pipeline:
             places = [batch * settings.batch_size + i for i in range(settings.batch_size)]
             # As in A1111, pictures of one seed differ by their variation seed where there is one.
             seeds = [first if settings.variation_strength else first + place for place in places]
-            self._fold(self._loras, words, on_event)
-            pixels = self._batch(
-                drawing, settings, words, second, later, seeds, varied + places[0], batch, on_event, ends
+            pixels = drawing.pixels(
+                seeds, varied + places[0], batch, lambda at: self._fold(at.loras, at.wishes, on_event), on_event, ends
             )
             for place, seed, each in zip(places, seeds, pixels, strict=True):
                 values = for_picture(infotext_values, seed, varied + place)
@@ -210,83 +246,29 @@ class Pipeline:
                 image = canvas.pasted(to_image(each))
                 on_picture(Drawn(image, seed, text, words.prompt, words.negative, values))
 
-    def _batch(
-        self,
-        drawing: Drawing,
-        settings: DrawSettings,
-        words: Words,
-        second: Words,
-        later: HotLoras,
-        seeds: Sequence[int],
-        varied: int,
-        batch: int,
-        on_event: Listener,
-        ends: Ends,
-    ) -> torch.Tensor:
-        """Pixels (B, 3, H, W) in [0, 1] of one batch."""
-        again = (settings.hires_steps or settings.steps) if settings.hires else 0
-        each = settings.steps + again
-        before, total = batch * each, settings.batch_count * each
-        previews = Previews(self.base, settings.preview_every, on_event)
-        report = reporter(on_event, before, settings.steps, total)
-        after = self._followed(self._loras, words, drawing.steps(), previews, ends)
-        last = self.base
-        try:
-            latents = drawing.latents(seeds, varied, report, after)
-            if settings.hires:
-                self._fold(later, second, on_event)
-                report = reporter(on_event, before + settings.steps, again, total)
-                previews = Previews(later.base, settings.preview_every, on_event)
-                after = self._followed(later, second, again, previews, ends)
-                last = later.base
-                latents = drawing.hires_latents(latents, seeds, varied, report, after, on_event)
-        except HalfDrawn as half:
-            latents = half.latents
-        return decoded(last, latents, on_event, settings.exact_batch)
-
-    def _words(self, settings: DrawSettings, later: BaseModel) -> tuple[Words, Words]:
-        """Of the first drawing, and of the second, by `later` (the same where it has no prompt and base of its own)."""
-        how = Reading(
-            self.base.spec.name,
-            settings.prompt_comments,
-            settings.lora_dir,
-            settings.block_weights,
-            settings.lenient,
-            settings.activation,
-            self.loras,
-        )
-        words = Words.read(settings.prompt, settings.negative_prompt, how, self._shelf.load)
-        if not settings.hires_prompt and not settings.hires_negative_prompt and later is self.base:
-            return words, words
-        prompt = settings.hires_prompt or settings.prompt
-        negative = settings.hires_negative_prompt or settings.negative_prompt
-        return words, Words.read(prompt, negative, replace(how, family=later.spec.name), self._shelf.load)
-
-    def _fold(self, loras: HotLoras, words: Words, on_event: Listener) -> None:
-        """Have the LoRAs of these words in a base's weights, with a warning for what does not exist in the base."""
-        for application in loras.set(words.loras):
+    def _fold(self, loras: HotLoras, wishes: Sequence[Wish], on_event: Listener) -> None:
+        """Have these LoRAs in a base's weights, with a warning for what does not exist in the base."""
+        for application in loras.set(wishes):
             if application.warning and application.warning not in self._warned:
                 self._warned.add(application.warning)
                 on_event(Event("warning", {"message": application.warning}))
 
-    @staticmethod
-    def _followed(
-        loras: HotLoras, words: Words, steps: int, previews: Previews, ends: Ends
-    ) -> Callable[[int, torch.Tensor], None]:
-        """What is done after each step, of so many: LoRAs that begin or end there, previews, an end that is asked."""
-        scheduled = any(wish.scheduled for wish in words.loras)
 
-        def at(step: int) -> None:
-            if scheduled:
-                loras.set([wish.at(step, steps) for wish in words.loras])
-
-        def after(i: int, x0: torch.Tensor) -> None:
-            at(i + 1)
-            previews.after(i, x0)
-            ends.after_step(x0)
-
-        at(0)
-        return after
+def _encoded(base: BaseModel, words: Words, settings: DrawSettings, again: bool = False) -> tuple[Prompt, Prompt]:
+    """The prompt and the negative one as a base of a drawing reads them. again: of the second drawing."""
+    sampler, steps = settings.sampler_and_steps(again)
+    options: dict[str, Any] = {
+        "clip_skip": settings.clip_skip,
+        "emphasis": settings.emphasis,
+        "batch": settings.batch_size,
+        "counting": settings.prompt_editing,
+        "calls_per_step": kind_of(sampler).calls,
+    }
+    if again:
+        counted = kind_of(settings.sampler).calls if settings.prompt_editing == "A1111" else 1
+        options["first_pass"] = settings.steps * counted
+    cond = Prompt(base, words.plain, steps, **options)
+    return cond, Prompt(base, words.negative, steps, composable=False, zeros=base.spec.zero_negative, **options)
 
 
 def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:

@@ -1,39 +1,20 @@
-"""The prompts of a drawing: without comments, and the LoRAs that their tags name."""
+"""The words of a drawing, and the LoRAs that a prompt's tags name, with what their side-cars ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import adapters
 from ..adapters import block_weights
 from ..adapters.file import Adapter
 from ..errors import MaquetteError
 from ..files import read_object
-from ..prompts import Network, parse_networks, replace_networks, strip_comments
+from ..prompts import Network, parse_networks, replace_networks
+from .draw_settings import PromptSettings
 from .lora_folder import find_loras, known_lora
-from .lora_tags import LoraTag, Wish, first_ranks, tags_of
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How prompts are read.
-
-    family: of the base, for block weights. comments: leave out what stands behind #. lora_dir: where LoRAs are looked
-    for. presets: a file of block weights by name. lenient: go on without a LoRA that is not there, as A1111 does.
-    activation: add the words that a LoRA's side-car asks for, and take its weight where none is written. known: LoRAs
-    by name, instead of those of a folder.
-    """
-
-    family: str = "sd1"
-    comments: bool = True
-    lora_dir: Path | None = None
-    presets: Path | None = None
-    lenient: bool = False
-    activation: bool = False
-    known: Mapping[str, Path] | None = None
+from .lora_tags import LoraTag, Wish, first_ranks
 
 
 @dataclass
@@ -50,58 +31,35 @@ class Words:
     warnings: list[str]
     hints: list[str]
 
-    @classmethod
-    def read(cls, prompt: str, negative: str, how: Reading, load: Callable[[Path], Adapter] = adapters.load) -> Words:
-        """load: opens a LoRA's file. Raises MaquetteError for a tag at fault, an unknown LoRA, too long a prompt."""
-        given = [prompt, negative]
-        if how.comments:
-            prompt, negative = strip_comments(prompt), strip_comments(negative)
-        plain, networks = parse_networks(prompt)
-        tags = tags_of(networks, plain)
-        warnings = _warnings(given, [prompt, negative], negative)
-        files = _found(tags, how, warnings)
-        tags = [tag for tag in tags if tag.name in files]
-        cars = {name: side_car(file) for name, file in files.items()}
-        hints = []
-        if how.activation:
-            added = _activation(plain, cars)
-            prompt = replace_networks(prompt, lambda network: _weighed(network, cars)) + added
-            plain, networks = parse_networks(prompt)
-            tags = [tag for tag in tags_of(networks, plain) if tag.name in files]
-        else:
-            hints = [text for name, car in cars.items() if (text := _hint(name, car, plain))]
-        presets = block_weights.read_presets(how.presets) if how.presets else {}
-        loras = [_wish(tag, load(files[tag.name]), how.family, presets) for tag in tags]
-        return cls(prompt, plain, negative, files, loras, warnings, hints)
-
     @property
     def adapters(self) -> list[Adapter]:
         return [wish.adapter for wish in self.loras]
 
 
-def side_car(file: Path) -> dict[str, Any]:
-    """What stands in A1111's NAME.json beside a LoRA; nothing where there is none that can be read."""
-    path = file.with_suffix(".json")
-    try:
-        return read_object(path) if path.is_file() else {}
-    except MaquetteError:
-        return {}
+def files_of(
+    tags: Sequence[LoraTag], settings: PromptSettings, known: Mapping[str, Path] | None, warnings: list[str]
+) -> dict[str, Path]:
+    """Name -> file, in the order of the tags. known: LoRAs by name, instead of those of a folder.
 
-
-def _found(tags: Sequence[LoraTag], how: Reading, warnings: list[str]) -> dict[str, Path]:
-    """Name -> file, in the order of the tags; lenient: without those that are not there."""
+    Raises MaquetteError for a LoRA that is not there; lenient settings go on without it, as A1111 does, and add to the
+    warnings.
+    """
     files: dict[str, Path] = {}
     for name in dict.fromkeys(tag.name for tag in tags):
         try:
-            files |= find_loras([name], how.lora_dir) if how.known is None else known_lora(name, how.known)
+            files |= find_loras([name], settings.lora_dir) if known is None else known_lora(name, known)
         except MaquetteError as error:
-            if not how.lenient:
+            if not settings.lenient:
                 raise
             warnings.append(f"{error} Drawn without it.")
     return files
 
 
-def _wish(tag: LoraTag, adapter: Adapter, family: str, presets: Mapping[str, str]) -> Wish:
+def wish_of(tag: LoraTag, adapter: Adapter, family: str, presets: Mapping[str, str]) -> Wish:
+    """What a tag asks for. family: of the base, for block weights; presets: block weights by name.
+
+    Raises MaquetteError for block weights at fault.
+    """
     if tag.rank is not None:
         adapter = first_ranks(adapter, tag.rank)
     blocks = None
@@ -111,6 +69,25 @@ def _wish(tag: LoraTag, adapter: Adapter, family: str, presets: Mapping[str, str
         except MaquetteError as error:
             raise MaquetteError(f"The prompt's <lora:{tag.name}:…:lbw=…>: {error}") from error
     return Wish(adapter, tag.te, tag.unet, blocks, tag.start, tag.stop)
+
+
+def side_cars(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """What stands in A1111's NAME.json beside each LoRA; nothing where there is none that can be read."""
+    return {name: _side_car(file.with_suffix(".json")) for name, file in files.items()}
+
+
+def _side_car(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path) if path.is_file() else {}
+    except MaquetteError:
+        return {}
+
+
+def activated(prompt: str, plain: str, cars: Mapping[str, Mapping[str, Any]]) -> str:
+    """The prompt with the words that side-cars ask for and it lacks, and with their weights where tags have none."""
+    missing = dict.fromkeys(_asked(car) for car in cars.values())
+    added = "".join(f", {words}" for words in missing if words and words not in plain)
+    return replace_networks(prompt, lambda network: _weighed(network, cars)) + added
 
 
 def _weighed(network: Network, cars: Mapping[str, Mapping[str, Any]]) -> str:
@@ -127,21 +104,21 @@ def _asked(car: Mapping[str, Any]) -> str:
     return words.strip() if isinstance(words, str) else ""
 
 
-def _activation(plain: str, cars: Mapping[str, Mapping[str, Any]]) -> str:
-    """The words of the side-cars that the prompt lacks, with commas in front."""
-    missing = dict.fromkeys(_asked(car) for car in cars.values())
-    return "".join(f", {words}" for words in missing if words and words not in plain)
+def hints_of(plain: str, cars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each LoRA whose words the prompt lacks."""
+    asked = {name: _asked(car) for name, car in cars.items()}
+    return [
+        f"{name} is called by the words {words!r}, which the prompt lacks; --activation adds them."
+        for name, words in asked.items()
+        if words and words not in plain
+    ]
 
 
-def _hint(name: str, car: Mapping[str, Any], plain: str) -> str | None:
-    words = _asked(car)
-    if not words or words in plain:
-        return None
-    return f"{name} is called by the words {words!r}, which the prompt lacks; --activation adds them."
+def surprises(given: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """What is done as in A1111 and may surprise: comments that go, tags of the negative prompt that do nothing.
 
-
-def _warnings(given: Sequence[str], kept: Sequence[str], negative: str) -> list[str]:
-    """What is done as in A1111 and may surprise: comments that go, tags of the negative prompt that do nothing."""
+    given: prompt and negative prompt; kept: the same without comments.
+    """
     warnings = []
     for whole, part in zip(given, kept, strict=True):
         if whole != part:
@@ -149,6 +126,6 @@ def _warnings(given: Sequence[str], kept: Sequence[str], negative: str) -> list[
             warnings.append(
                 f"{comment[:60]!r} in the prompt is a comment and left out, as in A1111; --no-prompt-comments keeps it."
             )
-    if tags := parse_networks(negative)[1]:
+    if tags := parse_networks(kept[1])[1]:
         warnings.append(f"<{tags[0].kind}:…> in the negative prompt is read as words; name LoRAs in the prompt itself.")
     return warnings

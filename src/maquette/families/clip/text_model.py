@@ -158,6 +158,7 @@ class CLIPTextModel(nn.Module):
         if ids.shape[1] > self.config.max_position_embeddings:
             longest = self.config.max_position_embeddings
             raise MaquetteError(f"The text encoder reads {longest} tokens at once, not {ids.shape[1]}.")
+        ids = ids.to(self.embeddings.position_embedding.weight.device)
         hidden_states = self.encoder(self.embeddings(ids))  # layers + 1 times (B, n, D)
         last = self.final_layer_norm(hidden_states[-1])  # (B, n, D)
         pooled = last[torch.arange(len(ids), device=ids.device), self._ends(ids)]  # (B, D)

@@ -14,7 +14,6 @@ from ...core.denoiser import Conditioning
 from ...errors import MaquetteError
 from ..base import BaseModel, Control
 from ..unet.transformer import KeptText
-from .text import encode_windows
 
 
 class StableDiffusion(BaseModel):
@@ -101,9 +100,16 @@ class StableDiffusion(BaseModel):
         )
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
-        """Token windows, one (B, 77) int64 tensor per text encoder -> Conditioning with tokens (B, 77, D)."""
-        tokens, _ = encode_windows(self.text_encoders[0], ids[0], clip_skip)
-        return Conditioning(tokens)
+        """Token windows, one (B, 77) int64 tensor per text encoder -> Conditioning with tokens (B, 77, D).
+
+        clip_skip 1 is the last layer, 2 the one before (A1111's counting); the last norm is applied to the one chosen.
+        Raises MaquetteError for a layer that the text encoder has not.
+        """
+        encoder: Any = self.text_encoders[0]
+        layers = encoder.config.num_hidden_layers
+        if not 1 <= clip_skip <= layers:
+            raise MaquetteError(f"clip skip {clip_skip} is impossible: the text encoder has {layers} layers.")
+        return Conditioning(encoder.final_layer_norm(encoder(ids[0]).hidden_states[-clip_skip]))
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """As BaseModel.encode_images. Raises MaquetteError where H or W is no multiple of the latent factor: the VAE

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...core.denoiser import Conditioning
 from ..sd.model import StableDiffusion
-from ..sd.text import encode_windows
 
 LAYER = 2  # of both text encoders, counted from the end
 
@@ -31,9 +30,9 @@ class StableDiffusionXL(StableDiffusion):
         SDXL was trained on that layer, which A1111 counts as clip skip 2; like A1111 and sd-scripts this one obeys no
         other wish (`FamilySpec.skips` says so to the user).
         """
-        first, _ = encode_windows(self.text_encoders[0], ids[0], LAYER, final_norm=False)
-        second, pooled = encode_windows(self.text_encoders[1], ids[1], LAYER, final_norm=False)
-        return Conditioning(torch.cat([first, second], dim=-1), pooled)
+        first, second = (encoder(own) for encoder, own in zip(self.text_encoders, ids, strict=True))
+        tokens = torch.cat([first.hidden_states[-LAYER], second.hidden_states[-LAYER]], dim=-1)
+        return Conditioning(tokens, second.pooled)
 
     def _full_picture(self, x_t: Tensor) -> Tensor:
         """(B, 6) size numbers of a picture that was neither scaled nor cropped: height, width, 0, 0, height, width."""

@@ -17,12 +17,12 @@ from ...core.denoiser import Conditioning
 from ...errors import MaquetteError
 from ...formats import ldm, tensor_files
 from ...formats.known_hashes import files_sha256
+from ...formats.tokenizer import Tokenizer
 from .. import configs, folders, modules
 from ..base import FamilySpec
 from ..checkpoint import derive_configs
 from ..detect import FAMILY_NAMES, identify
 from ..sd.model import StableDiffusion
-from ..sd.text import Tokenizer, encode_windows
 from .model import LAYER
 from .spec import SDXL
 
@@ -43,8 +43,8 @@ class Refiner(StableDiffusion):
 
     def encode_ids(self, ids: Sequence[Tensor], clip_skip: int = 1) -> Conditioning:
         """Token windows -> tokens (B, 77, D) of the layer before the last, whatever clip skip says, pooled (B, P)."""
-        tokens, pooled = encode_windows(self.text_encoders[0], ids[0], LAYER, final_norm=False)
-        return Conditioning(tokens, pooled)
+        features = self.text_encoders[0](ids[0])
+        return Conditioning(features.hidden_states[-LAYER], features.pooled)
 
 
 def size_numbers(width: int, height: int, score: float) -> Tensor:
