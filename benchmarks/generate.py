@@ -164,9 +164,11 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
     """From LoRA to LoRA of rank 16, three in turn: each read and folded anew, as diffusers reads and unloads them; each
     folded anew of the files that ours holds; and where those before stay beside as far as there is room.
     """
+    from maquette import adapters
     from maquette.sampling import hot_loras
-    from maquette.sampling.hot_loras import AdapterShelf, HotLoras
+    from maquette.sampling.hot_loras import HotLoras
     from maquette.sampling.lora_tags import Wish
+    from maquette.sampling.read_once import ReadOnce
 
     from .low_rank import random_lora
 
@@ -174,13 +176,13 @@ def switch(base: BaseModel, folder: Path, turns: int) -> str:
     for file in files:
         if not file.exists():
             random_lora("sd1", 16).save(file)
-    pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), AdapterShelf()
+    pipeline, hot, shelf = theirs_of(base, text=True), HotLoras(base), ReadOnce(adapters.load)
 
     def with_room(room: int, held: bool = True) -> str:
         ours, theirs = itertools.cycle(files), itertools.cycle(files)
 
         def switch_ours() -> None:
-            hot.set([Wish((shelf if held else AdapterShelf()).load(next(ours)), 1.0, 1.0)])
+            hot.set([Wish((shelf if held else adapters.load)(next(ours)), 1.0, 1.0)])
 
         def switch_theirs() -> None:
             pipeline.unload_lora_weights()

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from maquette.adapters.file import Adapter, from_state_dict
-from maquette.adapters.file import load as load_adapter
+from maquette.adapters.file import Adapter
+from maquette.adapters.reading import from_state_dict
+from maquette.adapters.reading import load as load_adapter
 from maquette.config import TrainConfig
 from maquette.demo.mascot import SUBJECT, write_photos
 from maquette.evaluation import Example, Panel, build_panel, measure

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from maquette import MaquetteError
-from maquette.adapters.file import Adapter, from_state_dict
+from maquette.adapters.file import Adapter
+from maquette.adapters.reading import from_state_dict
 from maquette.evaluation.folding import folded
 
 RANDOM = torch.Generator().manual_seed(0)

@@ -132,7 +132,7 @@ def test_keys_and_shapes_are_kohyas() -> None:
 
 
 def test_the_files_reader_computes_the_same_delta() -> None:
-    from maquette.adapters.file import from_state_dict
+    from maquette.adapters.reading import from_state_dict
 
     for method, spec in [("locon", {"rank_stabilized": True}), ("dora", {})]:
         net = Net()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from maquette.adapters.file import from_state_dict
+from maquette.adapters.reading import from_state_dict
 from maquette.core.seeds import seeded
 from maquette.methods import attach, loha
 from maquette.methods.base import MethodSpec

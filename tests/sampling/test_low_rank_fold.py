@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from maquette import families
 from maquette.adapters.file import Adapter, AdapterModule
+from maquette.families.base import BaseModel
 from maquette.fast import memory
 from maquette.sampling import hot_loras
 from maquette.sampling.hot_loras import HotLoras
@@ -57,8 +60,13 @@ def test_a_matrix_changes_a_pointwise_kernel_and_others_take_the_long_way() -> N
 def test_going_back_to_the_loras_before_folds_nothing(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """states: of the weights, for which there is room beside those in use."""
     base, folded = families.load("pocket"), []
-    fold = hot_loras.add_lora
-    monkeypatch.setattr(hot_loras, "add_lora", lambda *told: (folded.append(told[2]), fold(*told))[1])
+    fold = hot_loras.fold
+
+    def heard(base: BaseModel, wanted: Sequence[Wish], *rest: Any, **options: Any) -> Any:
+        folded.extend(wish.adapter for wish in wanted)
+        return fold(base, wanted, *rest, **options)
+
+    monkeypatch.setattr(hot_loras, "fold", heard)
     one, two, three = ([Wish(random_adapter(base, seed=i), 1.0, 1.0)] for i in range(3))
     parameters = [p for network in base.networks for p in network.parameters()]
     originals = [p.data_ptr() for p in parameters]

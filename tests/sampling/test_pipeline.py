@@ -6,6 +6,7 @@ import base64
 import gc
 import json
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,13 @@ def test_loras_stay_in_and_come_out_to_the_bit(
     copies = [tensor.clone() for tensor in before]
     plain = drawn(pipeline)
     folded: list[str] = []
-    fold = hot_loras.add_lora
-    monkeypatch.setattr(hot_loras, "add_lora", lambda *told: (folded.append(told[2].source), fold(*told))[1])
+    fold = hot_loras.fold
+
+    def heard(base: BaseModel, wanted: Sequence[Wish], *rest: Any, **options: Any) -> Any:
+        folded.extend(wish.adapter.source for wish in wanted)
+        return fold(base, wanted, *rest, **options)
+
+    monkeypatch.setattr(hot_loras, "fold", heard)
     one = drawn(pipeline, "<lora:robot:0.7>", lora_dir=loras)
     assert (drawn(pipeline, "<lora:robot:0.7>", lora_dir=loras, seed=7) == one).all()
     assert len(folded) == 1  # once for both

@@ -97,6 +97,13 @@ class Module:
     name: str
     factors: dict[str, Tensor]
 
+    @property
+    def layer_name(self) -> str:
+        """The layer's one name (`module_names`); one behind Kohya's prefix that is no layer is kept."""
+        if self.layer.path is None:
+            return re.sub(r"^oft_unet_", "lora_unet_", self.name)
+        return f"{kohya_names.NETWORKS[self.layer.part]}.{self.layer.path}"
+
 
 def read(tensors: Mapping[str, Tensor]) -> tuple[list[Module], list[str]]:
     """Modules of a file in its order, and the keys that are no part of one. Raises ValueError for methods that are
@@ -177,11 +184,3 @@ def _writer(key: str) -> str:
 def _column(magnitude: Tensor) -> Tensor:
     """PEFT's magnitude, (out,) or (1, out, 1, 1) -> Kohya's (out, 1[, 1, 1])."""
     return magnitude.reshape(-1, *([1] * max(1, magnitude.ndim - 1)))
-
-
-def name_of(module: Module) -> str:
-    """The name of a module's layer (`module_names`); one behind Kohya's prefix that is no layer is kept."""
-    layer = module.layer
-    if layer.path is None:
-        return re.sub(r"^oft_unet_", "lora_unet_", module.name)
-    return kohya_names.named(layer.part, layer.path)

@@ -14,6 +14,7 @@ from .parts import is_finite
 if TYPE_CHECKING:
     from torch import Tensor
 
+BUNDLE = "bundle_emb."  # how A1111 and Kohya's relatives name an embedding inside a LoRA file
 _FAMILIES = {768: "sd1", 1024: "sd2"}
 
 
@@ -65,6 +66,26 @@ def read(tensors: Mapping[str, Tensor], stem: str, called: str | None, path: str
         raise MaquetteError(f"{path} has a different number of vectors for each text encoder.")
     family = "sdxl" if expected == 2 else _FAMILIES.get(vectors[0].shape[1], "unknown")
     return Embedding(called or name, vectors, family)
+
+
+def unbundled(tensors: Mapping[str, Tensor], source: str) -> tuple[list[Embedding], dict[str, Tensor]]:
+    """The embeddings among the tensors of a LoRA file, and the others."""
+    bundles: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for key, tensor in tensors.items():
+        if key.startswith(BUNDLE):
+            name, _, part = key.removeprefix(BUNDLE).partition(".")
+            bundles.setdefault(name, {})[part] = tensor
+        else:
+            rest[key] = tensor
+    return [read(parts, name, name, source) for name, parts in bundles.items()], rest
+
+
+def bundled(embedding: Embedding) -> dict[str, Tensor]:
+    """The keys that A1111 reads: a name without dots, then `string_to_param.*`, or SDXL's two parts."""
+    parts = ("string_to_param.*",) if len(embedding.vectors) == 1 else ("clip_l", "clip_g")
+    name = embedding.name.replace(".", "_")
+    return {f"{BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
 
 
 def _is_table(vectors: Tensor) -> bool:

@@ -10,18 +10,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import limits
 from ..errors import MaquetteError
-from ..files import atomic_writer, portable, read_json, slug
-from ..formats import tensor_files
+from ..files import atomic_writer, portable, slug
 from . import kohya_names, peft_folder, writing
 from . import parts as adapter_parts
-from . import reading as adapter_reading
-from .embeddings import Embedding
+from .embeddings import Embedding, bundled
 from .embeddings import save as save_embedding
-from .peft_settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +96,7 @@ class Adapter:
             for name, module in self.modules.items()
             for part, tensor in module.factors.items()
         }
-        return own | {key: t for embedding in self.embeddings for key, t in _bundled(embedding).items()}
+        return own | {key: t for embedding in self.embeddings for key, t in bundled(embedding).items()}
 
     def _written(self, name: str) -> str:
         """Kohya's name. sd-scripts finds the layers of its own OFT behind a prefix of their own."""
@@ -173,7 +169,7 @@ class Adapter:
         except ValueError as error:
             raise MaquetteError(f"{self.source} cannot be written for {writing.PROGRAMS[target]}: {error}.") from error
         words = self.embeddings if target == "onetrainer" else []
-        return tensors | {key: t for embedding in words for key, t in _bundled(embedding).items()}
+        return tensors | {key: t for embedding in words for key, t in bundled(embedding).items()}
 
     def _factors(self) -> dict[str, dict[str, Tensor]]:
         return {name: module.factors for name, module in self.modules.items()}
@@ -195,79 +191,6 @@ class Adapter:
                 raise MaquetteError(f"{file}, the file of the word {word.name!r}, exists already; choose another name.")
             found[file] = word
         return found
-
-
-def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: bool = True) -> Adapter:
-    """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
-
-    file: what lies in `path`, when it was read already. finite: refuse values that are no numbers. Raises MaquetteError
-    when it is broken or holds no adapter.
-    """
-    path = Path(path)
-    if path.is_dir():
-        parts = peft_folder.parts_of(path)
-        if not parts:
-            raise MaquetteError(f"{path} is a folder without {peft_folder.WEIGHTS}; name a LoRA file.")
-        if "" not in parts:
-            return _load_parts(parts, str(path), finite)
-        path = parts[""]
-    file = file or tensor_files.read(path)
-    config = path.parent / peft_folder.CONFIG
-    is_peft = any(key.startswith("base_model.model.") for key in file.tensors)
-    settings = {"": _read_config(config)} if is_peft and config.is_file() else {}
-    found = _adapter(adapter_reading.read(file.tensors, file.metadata, str(path), settings, finite), file, str(path))
-    if is_peft and not settings and all(module.alpha is None for module in found.modules.values()):
-        found.notes.append(
-            f"{path} is of PEFT, which keeps the strength (lora_alpha) in {peft_folder.CONFIG}; that is not beside it, "
-            "so alpha is taken for the rank."
-        )
-    return found
-
-
-def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter:
-    """A folder with a PEFT folder for each network."""
-    whole = tensor_files.TensorFile({})
-    settings: dict[str, Settings] = {}
-    for part, weights in parts.items():
-        file = tensor_files.read(weights)
-        whole.tensors |= {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
-        whole.metadata |= file.metadata
-        settings[part] = _read_config(weights.with_name(peft_folder.CONFIG))
-    whole.metadata.pop("format", None)
-    return _adapter(adapter_reading.read(whole.tensors, whole.metadata, source, settings, finite), whole, source)
-
-
-def _adapter(reading: adapter_reading.Reading, file: tensor_files.TensorFile, source: str) -> Adapter:
-    modules = {name: AdapterModule(factors) for name, factors in reading.modules.items()}
-    metadata = dict(file.metadata)
-    return Adapter(
-        reading.family, method_of(modules), modules, metadata, source, reading.words, dialect=reading.dialect
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    content = read_json(path, limits.CONFIGURATION_BYTES, "configuration")
-    if not isinstance(content, dict):
-        raise MaquetteError(f"{path} does not hold a JSON object.")
-    return content
-
-
-def from_state_dict(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str, config: Mapping[str, Any] | None = None
-) -> Adapter:
-    """Adapter from keys and tensors of any dialect; `config` is PEFT's.
-
-    Every key must be understood, for a dropped key would be a silent fault. Raises MaquetteError.
-    """
-    file = tensor_files.TensorFile(dict(tensors), dict(metadata))
-    return _adapter(adapter_reading.read(tensors, metadata, source, {"": config} if config else {}), file, source)
-
-
-def _bundled(embedding: Embedding) -> dict[str, Tensor]:
-    """The keys that A1111 reads: a name without dots, then `string_to_param.*`, or SDXL's two parts."""
-    parts = ("string_to_param.*",) if len(embedding.vectors) == 1 else ("clip_l", "clip_g")
-    name = embedding.name.replace(".", "_")
-    return {f"{adapter_reading.BUNDLE}{name}.{part}": t for part, t in zip(parts, embedding.vectors, strict=True)}
 
 
 def method_of(modules: Mapping[str, AdapterModule]) -> str:

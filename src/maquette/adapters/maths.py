@@ -15,19 +15,35 @@ import torch
 from torch import Tensor
 
 from .. import limits
+from ..core.channels import INPAINTING_CHANNELS, LATENT_CHANNELS
 from .parts import DISPLAY, Factors, change_shape, is_old_glora, kind, oft_outputs, scale
 
 
-def delta(factors: Factors, base_weight: Tensor | None = None) -> Tensor:
+class Misfit(ValueError):
+    """Factors of another shape than the layer's. shape: of the weight that they change."""
+
+    def __init__(self, shape: tuple[int, ...], layer: tuple[int, ...]) -> None:
+        super().__init__(f"its factors do not fit the layer: they change a weight of {shape}, here it is {layer}")
+        self.shape = shape
+
+
+def delta(factors: Factors, base_weight: Tensor | None = None, other_inputs: bool = False) -> Tensor:
     """Weight change at multiplier 1, in the layer's own shape: (out, in) or (out, in, h, w); float32, and float64
     where the base's weight is.
 
     base_weight: the layer's weight. DoRA, GLoRA, IA3 and OFT need it; LoHa and LoKr of a kernel come flat,
-    (out, in·h·w), without it. Shapes are compared before anything is multiplied. Raises ValueError where the weight is
-    missing, for unknown kinds, and for factors that do not fit each other or the layer.
+    (out, in·h·w), without it. other_inputs: of a first convolution with other inputs than the base's, an inpainting
+    model's or an ordinary one's, the latent's channels alone are changed. Shapes are compared before anything is
+    multiplied. Raises ValueError where the weight is missing, for unknown kinds, and for factors that do not fit each
+    other; Misfit for those that do not fit the layer.
     """
     try:
-        return _delta(factors, base_weight)
+        if base_weight is None or not other_inputs:
+            return _delta(factors, base_weight)
+        shape = change_shape(factors)
+        inputs = shape[1] if shape is not None and base_weight.ndim == 4 and len(shape) > 1 else None
+        change = _delta(factors, base_weight if inputs is None else _with_inputs(base_weight, inputs))
+        return change if change.shape == base_weight.shape else _with_inputs(change, base_weight.shape[1])
     except (RuntimeError, KeyError, IndexError) as error:
         raise ValueError(f"its factors do not fit each other or the layer ({str(error).splitlines()[0]})") from error
 
@@ -66,16 +82,28 @@ def _compare(factors: Factors, shape: tuple[int, ...] | None, base: Tensor | Non
             raise ValueError(f"it changes a weight of {shape}, which no layer has")
         return
     layer = tuple(base.shape)
+    if shape is not None and (shape[0] != layer[0] or math.prod(shape) != math.prod(layer)):
+        raise Misfit(tuple(shape), layer)
     if len(layer) < 2 and kind(factors) in _OF_WEIGHT:
         raise ValueError(f"its kind does not fit a weight of {layer}")
-    if shape is not None and (shape[0] != layer[0] or math.prod(shape) != math.prod(layer)):
-        raise ValueError(f"its factors do not fit the layer: they change a weight of {shape}, here it is {layer}")
     if not {"oft_blocks", "oft_diag"}.isdisjoint(factors) and oft_outputs(factors) != layer[0]:
         raise ValueError(f"its blocks turn {oft_outputs(factors)} outputs, the layer has {layer[0]}")
     if "on_input" in factors and factors["weight"].numel() != layer[1 if float(factors["on_input"]) else 0]:
         raise ValueError(f"it scales {factors['weight'].numel()} features, the layer's weight is {layer}")
     if "dora_scale" in factors and factors["dora_scale"].numel() != layer[_dora_axis(factors["dora_scale"])]:
         raise ValueError(f"dora_scale is {tuple(factors['dora_scale'].shape)}, the layer's weight {layer}")
+
+
+def _with_inputs(kernel: Tensor, inputs: int) -> Tensor:
+    """(out, 4 or 9, kh, kw) with 4 or 9 inputs, where one is asked for and the other is there; new ones are 0."""
+    there = kernel.shape[1] if kernel.ndim == 4 else inputs
+    if {there, inputs} != {LATENT_CHANNELS, INPAINTING_CHANNELS}:
+        return kernel
+    if inputs < there:
+        return kernel[:, :inputs]
+    padded = kernel.new_zeros(kernel.shape[0], inputs, *kernel.shape[2:])
+    padded[:, :there] = kernel
+    return padded
 
 
 def bias_delta(factors: Factors) -> Tensor | None:

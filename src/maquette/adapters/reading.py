@@ -1,4 +1,4 @@
-"""From a file's keys and tensors to an adapter's modules under their names, whole or not at all.
+"""Adapter files opened: from a file's keys and tensors to an adapter's modules under their names, whole or not at all.
 
 Everything that makes an adapter unusable is found here, so that every command refuses it for the same reason: another
 architecture, names that no Stable Diffusion has, parts that are missing, do not fit or are no numbers.
@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from .. import limits
 from ..errors import MaquetteError
-from . import architectures, dialects, embeddings
+from ..files import read_json
+from ..formats import tensor_files
+from . import architectures, dialects, peft_folder
 from . import parts as adapter_parts
 from .dialects import Module
+from .embeddings import unbundled
+from .family import family_of
+from .file import Adapter, AdapterModule, method_of
+from .kohya_names import NETWORKS
 from .peft_settings import Settings, Strengths, of_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BUNDLE = "bundle_emb."  # how A1111 and Kohya's relatives name an embedding inside a LoRA file
-_CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}
-_NETWORKS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
-_FAMILY_OF_VERSION = (("sdxl", "sdxl"), ("sd_v2", "sd2"), ("sd_v1", "sd1"))
 
 
 class ForeignAdapterError(MaquetteError):
@@ -34,75 +36,110 @@ class ForeignAdapterError(MaquetteError):
         self.architecture = architecture
 
 
-@dataclass
-class Reading:
-    """modules: name (`module_names`) -> Kohya's part name -> tensor. dialect: whose names the file has. words: its
-    embeddings.
+def load(path: str | Path, file: tensor_files.TensorFile | None = None, finite: bool = True) -> Adapter:
+    """Read an adapter file of any dialect, .safetensors or pickled; for PEFT also its folder.
+
+    file: what lies in `path`, when it was read already. finite: refuse values that are no numbers. Raises MaquetteError
+    when it is broken or holds no adapter.
     """
+    path = Path(path)
+    if path.is_dir():
+        parts = peft_folder.parts_of(path)
+        if not parts:
+            raise MaquetteError(f"{path} is a folder without {peft_folder.WEIGHTS}; name a LoRA file.")
+        if "" not in parts:
+            return _load_parts(parts, str(path), finite)
+        path = parts[""]
+    file = file or tensor_files.read(path)
+    config = path.parent / peft_folder.CONFIG
+    is_peft = any(key.startswith("base_model.model.") for key in file.tensors)
+    settings = {"": _read_config(config)} if is_peft and config.is_file() else {}
+    found = adapter_of(file.tensors, file.metadata, str(path), settings, finite)
+    if is_peft and not settings and all(module.alpha is None for module in found.modules.values()):
+        found.notes.append(
+            f"{path} is of PEFT, which keeps the strength (lora_alpha) in {peft_folder.CONFIG}; that is not beside it, "
+            "so alpha is taken for the rank."
+        )
+    return found
 
-    family: str
-    dialect: str
-    modules: dict[str, dict[str, Tensor]]
-    words: list[embeddings.Embedding] = field(default_factory=list)
+
+def _load_parts(parts: Mapping[str, Path], source: str, finite: bool) -> Adapter:
+    """A folder with a PEFT folder for each network."""
+    whole = tensor_files.TensorFile({})
+    settings: dict[str, Settings] = {}
+    for part, weights in parts.items():
+        file = tensor_files.read(weights)
+        whole.tensors |= {f"{part}.{key.removeprefix('base_model.model.')}": t for key, t in file.tensors.items()}
+        whole.metadata |= file.metadata
+        settings[part] = _read_config(weights.with_name(peft_folder.CONFIG))
+    whole.metadata.pop("format", None)
+    return adapter_of(whole.tensors, whole.metadata, source, settings, finite)
 
 
-def read(
+def _read_config(path: Path) -> dict[str, Any]:
+    content = read_json(path, limits.CONFIGURATION_BYTES, "configuration")
+    if not isinstance(content, dict):
+        raise MaquetteError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def from_state_dict(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    source: str,
+    config: Mapping[str, Any] | None = None,
+) -> Adapter:
+    """Adapter from keys and tensors of any dialect; `config` is PEFT's.
+
+    Every key must be understood, for a dropped key would be a silent fault. Raises MaquetteError.
+    """
+    return adapter_of(tensors, metadata, source, {"": config} if config else {})
+
+
+def adapter_of(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     source: str,
     settings: Mapping[str, Settings],
     finite: bool = True,
-) -> Reading:
-    """An adapter of any dialect. settings: PEFT's configuration of each network ("unet", "text_encoder" …), or one for
-    all under ""; without any, what the metadata says.
+) -> Adapter:
+    """Adapter of any dialect. settings: PEFT's configuration of each network ("unet", "text_encoder" …), or one for all
+    under ""; without any, what the metadata says.
 
     finite: also read every value and refuse those that are no numbers. Raises MaquetteError.
     """
     words, rest = unbundled(tensors, source)
     try:
-        modules, strange = dialects.read(rest)
+        found, strange = dialects.read(rest)
     except ValueError as error:
         raise MaquetteError(f"{source} cannot be read as a LoRA: {error}.") from error
-    _refuse_strangers(modules, strange, metadata, source)
-    for module in modules:
+    _refuse_strangers(found, strange, metadata, source)
+    for module in found:
         try:
             adapter_parts.check(module.factors, finite)
         except ValueError as error:
             raise MaquetteError(f"{source}: {_fault(module.name, str(error))}.") from error
     try:
-        _add_strengths(modules, settings or of_metadata(metadata, source))
+        _add_strengths(found, settings or of_metadata(metadata, source))
     except ValueError as error:
         raise MaquetteError(f"{source}: {error}.") from error
-    family = _family(modules, metadata)
+    family = family_of(found, metadata)
     if family == "refiner":
         raise ForeignAdapterError(source, "the SDXL refiner")
-    result: dict[str, dict[str, Tensor]] = {}
-    for module in modules:
-        name = dialects.name_of(module)
-        if name in result:
+    modules: dict[str, AdapterModule] = {}
+    for module in found:
+        name = module.layer_name
+        if name in modules:
             once = f"{name[:160]} twice, once as {module.name[:160]}"
             raise MaquetteError(f"{source} changes the layer {once}; nothing was loaded.")
-        result[name] = _plain(module.factors)
-    dialect = Counter(module.layer.by for module in modules).most_common(1)[0][0]
-    return Reading(family, dialect, result, words)
+        modules[name] = AdapterModule(_plain(module.factors))
+    dialect = Counter(module.layer.by for module in found).most_common(1)[0][0]
+    return Adapter(family, method_of(modules), modules, dict(metadata), source, words, dialect)
 
 
 def _fault(name: str, why: str) -> str:
     name = name if len(name) <= 160 else f"{name[:150]}…"
     return f"module {name} cannot be applied: {why}" if why.startswith("its ") else f"{name}.{why}"
-
-
-def unbundled(tensors: Mapping[str, Tensor], source: str) -> tuple[list[embeddings.Embedding], dict[str, Tensor]]:
-    """The embeddings among a file's tensors, and the others."""
-    bundles: dict[str, dict[str, Tensor]] = {}
-    rest = {}
-    for key, tensor in tensors.items():
-        if key.startswith(BUNDLE):
-            name, _, part = key.removeprefix(BUNDLE).partition(".")
-            bundles.setdefault(name, {})[part] = tensor
-        else:
-            rest[key] = tensor
-    return [embeddings.read(parts, name, name, source) for name, parts in bundles.items()], rest
 
 
 def _refuse_strangers(
@@ -144,7 +181,7 @@ def _add_strengths(modules: Sequence[Module], settings: Mapping[str, Settings]) 
     for module in modules:
         factors, layer = module.factors, module.layer
         if layer.part not in strengths:
-            strengths[layer.part] = Strengths(settings.get(_NETWORKS[layer.part], settings.get("", {})))
+            strengths[layer.part] = Strengths(settings.get(NETWORKS[layer.part], settings.get("", {})))
         rank = adapter_parts.rank(factors)
         if "alpha" in factors or "scale" in factors:
             continue
@@ -178,55 +215,3 @@ def _number(value: float) -> Tensor:
     import torch
 
     return torch.tensor(value)
-
-
-def _family(modules: Sequence[Module], metadata: Mapping[str, str]) -> str:
-    """Which base an adapter is for: pocket says so itself; else the text width of cross-attention, layers that only one
-    family has, the metadata, and last the names that only SDXL's trainers give.
-    """
-    version = metadata.get("ss_base_model_version", "")
-    if version.startswith("maquette_pocket"):
-        return "pocket"
-    by_version = next((family for prefix, family in _FAMILY_OF_VERSION if version.startswith(prefix)), None)
-    width = _text_width(modules)
-    if width is not None and width in _CROSS_ATTENTION_WIDTH:
-        return _CROSS_ATTENTION_WIDTH[width]
-    by_layers = _family_by_layers(modules)
-    if by_layers == "sdxl" or (by_layers and by_version in (None, "sdxl")):
-        return by_layers
-    if by_version is not None:
-        return by_version
-    if any(module.layer.part == "te1" or module.layer.ldm for module in modules):
-        return "sdxl"
-    return "unknown"
-
-
-def _text_width(modules: Sequence[Module]) -> int | None:
-    for module in modules:
-        path = module.layer.path
-        if path and module.layer.part == "unet" and path.endswith(("attn2.to_k", "attn2.to_v")):
-            width = adapter_parts.in_features(module.factors)
-            if width is not None:
-                return width
-    return None
-
-
-def _family_by_layers(modules: Sequence[Module]) -> str | None:
-    """From blocks that only SDXL or only the smaller ones have; pocket has one of SDXL's too, not at its width."""
-    for module in modules:
-        part, path = module.layer.part, module.layer.path or ""
-        deep = ".transformer_blocks." in path and ".transformer_blocks.0." not in path
-        if part == "te2" or deep or path.startswith("add_embedding.") or _wide_at(module, "up_blocks.0.attentions."):
-            return "sdxl"
-    for module in modules:
-        part, path = module.layer.part, module.layer.path or ""
-        if part == "te" and path.endswith(("q_proj", "k_proj", "v_proj")):
-            return {768: "sd1", 1024: "sd2"}.get(adapter_parts.in_features(module.factors) or 0)
-        if path.startswith(("down_blocks.0.attentions.", "down_blocks.3.")):
-            return "sd1"  # SD2 has them too; which of both does not show without its text width
-    return None
-
-
-def _wide_at(module: Module, block: str) -> bool:
-    inputs = adapter_parts.in_features(module.factors)
-    return (module.layer.path or "").startswith(block) and inputs is not None and inputs % 1280 == 0

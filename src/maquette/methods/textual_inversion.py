@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..adapters.reading import BUNDLE
+from ..adapters.embeddings import BUNDLE
 from ..core.vocabulary import ExtendedEmbedding, repeated
 from ..errors import MaquetteError
 from .base import Attached, MethodSpec, Slots

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from ..adapters import maths
 from ..adapters.file import Adapter
-from ..adapters.fitting import fitted_change
-from ..adapters.module_names import of_text_encoder
+from ..adapters.fitting import explained
+from ..adapters.module_names import network_and_path
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from ..families.detect import FAMILY_NAMES
 from ..families.layers import named_layers
 from .apply_embeddings import apply_embeddings
-from .low_rank_fold import Folds, LowRank, add_all
+from .lora_tags import Wish
+from .low_rank_fold import LowRank, add_all
 from .thin_products import Thin
 
 
@@ -42,43 +44,91 @@ class Applied:
         )
 
 
-@dataclass
-class Changes:
-    """What becomes of a base's weights while LoRAs are added to them, one after the other.
-
-    alone: of `changed_once`. originals: the tensors that parameters had before. sums: changes so far of parameters that
-    several LoRAs change, in float32, so that they are rounded once and their order has no influence. spare: tensors of
-    the parameters' shapes that nobody needs any more, to be overwritten. beside: where it is a dictionary, it gets what
-    is better computed beside a layer, whose weight then stays.
+@dataclass(eq=False)
+class Folded:
+    """Weights with LoRAs in them: what was asked for, what became of it, the parameters that differ and their tensors,
+    and what is computed beside layers.
     """
 
-    alone: Collection[Tensor]
-    originals: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    sums: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    spare: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    beside: dict[nn.Module, Thin] | None = None
-    folds: Folds = field(default_factory=Folds)
-
-    def add_product(self, name: str, module: nn.Module, weight: nn.Parameter, product: LowRank) -> None:
-        """Of the only module that changes a weight."""
-        thin = None if self.beside is None else Thin.of(name, module, product)
-        if self.beside is not None and thin is not None:
-            self.beside[module] = thin
-            return
-        self.originals.setdefault(weight, weight.data)
-        self.folds[weight] = product, self.spare.pop(weight, None)
+    wanted: list[Wish] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
+    weights: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    beside: dict[nn.Module, Thin] = field(default_factory=dict)
+    sums: dict[nn.Parameter, Tensor] = field(default_factory=dict)  # of changes, in float32, while LoRAs are added
 
     def add(self, parameter: nn.Parameter, change: Tensor, multiplier: float, alone: bool) -> None:
-        """Any other change, of the parameter's shape."""
-        original = self.originals.setdefault(parameter, parameter.data)
+        """A change of the parameter's shape. alone: there is no other.
+
+        Several are added up in float32 first, so that they are rounded once and their order has no influence.
+        """
+        original = parameter.data
         more = multiplier * change.to(parameter.device)  # new, so that sums may go into it: every copy costs as much
         if alone:
-            same = more.stride() == parameter.stride()
-            total = more.add_(parameter.data) if same else parameter.data.float() + more
+            total = more.add_(original) if more.stride() == original.stride() else original.float() + more
         else:
             self.sums[parameter] = self.sums[parameter].add_(more) if parameter in self.sums else more
             total = original + self.sums[parameter]  # in float32, as the change is
-        parameter.data = total.to(original.dtype, memory_format=torch.preserve_format)
+        self.weights[parameter] = total.to(original.dtype, memory_format=torch.preserve_format)
+
+    def is_for(self, wanted: Sequence[Wish]) -> bool:
+        return len(wanted) == len(self.wanted) and all(map(_same, wanted, self.wanted))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights and of what is beside."""
+        weights = sum(tensor.numel() * tensor.itemsize for tensor in self.weights.values())
+        return weights + sum(thin.size for thin in self.beside.values())
+
+    @property
+    def on_cpu(self) -> bool:
+        return all(tensor.device.type == "cpu" for tensor in self.weights.values())
+
+
+@torch.no_grad()
+def fold(
+    base: BaseModel, wanted: Sequence[Wish], spare: Mapping[nn.Parameter, Tensor] | None = None, beside: bool = False
+) -> Folded:
+    """The weights W + Σ mᵢ ΔWᵢ of a base whose own stay as they are.
+
+    spare: tensors of the parameters' shapes that nobody needs any more, to be overwritten. beside: what is better
+    computed beside a layer is left out of its weight. Raises MaquetteError for an adapter of which no module, or one of
+    another shape, belongs to this base.
+    """
+    made, products = Folded(list(wanted)), dict[nn.Parameter, LowRank]()
+    layers = layers_of(base, {name for wish in wanted for name in wish.adapter.modules})
+    once = _changed_once(layers, wanted)
+    for wish in wanted:
+        adapter = wish.adapter
+        unmatched = [name for name in adapter.modules if name not in layers]
+        matched = len(adapter.modules) - len(unmatched)
+        if not matched:
+            raise _no_match(base, adapter)
+        made.applied.append(Applied(adapter.source, matched, unmatched, adapter.notes))
+        for name, one in adapter.modules.items():
+            layer, multiplier = layers.get(name), wish.multiplier(name)
+            if layer is None or multiplier == 0:
+                continue
+            weight = cast(nn.Parameter, layer.weight)
+            alone = weight in once
+            product = LowRank.of(adapter, name, weight, multiplier) if alone else None
+            thin = Thin.of(name, layer, product) if beside and product is not None else None
+            if thin is not None:
+                made.beside[layer] = thin
+            elif product is not None:
+                products[weight] = product
+            else:
+                seen = made.weights.get(weight, weight.data)  # a DoRA sees the weight with the LoRAs before it
+                try:
+                    change = maths.delta(one.factors, seen, other_inputs=True)
+                except ValueError as error:
+                    raise _explained(error, base, adapter, name, weight) from error
+                made.add(weight, change, multiplier, alone)
+                shift = maths.bias_delta(one.factors)
+                if shift is not None:
+                    made.add(_bias(layer, adapter, name), shift, multiplier, alone)
+    made.weights |= add_all(products, spare or {})
+    made.sums.clear()
+    return made
 
 
 @contextmanager
@@ -87,97 +137,56 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
     with an adapter (`bundle_emb`) are known within the block.
 
     loras: (adapter, multiplier for the text encoders, multiplier for the UNet), applied in order; the sum is formed in
-    float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError for an adapter of which
-    no module, or one of another shape, belongs to this base.
+    float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError as `fold`.
     """
-    layers = layers_of(base)
-    changes = Changes(changed_once(layers, [(*each, _whole) for each in loras]))
+    folded = fold(base, [Wish(*each) for each in loras])
+    originals = put_in(folded.weights)
     try:
-        with ExitStack() as stack:
-            applied = [add_lora(base, layers, *each, changes) for each in loras]
-            changes.sums.clear()
-            stack.enter_context(apply_embeddings(base, [e for adapter, *_ in loras for e in adapter.embeddings]))
-            yield applied
+        with apply_embeddings(base, [word for adapter, *_ in loras for word in adapter.embeddings]):
+            yield folded.applied
     finally:
-        for parameter, original in changes.originals.items():
-            parameter.data = original
+        put_in(originals)
 
 
-def layers_of(base: BaseModel) -> dict[str, nn.Module]:
-    """Name -> module, for everything that has a weight, under every name that an adapter may give it."""
+def put_in(weights: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+    """Give parameters these tensors. Returns those that they had."""
+    before = {parameter: parameter.data for parameter in weights}
+    for parameter, tensor in weights.items():
+        parameter.data = tensor
+    return before
+
+
+def layers_of(base: BaseModel, names: Collection[str]) -> dict[str, nn.Module]:
+    """Name -> layer with a weight, for those of the names (`adapters.module_names`) that the base has."""
     networks = {"unet": base.network}
     networks |= {f"text_encoder{'_2' * i}": encoder for i, encoder in enumerate(base.text_encoders)}
-    names = {
-        part: [f"{path}.weight" for path, module in network.named_modules() if _has_weight(module)]
+    paths = {
+        part: {
+            path: layer for path, layer in network.named_modules() if isinstance(getattr(layer, "weight", None), Tensor)
+        }
         for part, network in networks.items()
     }
-    layers = named_layers(base.spec.name, names, foreign=True)
-    return {name: networks[part].get_submodule(path) for name, (part, path) in layers.items()}
+    places = {name: place for name in names if (place := network_and_path(name)) is not None}
+    if len(places) < len(names):  # names that stayed as the file has them: of layers that no Stable Diffusion has
+        weights = {part: [f"{path}.weight" for path in modules] for part, modules in paths.items()}
+        places = named_layers(base.spec.name, weights, foreign=True) | places
+    found = {}
+    for name in names:
+        part, path = places.get(name, ("", ""))
+        layers = paths.get(part, {})
+        layer = layers.get(path, layers.get(path.removeprefix("text_model.")))  # some encoders have no such level
+        if layer is not None:
+            found[name] = layer
+    return found
 
 
-def _has_weight(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "weight", None), Tensor)
-
-
-def _whole(module: str) -> float:
-    """Every block counts fully."""
-    return 1.0
-
-
-def changed_once(
-    layers: dict[str, nn.Module], loras: Sequence[tuple[Adapter, float, float, Callable[[str], float]]]
-) -> set[Tensor]:
-    """Weights that one module of all these LoRAs changes, and no other. loras: as `add_lora` takes them."""
+def _changed_once(layers: Mapping[str, nn.Module], wanted: Sequence[Wish]) -> set[Tensor]:
+    """Weights that one module of all these LoRAs changes, and no other."""
     found: Counter[Tensor] = Counter()
-    for adapter, te, unet, share in loras:
-        names = [name for name in adapter.modules if name in layers and _multiplier(name, te, unet, share)]
+    for wish in wanted:
+        names = [name for name in wish.adapter.modules if name in layers and wish.multiplier(name)]
         found.update(cast(Tensor, layers[name].weight) for name in names)
     return {weight for weight, times in found.items() if times == 1}
-
-
-def _multiplier(name: str, te: float, unet: float, share: Callable[[str], float]) -> float:
-    return (te if of_text_encoder(name) else unet) * share(name)
-
-
-@torch.no_grad()
-def add_lora(
-    base: BaseModel,
-    layers: dict[str, nn.Module],
-    adapter: Adapter,
-    te: float,
-    unet: float,
-    changes: Changes,
-    share: Callable[[str], float] = _whole,
-) -> Applied:
-    """Add one adapter to the weights.
-
-    layers: of `layers_of`. te, unet: multipliers for the text encoders and the UNet. share: of a module's block.
-    Raises as `apply_loras`.
-    """
-    report = Applied(adapter.source, notes=adapter.notes)
-    for name in adapter.modules:
-        module = layers.get(name)
-        if module is None:
-            report.unmatched.append(name)
-            continue
-        report.matched += 1
-        multiplier = _multiplier(name, te, unet, share)
-        if multiplier == 0:
-            continue
-        weight = cast(nn.Parameter, module.weight)
-        alone = weight in changes.alone
-        product = LowRank.of(adapter, name, weight, multiplier) if alone else None
-        if product is not None:
-            changes.add_product(name, module, weight, product)
-            continue
-        changes.add(weight, _change(base, adapter, name, weight), multiplier, alone)
-        shift = adapter.bias_delta(name)
-        if shift is not None:
-            changes.add(_bias(module, adapter, name), shift, multiplier, alone)
-    add_all(changes.folds)
-    if not report.matched:
-        raise _no_match(base, adapter)
-    return report
 
 
 def _no_match(base: BaseModel, adapter: Adapter) -> MaquetteError:
@@ -188,17 +197,14 @@ def _no_match(base: BaseModel, adapter: Adapter) -> MaquetteError:
     )
 
 
-def _change(base: BaseModel, adapter: Adapter, name: str, weight: Tensor) -> Tensor:
-    """As `fitted_change`, whose error is put otherwise for a LoRA of another family."""
-    try:
-        return fitted_change(adapter, name, weight)
-    except MaquetteError as error:
-        if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
-            raise MaquetteError(
-                f"{adapter.source} is a LoRA for {FAMILY_NAMES[adapter.family]} and does not fit {base.source} "
-                f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
-            ) from error
-        raise
+def _explained(error: ValueError, base: BaseModel, adapter: Adapter, name: str, weight: Tensor) -> MaquetteError:
+    """As `explained`, put otherwise for a LoRA of another family."""
+    if adapter.family in FAMILY_NAMES and adapter.family != base.spec.name:
+        return MaquetteError(
+            f"{adapter.source} is a LoRA for {FAMILY_NAMES[adapter.family]} and does not fit {base.source} "
+            f"({FAMILY_NAMES[base.spec.name]}). Use a LoRA that was trained on this kind of base."
+        )
+    return explained(error, adapter, name, weight)
 
 
 def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
@@ -206,3 +212,7 @@ def _bias(module: nn.Module, adapter: Adapter, name: str) -> nn.Parameter:
     if not isinstance(bias, nn.Parameter):
         raise MaquetteError(f"{adapter.source}: module {name} changes a bias, but the base's layer has none.")
     return bias
+
+
+def _same(a: Wish, b: Wish) -> bool:
+    return a.adapter is b.adapter and (a.te, a.unet, a.blocks) == (b.te, b.unet, b.blocks)

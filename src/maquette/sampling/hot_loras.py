@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .. import adapters
-from ..adapters.file import Adapter
 from ..families.base import BaseModel
 from ..fast import memory
 from ..fast.replayed import ReplayedDenoiser
-from .apply_loras import Applied, Changes, add_lora, changed_once, layers_of
+from .apply_loras import Applied, Folded, fold, put_in
 from .lora_tags import Wish
-from .thin_products import Thin
 
 # Bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision.
 LEAST_ROOM = 1_000_000_000
@@ -26,31 +21,6 @@ SHARE = 10  # of the machine's memory, where that is more
 def room() -> int:
     """Bytes that weights with other LoRAs may take beside those in use."""
     return max(LEAST_ROOM, (memory.installed() or 0) // SHARE)
-
-
-@dataclass(eq=False)
-class Folded:
-    """Weights with LoRAs in them: what was asked for, what became of it, the parameters that differ, and what is
-    computed beside layers.
-    """
-
-    wanted: list[Wish] = field(default_factory=list)
-    applied: list[Applied] = field(default_factory=list)
-    weights: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    beside: dict[nn.Module, Thin] = field(default_factory=dict)
-
-    def is_for(self, wanted: Sequence[Wish]) -> bool:
-        return len(wanted) == len(self.wanted) and all(map(_same, wanted, self.wanted))
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weights and of what is beside."""
-        weights = sum(tensor.numel() * tensor.itemsize for tensor in self.weights.values())
-        return weights + sum(thin.size for thin in self.beside.values())
-
-    @property
-    def on_cpu(self) -> bool:
-        return all(tensor.device.type == "cpu" for tensor in self.weights.values())
 
 
 class HotLoras:
@@ -65,11 +35,8 @@ class HotLoras:
     def __init__(self, base: BaseModel) -> None:
         self.base = base
         self.denoiser = ReplayedDenoiser(base, base.network)
-        self.applied: list[Applied] = []
-        self._wanted: list[Wish] = []
-        self._layers: dict[str, nn.Module] | None = None
+        self._now = Folded()
         self._originals: dict[nn.Parameter, Tensor] = {}
-        self._beside: dict[nn.Module, Thin] = {}
         self._hooks: list[RemovableHandle] = []
         self._kept: list[Folded] = []  # the oldest first
 
@@ -78,34 +45,16 @@ class HotLoras:
 
         Raises MaquetteError for one that does not fit, with no LoRA in the weights then.
         """
-        if Folded(self._wanted).is_for(wanted):
-            return self.applied
+        if self._now.is_for(wanted):
+            return self._now.applied
         left = self._take_out()
-        found = next((folded for folded in self._kept if folded.is_for(wanted)), None) if wanted else None
-        if found is not None:
-            self._kept.remove(found)  # it is in use, and must not be written into as spare memory
+        kept = next((folded for folded in self._kept if folded.is_for(wanted)), None) if wanted else None
+        if kept is not None:
+            self._kept.remove(kept)  # it is in use, and must not be written into as spare memory
         spare = self._keep(left)
-        if found is not None:
-            self._put_in(found)
-        elif wanted:
-            self._fold(wanted, spare)
-        return self.applied
-
-    def _fold(self, wanted: Sequence[Wish], spare: dict[nn.Parameter, Tensor]) -> None:
-        if self._layers is None:
-            self._layers = layers_of(self.base)
-        try:
-            alone = changed_once(self._layers, [(wish.adapter, wish.te, wish.unet, wish.share) for wish in wanted])
-            beside: dict[nn.Module, Thin] = {}
-            changes = Changes(alone, self._originals, spare=spare, beside=beside)
-            for wish in wanted:
-                how = wish.adapter, wish.te, wish.unet, changes, wish.share
-                self.applied.append(add_lora(self.base, self._layers, *how))
-            self._have_beside(beside)
-        except BaseException:
-            self.clear()
-            raise
-        self._wanted = list(wanted)
+        if wanted:
+            self._put_in(kept or fold(self.base, wanted, spare, beside=True))
+        return self._now.applied
 
     def _keep(self, left: Folded) -> dict[nn.Parameter, Tensor]:
         """Keep these weights beside, and of the others as many as there is room for. Returns weights that nobody needs
@@ -122,26 +71,17 @@ class HotLoras:
         return spare
 
     def _put_in(self, folded: Folded) -> None:
-        """Have weights that were folded before."""
-        self._originals = {parameter: parameter.data for parameter in folded.weights}
-        for parameter, tensor in folded.weights.items():
-            parameter.data = tensor
-        self._have_beside(folded.beside)
-        self._wanted, self.applied = folded.wanted, folded.applied
-
-    def _have_beside(self, beside: dict[nn.Module, Thin]) -> None:
-        self._beside = beside
-        self._hooks = [module.register_forward_hook(thin.added) for module, thin in beside.items()]
+        self._originals = put_in(folded.weights)
+        self._hooks = [module.register_forward_hook(thin.added) for module, thin in folded.beside.items()]
+        self._now = folded
 
     def _take_out(self) -> Folded:
         """Put the original tensors back. Returns what was there instead."""
-        weights = {parameter: parameter.data for parameter in self._originals}
-        left = Folded(self._wanted, self.applied, weights, self._beside)
-        for parameter, original in self._originals.items():
-            parameter.data = original
+        left = self._now
+        put_in(self._originals)
         for hook in self._hooks:
             hook.remove()
-        self._originals, self._wanted, self.applied, self._beside, self._hooks = {}, [], [], {}, []
+        self._originals, self._now, self._hooks = {}, Folded(), []
         self.denoiser.forget()
         return left
 
@@ -149,27 +89,3 @@ class HotLoras:
         """Take all LoRAs out and keep none: the parameters hold the same tensors as before, to the bit."""
         self._take_out()
         self._kept.clear()
-
-
-class AdapterShelf:
-    """Adapter files of the last drawings, read once. They are read again when the file has changed."""
-
-    def __init__(self, room: int = 8) -> None:
-        self.room = room
-        self._held: dict[Path, tuple[tuple[int, int], Adapter]] = {}
-
-    def load(self, path: Path) -> Adapter:
-        """As `adapters.load`."""
-        state_of = path.stat()
-        state = state_of.st_mtime_ns, state_of.st_size
-        found = self._held.pop(path, None)
-        if found is None or found[0] != state or path.is_dir():
-            found = (state, adapters.load(path))
-        self._held[path] = found
-        while len(self._held) > self.room:
-            del self._held[next(iter(self._held))]
-        return found[1]
-
-
-def _same(a: Wish, b: Wish) -> bool:
-    return a.adapter is b.adapter and (a.te, a.unet, a.blocks) == (b.te, b.unet, b.blocks)

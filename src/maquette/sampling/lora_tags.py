@@ -9,6 +9,7 @@ from typing import Any
 
 from ..adapters.block_weights import BlockWeights
 from ..adapters.file import Adapter, AdapterModule
+from ..adapters.module_names import of_text_encoder
 from ..errors import MaquetteError
 from ..prompts import Network, malformed_tag
 
@@ -57,9 +58,10 @@ class Wish:
         end = self.stop * steps if self.stop <= 1 else self.stop
         return self if first <= step < end else replace(self, unet=0.0)
 
-    def share(self, module: str) -> float:
-        """The weight of a module's block."""
-        return 1.0 if self.blocks is None else self.blocks.of_module(module)
+    def multiplier(self, module: str) -> float:
+        """What a module's change is multiplied by: the network's multiplier times the block's weight."""
+        part = self.te if of_text_encoder(module) else self.unet
+        return part if self.blocks is None else part * self.blocks.of_module(module)
 
 
 def tags_of(networks: Sequence[Network], rest: str = "") -> list[LoraTag]:

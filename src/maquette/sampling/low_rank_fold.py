@@ -7,6 +7,7 @@ memory that the system must clear first: several times the work of the product i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -81,18 +82,19 @@ class LowRank:
         return out
 
 
-class Folds(dict[nn.Parameter, tuple[LowRank, Tensor | None]]):
-    """What is still to be added to which parameters, and for each a tensor that may be overwritten."""
+def add_all(
+    products: Mapping[nn.Parameter, LowRank], spare: Mapping[nn.Parameter, Tensor]
+) -> dict[nn.Parameter, Tensor]:
+    """Every parameter's sum with its product, on a processor one for each thread at a time. spare: tensors of the same
+    shape and type, to be overwritten.
+    """
+    made: dict[nn.Parameter, Tensor] = {}
 
+    def add(parameter: nn.Parameter, product: LowRank) -> None:
+        with torch.no_grad():
+            made[parameter] = product.added(parameter.data, spare.get(parameter))
 
-def add_all(folds: Folds) -> None:
-    """Give every parameter its sum, on a processor one for each thread at a time. `folds` is empty then."""
-    with torch.no_grad():
-        on_cpu = all(parameter.device.type == "cpu" for parameter in folds)
-        tasks = [partial(_add, parameter, *fold) for parameter, fold in folds.items()]
-        run_all(tasks, torch.get_num_threads() if on_cpu else 1)
-    folds.clear()
-
-
-def _add(parameter: nn.Parameter, change: LowRank, into: Tensor | None) -> None:
-    parameter.data = change.added(parameter.data, into)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in products)
+    tasks = [partial(add, parameter, product) for parameter, product in products.items()]
+    run_all(tasks, torch.get_num_threads() if on_cpu else 1)
+    return made

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from .. import adapters
 from ..adapters import embeddings
 from ..adapters.block_weights import read_presets
 from ..adapters.embeddings import Embedding
@@ -29,13 +30,14 @@ from .draw_settings import DrawSettings
 from .drawing import Drawing
 from .ending import Ends
 from .finite import NotFiniteError, fault
-from .hot_loras import AdapterShelf, HotLoras
+from .hot_loras import HotLoras
 from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
 from .lora_tags import Wish, tags_of
 from .opening import Dtype, opened, quickened
 from .others import Others
+from .read_once import ReadOnce
 from .samplers import kind_of, schedule_notice, suited
 from .tiled_vae import tiled
 from .words import Words, activated, files_of, hints_of, side_cars, surprises, wish_of
@@ -87,7 +89,7 @@ class Pipeline:
         quickened(self.base)
         self._lock = threading.RLock()
         self._loras = HotLoras(self.base)
-        self._shelf = AdapterShelf()
+        self._adapter = ReadOnce(adapters.load)
         self._others = Others(self.base)
         self._warned: set[str] = set()  # warnings of the drawing at work
 
@@ -101,7 +103,7 @@ class Pipeline:
         """Take LoRAs out of the weights and forget what was loaded besides the base."""
         with self._lock:
             self._loras.clear()
-            self._shelf = AdapterShelf()
+            self._adapter.forget()
             self._others.clear()
 
     def generate(self, prompt: str, on_event: Listener | None = None, **options: Any) -> list[Drawn]:
@@ -191,7 +193,7 @@ class Pipeline:
             tags = tags_of(networks, plain)
         presets = read_presets(settings.block_weights) if settings.block_weights else {}
         named = [(tag, files[tag.name]) for tag in tags if tag.name in files]
-        loras = [wish_of(tag, self._shelf.load(file), family, presets) for tag, file in named]
+        loras = [wish_of(tag, self._adapter(file), family, presets) for tag, file in named]
         return Words(prompt, plain, negative, files, loras, warnings, hints)
 
     def _tell(self, words: Words, settings: DrawSettings, on_event: Listener) -> None:
@@ -217,14 +219,16 @@ class Pipeline:
     ) -> None:
         others, base = self._others, self.base
         refiner = others.refiner(settings)
-        drawing = Drawing(self._loras, words.loras, _encoded(base, words, settings), settings, canvas, others.control)
+        drawing = Drawing(
+            self._loras, words.loras, self._encoded(base, words, settings), settings, canvas, others.control
+        )
         if settings.hires:
             self._fold(later, second.loras, on_event)
-            prompts = _encoded(later.base, second, settings, again=True)
+            prompts = self._encoded(later.base, second, settings, again=True)
             drawing.add_hires(later, second.loras, prompts, others.upscaler(settings))
         if refiner is not None:
             last = second if settings.hires else words
-            drawing.add_refiner(refiner, _encoded(refiner, last, settings, again=settings.hires))
+            drawing.add_refiner(refiner, self._encoded(refiner, last, settings, again=settings.hires))
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
         as_read = _as_read(settings, second) if second is not words else settings
@@ -246,29 +250,29 @@ class Pipeline:
                 image = canvas.pasted(to_image(each))
                 on_picture(Drawn(image, seed, text, words.prompt, words.negative, values))
 
+    @staticmethod
+    def _encoded(base: BaseModel, words: Words, settings: DrawSettings, again: bool = False) -> tuple[Prompt, Prompt]:
+        """The prompt and the negative one as a base of a drawing reads them. again: of the second drawing."""
+        sampler, steps = settings.sampler_and_steps(again)
+        options: dict[str, Any] = {
+            "clip_skip": settings.clip_skip,
+            "emphasis": settings.emphasis,
+            "batch": settings.batch_size,
+            "counting": settings.prompt_editing,
+            "calls_per_step": kind_of(sampler).calls,
+        }
+        if again:
+            counted = kind_of(settings.sampler).calls if settings.prompt_editing == "A1111" else 1
+            options["first_pass"] = settings.steps * counted
+        cond = Prompt(base, words.plain, steps, **options)
+        return cond, Prompt(base, words.negative, steps, composable=False, zeros=base.spec.zero_negative, **options)
+
     def _fold(self, loras: HotLoras, wishes: Sequence[Wish], on_event: Listener) -> None:
         """Have these LoRAs in a base's weights, with a warning for what does not exist in the base."""
         for application in loras.set(wishes):
             if application.warning and application.warning not in self._warned:
                 self._warned.add(application.warning)
                 on_event(Event("warning", {"message": application.warning}))
-
-
-def _encoded(base: BaseModel, words: Words, settings: DrawSettings, again: bool = False) -> tuple[Prompt, Prompt]:
-    """The prompt and the negative one as a base of a drawing reads them. again: of the second drawing."""
-    sampler, steps = settings.sampler_and_steps(again)
-    options: dict[str, Any] = {
-        "clip_skip": settings.clip_skip,
-        "emphasis": settings.emphasis,
-        "batch": settings.batch_size,
-        "counting": settings.prompt_editing,
-        "calls_per_step": kind_of(sampler).calls,
-    }
-    if again:
-        counted = kind_of(settings.sampler).calls if settings.prompt_editing == "A1111" else 1
-        options["first_pass"] = settings.steps * counted
-    cond = Prompt(base, words.plain, steps, **options)
-    return cond, Prompt(base, words.negative, steps, composable=False, zeros=base.spec.zero_negative, **options)
 
 
 def _as_read(settings: DrawSettings, second: Words) -> DrawSettings:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..adapters import block_weights
-from ..adapters.file import Adapter, load
+from ..adapters.file import Adapter
+from ..adapters.reading import load
 from ..errors import MaquetteError
 from ..sampling.lora_tags import MAX_MULTIPLIER
 from ..weights.merge import Lora

@@ -11,7 +11,8 @@ import torch
 
 from ..adapters import block_weights
 from ..adapters.embeddings import save as save_embedding
-from ..adapters.file import Adapter, load
+from ..adapters.file import Adapter
+from ..adapters.reading import load
 from ..config.weights import MergeConfig
 from ..core.dtypes import DTYPES, PRECISIONS
 from ..core.lowrank import RankRule

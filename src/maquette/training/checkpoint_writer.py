@@ -14,8 +14,8 @@ from torch import Tensor
 from .. import methods
 from ..adapters import embeddings
 from ..adapters.embeddings import Embedding
-from ..adapters.file import from_state_dict
-from ..adapters.file import load as load_adapter
+from ..adapters.reading import from_state_dict
+from ..adapters.reading import load as load_adapter
 from ..config import TrainConfig
 from ..core.dtypes import DTYPES
 from ..data.dataset import Dataset

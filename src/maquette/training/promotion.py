@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapters import embeddings
-from ..adapters import file as adapters
+from ..adapters import reading as adapters
 from ..evaluation.folding import folded
 from ..files import atomic_writer, open_regular
 from ..formats import safetensors
