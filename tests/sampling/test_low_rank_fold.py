@@ -14,6 +14,7 @@ from maquette.adapters.file import Adapter, AdapterModule
 from maquette.families.base import BaseModel
 from maquette.fast import memory
 from maquette.sampling import hot_loras
+from maquette.sampling.apply_loras import Folded
 from maquette.sampling.hot_loras import HotLoras
 from maquette.sampling.lora_tags import Wish
 from maquette.sampling.low_rank_fold import BLOCK, LowRank
@@ -60,13 +61,13 @@ def test_a_matrix_changes_a_pointwise_kernel_and_others_take_the_long_way() -> N
 def test_going_back_to_the_loras_before_folds_nothing(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """states: of the weights, for which there is room beside those in use."""
     base, folded = families.load("pocket"), []
-    fold = hot_loras.fold
+    fold = Folded.of
 
     def heard(base: BaseModel, wanted: Sequence[Wish], *rest: Any, **options: Any) -> Any:
         folded.extend(wish.adapter for wish in wanted)
         return fold(base, wanted, *rest, **options)
 
-    monkeypatch.setattr(hot_loras, "fold", heard)
+    monkeypatch.setattr(Folded, "of", heard)
     one, two, three = ([Wish(random_adapter(base, seed=i), 1.0, 1.0)] for i in range(3))
     parameters = [p for network in base.networks for p in network.parameters()]
     originals = [p.data_ptr() for p in parameters]

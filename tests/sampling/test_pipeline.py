@@ -24,7 +24,7 @@ from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.fast.replayed import ReplayedDenoiser
 from maquette.prompts import parse_networks
-from maquette.sampling import hot_loras
+from maquette.sampling.apply_loras import Folded
 from maquette.sampling.decoding import decoded
 from maquette.sampling.enlarging import Enlargement, enlarged
 from maquette.sampling.lora_tags import LoraTag, Wish, tags_of
@@ -68,13 +68,13 @@ def test_loras_stay_in_and_come_out_to_the_bit(
     copies = [tensor.clone() for tensor in before]
     plain = drawn(pipeline)
     folded: list[str] = []
-    fold = hot_loras.fold
+    fold = Folded.of
 
     def heard(base: BaseModel, wanted: Sequence[Wish], *rest: Any, **options: Any) -> Any:
         folded.extend(wish.adapter.source for wish in wanted)
         return fold(base, wanted, *rest, **options)
 
-    monkeypatch.setattr(hot_loras, "fold", heard)
+    monkeypatch.setattr(Folded, "of", heard)
     one = drawn(pipeline, "<lora:robot:0.7>", lora_dir=loras)
     assert (drawn(pipeline, "<lora:robot:0.7>", lora_dir=loras, seed=7) == one).all()
     assert len(folded) == 1  # once for both

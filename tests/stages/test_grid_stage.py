@@ -19,7 +19,7 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.report.pages import policy_of, style_sheet
-from maquette.sampling import hot_loras
+from maquette.sampling.apply_loras import Folded
 from maquette.stages.grid import GridConfig, run
 from tests.sampling.random_loras import write_lora
 
@@ -59,7 +59,7 @@ def test_a_cell_is_the_picture_that_generate_draws(loras: Path, tmp_path: Path) 
 
 def test_bases_and_loras_are_loaded_once(loras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
-    loads, reads, folds = families.load, adapters.load, hot_loras.fold
+    loads, reads, folds = families.load, adapters.load, Folded.of
 
     def load(source: str, *rest: Any) -> BaseModel:
         heard.append(f"base {source}")
@@ -75,7 +75,7 @@ def test_bases_and_loras_are_loaded_once(loras: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(families, "load", load)
     monkeypatch.setattr(adapters, "load", read)
-    monkeypatch.setattr(hot_loras, "fold", fold)
+    monkeypatch.setattr(Folded, "of", fold)
     run(config(tmp_path / "g", lora_dir=loras, seed=5, **AXES))
     assert heard.count("base pocket") == 1
     assert [each for each in heard if each.startswith("lora")] == ["lora r-000010", "lora r-000020"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from .apply_embeddings import apply_embeddings
 from .lora_tags import Wish
 from .low_rank_fold import LowRank, add_all
 from .thin_products import Thin
+
+Weights = dict[nn.Parameter, Tensor]
 
 
 @dataclass
@@ -52,9 +54,54 @@ class Folded:
 
     wanted: list[Wish] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
-    weights: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
     beside: dict[nn.Module, Thin] = field(default_factory=dict)
-    sums: dict[nn.Parameter, Tensor] = field(default_factory=dict)  # of changes, in float32, while LoRAs are added
+    sums: Weights = field(default_factory=dict)  # of changes, in float32, while LoRAs are added
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, base: BaseModel, wanted: Sequence[Wish], spare: Weights | None = None, beside: bool = False) -> Self:
+        """The weights W + Σ mᵢ ΔWᵢ of a base whose own stay as they are.
+
+        spare: tensors of the parameters' shapes that nobody needs any more, to be overwritten. beside: what is better
+        computed beside a layer is left out of its weight. Raises MaquetteError for an adapter of which no module, or
+        one of another shape, belongs to this base.
+        """
+        made, products = cls(list(wanted)), dict[nn.Parameter, LowRank]()
+        layers = layers_of(base, {name for wish in wanted for name in wish.adapter.modules})
+        once = _changed_once(layers, wanted)
+        for wish in wanted:
+            adapter = wish.adapter
+            unmatched = [name for name in adapter.modules if name not in layers]
+            matched = len(adapter.modules) - len(unmatched)
+            if not matched:
+                raise _no_match(base, adapter)
+            made.applied.append(Applied(adapter.source, matched, unmatched, adapter.notes))
+            for name, one in adapter.modules.items():
+                layer, multiplier = layers.get(name), wish.multiplier(name)
+                if layer is None or multiplier == 0:
+                    continue
+                weight = cast(nn.Parameter, layer.weight)
+                alone = weight in once
+                product = LowRank.of(adapter, name, weight, multiplier) if alone else None
+                thin = Thin.of(name, layer, product) if beside and product is not None else None
+                if thin is not None:
+                    made.beside[layer] = thin
+                elif product is not None:
+                    products[weight] = product
+                else:
+                    seen = made.weights.get(weight, weight.data)  # a DoRA sees the weight with the LoRAs before it
+                    try:
+                        change = maths.delta(one.factors, seen, other_inputs=True)
+                    except ValueError as error:
+                        raise _explained(error, base, adapter, name, weight) from error
+                    made.add(weight, change, multiplier, alone)
+                    shift = maths.bias_delta(one.factors)
+                    if shift is not None:
+                        made.add(_bias(layer, adapter, name), shift, multiplier, alone)
+        made.weights |= add_all(products, spare or {})
+        made.sums.clear()
+        return made
 
     def add(self, parameter: nn.Parameter, change: Tensor, multiplier: float, alone: bool) -> None:
         """A change of the parameter's shape. alone: there is no other.
@@ -84,62 +131,15 @@ class Folded:
         return all(tensor.device.type == "cpu" for tensor in self.weights.values())
 
 
-@torch.no_grad()
-def fold(
-    base: BaseModel, wanted: Sequence[Wish], spare: Mapping[nn.Parameter, Tensor] | None = None, beside: bool = False
-) -> Folded:
-    """The weights W + Σ mᵢ ΔWᵢ of a base whose own stay as they are.
-
-    spare: tensors of the parameters' shapes that nobody needs any more, to be overwritten. beside: what is better
-    computed beside a layer is left out of its weight. Raises MaquetteError for an adapter of which no module, or one of
-    another shape, belongs to this base.
-    """
-    made, products = Folded(list(wanted)), dict[nn.Parameter, LowRank]()
-    layers = layers_of(base, {name for wish in wanted for name in wish.adapter.modules})
-    once = _changed_once(layers, wanted)
-    for wish in wanted:
-        adapter = wish.adapter
-        unmatched = [name for name in adapter.modules if name not in layers]
-        matched = len(adapter.modules) - len(unmatched)
-        if not matched:
-            raise _no_match(base, adapter)
-        made.applied.append(Applied(adapter.source, matched, unmatched, adapter.notes))
-        for name, one in adapter.modules.items():
-            layer, multiplier = layers.get(name), wish.multiplier(name)
-            if layer is None or multiplier == 0:
-                continue
-            weight = cast(nn.Parameter, layer.weight)
-            alone = weight in once
-            product = LowRank.of(adapter, name, weight, multiplier) if alone else None
-            thin = Thin.of(name, layer, product) if beside and product is not None else None
-            if thin is not None:
-                made.beside[layer] = thin
-            elif product is not None:
-                products[weight] = product
-            else:
-                seen = made.weights.get(weight, weight.data)  # a DoRA sees the weight with the LoRAs before it
-                try:
-                    change = maths.delta(one.factors, seen, other_inputs=True)
-                except ValueError as error:
-                    raise _explained(error, base, adapter, name, weight) from error
-                made.add(weight, change, multiplier, alone)
-                shift = maths.bias_delta(one.factors)
-                if shift is not None:
-                    made.add(_bias(layer, adapter, name), shift, multiplier, alone)
-    made.weights |= add_all(products, spare or {})
-    made.sums.clear()
-    return made
-
-
 @contextmanager
 def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) -> Iterator[list[Applied]]:
     """Within the block the weights are W + Σ mᵢ ΔWᵢ; afterwards the tensors from before are back. Words that came
     with an adapter (`bundle_emb`) are known within the block.
 
     loras: (adapter, multiplier for the text encoders, multiplier for the UNet), applied in order; the sum is formed in
-    float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError as `fold`.
+    float32 and rounded once. Multiplier 0 leaves the weights untouched. Raises MaquetteError as `Folded.of`.
     """
-    folded = fold(base, [Wish(*each) for each in loras])
+    folded = Folded.of(base, [Wish(*each) for each in loras])
     originals = put_in(folded.weights)
     try:
         with apply_embeddings(base, [word for adapter, *_ in loras for word in adapter.embeddings]):
@@ -148,7 +148,7 @@ def apply_loras(base: BaseModel, loras: Sequence[tuple[Adapter, float, float]]) 
         put_in(originals)
 
 
-def put_in(weights: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+def put_in(weights: Weights) -> Weights:
     """Give parameters these tensors. Returns those that they had."""
     before = {parameter: parameter.data for parameter in weights}
     for parameter, tensor in weights.items():

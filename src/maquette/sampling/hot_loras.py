@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from ..families.base import BaseModel
 from ..fast import memory
 from ..fast.replayed import ReplayedDenoiser
-from .apply_loras import Applied, Folded, fold, put_in
+from .apply_loras import Applied, Folded, put_in
 from .lora_tags import Wish
 
 # Bytes of weights with other LoRAs that are kept beside: SD1.5's are 0.7e9 in half precision.
@@ -53,7 +53,7 @@ class HotLoras:
             self._kept.remove(kept)  # it is in use, and must not be written into as spare memory
         spare = self._keep(left)
         if wanted:
-            self._put_in(kept or fold(self.base, wanted, spare, beside=True))
+            self._put_in(kept or Folded.of(self.base, wanted, spare, beside=True))
         return self._now.applied
 
     def _keep(self, left: Folded) -> dict[nn.Parameter, Tensor]:
