@@ -11,20 +11,19 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import MaquetteError
-from ..files import parse_json, read_bytes
+from ..files import parse_json
 from ..formats import ldm, safetensors, tensor_files
 from ..formats.known_hashes import files_sha256
-from ..limits import CONFIGURATION_BYTES
 from . import configs, folders
 from .base import FamilySpec
 from .detect import FAMILY_NAMES, Identity, identify
 from .pocket.spec import POCKET, TOKEN_WIDTH
+from .prediction import PREDICTIONS, prediction_rule
 from .sd.spec import SD1, SD2, SD2_V
 from .sdxl.spec import SDXL
 
 Parts = dict[str, dict[str, Tensor]]
 EXTRAS = "maquette_extras.safetensors"  # beside model_index.json: what a single file held beyond the parts
-_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction", "flow": "flow"}
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"  # of diffusers folders whose model predicts velocity
 
 
@@ -59,7 +58,7 @@ def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
 
     prediction_type: "epsilon", "v_prediction" or "flow" overrides what is found. Raises MaquetteError naming the fault.
     """
-    if prediction_type is not None and prediction_type not in _PREDICTIONS:
+    if prediction_type is not None and prediction_type not in PREDICTIONS:
         raise MaquetteError(f"prediction type {prediction_type!r} is unknown; choose epsilon, v_prediction or flow.")
     path = Path(path)
     if not path.exists():
@@ -75,7 +74,7 @@ def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
 
 def override_prediction(checkpoint: Checkpoint, prediction_type: str) -> None:
     """Let the model predict what the user says, whatever its file says: "epsilon", "v_prediction" or "flow"."""
-    known, family = _PREDICTIONS[prediction_type], checkpoint.spec.name
+    known, family = PREDICTIONS[prediction_type], checkpoint.spec.name
     if (known == "flow") != (checkpoint.scheduler.get("prediction_type") == "flow"):
         checkpoint.scheduler = configs.scheduler_config(family, known)
     checkpoint.scheduler["prediction_type"] = known
@@ -273,30 +272,6 @@ def _scheduler(
     path: Path, family: str, variant: str, extras: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> dict[str, Any]:
     return configs.scheduler_config(family, prediction_rule(path, family, variant, extras, metadata), "ztsnr" in extras)
-
-
-def prediction_rule(
-    path: Path, family: str, variant: str, extras: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> str:
-    """Prediction type of a single file, which its shapes do not tell. The first that applies:
-
-    1. `modelspec.prediction_type` in the metadata; 2. a tensor called `v_pred`; 3. a `.yaml` of the same name beside
-    it that says `parameterization: "v"`; 4. SD2 other than inpainting and depth, unless its `global_step` is 875000
-    (the 512-pixel base model), is v-prediction, as nearly all SD2 models in use are; 5. epsilon.
-    """
-    prediction = metadata.get("modelspec.prediction_type", "")
-    if prediction in _PREDICTIONS:
-        return _PREDICTIONS[prediction]
-    if "v_pred" in extras:
-        return "v_prediction"
-    recipe = path.with_suffix(".yaml")
-    if recipe.is_file():
-        text = read_bytes(recipe, CONFIGURATION_BYTES, "configuration").decode("utf-8", "replace").replace("'", '"')
-        return "v_prediction" if 'parameterization: "v"' in text else "epsilon"
-    if family == "sd2" and variant == "base":
-        step = extras.get("global_step")
-        return "epsilon" if step is not None and step.numel() == 1 and int(step) == 875000 else "v_prediction"
-    return "epsilon"
 
 
 def _spec(family: str, scheduler: Mapping[str, Any]) -> FamilySpec:

@@ -55,7 +55,7 @@ def load(
     Weights are frozen, modules in eval mode. vae: a VAE-only file or folder to use instead of the model's own.
     unet_dtype: of the UNet, where it is not that of the others: read so, it never takes more memory than it must.
     prediction_type: "epsilon", "v_prediction" or "flow" where the file does not say or says it wrong (see
-    `checkpoint.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
+    `prediction.prediction_rule`). Raises MaquetteError, naming the file, when something is missing, broken or of an
     unknown kind.
     """
     if (kept := kept_by.get()) is not None:

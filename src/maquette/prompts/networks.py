@@ -39,32 +39,34 @@ def parse_networks(prompt: str) -> tuple[str, list[Network]]:
 
     Raises MaquetteError for a prompt that is too long.
     """
-    found: list[Network] = []
-
-    def take(network: Network) -> str:
-        found.append(network)
-        return ""
-
-    return replace_networks(prompt, take), found
+    require_bounded(prompt)
+    head, tail = _with_tags(prompt)
+    return _TAG.sub("", head) + tail, [_network(match) for match in _TAG.finditer(head)]
 
 
 def replace_networks(prompt: str, text_of: Callable[[Network], str]) -> str:
     """The prompt with other text in the place of each tag, from left to right. Raises MaquetteError as above."""
     require_bounded(prompt)
+    head, tail = _with_tags(prompt)
+    return _TAG.sub(lambda match: text_of(_network(match)), head) + tail
 
-    def replaced(match: re.Match[str]) -> str:
-        positional: list[str] = []
-        named: dict[str, str] = {}
-        for argument in match[2].split(":"):
-            parts = argument.split("=")
-            if len(parts) == 2:
-                named[parts[0]] = parts[1]
-            else:
-                positional.append(argument)
-        return text_of(Network(match[1], positional, named))
 
-    end = prompt.rfind(">") + 1  # behind it no tag ends, and looking for one from every "<" would take n² steps
-    return _TAG.sub(replaced, prompt[:end]) + prompt[end:]
+def _with_tags(prompt: str) -> tuple[str, str]:
+    """What may hold tags, and the rest: no tag ends there, and looking for one from every "<" would take n² steps."""
+    end = prompt.rfind(">") + 1
+    return prompt[:end], prompt[end:]
+
+
+def _network(match: re.Match[str]) -> Network:
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for argument in match[2].split(":"):
+        parts = argument.split("=")
+        if len(parts) == 2:
+            named[parts[0]] = parts[1]
+        else:
+            positional.append(argument)
+    return Network(match[1], positional, named)
 
 
 def malformed_tag(rest: str) -> str | None:

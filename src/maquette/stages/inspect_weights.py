@@ -111,11 +111,12 @@ def _inspect_files(path: Path, files: Files, with_hashes: bool) -> InspectResult
         _count(result, tensors, part)
     if identity.kind == "model" and identity.family in ("sd1", "sd2", "sdxl"):
         from ..families import checkpoint
+        from ..families.prediction import prediction_rule
 
         single = ldm.split(file.tensors, prefixes)
         result.averaged_weights = ldm.ema_unet(single) is not None
         variant, family = identity.variant, identity.family
-        result.prediction_type = checkpoint.prediction_rule(path, family, variant, single.extras, file.metadata)
+        result.prediction_type = prediction_rule(path, family, variant, single.extras, file.metadata)
         if "maquette.configuration" in file.metadata:
             result.family = checkpoint.read(path).spec.name
     if identity.kind == "lora":
