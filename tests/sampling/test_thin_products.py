@@ -95,10 +95,10 @@ def test_a_network_answers_as_with_the_weights_folded(base: BaseModel) -> None:
         folded = answer(base)
     hot = HotLoras(base)
     hot.set([Wish(adapter, 0.5, 0.8)])
-    kinds = {type(module).__name__ for module in hot._beside}
-    of_text = [module for encoder in base.text_encoders for module in encoder.modules() if module in hot._beside]
+    kinds = {type(module).__name__ for module in hot._now.beside}
+    of_text = [module for encoder in base.text_encoders for module in encoder.modules() if module in hot._now.beside]
     assert len(kinds) == 2 and of_text and hot._originals  # matrices and kernels; of both networks; and some folded
-    assert not hot._originals.keys() & {module.weight for module in hot._beside}
+    assert not hot._originals.keys() & {module.weight for module in hot._now.beside}
     assert (answer(base) - folded).abs().max() < 1e-4 * folded.abs().max() < (folded - plain).abs().max() * 1e-1
     hot.clear()
     assert torch.equal(answer(base), plain)
@@ -130,13 +130,13 @@ def test_two_loras_in_either_order_and_one_beside_one_of_no_strength(base: BaseM
         return answer(base)
 
     both = answer_with(Wish(one, 0.6, 0.6), Wish(two, 0.4, 0.4))
-    assert not hot._beside  # no layer has one alone
+    assert not hot._now.beside  # no layer has one alone
     assert torch.equal(answer_with(Wish(two, 0.4, 0.4), Wish(one, 0.6, 0.6)), both)
     alone = answer_with(Wish(one, 0.6, 0.6))
-    assert hot._beside and not torch.equal(alone, both)
+    assert hot._now.beside and not torch.equal(alone, both)
     assert torch.equal(answer_with(Wish(one, 0.6, 0.6), Wish(two, 0.0, 0.0)), alone)
     assert torch.equal(answer_with(Wish(two, 0.0, 0.0), Wish(one, 0.6, 0.6)), alone)
     answer_with(Wish(one, 0.6, 0.6), Wish(two, 0.4, 0.0))
-    assert hot._beside  # in the UNet, not in the text encoder
-    assert not any(module in hot._beside for encoder in base.text_encoders for module in encoder.modules())
+    assert hot._now.beside  # in the UNet, not in the text encoder
+    assert not any(module in hot._now.beside for encoder in base.text_encoders for module in encoder.modules())
     hot.clear()
