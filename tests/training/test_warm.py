@@ -277,7 +277,7 @@ def test_photos_are_encoded_ahead_with_the_threads_of_the_training(photos: Path,
     """Sums are divided among them: pocket has one where nobody decided."""
     script = (
         "import sys, maquette, torch; from pathlib import Path; from maquette.training import warm\n"
-        "warm.encoded = lambda *_: print(torch.get_num_threads())\n"
+        "warm.encode_photos = lambda *_: print(torch.get_num_threads())\n"
         "config = warm.TrainConfig.parse({'photos': sys.argv[1], 'subject': 'zkw disc', 'device': 'cpu'})\n"
         "warm.WarmTrainer().encode(config, Path('cache'))"
     )
