@@ -25,17 +25,20 @@ from tests.families import tiny
 
 
 def opened(family: str, channels: int = 4) -> BaseModel:
-    """A narrow base without contents; everything that it makes itself lies on the CPU unless it asks for a device."""
-    configs: dict[str, Any] = {name: part.config for name, part in tiny.modules(family, channels).items()}
+    """A narrow and shallow base without contents; everything that it makes itself lies on the CPU unless it asks for a
+    device.
+    """
+    configs: dict[str, Any] = {name: part.config for name, part in tiny.shared(family, channels).items()}
     kind, spec = (StableDiffusionXL, SDXL) if family == "sdxl" else (StableDiffusion, SD1)
     encoders = [
-        modules.build_text_encoder(configs[name].to_dict(), name == "text_encoder_2")
+        modules.build_text_encoder(configs[name].to_dict() | {"num_hidden_layers": 3}, name == "text_encoder_2")
         for name in ("text_encoder", "text_encoder_2")
         if name in configs
     ]
     base = kind(
-        spec=spec, network=modules.build_unet(configs["unet"]), vae=modules.build_vae(configs["vae"]),
-        text_encoders=encoders, tokenizers=[], scheduler_config={}, source=family, content_hash="", targets=TARGETS,
+        spec=spec, network=modules.build_unet({**configs["unet"], "layers_per_block": 1}),
+        vae=modules.build_vae(configs["vae"]), text_encoders=encoders, tokenizers=[], scheduler_config={},
+        source=family, content_hash="", targets=TARGETS,
     )  # fmt: skip
     for network in (base.unet, base.vae, *base.text_encoders):
         network.requires_grad_(False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -44,6 +45,19 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
 
 
+OPENED: dict[str, dict[str, Any]] = {}
+
+
+def their_tokenizers(config: Path, family: str) -> dict[str, Any]:
+    """A family's, which take transformers longer to open than all else: opened once."""
+    from transformers import CLIPTokenizer
+
+    if family not in OPENED:
+        names = ["tokenizer", "tokenizer_2"] if family == "sdxl" else ["tokenizer"]
+        OPENED[family] = {name: CLIPTokenizer.from_pretrained(str(config / name)) for name in names}
+    return OPENED[family]
+
+
 def same_as_diffusers(path: Path, config: Path, family: str, channels: int) -> None:
     """The oracle: diffusers must find every tensor in the file or folder and compute the same text features, prediction
     and picture; a single file by from_single_file with a local configuration.
@@ -51,7 +65,7 @@ def same_as_diffusers(path: Path, config: Path, family: str, channels: int) -> N
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
-    options = {"local_files_only": True, "torch_dtype": torch.float32}
+    options = {"local_files_only": True, "torch_dtype": torch.float32, **their_tokenizers(config, family)}
     options |= {} if family == "sdxl" else {"safety_checker": None}
     if path.is_dir():
         pipeline = kind.from_pretrained(str(path), **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -50,6 +52,18 @@ def scattered(module: nn.Module, seed: int = 0) -> Any:
     return module.requires_grad_(False)
 
 
+@cache
+def shared(name: str) -> Any:
+    """Our UNet of some options, the same for all who ask: not to be changed."""
+    return scattered(UNet2DConditionModel(OPTIONS[name]))
+
+
+@cache
+def oracle_of(name: str) -> Any:
+    """diffusers' network of the same options and weights: not to be changed."""
+    return theirs.unet(shared(name))
+
+
 def inputs(config: Any, dtype: torch.dtype, size: tuple[int, int] = (8, 8)) -> list[Any]:
     """x, t, context, and of SDXL pooled text and sizes."""
     generator = torch.Generator().manual_seed(3)
@@ -92,8 +106,7 @@ def close(ours: Tensor | None, wanted: Tensor | None, dtype: torch.dtype) -> Non
     ids=str,
 )
 def test_outputs_and_gradients_are_those_of_diffusers(name: str, dtype: torch.dtype) -> None:
-    ours = scattered(UNet2DConditionModel(OPTIONS[name])).to(dtype)
-    oracle = theirs.unet(ours)
+    ours, oracle = (copy.deepcopy(network).to(dtype) for network in (shared(name), oracle_of(name)))
     ours.requires_grad_(True)
     oracle.requires_grad_(True)
     assert list(ours.state_dict()) == list(oracle.state_dict())
@@ -110,7 +123,7 @@ def test_outputs_and_gradients_are_those_of_diffusers(name: str, dtype: torch.dt
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_text_whose_keys_are_kept_gives_the_same_bits(name: str) -> None:
-    ours = scattered(UNet2DConditionModel(OPTIONS[name]))
+    ours = copy.deepcopy(shared(name))
     given = inputs(ours.config, torch.float32)
     kept, asked = KeptText(given[2]), []
     for module in ours.modules():
@@ -126,11 +139,11 @@ def test_a_text_whose_keys_are_kept_gives_the_same_bits(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_same_operations_give_the_same_bits(name: str) -> None:
-    ours = scattered(UNet2DConditionModel(OPTIONS[name]))
+    ours = shared(name)
     given = inputs(ours.config, torch.float32)
     plain, named = as_diffusers(given)
     with torch.no_grad():
-        assert torch.equal(ours(*given), theirs.unet(ours)(*plain, **named)[0])
+        assert torch.equal(ours(*given), oracle_of(name)(*plain, **named)[0])
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "pocket"])
@@ -179,10 +192,10 @@ def controlnet_options(name: str) -> dict[str, Any]:
 )
 def test_a_controlnet_steers_the_unet_as_in_diffusers(name: str, dtype: torch.dtype, order: str) -> None:
     """Outputs of both networks, and the gradients of the ControlNet through the UNet."""
-    unet = scattered(UNet2DConditionModel(OPTIONS[name])).to(dtype)
+    unet, their_unet = (copy.deepcopy(network).to(dtype) for network in (shared(name), oracle_of(name)))
     options = controlnet_options(name) | {"controlnet_conditioning_channel_order": order}
     ours = scattered(ControlNetModel(options), 1).to(dtype)
-    oracle, their_unet = theirs.controlnet(ours), theirs.unet(unet)
+    oracle = theirs.controlnet(ours)
     ours.requires_grad_(True)
     oracle.requires_grad_(True)
     given = inputs(unet.config, dtype)
@@ -205,7 +218,7 @@ def test_a_controlnet_steers_the_unet_as_in_diffusers(name: str, dtype: torch.dt
 
 @pytest.mark.parametrize("name", ["sd1 4", "sdxl 4"])
 def test_checkpointing_changes_no_bit_and_keeps_less(name: str) -> None:
-    ours = scattered(UNet2DConditionModel(OPTIONS[name])).requires_grad_(True)
+    ours = copy.deepcopy(shared(name)).requires_grad_(True)
     given = inputs(ours.config, torch.float32)
 
     def passed() -> tuple[list[Tensor | None], int]:
@@ -229,8 +242,8 @@ def test_checkpointing_changes_no_bit_and_keeps_less(name: str) -> None:
 
 def test_inner_features_are_handed_out() -> None:
     """As forward hooks see them in diffusers' network."""
-    ours = scattered(UNet2DConditionModel(OPTIONS["sd1 4"]))
-    oracle, seen, features = theirs.unet(ours), {}, {}
+    ours = shared("sd1 4")
+    oracle, seen, features = copy.deepcopy(oracle_of("sd1 4")), {}, {}
 
     def hook(name: str) -> Any:
         return lambda module, inputs, output: seen.update({name: output[0] if isinstance(output, tuple) else output})
@@ -248,7 +261,7 @@ def test_inner_features_are_handed_out() -> None:
 
 
 def test_attention_is_a_function_that_can_be_replaced() -> None:
-    ours = scattered(UNet2DConditionModel(OPTIONS["sd1 4"]))
+    ours = copy.deepcopy(shared("sd1 4"))
     given, called = inputs(ours.config, torch.float32), []
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -4,7 +4,11 @@ and writing.
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,18 @@ def text_options(width: int, open_clip: bool, layers: int = 3) -> dict[str, Any]
 
 
 def modules(family: str, channels: int = 4, seed: int = 0) -> dict[str, torch.nn.Module]:
-    """Randomly initialised networks of a family; biases and norms are random too, so that no two tensors are alike."""
+    """Randomly initialised networks of a family; biases and norms are random too, so that no two tensors are alike.
+
+    Copies of those that a process makes once; afterwards the global generator stands at the seed.
+    """
+    made = copy.deepcopy(shared(family, channels, seed))
+    torch.manual_seed(seed)
+    return made
+
+
+@cache
+def shared(family: str, channels: int = 4, seed: int = 0) -> dict[str, torch.nn.Module]:
+    """The same networks for all who ask: not to be changed."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -93,12 +108,27 @@ def _padding(text: str, with_zero: bool) -> str:
 
 
 def write_folder(folder: Path, family: str, channels: int = 4, prediction: str = "epsilon", **options: Any) -> Path:
-    """A diffusers folder written by diffusers and transformers."""
+    """A diffusers folder written by diffusers and transformers; options are a seed and a dtype."""
+    dtype = options.get("dtype", torch.float32)
+    shutil.copytree(
+        _written(family, channels, prediction, options.get("seed", 0), dtype).name, folder, dirs_exist_ok=True
+    )
+    return folder
+
+
+@cache
+def _written(
+    family: str, channels: int, prediction: str, seed: int, dtype: torch.dtype
+) -> tempfile.TemporaryDirectory[str]:
+    """What copies are made of, written once by each process that needs it; it goes away with the process."""
+    made = tempfile.TemporaryDirectory(prefix="maquette-tiny-")
+    folder = Path(made.name)
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionXLPipeline" if family == "sdxl" else "StableDiffusionPipeline"
     }
-    for name, module in modules(family, channels, options.get("seed", 0)).items():
-        module.to(options.get("dtype", torch.float32)).save_pretrained(folder / name)
+    made_once = shared if dtype == torch.float32 else modules
+    for name, module in made_once(family, channels, seed).items():
+        module.to(dtype).save_pretrained(folder / name)
         index[name] = ["transformers" if "text" in name else "diffusers", type(module).__name__]
         if "text" in name:
             tokenizer = name.replace("text_encoder", "tokenizer")
@@ -111,4 +141,4 @@ def write_folder(folder: Path, family: str, channels: int = 4, prediction: str =
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler_config(family, prediction)))
     index["scheduler"] = ["diffusers", "DDIMScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return made

@@ -17,7 +17,7 @@ from tests.weights.narrow import related
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return related(tmp_path_factory.mktemp("related"), "sd1")
+    return related(tmp_path_factory.mktemp("related"), "sd1", all_words=True)
 
 
 def folder_of(file: Path) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -240,14 +240,20 @@ def _write_tokenizer(folder: Path, checkpoint: Checkpoint, part: str) -> None:
     if own is not None:
         shutil.copytree(own, folder)
         return
-    pads_with_zero = checkpoint.spec.name == "sd2" or part == "text_encoder_2"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in _clip_tokenizer(checkpoint.spec.name == "sd2" or part == "text_encoder_2").items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+@cache
+def _clip_tokenizer(pads_with_zero: bool) -> dict[str, str]:
+    """Names and contents of the embedded tokenizer's files."""
     vocabulary = json.loads(EMBEDDED.read_text(encoding="utf-8"))
     facts = json.loads((EMBEDDED.parent / "tokenizer_config.json").read_text(encoding="utf-8"))
     if pads_with_zero:
         vocabulary["padding"] |= {"pad_id": 0, "pad_token": "!"}
         facts["pad_token"] = "!"
-    _write_json(folder / "tokenizer.json", vocabulary)
-    _write_json(folder / "tokenizer_config.json", facts)
+    return {"tokenizer.json": _json(vocabulary), "tokenizer_config.json": _json(facts)}
 
 
 def _model_index(checkpoint: Checkpoint, scheduler: str) -> dict[str, Any]:
@@ -271,5 +277,8 @@ def _model_index(checkpoint: Checkpoint, scheduler: str) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2 if len(content) < 200 else None, ensure_ascii=False, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(_json(content), encoding="utf-8")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2 if len(content) < 200 else None, ensure_ascii=False, sort_keys=True) + "\n"
