@@ -22,8 +22,15 @@ from maquette import openmp  # before torch: decides how threads wait
 from maquette.fast import memory
 
 # Python looks for circles of garbage every 700 objects; among the many that all libraries at once make, that was a
-# sixth of all the time. What is looked for by a test is asked for there.
-gc.set_threshold(50_000, 20, 50)
+# sixth of all the time.
+gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays, and need not be looked through again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 # As a user who has decided it: runs within a test and in its processes have one number of threads.
 os.environ.setdefault(openmp.THREADS[0], str(openmp.processors()))
@@ -51,10 +58,12 @@ LIBRARY = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 @pytest.fixture(autouse=True)
 def freed_memory_stays() -> None:
-    """As within a training, whose end undoes it: a test's tensors need no fresh pages, a tenth of the time of some."""
+    """As within a training, whose end undoes it, but for the largest: a test's tensors need no fresh pages, a tenth of
+    the time of some.
+    """
     if LIBRARY is not None:
-        LIBRARY.mallopt(memory.MMAP_THRESHOLD, memory.LARGEST)
-        LIBRARY.mallopt(memory.TRIM_THRESHOLD, memory.LARGEST)
+        LIBRARY.mallopt(memory.MMAP_THRESHOLD, memory.USUAL_MMAP)
+        LIBRARY.mallopt(memory.TRIM_THRESHOLD, 4 * memory.USUAL_TRIM)
 
 
 MakeImage = Callable[..., Image.Image]
