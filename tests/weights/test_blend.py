@@ -24,10 +24,20 @@ from tests.weights.narrow import flat, numbers, related
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 
+class Related(dict[str, dict[str, Path]]):
+    """Files of each family, made when they are asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __missing__(self, family: str) -> dict[str, Path]:
+        self[family] = related(self.root, family)
+        return self[family]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
-    root = tmp_path_factory.mktemp("related")
-    return {family: related(root, family) for family in FAMILIES}
+    return Related(tmp_path_factory.mktemp("related"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from maquette.sampling.apply_loras import apply_loras
 from maquette.stages import lora_option
 from maquette.weights import stream
 from tests.families import tiny
-from tests.weights.narrow import flat, numbers
+from tests.weights.narrow import flat, numbers, with_few_words
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 RANK = 3
@@ -29,7 +29,10 @@ RANK = 3
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("bases")
-    return {family: tiny.write_folder(root / family, family) for family in FAMILIES}
+    for family in FAMILIES:
+        whole = tiny.write_folder(root / f"{family}-whole", family)
+        save.write_folder(with_few_words(checkpoint.read(whole)), root / family)
+    return {family: root / family for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")
