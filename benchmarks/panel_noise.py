@@ -61,7 +61,7 @@ def panels(run: Path, size: Size, weights: Sequence[float], drawings: bool, firs
     folder = RunFolder.open(run)
     config = TrainConfig.read(folder.config)
     base = load(config.base)
-    dataset, _ = read_photos(config, base, lambda what, done, of: None)
+    dataset = read_photos(config, base, lambda what, done, of: None)[0]
     photos, subject = examples(dataset, base), subject_of(config, dataset) or ""
     for seed in itertools.count(first):
         panel = build_panel(base, photos, subject, size=size, seed=seed, clip_skip=config.clip_skip)
