@@ -24,7 +24,7 @@ from maquette.files import parse_toml
 from maquette.formats.tokenizer import Tokenizer
 from maquette.prompts.captions import caption_chunks
 
-MOST_SECONDS = 2.0  # of the processor's time
+MOST_SECONDS = 30.0  # of the thread's own time: a pattern that tries every way would take hours
 pytestmark = pytest.mark.heavy
 often = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 TOKENIZER = Tokenizer()
@@ -39,12 +39,12 @@ captions = st.lists(pieces | words, max_size=30).map("".join)
 @contextmanager
 def quick() -> Iterator[None]:
     """What is refused is refused in a sentence, and in time."""
-    began = time.process_time()
+    began = time.thread_time()
     try:
         yield
     except MaquetteError as error:
         assert str(error).strip()
-    assert time.process_time() - began < MOST_SECONDS
+    assert time.thread_time() - began < MOST_SECONDS
 
 
 @often
