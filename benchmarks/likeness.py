@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,17 +24,18 @@ from torch.nn import functional as F
 from benchmarks.checkpoint_choice import cast
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run, finished
-from benchmarks.choice.drawing import BATCH, CFG_SCALE, STEPS, Room, a_photo, sprites_at, with_article
-from benchmarks.choice.subjects import Subject, to_pixels
+from benchmarks.choice.drawing import Room, a_photo, sprites_at, with_article
+from benchmarks.choice.measuring import photos_of
+from benchmarks.choice.subjects import Subject
 from maquette.core.noise import NoiseSchedule
 from maquette.evaluation.words import POCKET_COLOURS
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.formats import safetensors
-from maquette.sampling.loop import sample
 
 CELLS = [(step, weight) for step in (20, 60, 120, 200, 320) for weight in (0.5, 0.85)]
 BARE, EACH, FRESH = 4, 2, 3  # pictures without a colour, of each of the panel's colours, of each unseen colour
+ASKED = BARE + EACH * len(POCKET_COLOURS)  # the panel's
 PANEL_SEED, FRESH_SEED, GALLERY_SEED = 3000, 70_000, 9000
 SCENES = 12  # fresh ones on each colour
 SHRINK = 0.3  # of the mean variance, added to each direction
@@ -49,22 +49,6 @@ def prompts_of(subject: Subject, words: str) -> tuple[list[str], list[str]]:
     return [a_photo(words, c) if c else f"a photo of {words}" for c in colours], colours
 
 
-@torch.no_grad()
-def drawn(room: Room, base: BaseModel, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-    """(N, 4, 16, 16) latents."""
-    parts = []
-    for i in range(0, len(prompts), BATCH):
-        part = prompts[i : i + BATCH]
-        cond, uncond = room.told(part), room.told([""] * len(part))
-        parts.append(
-            sample(
-                base, cond, uncond, sampler="DDIM", steps=STEPS, cfg_scale=CFG_SCALE, seeds=seeds[i : i + BATCH],
-                width=64, height=64,
-            )
-        )  # fmt: skip
-    return torch.cat(parts).to(torch.float16)
-
-
 def draw(work: Path, people: Sequence[Subject]) -> None:
     """Keep the latents of every run whose checkpoints are there."""
     room = Room.open()
@@ -75,13 +59,12 @@ def draw(work: Path, people: Sequence[Subject]) -> None:
             continue
         prompts, _ = prompts_of(subject, subject.prompt)
         plain, _ = prompts_of(subject, with_article(subject.class_word))
-        asked = BARE + EACH * len(POCKET_COLOURS)
-        seeds = [*range(PANEL_SEED, PANEL_SEED + asked), *range(FRESH_SEED, FRESH_SEED + len(prompts) - asked)]
-        gallery = list(range(GALLERY_SEED, GALLERY_SEED + 2 * asked))
-        found = {"gallery": drawn(room, room.base, plain[:asked] * 2, gallery)}
+        seeds = [*range(PANEL_SEED, PANEL_SEED + ASKED), *range(FRESH_SEED, FRESH_SEED + len(prompts) - ASKED)]
+        gallery = range(GALLERY_SEED, GALLERY_SEED + 2 * ASKED)
+        found = {"gallery": room.latents(plain[:ASKED] * 2, gallery, room.base).half()}
         for step in sorted({step for step, _ in CELLS}):
             for weight, base in run.opened(room, step, [w for s, w in CELLS if s == step]):
-                found[f"{step}@{weight:g}"] = drawn(room, base, prompts, seeds)
+                found[f"{step}@{weight:g}"] = room.latents(prompts, seeds, base).half()
         file.parent.mkdir(parents=True, exist_ok=True)
         safetensors.save(found, file)
         print(f"{run.name} drawn", flush=True)
@@ -123,51 +106,40 @@ def compared(photos: Tensor, gallery: Tensor, pictures: Tensor) -> Iterator[tupl
     yield "discriminant", x @ p.mean(0)
 
 
+@torch.no_grad()
 def ranked(room: Room, run: Run, subject: Subject, kept: dict[str, Tensor]) -> dict[str, float]:
     """Of every way its Spearman correlation with the truth, over the cells of a run."""
     _, colours = prompts_of(subject, subject.prompt)
-    asked = BARE + EACH * len(POCKET_COLOURS)
     scenes = {c: room.embedded(subject.fresh(c, SCENES, 1)) for c in {*colours} - {""}}
     labels = [f"{step}@{weight:g}" for step, weight in CELLS]
-    towers = [torch.cat([room.court.embed(pixels_of(room, part)) for part in kept[n].split(64)]) for n in labels]
+    towers = [room.court.embed(room.seen(kept[name].float())) for name in labels]
     near = torch.tensor(
         [[(t[i] @ scenes[c].T).mean() if c else torch.nan for i, c in enumerate(colours)] for t in towers]
     )
-    truth, tower = near[:, asked:], torch.stack(towers)[:, :asked]
-    photos = photos_at(room, run)
-    learned = room.court.embed(pixels_of(room, photos))
-    new = torch.tensor([i for i, c in enumerate(colours[:asked]) if c in subject.unseen])
-    old = torch.tensor([i for i, c in enumerate(colours[:asked]) if c in subject.seen])
+    truth, tower = near[:, ASKED:], torch.stack(towers)[:, :ASKED]
+    pixels = torch.stack([photo.pixels for photo in photos_of(run, subject) if not photo.held])
+    photos = room.base.encode_images(pixels)[0]
+    learned = room.court.embed(room.seen(photos))
+    new = torch.tensor([i for i, c in enumerate(colours[:ASKED]) if c in subject.unseen])
+    old = torch.tensor([i for i, c in enumerate(colours[:ASKED]) if c in subject.seen])
     found = {
         "the truth, one half by the other": (truth[:, ::2].mean(1), truth[:, 1::2].mean(1)),
-        "tower, fresh scenes of the same colour": (near[:, BARE:asked].mean(1), truth.mean(1)),
+        "tower, fresh scenes of the same colour": (near[:, BARE:ASKED].mean(1), truth.mean(1)),
         "- on colours that no photo had": (near[:, new].mean(1), truth.mean(1)),
         "- on colours that photos had": (near[:, old].mean(1), truth.mean(1)),
         "tower, the photos": ((tower @ learned.T).mean((1, 2)), truth.mean(1)),
     }
     prompt = f"a photo of {with_article(subject.class_word)}"
     own, others = features(room.base, photos, prompt), features(room.base, kept["gallery"], prompt)
-    drawn_ones = features(room.base, torch.cat([kept[name][:asked] for name in labels]), prompt)
+    drawn_ones = features(room.base, torch.cat([kept[name][:ASKED] for name in labels]), prompt)
     for name in own:
         for way, values in compared(own[name], others[name], drawn_ones[name]):
-            found[f"{name}, {way}"] = (values.unflatten(0, (len(labels), asked)).mean(1), truth.mean(1))
+            found[f"{name}, {way}"] = (values.unflatten(0, (len(labels), ASKED)).mean(1), truth.mean(1))
     return {name: float(spearmanr(a, b).statistic) for name, (a, b) in found.items()}
 
 
-@torch.no_grad()
-def pixels_of(room: Room, latents: Tensor) -> Tensor:
-    return room.base.decode(latents.float()).clamp(0, 1)
-
-
-@torch.no_grad()
-def photos_at(room: Room, run: Run) -> Tensor:
-    """(n, 4, 16, 16) latents of the photos that the run learned."""
-    pictures = [Image.open(path).convert("RGB") for path in sorted((run.folder / "photos").glob("*.png"))]
-    return room.base.encode_images(to_pixels(pictures) * 2 - 1)[0]
-
-
 def tell(work: Path, people: Sequence[Subject]) -> None:
-    """Print the table: the mean over the runs, the lowest, and each run."""
+    """Print the table: the mean over the runs, and each run."""
     room, found = Room.open("cpu"), dict[str, dict[str, float]]()
     for run in with_checkpoints(work):
         file = work / "likeness" / f"{run.name}.safetensors"

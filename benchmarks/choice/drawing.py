@@ -54,18 +54,29 @@ class Room:
         """What prompts say, where a candidate changes it: a learned word."""
         self._texts.clear()
 
-    @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], base: BaseModel | None = None) -> Tensor:
         """(N, 3, 64, 64) in [0, 1] on the CPU, one picture for each prompt and seed."""
-        base, pictures, size = base or self.base, [], self.base.spec.native_size
+        base = base or self.base
+        return torch.cat([self.seen(latents, base) for latents in self.latents(prompts, seeds, base).split(BATCH)])
+
+    @torch.no_grad()
+    def latents(self, prompts: Sequence[str], seeds: Sequence[int], base: BaseModel) -> Tensor:
+        """(N, 4, 16, 16), one for each prompt and seed."""
+        parts, size = [], base.spec.native_size
         for i in range(0, len(prompts), BATCH):
             part = prompts[i : i + BATCH]
-            latents = sample(
-                base, self.told(part), self.told([""] * len(part)), sampler="DDIM", steps=STEPS, cfg_scale=CFG_SCALE,
-                seeds=seeds[i : i + BATCH], width=size, height=size,
+            parts.append(
+                sample(
+                    base, self.told(part), self.told([""] * len(part)), sampler="DDIM", steps=STEPS,
+                    cfg_scale=CFG_SCALE, seeds=seeds[i : i + BATCH], width=size, height=size,
+                )
             )  # fmt: skip
-            pictures.append(base.decode(latents).cpu().float().clamp(0, 1))
-        return torch.cat(pictures)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def seen(self, latents: Tensor, base: BaseModel | None = None) -> Tensor:
+        """(N, 3, 64, 64) in [0, 1] on the CPU."""
+        return (base or self.base).decode(latents).cpu().float().clamp(0, 1)
 
     @torch.no_grad()
     def embedded(self, scenes: Tensor) -> Tensor:
