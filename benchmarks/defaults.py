@@ -1,6 +1,7 @@
 """Defaults of training, from the runs of benchmarks/checkpoint_choice.py and a small sweep of the other methods.
 
 python -m benchmarks.defaults sweep --sprites FOLDER [--work out/defaults] [--choice out/choice] [--until 08:40]
+python -m benchmarks.defaults sweep --jobs 15 --sprites FOLDER      # so many processes at once, on a graphics card say
 python -m benchmarks.defaults tell [--work out/defaults]
 
 `sweep` trains and judges what is missing (choice/extra.py) and goes on where it was stopped. `tell` writes the tables
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.checkpoint_choice import alone, cast, everything_else
-from benchmarks.choice import extra, plan
+from benchmarks.choice import extra, plan, together
 from benchmarks.choice.drawing import Room, sprites_at
 from benchmarks.choice.levels import (
     Trained,
@@ -158,30 +160,50 @@ def tell(work: Path) -> None:
         print(text)
 
 
-def sweep(work: Path, choice: Path, sprites: Path, until: str) -> None:
-    today = time.strptime(f"{time.strftime('%Y-%m-%d')} {until}", "%Y-%m-%d %H:%M")
+def sweep(work: Path, choice: Path, sprites: Path, until: float, jobs: int) -> int:
+    """Train and judge what is missing, in so many processes. Returns how many of them failed."""
     for folder in (work, choice):
         folder.mkdir(parents=True, exist_ok=True)
     with alone(work, "sweep"):
-        people = cast(choice, sprites_at(sprites), plan.SUBJECTS)
-        room = Room.open()
-        extra.sweep(work, people, room, everything_else(room, choice), time.mktime(today))
+        if jobs == 1:
+            worker(work, choice, sprites, until)
+            return 0
+        cast(choice, sprites_at(sprites), plan.SUBJECTS)  # what all of them need
+        everything_else(Room.open(), choice)
+        return together.start("benchmarks.defaults", ["worker", *sys.argv[2:]], jobs)
+
+
+def worker(work: Path, choice: Path, sprites: Path, until: float) -> None:
+    """One process of a sweep."""
+    people = cast(choice, sprites_at(sprites), plan.SUBJECTS)
+    room = Room.open()
+    extra.sweep(work, people, room, everything_else(room, choice), until)
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a time of today, HH:MM or HH:MM:SS."""
+    form = "%H:%M:%S" if text.count(":") == 2 else "%H:%M"
+    return time.mktime(time.strptime(f"{time.strftime('%Y-%m-%d')} {text}", f"%Y-%m-%d {form}"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("sweep", "tell"))
+    parser.add_argument("phase", choices=("sweep", "worker", "tell"))
     parser.add_argument("--sprites", type=Path, help="as benchmarks.checkpoint_choice takes them")
     parser.add_argument("--work", type=Path, default=Path("out/defaults"))
     parser.add_argument("--choice", type=Path, default=Path("out/choice"), help="that benchmark's work folder")
-    parser.add_argument("--until", default="23:59", help="nothing is begun after this time of today")
+    parser.add_argument("--until", type=moment, default="23:59", help="nothing is begun after this time of today")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of `sweep`")
     args = parser.parse_args()
     if args.phase == "tell":
         tell(args.work)
     elif args.sprites is None:
         parser.error("sweep needs --sprites")
+    elif args.phase == "worker":
+        worker(args.work, args.choice, args.sprites, args.until)
     else:
-        sweep(args.work, args.choice, args.sprites, args.until)
+        failed = sweep(args.work, args.choice, args.sprites, args.until, args.jobs)
+        sys.exit(f"{failed} processes failed" if failed else None)
 
 
 if __name__ == "__main__":

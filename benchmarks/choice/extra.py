@@ -1,6 +1,7 @@
 """A small sweep of what the plan of the choice leaves out: other methods at two rates, and training without a knob.
 
-Each training leaves one file WORK/NAME.json, whole or not there; one that was stopped is begun anew.
+Each training leaves one file WORK/NAME.json, whole or not there; one that was stopped is begun anew. Several processes
+may work in one folder: none takes what another is at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import maquette
 from benchmarks.choice import plan
 from benchmarks.choice.drawing import Room
 from benchmarks.choice.subjects import Subject
+from benchmarks.choice.together import share
 from benchmarks.choice.training import PHOTOS, write_photos
 from benchmarks.choice.truth import Jury, label
 from benchmarks.choice.utility import Cell, cell_of, worth
@@ -66,19 +68,23 @@ def extras() -> Iterator[Extra]:
 
 def sweep(work: Path, people: Sequence[Subject], room: Room, known: Tensor, until: float) -> None:
     """Train and judge what is not there yet; nothing is begun after `until`, seconds since 1970."""
+    every = {extra.name: extra for extra in extras()}
     juries: dict[int, Jury] = {}
-    for extra in extras():
-        file = work / f"{extra.name}.json"
-        if file.exists() or time.time() > until:
-            continue
+
+    def file(name: str) -> Path:
+        return work / f"{name}.json"
+
+    def train_and_judge(name: str) -> None:
+        extra, began = every[name], time.process_time()
         if extra.subject not in juries:
             juries[extra.subject] = Jury(room, people[extra.subject], known)
-        began = time.process_time()
-        told = one(extra, juries[extra.subject], work / "at work")
-        part = file.with_suffix(".part")
+        told = one(extra, juries[extra.subject], work / "at work" / name)
+        part = file(name).with_suffix(".part")
         part.write_text(json.dumps(told, separators=(",", ":")))
-        part.replace(file)
-        print(f"{time.strftime('%H:%M:%S')} {extra.name}: {time.process_time() - began:.0f} s of processor", flush=True)
+        part.replace(file(name))
+        print(f"{time.strftime('%H:%M:%S')} {name}: {time.process_time() - began:.0f} s of processor", flush=True)
+
+    share(list(every), work / "locks", until, train_and_judge, lambda name: file(name).exists())
 
 
 def one(extra: Extra, jury: Jury, folder: Path) -> dict[str, Any]:

@@ -39,16 +39,15 @@ def share(
                 work(name)
 
 
-def start(arguments: Sequence[str], jobs: int, until: float) -> int:
-    """Run so many processes of `benchmarks.checkpoint_choice` with these arguments; stop those that work on after
-    `until`. Returns how many failed.
+def start(module: str, arguments: Sequence[str], jobs: int, until: float | None = None) -> int:
+    """Run so many processes of a module with these arguments; stop those that work on after `until`, if it is given.
+    Returns how many failed.
     """
-    command = [sys.executable, "-m", "benchmarks.checkpoint_choice", *arguments]
-    processes = [subprocess.Popen(command) for _ in range(jobs)]
+    processes = [subprocess.Popen([sys.executable, "-m", module, *arguments]) for _ in range(jobs)]
     failed = 0
     for process in processes:
         try:
-            failed += process.wait(max(0.1, until - time.time())) != 0
+            failed += process.wait(None if until is None else max(0.1, until - time.time())) != 0
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

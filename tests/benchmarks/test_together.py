@@ -1,0 +1,88 @@
+"""Several processes that share a benchmark's runs: nobody's twice, everybody's own folder, and an end in time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import defaults
+from benchmarks.choice import extra, together
+
+PROGRAM = """
+import pathlib, sys, time
+pathlib.Path(sys.argv[1], str(time.time_ns())).write_text(sys.argv[2])
+time.sleep(float(sys.argv[2]))
+sys.exit(sys.argv[3] == "fail")
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "a_program_of_the_test.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "said").mkdir()
+    return tmp_path / "said"
+
+
+@pytest.mark.parametrize(("end", "failed"), [("well", 0), ("fail", 3)])
+def test_as_many_processes_run_as_are_asked_for_and_those_that_fail_are_counted(
+    program: Path, end: str, failed: int
+) -> None:
+    assert together.start("a_program_of_the_test", [str(program), "0", end], 3) == failed
+    assert [file.read_text() for file in program.iterdir()] == ["0"] * 3
+
+
+def test_what_works_on_after_the_time_is_stopped(program: Path) -> None:
+    began = time.time()
+    together.start("a_program_of_the_test", [str(program), "600", "well"], 2, began + 1)
+    assert time.time() - began < 300
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The small sweep of two subjects without training; (name, folder) of what was begun."""
+    begun: list[tuple[str, str]] = []
+
+    def one(of: extra.Extra, jury: Any, folder: Path) -> dict[str, Any]:
+        begun.append((of.name, str(folder)))
+        return {"name": of.name}
+
+    monkeypatch.setattr(extra, "PEOPLE", range(2))
+    monkeypatch.setattr(extra, "HELD_OUT", (1,))
+    monkeypatch.setattr(extra, "one", one)
+    monkeypatch.setattr(extra, "Jury", lambda *_: None)
+    return begun
+
+
+def sweep(work: Path, until: float = 1e12) -> None:
+    extra.sweep(work, [None, None], None, None, until)  # type: ignore[list-item, arg-type]
+
+
+def test_a_sweep_leaves_alone_what_is_there_and_what_another_process_is_at(
+    tmp_path: Path, trained: list[tuple[str, str]]
+) -> None:
+    every = [one.name for one in extra.extras()]
+    there, held, *rest = every
+    (tmp_path / f"{there}.json").write_text("{}")
+    with together.claimed(tmp_path / "locks" / f"{held}.lock"):
+        sweep(tmp_path)
+    assert [name for name, _ in trained] == rest
+    assert len({folder for _, folder in trained}) == len(rest)  # side by side
+    sweep(tmp_path)
+    assert [name for name, _ in trained] == [*rest, held]
+    assert all(json.loads((tmp_path / f"{name}.json").read_text()) == {"name": name} for name in [*rest, held])
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_nothing_is_begun_after_the_time(tmp_path: Path, trained: list[tuple[str, str]]) -> None:
+    sweep(tmp_path, until=time.time() - 1)
+    assert not trained
+
+
+def test_a_time_of_today_may_have_seconds() -> None:
+    assert defaults.moment("10:20:30") - defaults.moment("10:20") == 30
+    assert time.strftime("%Y-%m-%d %H:%M", time.localtime(defaults.moment("10:20"))) == time.strftime("%Y-%m-%d 10:20")
