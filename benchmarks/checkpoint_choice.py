@@ -254,8 +254,7 @@ def main() -> None:
         with alone(args.work, args.phase):
             cast(args.work, sprites, args.subjects)
             everything_else(Room.open(), args.work)
-            arguments = ["worker", *sys.argv[2:]]
-            failed = together.start("benchmarks.checkpoint_choice", arguments, args.jobs, time.time() + args.seconds)
+            failed = together.start(["worker", *sys.argv[2:]], args.jobs, time.time() + args.seconds)
         sys.exit(f"{failed} processes failed" if failed else None)
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)

@@ -170,7 +170,7 @@ def sweep(work: Path, choice: Path, sprites: Path, until: float, jobs: int) -> i
             return 0
         cast(choice, sprites_at(sprites), plan.SUBJECTS)  # what all of them need
         everything_else(Room.open(), choice)
-        return together.start("benchmarks.defaults", ["worker", *sys.argv[2:]], jobs)
+        return together.start(["worker", *sys.argv[2:]], jobs, module="benchmarks.defaults")
 
 
 def worker(work: Path, choice: Path, sprites: Path, until: float) -> None:

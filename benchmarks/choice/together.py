@@ -39,7 +39,9 @@ def share(
                 work(name)
 
 
-def start(module: str, arguments: Sequence[str], jobs: int, until: float | None = None) -> int:
+def start(
+    arguments: Sequence[str], jobs: int, until: float | None = None, module: str = "benchmarks.checkpoint_choice"
+) -> int:
     """Run so many processes of a module with these arguments; stop those that work on after `until`, if it is given.
     Returns how many failed.
     """

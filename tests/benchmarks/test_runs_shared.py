@@ -32,13 +32,13 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_as_many_processes_run_as_are_asked_for_and_those_that_fail_are_counted(
     program: Path, end: str, failed: int
 ) -> None:
-    assert together.start("a_program_of_the_test", [str(program), "0", end], 3) == failed
+    assert together.start([str(program), "0", end], 3, module="a_program_of_the_test") == failed
     assert [file.read_text() for file in program.iterdir()] == ["0"] * 3
 
 
 def test_what_works_on_after_the_time_is_stopped(program: Path) -> None:
     began = time.time()
-    together.start("a_program_of_the_test", [str(program), "600", "well"], 2, began + 1)
+    together.start([str(program), "600", "well"], 2, began + 1, "a_program_of_the_test")
     assert time.time() - began < 300
 
 
