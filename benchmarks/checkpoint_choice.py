@@ -5,7 +5,7 @@ python -m benchmarks.checkpoint_choice together --jobs 15 --seconds 500 --sprite
 
 Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
-  truth    judge every checkpoint at five weights on fresh scenes: few pictures first, more where it is close
+  truth    judge every checkpoint at five weights on fresh scenes, 64 pictures each
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
   bounds   what the truth's own noise allows, and other forms of the rule (choice/floor.py, choice/others.py)
@@ -31,6 +31,7 @@ from benchmarks.choice import bounds, fitting, measuring, plan, results, subject
 from benchmarks.choice.candidates import Run, finished
 from benchmarks.choice.cases import cases
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
+from benchmarks.choice.latents import keep_latents
 from benchmarks.choice.rivals import rivals
 from benchmarks.choice.utility import regret
 from maquette.errors import MaquetteError
@@ -108,29 +109,23 @@ def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     room, juries = Room.open(), {}
     known = everything_else(room, work)
     while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
-        run = min(todo, key=lambda run: drawn(work, run))  # all once before any twice
+        run = todo[0]
         number = run.told["subject"]
         if number not in juries:
             juries[number] = truth.Jury(room, people[number], known)
-        judge_once(work, run, juries[number])
+        judge_one(work, run, juries[number])
 
 
-def judge_once(work: Path, run: Run, jury: truth.Jury) -> None:
-    """One more draw of a run."""
-    began = time.process_time()
+def judge_one(work: Path, run: Run, jury: truth.Jury) -> None:
+    """Judge a run's cells."""
+    began, processor = time.perf_counter(), time.process_time()
     (work / "truth").mkdir(exist_ok=True)
-    told = truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
-    pictures = sum(map(len, told["draws"].values()))
-    log(f"{run.name}: draw {told['turns']}, {pictures} in all, {time.process_time() - began:.0f} s of processor")
+    truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
+    log(f"{run.name}: judged, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
 
 
 def judged(work: Path, run: Run) -> bool:
-    """Whether it has had every draw."""
-    return drawn(work, run) >= 1 + len(truth.NEAR)
-
-
-def drawn(work: Path, run: Run) -> int:
-    return truth.turns(run, work / "truth" / f"{run.name}.json") or 0
+    return truth.judged(run, work / "truth" / f"{run.name}.json")
 
 
 def measure(work: Path, people: list[subjects.Subject], most: int | None) -> None:
@@ -142,10 +137,13 @@ def measure(work: Path, people: list[subjects.Subject], most: int | None) -> Non
 
 def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run) -> None:
     """Measure a run's cells."""
-    began = time.process_time()
+    began, processor = time.perf_counter(), time.process_time()
     (work / "measures").mkdir(exist_ok=True)
-    measuring.measure_run(room, run, people[run.told["subject"]], "small", work / "measures" / f"{run.name}.json")
-    log(f"{run.name}: measured, {time.process_time() - began:.0f} s of processor")
+    subject = people[run.told["subject"]]
+    cells = [(step, weight) for step, weights in measuring.measured_cells() for weight in weights]
+    keep_latents(room, run, subject, cells, work / "latents" / f"{run.name}.safetensors")
+    measuring.measure_run(room, run, subject, "standard", work / "measures" / f"{run.name}.json")
+    log(f"{run.name}: measured, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
 
 
 def measured(work: Path, run: Run) -> bool:
@@ -178,10 +176,8 @@ def worker(work: Path, people: list[subjects.Subject], most: int | None, until: 
         if (folder / "failed.txt").exists():
             return
         run, jury = Run.read(folder), truth.Jury(room, people[settings[name].subject], known)
-        judge_once(work, run, jury)
+        judge_one(work, run, jury)
         measure_one(work, people, room, run)
-        while not judged(work, run):
-            judge_once(work, run, jury)
 
     together.share(list(settings), work / "locks", until, whole, complete)
 

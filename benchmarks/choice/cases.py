@@ -71,6 +71,7 @@ class Case:
         return next(row for row in self.rows if (row.step, row.weight) == (step, weight))
 
 
+UNRULED = ("tower", "photo_errors")  # what is measured beside what the rule knows
 USUAL = 0.8  # the weight at which files are often used, between two of those that are judged
 
 
@@ -105,7 +106,7 @@ def case_of(told: dict[str, Any], truth: dict[str, Any], measures: dict[str, Any
     for label, items in measures["cells"].items():
         step, weight = cell_of(label)
         tower[step, weight] = items["tower"]
-        rows.append(Row.of(step, weight, {name: values for name, values in items.items() if name != "tower"}))
+        rows.append(Row.of(step, weight, {name: values for name, values in items.items() if name not in UNRULED}))
     rows.sort(key=lambda row: (row.step, row.weight))
     losses = told["losses"]
     setting = {k: v for k, v in told.items() if k not in ("losses", "subject_told")}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from tools.pocket.scenes import STYLES, with_article
 
 CFG_SCALE = 4.0
 STEPS = 8  # of DDIM: on 24 prompts the pictures have cosine 0.999 with those of 20 steps
-BATCH = 32
+BATCH = {"cpu": 32, "cuda": 256}
 SHOWN = ("red", "white", "gray")  # backgrounds on which subjects are compared with what the base knows
 
 __all__ = ["Room", "a_photo", "with_article"]
@@ -41,7 +42,11 @@ class Room:
     @staticmethod
     def open(device: str = "auto") -> Room:
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return Room(load("pocket", device=torch.device(chosen)), judge())
+        court = judge()
+        tower = deepcopy(court.tower).to(chosen)
+        if chosen == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it: what programs draw with is less
+        return Room(load("pocket", device=torch.device(chosen)), replace(court, tower=tower, colours=court.colours.to(chosen)))
 
     @torch.no_grad()
     def told(self, prompts: Sequence[str]) -> Conditioning:
@@ -55,40 +60,48 @@ class Room:
         self._texts.clear()
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], base: BaseModel | None = None) -> Tensor:
-        """(N, 3, 64, 64) in [0, 1] on the CPU, one picture for each prompt and seed."""
+        """(N, 3, 64, 64) in [0, 1], one picture for each prompt and seed."""
         base = base or self.base
-        return torch.cat([self.seen(latents, base) for latents in self.latents(prompts, seeds, base).split(BATCH)])
+        parts = self.latents(prompts, seeds, base).split(self.at_once)
+        return torch.cat([self.seen(latents, base) for latents in parts])
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures are drawn together."""
+        return BATCH[self.base.device.type]
 
     @torch.no_grad()
     def latents(self, prompts: Sequence[str], seeds: Sequence[int], base: BaseModel) -> Tensor:
         """(N, 4, 16, 16), one for each prompt and seed."""
         parts, size = [], base.spec.native_size
-        for i in range(0, len(prompts), BATCH):
-            part = prompts[i : i + BATCH]
+        for i in range(0, len(prompts), self.at_once):
+            part = prompts[i : i + self.at_once]
             parts.append(
                 sample(
                     base, self.told(part), self.told([""] * len(part)), sampler="DDIM", steps=STEPS,
-                    cfg_scale=CFG_SCALE, seeds=seeds[i : i + BATCH], width=size, height=size,
+                    cfg_scale=CFG_SCALE, seeds=seeds[i : i + self.at_once], width=size, height=size,
                 )
             )  # fmt: skip
         return torch.cat(parts)
 
     @torch.no_grad()
     def seen(self, latents: Tensor, base: BaseModel | None = None) -> Tensor:
-        """(N, 3, 64, 64) in [0, 1] on the CPU."""
-        return (base or self.base).decode(latents).cpu().float().clamp(0, 1)
+        """(N, 3, 64, 64) in [0, 1]."""
+        return (base or self.base).decode(latents).float().clamp(0, 1)
 
     @torch.no_grad()
     def embedded(self, scenes: Tensor) -> Tensor:
         """(N, D) unit vectors of true scenes (N, 3, 64, 64), seen through the base's autoencoder as pictures are."""
-        latents = self.base.encode_images(scenes.to(self.base.device) * 2 - 1)[0]
-        return self.court.embed(self.base.decode(latents).cpu().float().clamp(0, 1))
+        return self.court.embed(self._coded(scenes))
 
     @torch.no_grad()
     def features(self, scenes: Tensor) -> Tensor:
         """(N, 192) of the judge's tower before its heads, seen likewise."""
-        latents = self.base.encode_images(scenes.to(self.base.device) * 2 - 1)[0]
-        return self.court.tower.features(self.base.decode(latents).cpu().float().clamp(0, 1) * 2 - 1)
+        return self.court.tower.features(self._coded(scenes) * 2 - 1)
+
+    def _coded(self, scenes: Tensor) -> Tensor:
+        """The scenes as the base's autoencoder gives them back."""
+        return self.seen(self.base.encode_images(scenes.to(self.base.device) * 2 - 1)[0])
 
     def known_objects(self) -> Tensor:
         """(objects, SHOWN colours, D): what the base draws for each of its words on each colour."""

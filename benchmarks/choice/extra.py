@@ -124,7 +124,7 @@ def judged(jury: Jury, file: Path, weight: float, draws: int) -> list[dict[str, 
     """What the jury says of a file at a weight, draw by draw; a learned word changes what prompts say."""
     with tuned(jury.room.base, file, jury.subject.prompt)(weight) as base:
         jury.room.forget()
-        found = [jury.judged(base, draw, jury.subject.prompt) for draw in range(draws)]
+        found = jury.judged(base, range(draws), jury.subject.prompt)
     jury.room.forget()
     return [{name: [round(v, 3) for v in values] for name, values in draw.items()} for draw in found]
 

@@ -24,18 +24,19 @@ from benchmarks.choice.truth import label
 from maquette import evaluation
 from maquette.evaluation.measures import examine
 from maquette.evaluation.panel import SMALL, STANDARD, Example, Panel, build_panel
-from maquette.evaluation.tuned import tuned
+from maquette.evaluation.rows import answers
+from maquette.evaluation.tuned import Tuned, tuned
 
 SIZES = {"small": SMALL, "standard": STANDARD}
 HELD = {"captioned": 3, "uncaptioned": 3, "five": 2}  # photos beside those that were trained on
 PANEL_SEED = 3
-OTHER_WEIGHTS = 2  # weights beside the usual two are measured at every so many-th checkpoint
+USUAL, OTHER_WEIGHTS = (0.5, 0.7, 1.0), 2  # other weights than these are measured at every so many-th checkpoint
 
 
 def measured_cells() -> list[tuple[int, list[float]]]:
-    """Steps and the weights measured of each: 1 and 0.7 at every checkpoint, the others at every second."""
-    usual = [0.7, 1.0]
-    return [(step, sorted(plan.WEIGHTS) if i % OTHER_WEIGHTS else usual) for i, step in enumerate(plan.CHECKPOINTS)]
+    """Steps and the weights measured of each: the usual ones at every checkpoint, the others at every second."""
+    every = sorted(plan.WEIGHTS)
+    return [(step, every if i % OTHER_WEIGHTS else list(USUAL)) for i, step in enumerate(plan.CHECKPOINTS)]
 
 
 def photos_of(run: Run, subject: Subject) -> list[Example]:
@@ -62,9 +63,19 @@ def tower_likeness(room: Room, panel: Panel, drawn: Tensor) -> list[float]:
     that have an encoder go by. drawn: (B, 4, h, w) latents.
     """
     seen = torch.tensor([not held for held in panel.held])
-    photos = room.court.embed(room.base.decode(panel.photos[seen]).cpu().float().clamp(0, 1))
-    pictures = room.court.embed(room.base.decode(drawn).cpu().float().clamp(0, 1))
+    photos, pictures = (room.court.embed(room.seen(latents)) for latents in (panel.photos[seen], drawn))
     return (pictures @ photos.T).mean(1).tolist()
+
+
+def photo_errors(change: Tuned, weight: float, panel: Panel) -> list[float]:
+    """Of each photo at each timestep the squared error over the base's mean at that timestep (n T): what `benefit` is
+    the mean of.
+    """
+    with change(weight) as changed:
+        said = answers(changed, panel.rows["photos"], panel.clip_skip)
+    errors = [(f - panel.target).square().flatten(1).sum(1) for f in (said, panel.base["photos"])]
+    own, usual = (error.unflatten(0, (len(panel.names), panel.timesteps)) for error in errors)
+    return (own / usual.mean(0)).flatten().tolist()
 
 
 def code() -> str:
@@ -90,6 +101,7 @@ def measure_run(room: Room, run: Run, subject: Subject, size: str, file: Path) -
             items, drawn = examine(room.base, change, weight, panel)
             assert drawn is not None
             items["tower"] = tower_likeness(room, panel, drawn.subject)
+            items["photo_errors"] = photo_errors(change, weight, panel)
             told["cells"][label(step, weight)] = {n: [round(v, 4) for v in values] for n, values in items.items()}
         keep(file, told)
     told["done"] = True

@@ -1,14 +1,13 @@
 """What a checkpoint is worth, judged by what no program has that chooses: fresh scenes and pocket's own judge.
 
-A draw is PICTURES of a cell (step, weight), the same prompts and seeds for every cell of a run: the subject on each
-colour that no photo had, in styles, its class and other objects. All cells get one draw, those that come near the best
-get more.
+A draw is 16 pictures of a cell (step, weight), the same prompts and seeds for every cell of a run: the subject on each
+colour that no photo had, in styles, its class and other objects. Every cell gets DRAWS of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room, a_photo, with_article
 from benchmarks.choice.subjects import Subject
-from benchmarks.choice.utility import Cell, standing
 from maquette.families.base import BaseModel
 from tools.pocket.scenes import COLOURS, STYLES
 
 SCENES = 12  # fresh scenes on each colour, to which pictures are compared
 DRAW_SEED = 70_000  # of the first draw; each draw has a hundred seeds of its own
-NEAR = (0.2, 0.1, 0.05)  # after each draw: how far below the best a cell may lie to be drawn again
-STYLED, CLASSED = 4, 2  # pictures in other styles and of the class
-BASE_DRAWS = 6  # draws of the base itself, to which obedience and neighbours are compared
+DRAWS = 4  # of every cell
+STYLED, CLASSED, NEIGHBOURS = 5, 3, 3  # pictures of a draw in other styles, of the class and of other things
+BASE_DRAWS = 8  # draws of the base itself, to which obedience and neighbours are compared
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,18 @@ class Asked:
     def prompts(self) -> list[str]:
         return [*self.subject, *self.styled, *self.others]
 
+    @property
+    def parts(self) -> list[int]:
+        return [len(self.subject), len(self.styled), len(self.others)]
+
 
 def asked(room: Room, subject: Subject, words: str, draw: int) -> Asked:
     """words: the subject's, or its class's with an article."""
     colours, styles = subject.unseen, [style for style in STYLES if style != subject.style]
     pick = [(draw * STYLED + i) for i in range(STYLED)]
     styled = [(colours[n % len(colours)], styles[n % len(styles)]) for n in pick]
-    things = [subject.class_word] * CLASSED + list(subject.neighbours)
+    near = [subject.neighbours[(draw * NEIGHBOURS + i) % len(subject.neighbours)] for i in range(NEIGHBOURS)]
+    things = [subject.class_word] * CLASSED + near
     grounds = [list(COLOURS)[(5 * draw + i) % len(COLOURS)] for i in range(len(things))]
     return Asked(
         tuple(a_photo(words, colour) for colour in colours),
@@ -79,9 +82,7 @@ class Jury:
         self.ceiling = sum(among) / len(among)
         own = torch.cat([room.features(subject.fresh(colour, SCENES, 2)) for colour in COLOURS])
         self.probe = probe(own, known)
-        words, draws = with_article(subject.class_word), []
-        for draw in range(BASE_DRAWS):
-            draws.append(self.judged(room.base, draw, words))
+        draws = self.judged(room.base, range(BASE_DRAWS), with_article(subject.class_word))
         self.base = {name: sum(sum(d[name]) for d in draws) / sum(len(d[name]) for d in draws) for name in draws[0]}
 
     def told(self) -> dict[str, float]:
@@ -89,26 +90,32 @@ class Jury:
         return {"ceiling": round(self.ceiling, 4), **{f"base_{k}": round(v, 4) for k, v in self.base.items()}}
 
     @torch.no_grad()
-    def judged(self, base: BaseModel, draw: int, words: str) -> dict[str, list[float]]:
-        """One value for each picture, by what was judged: similarity and probe of the subject, background, style, and
-        the probability of the right object for class and neighbours."""
-        court, ask = self.room.court, asked(self.room, self.subject, words, draw)
-        first = DRAW_SEED + 100 * draw
-        pictures = self.room.draw(ask.prompts, list(range(first, first + len(ask.prompts))), base)
-        own, styled, others = pictures.split([len(ask.subject), len(ask.styled), len(ask.others)])
+    def judged(self, base: BaseModel, draws: Sequence[int], words: str) -> list[dict[str, list[float]]]:
+        """For each of these draws one value for each picture, by what was judged: similarity and probe of the subject,
+        background, style, and the probability of the right object for class and neighbours.
+        """
+        asks = [asked(self.room, self.subject, words, draw) for draw in draws]
+        seeds = [DRAW_SEED + 100 * d + i for d, ask in zip(draws, asks, strict=True) for i in range(len(ask.prompts))]
+        pictures = self.room.draw([prompt for ask in asks for prompt in ask.prompts], seeds, base)
+        shares = pictures.split([len(ask.prompts) for ask in asks])
+        return [self._seen(ask, part) for ask, part in zip(asks, shares, strict=True)]
+
+    def _seen(self, ask: Asked, pictures: Tensor) -> dict[str, list[float]]:
+        """What the judge says of a draw's pictures."""
+        court = self.room.court
+        own, styled, others = pictures.split(ask.parts)
         features = court.embed(own)
         grounds = court.name_backgrounds(torch.cat([own, styled]))
         styles = court.tower.style_head(court.tower.features(styled * 2 - 1)).softmax(1)
         things = court.object_probabilities(others)
-        right = [things[i, k].item() for i, k in enumerate(ask.objects)]
+        right = things[range(len(others)), ask.objects].tolist()
         wanted = [*ask.subject_colours, *ask.styled_colours]
+        near = [(row @ self.real[c].T).mean() for row, c in zip(features, ask.subject_colours, strict=True)]
         return {
-            "similarity": [
-                (row @ self.real[c].T).mean().item() for row, c in zip(features, ask.subject_colours, strict=True)
-            ],
+            "similarity": torch.stack(near).tolist(),
             "probe": self.probe(court.tower.features(own * 2 - 1)).tolist(),
             "background": [float(a == b) for a, b in zip(grounds, wanted, strict=True)],
-            "style": [styles[i, k].item() for i, k in enumerate(ask.styles)],
+            "style": styles[range(len(styled)), ask.styles].tolist(),
             "class": right[:CLASSED],
             "neighbours": right[CLASSED:],
         }
@@ -116,9 +123,9 @@ class Jury:
 
 def probe(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
     """Logistic regression that tells the subject from everything else: (B, 192) features -> (B,) probability."""
-    x, y = torch.cat([own, others]), torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
+    x, y = torch.cat([own, others]), torch.cat([torch.ones(len(own)), torch.zeros(len(others))]).to(own)
     mean, deviation = x.mean(0), x.std(0) + 1e-6
-    weight, bias = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
+    weight, bias = (torch.zeros(size, device=x.device, requires_grad=True) for size in (x.shape[1], 1))
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=60)
 
     def logit(features: Tensor) -> Tensor:
@@ -136,41 +143,30 @@ def probe(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def judge_run(run: Run, jury: Jury, file: Path) -> dict[str, Any]:
-    """One more draw of a run: of all cells the first time, later of those near the best. Kept in `file` after every
-    step, so that a stopped draw goes on.
-    """
-    told: dict[str, Any] = {"name": run.name, "key": run.key, "reference": jury.told(), "turns": 0, "draws": {}}
-    if turns(run, file) is not None:
+    """All draws of every cell of a run. Kept in `file` after every step, so that a stopped call goes on."""
+    told: dict[str, Any] = {"name": run.name, "key": run.key, "reference": jury.told(), "draws": {}}
+    if file.exists():
         known = json.loads(file.read_text())
-        told |= {"turns": known["turns"], "draws": known["draws"]}
-    turn, draws = told["turns"], told["draws"]
-    every = [(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
-    wanted = every if turn == 0 else near(told, every, NEAR[turn - 1])
-    for step in sorted({step for step, _ in wanted}):
-        missing = [w for s, w in wanted if s == step and len(draws.get(label(s, w), [])) <= turn]
+        if known["key"] == run.key:
+            told["draws"] = known["draws"]
+    draws = told["draws"]
+    for step in plan.CHECKPOINTS:
+        missing = [weight for weight in plan.WEIGHTS if len(draws.get(label(step, weight), [])) < DRAWS]
         for weight, base in run.opened(jury.room, step, missing):
-            found = jury.judged(base, turn, jury.subject.prompt)
-            draws.setdefault(label(step, weight), []).append(_rounded(found))
+            found = jury.judged(base, range(DRAWS), jury.subject.prompt)
+            draws[label(step, weight)] = [_rounded(draw) for draw in found]
         if missing:
             _keep(file, told)
-    told["turns"] = turn + 1
-    _keep(file, told)
     return told
 
 
-def turns(run: Run, file: Path) -> int | None:
-    """How many draws of a run are whole; None where nothing has been drawn of it."""
+def judged(run: Run, file: Path) -> bool:
+    """Whether every cell of a run has every draw."""
     if not file.exists():
-        return None
+        return False
     known = json.loads(file.read_text())
-    return int(known["turns"]) if known["key"] == run.key else None
-
-
-def near(told: dict[str, Any], cells: Iterable[Cell], share: float) -> list[Cell]:
-    """The cells whose worth, by what has been drawn so far, is within that share of the best's."""
-    worth = standing({**told, "draws": {k: parts[: told["turns"]] for k, parts in told["draws"].items()}})
-    best = max(worth.values())
-    return [cell for cell in cells if worth[cell] >= best * (1 - share)]
+    cells = [label(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
+    return bool(known["key"] == run.key and all(len(known["draws"].get(cell, [])) >= DRAWS for cell in cells))
 
 
 def label(step: int, weight: float) -> str:

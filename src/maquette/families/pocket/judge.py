@@ -44,7 +44,7 @@ class Judge:
 
     def name_backgrounds(self, pixels: Tensor) -> list[str]:
         """The named colour nearest (Euclid, RGB) to the median of the border's pixels."""
-        inner = torch.zeros(pixels.shape[-2:], dtype=torch.bool)
+        inner = torch.zeros(pixels.shape[-2:], dtype=torch.bool, device=pixels.device)
         inner[BORDER:-BORDER, BORDER:-BORDER] = True
         median = pixels[:, :, ~inner].median(dim=2).values  # (B, 3)
         return [self.colour_names[i] for i in torch.cdist(median, self.colours).argmin(1).tolist()]

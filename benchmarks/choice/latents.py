@@ -1,0 +1,81 @@
+"""What every measured cell draws of the subject, its class and other things, kept as latents for measures to come.
+
+WORK/latents/RUN.safetensors: "cells" (cells, pictures, 4, 16, 16), "base" (pictures of the class under the subject's
+prompts and seeds) and "gallery" (twice as many under other seeds), int8 in steps of STEP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.choice.candidates import Run
+from benchmarks.choice.drawing import Room, a_photo, with_article
+from benchmarks.choice.subjects import Subject
+from benchmarks.choice.utility import Cell
+from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS
+from maquette.formats import safetensors
+from tools.pocket.scenes import COLOURS, STYLES
+
+STEP = 0.2  # of the kept latents, whose deviation is about 1
+BARE, STYLED, CLASSED, OTHERS = 4, 2, 4, 8
+FIRST_SEED, GALLERY_SEED = 40_000, 50_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and what it asks for; "" where it does not. what: "subject", "class" or another thing."""
+
+    prompt: str
+    what: str
+    colour: str = ""
+    style: str = ""
+
+
+def asked(subject: Subject, words: str) -> list[Asked]:
+    """The pictures of a cell: of the subject, as `words` call it, first."""
+    colours, styles = list(COLOURS), list(STYLES)
+    pairs = [("", "")] * BARE + [(colour, "") for colour in colours]
+    pairs += [("", style) for style in styles for _ in range(STYLED)]
+    pairs += [(colours[2 * i + k], style) for i, style in enumerate(styles) for k in range(STYLED)]
+    own = [Asked(worded(words, *pair), "subject", *pair) for pair in pairs]
+    thing = with_article(subject.class_word)
+    own += [Asked(a_photo(thing, c), "class", c) for c in POCKET_COLOURS[:CLASSED]]
+    others = [other for other in POCKET_OTHERS if other != subject.class_word][:OTHERS]
+    return own + [Asked(f"a photo of {with_article(other)}", other) for other in others]
+
+
+def worded(words: str, colour: str, style: str) -> str:
+    if colour:
+        return a_photo(words, colour, style)
+    return f"a photo of {words}, {STYLES[style]}" if style else f"a photo of {words}"
+
+
+def keep_latents(room: Room, run: Run, subject: Subject, cells: Sequence[Cell], file: Path) -> None:
+    """Draw every cell and write the file; nothing where it is there."""
+    if file.exists():
+        return
+    asks = asked(subject, subject.prompt)
+    prompts, seeds = [ask.prompt for ask in asks], range(FIRST_SEED, FIRST_SEED + len(asks))
+    plain = [ask.prompt for ask in asked(subject, with_article(subject.class_word)) if ask.what == "subject"]
+    found: dict[Cell, Tensor] = {}
+    for step in sorted({step for step, _ in cells}):
+        for weight, base in run.opened(room, step, [w for s, w in cells if s == step]):
+            found[step, weight] = room.latents(prompts, seeds, base)
+    state = {
+        "cells": torch.stack([found[cell] for cell in cells]),
+        "base": room.latents(plain, seeds[: len(plain)], room.base),
+        "gallery": room.latents(plain * 2, range(GALLERY_SEED, GALLERY_SEED + 2 * len(plain)), room.base),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    small = {name: (x / STEP).round().clamp(-127, 127).to(torch.int8).cpu() for name, x in state.items()}
+    safetensors.save(small, file)
+
+
+def load_latents(file: Path) -> dict[str, Tensor]:
+    """The same, float32."""
+    return {name: x.float() * STEP for name, x in safetensors.load(file).items()}
