@@ -140,8 +140,7 @@ def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run
     began, processor = time.perf_counter(), time.process_time()
     (work / "measures").mkdir(exist_ok=True)
     subject = people[run.told["subject"]]
-    cells = [(step, weight) for step, weights in measuring.measured_cells() for weight in weights]
-    keep_latents(room, run, subject, cells, work / "latents" / f"{run.name}.safetensors")
+    keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
     measuring.measure_run(room, run, subject, "standard", work / "measures" / f"{run.name}.json")
     log(f"{run.name}: measured, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room, a_photo, with_article
 from benchmarks.choice.subjects import Subject
@@ -21,9 +22,12 @@ from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS
 from maquette.formats import safetensors
 from tools.pocket.scenes import COLOURS, STYLES
 
-STEP = 0.2  # of the kept latents, whose deviation is about 1
-BARE, STYLED, CLASSED, OTHERS = 4, 2, 4, 8
+STEP = 0.25  # of the kept latents, whose deviation is about 1
+BARE, STYLED, CLASSED, OTHERS = 4, 2, 4, 6
 FIRST_SEED, GALLERY_SEED = 40_000, 50_000
+CELLS: list[Cell] = [
+    (step, weight) for i, step in enumerate(plan.CHECKPOINTS) for weight in ((0.5, 0.7, 0.85, 1.0) if i % 2 else (0.5, 0.7))
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def worded(words: str, colour: str, style: str) -> str:
     return f"a photo of {words}, {STYLES[style]}" if style else f"a photo of {words}"
 
 
-def keep_latents(room: Room, run: Run, subject: Subject, cells: Sequence[Cell], file: Path) -> None:
+def keep_latents(room: Room, run: Run, subject: Subject, file: Path, cells: Sequence[Cell] = CELLS) -> None:
     """Draw every cell and write the file; nothing where it is there."""
     if file.exists():
         return
