@@ -269,8 +269,8 @@ def peak(dtype: str, device: str) -> float:
     return 2 * side**3 / best
 
 
-def flops(family: str, px: int, batch: int, narrow: bool = False) -> float:
-    """Of one step of a LoRA, forward and back, counted on the meta device."""
+def flops(family: str, px: int, batch: int, narrow: bool = False, backward: bool = True) -> float:
+    """Of one step of a LoRA, forward and back or forward alone, counted on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -285,7 +285,9 @@ def flops(family: str, px: int, batch: int, narrow: bool = False) -> float:
         texts = torch.zeros(batch, 77, unet.config.cross_attention_dim)
         added = (torch.zeros(batch, pooled), torch.zeros(batch, 6)) if pooled else ()
         with FlopCounterMode(display=False) as counter:
-            unet(x, torch.zeros(batch), texts, *added).sum().backward()
+            output = unet(x, torch.zeros(batch), texts, *added)
+            if backward:
+                output.sum().backward()
     return float(counter.get_total_flops())
 
 
