@@ -2,17 +2,21 @@
 
 python -m benchmarks.questions OUT [--steps 160] [--only dreambooth,captions,methods,images,bases] [--photos DIR]
 python -m benchmarks.questions OUT --sprites FOLDER [--choice out/choice] [--steps 80] [--only dreambooth,bases]
+python -m benchmarks.questions OUT --sprites FOLDER --subjects 6 --only bases --results PART   # others beside it
 
 Each comparison is one `maquette compare`, which goes on where it was killed. Prints a Markdown table and the answers of
 each, and keeps both in benchmarks/results/questions.json. The restyled base of "bases" is made here: the built-in base,
 fine-tuned as a whole on its own pictures of ordinary things, turned into a style that it does not draw. With --sprites
-each is made on three subjects of benchmarks/checkpoint_choice.py, one in each style, with 14 captioned photos.
+each is made on three subjects of benchmarks/checkpoint_choice.py, one in each style, with 14 captioned photos. Several
+calls, for other --subjects or --only and each with --results of its own, may work in one OUT at once; the call for all
+of them then only puts together what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from benchmarks.checkpoint_choice import cast
 from benchmarks.choice import plan
 from benchmarks.choice.drawing import sprites_at
 from benchmarks.choice.subjects import Subject
+from benchmarks.choice.together import in_turn
 from benchmarks.choice.training import write_photos as write_sprite_photos
 from maquette.demo.mascot import SUBJECT, write_photos
 from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS, article
@@ -31,7 +36,7 @@ from maquette.report.compare_page import table_heads, table_row
 
 RESULTS = Path(__file__).parent / "results" / "questions.json"
 STYLED = 40  # pictures that the restyled base learns from
-SPRITES = (2, 6, 8)  # of the subjects of benchmarks/checkpoint_choice.py
+SPRITES = (2, 6, 8)  # of the subjects of benchmarks/checkpoint_choice.py, one in each style
 
 
 def main() -> None:
@@ -43,18 +48,20 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="other photos than the demo's, with --subject")
     parser.add_argument("--subject", default=SUBJECT)
     parser.add_argument("--sprites", type=Path, help="a folder of sprites, as benchmarks.checkpoint_choice takes it")
+    parser.add_argument("--subjects", type=numbers, default=SPRITES, help="of that benchmark's, with commas")
     parser.add_argument("--choice", type=Path, default=Path("out/choice"), help="that benchmark's work folder")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.sprites:
-        people = of_the_choice(arguments.choice, arguments.sprites)
+        people = of_the_choice(arguments.choice, arguments.sprites, arguments.subjects)
         for subject in people:
             out = arguments.out / subject.name
-            if not (out / "photos").exists():
-                write_sprite_photos(out / "photos", subject, "captioned")
+            with in_turn(arguments.out / "photos.lock"):
+                if not (out / "photos").exists():
+                    write_sprite_photos(out / "photos", subject, "captioned")
             for name in arguments.only.split(","):
                 ask(name, out / "photos", subject.prompt, out, arguments, f"{name}, {subject.name}")
-        for name in arguments.only.split(","):
+        for name in arguments.only.split(",") if len(people) > 1 else ():
             side_by_side(
                 [arguments.out / subject.name for subject in people], name, arguments.out / f"{name}-sprites.png"
             )
@@ -103,11 +110,15 @@ def side_by_side(folders: list[Path], name: str, target: Path) -> None:
     whole.save(target)
 
 
-def of_the_choice(work: Path, sprites: Path) -> list[Subject]:
-    """Three subjects of the benchmark of the choice, one in each style."""
+def of_the_choice(work: Path, sprites: Path, which: Sequence[int]) -> list[Subject]:
+    """These subjects of the benchmark of the choice."""
     work.mkdir(parents=True, exist_ok=True)
     people = cast(work, sprites_at(sprites), plan.SUBJECTS)
-    return [people[number] for number in SPRITES]
+    return [people[number] for number in which]
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def question(name: str, out: Path, subject: str, restyled_in: Path) -> dict[str, Any]:
@@ -124,7 +135,8 @@ def question(name: str, out: Path, subject: str, restyled_in: Path) -> dict[str,
         folders = [regularization(out, count, subject) for count in (14, 56)]
         return {"settings": [f"reg={','.join(map(str, folders))}"]}
     if name == "bases":
-        return {"bases": ["pocket", str(restyled(restyled_in))]}
+        with in_turn(restyled_in / "restyled.lock"):
+            return {"bases": ["pocket", str(restyled(restyled_in))]}
     raise SystemExit(f"There is no question {name}.")
 
 

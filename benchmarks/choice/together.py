@@ -24,6 +24,15 @@ def claimed(file: Path) -> Iterator[bool]:
         yield True
 
 
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock, and hold it within the block."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def share(
     names: Sequence[str], locks: Path, until: float, work: Callable[[str], None], done: Callable[[str], bool]
 ) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from benchmarks import defaults
+from benchmarks import defaults, questions
 from benchmarks.choice import extra, together
 
 PROGRAM = """
@@ -40,6 +42,36 @@ def test_what_works_on_after_the_time_is_stopped(program: Path) -> None:
     began = time.time()
     together.start([str(program), "600", "well"], 2, began + 1, "a_program_of_the_test")
     assert time.time() - began < 300
+
+
+def test_who_comes_second_waits(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with together.in_turn(tmp_path / "of" / "it.lock"):
+            order.append("second")
+
+    thread = Thread(target=second)
+    with together.in_turn(tmp_path / "of" / "it.lock"):
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_sprites_stand_side_by_side_below_one_of_their_photos(tmp_path: Path) -> None:
+    for name, colour, height in (("comet", "red", 100), ("sponge", "blue", 150)):
+        (tmp_path / name / "bases").mkdir(parents=True)
+        (tmp_path / name / "photos").mkdir()
+        Image.new("RGB", (300, height), colour).save(tmp_path / name / "bases/pictures.png")
+        Image.new("RGB", (64, 64), colour).save(tmp_path / name / "photos/00.png")
+    questions.side_by_side([tmp_path / "comet", tmp_path / "sponge"], "bases", tmp_path / "bases-sprites.png")
+    with Image.open(tmp_path / "bases-sprites.png") as sheet:
+        assert sheet.size == (600, 290)
+        seen = [sheet.getpixel(place) for place in ((164, 70), (10, 145), (464, 70), (310, 145), (10, 245), (10, 5))]
+    red, blue, white = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+    assert seen == [red, red, blue, blue, white, white]
 
 
 @pytest.fixture
