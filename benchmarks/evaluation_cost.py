@@ -12,6 +12,7 @@ warm up; memory is the most that the device (on a CPU: the process so far) held.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import resource
@@ -146,6 +147,7 @@ def training(folder: Path, px: int, batch: int, device: str, flop: float) -> dic
         px=px, batch=batch, family=FAMILY, device=device, method="lora", worker="maquette",
         dtype="bf16" if device == "cuda" else "fp32",
     )  # fmt: skip
+    gc.collect()  # the base and the job of the row before, which would count as memory
     step, meter = maquette_step(options, folder), Meter(device)
     for _ in range(WARM_UP[device]):
         step()
