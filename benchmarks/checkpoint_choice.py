@@ -223,8 +223,8 @@ def everything_else(room: Room, work: Path) -> Tensor:
     if not file.exists():
         prompts = [a_photo(with_article(o), c) for o in room.court.objects for c in SHOWN]
         pictures = room.draw(prompts, list(range(len(prompts))))
-        safetensors.save({"features": room.court.tower.features(pictures * 2 - 1).detach()}, file)
-    return safetensors.load(file)["features"]
+        safetensors.save({"features": room.court.tower.features(pictures * 2 - 1).detach().cpu()}, file)
+    return safetensors.load(file)["features"].to(room.base.device)
 
 
 PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "bounds": bound, "report": report}
