@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import finished
-from benchmarks.choice.utility import Cell, cell_of, halves, smoothed, standing, two_draws
+from benchmarks.choice.truth import judged
+from benchmarks.choice.utility import Cell, cell_of, halves, smoothed, standing
 from maquette.evaluation.choice import Row
 
 
@@ -54,14 +55,9 @@ class Case:
 
     @cached_property
     def halves(self) -> tuple[dict[Cell, float], dict[Cell, float]]:
-        """Worths by either half of the first draw's pictures."""
+        """Worths by either half of the pictures."""
         one, other = halves(self.truth)
         return with_usual_weight(one), with_usual_weight(other)
-
-    @cached_property
-    def apart(self) -> tuple[dict[Cell, float], dict[Cell, float]] | None:
-        """Worths by each of two draws."""
-        return two_draws(self.truth)
 
     @cached_property
     def steps(self) -> list[int]:
@@ -95,7 +91,7 @@ def cases(work: Path, subjects: int) -> list[Case]:
         if not all(file.exists() for file in files):
             continue
         truth, measures = (json.loads(file.read_text()) for file in files)
-        if not truth["key"] == measures["key"] == run.key or not truth["turns"] or not measures.get("done"):
+        if not judged(run, files[0]) or measures["key"] != run.key or not measures.get("done"):
             continue
         found.append(case_of(run.told, truth, measures))
     return found

@@ -36,14 +36,13 @@ def summary(cases: Sequence[Case], chosen: Mapping[str, Cell]) -> dict[str, floa
         np.array([regret(getattr(case, name), chosen[case.name]) for case in cases])
         for name in ("worths", "raw", "second")
     )
-    crossed = [r for case in cases if (r := crossed_regret(case.halves, chosen[case.name])) is not None]
+    crossed = [crossed_regret(case.halves, chosen[case.name]) for case in cases]
     result = {
         "median": np.median(found), "p90": np.percentile(found, 90), "mean": found.mean(), "worst": found.max(),
         "raw_median": np.median(raw), "raw_p90": np.percentile(raw, 90),
         "second_median": np.median(second), "second_p90": np.percentile(second, 90),
+        "crossed_median": np.median(crossed), "crossed_p90": np.percentile(crossed, 90),
     }  # fmt: skip
-    if crossed:
-        result |= {"crossed_median": np.median(crossed), "crossed_p90": np.percentile(crossed, 90)}
     return {name: round(float(value), 4) for name, value in result.items()}
 
 
@@ -160,26 +159,17 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def noise(cases: Sequence[Case]) -> dict[str, float]:
-    """How sure the truth is: median Spearman of two independent draws over the cells that have both, and the regret of
-    the cell that is best in one draw, by the other: what a perfect rule would be charged by one draw alone."""
+    """How sure the truth is: median Spearman of the worths by either half of the pictures, and the regret of the cell
+    that is best by one half, by the other: what a perfect rule would be charged by so few pictures."""
     agree, charged = [], []
     for case in cases:
-        one, two = case.apart or ({}, {})
-        both = [cell for cell in one if cell in two]
-        if len(both) < 5:
-            continue
-        agree.append(spearman([one[c] for c in both], [two[c] for c in both]))
-        charged.append(
-            np.mean(
-                [regret({c: y[c] for c in both}, max(both, key=lambda c: x[c])) for x, y in ((one, two), (two, one))]
-            )
-        )
-    if not agree:
-        return {"runs": 0}
+        one, two = halves_of(case)
+        agree.append(spearman([one[c] for c in one], [two[c] for c in one]))
+        charged.append(np.mean([regret(y, max(x, key=lambda c, x=x: x[c])) for x, y in ((one, two), (two, one))]))  # type: ignore[misc]
     return {
         "runs": len(agree),
-        "spearman_of_two_draws": round(float(np.median(agree)), 3),
-        "regret_of_one_draw_by_another": round(float(np.median(charged)), 4),
+        "spearman_of_halves": round(float(np.median(agree)), 3),
+        "regret_of_one_half_by_the_other": round(float(np.median(charged)), 4),
     }
 
 

@@ -43,25 +43,16 @@ KEPT = ("class", "neighbours")
 def standing(
     told: Mapping[str, Any], opinion: str = "similarity", draws: Sequence[int] | None = None
 ) -> dict[Cell, float]:
-    """Worth of every cell, the mean over its draws, made comparable: draws differ in prompts and noise, so that each is
-    taken relative to the cells that have all of them. draws: only these, and only cells that have one of them.
-    """
-    found = {
-        cell_of(label): {
-            i: worth(d, told["reference"], opinion) for i, d in enumerate(parts) if draws is None or i in draws
-        }
+    """Worth of every cell by the pictures of all its draws, or of these alone."""
+    return {
+        cell_of(label): worth(pooled(parts if draws is None else [parts[i] for i in draws]), told["reference"], opinion)
         for label, parts in told["draws"].items()
     }
-    found = {cell: values for cell, values in found.items() if values}
-    most = max(len(values) for values in found.values())
-    full = [values for values in found.values() if len(values) == most]
-    level = {i: float(np.mean([values[i] for values in full])) for i in full[0]}
-    middle = float(np.mean(list(level.values())))
-    return {
-        cell: middle + float(np.mean([value - level[i] for i, value in values.items() if i in level]))
-        for cell, values in found.items()
-        if any(i in level for i in values)
-    }
+
+
+def pooled(draws: Sequence[Judged]) -> dict[str, list[float]]:
+    """The pictures of several draws as one."""
+    return {name: [value for draw in draws for value in draw[name]] for name in draws[0]}
 
 
 STEP_WIDTH, WEIGHT_WIDTH = 0.5, 0.12  # of log(step) and of the weight, by which one half of the pictures best tells
@@ -83,12 +74,9 @@ def smoothed(
 
 
 def halves(told: Mapping[str, Any], opinion: str = "similarity") -> tuple[dict[Cell, float], dict[Cell, float]]:
-    """Worths of every cell by every second picture of its first draw, and by the others."""
-    found: list[dict[Cell, float]] = []
-    for first in (0, 1):
-        parts = {label: {n: v[first::2] for n, v in draws[0].items()} for label, draws in told["draws"].items()}
-        found.append({cell_of(label): worth(part, told["reference"], opinion) for label, part in parts.items()})
-    return found[0], found[1]
+    """Worths of every cell by every second of its draws, and by the others."""
+    count = len(next(iter(told["draws"].values())))
+    return standing(told, opinion, range(0, count, 2)), standing(told, opinion, range(1, count, 2))
 
 
 def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
@@ -97,24 +85,12 @@ def regret(worths: Mapping[Cell, float], chosen: Cell) -> float:
     return 1.0 - worths[chosen] / best if best > 0 else 0.0
 
 
-def two_draws(
-    told: Mapping[str, Any], opinion: str = "similarity"
-) -> tuple[dict[Cell, float], dict[Cell, float]] | None:
-    """Worths by the first draw alone and by the second alone; None before there is a second."""
-    if not any(len(parts) > 1 for parts in told["draws"].values()):
-        return None
-    return standing(told, opinion, [0]), standing(told, opinion, [1])
-
-
-def crossed_regret(draws: tuple[Mapping[Cell, float], Mapping[Cell, float]], chosen: Cell) -> float | None:
-    """The regret where the best cell is found in one draw and compared with the chosen one in the other, so that luck
-    does not count as worth: the mean of both ways where the chosen one has both draws. None where it has neither.
+def crossed_regret(halves: tuple[Mapping[Cell, float], Mapping[Cell, float]], chosen: Cell) -> float:
+    """The regret where the best cell is found by one half of the pictures and compared with the chosen one by the
+    other, so that luck does not count as worth: the mean of both ways.
     """
     found = []
-    for first, second in (draws, draws[::-1]):
-        both = [cell for cell in first if cell in second]
-        if chosen not in second or not both:
-            continue
-        best = max(both, key=lambda cell: first[cell])
+    for first, second in (halves, halves[::-1]):
+        best = max(first, key=lambda cell: first[cell])
         found.append(1.0 - second[chosen] / second[best] if second[best] > 0 else 0.0)
-    return float(np.mean(found)) if found else None
+    return float(np.mean(found))
