@@ -121,7 +121,9 @@ def judge_one(work: Path, run: Run, jury: truth.Jury) -> None:
     began, processor = time.perf_counter(), time.process_time()
     (work / "truth").mkdir(exist_ok=True)
     truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
-    log(f"{run.name}: judged, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
+    log(
+        f"{run.name}: judged, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s"
+    )
 
 
 def judged(work: Path, run: Run) -> bool:
@@ -142,7 +144,9 @@ def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run
     subject = people[run.told["subject"]]
     keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
     measuring.measure_run(room, run, subject, "standard", work / "measures" / f"{run.name}.json")
-    log(f"{run.name}: measured, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
+    log(
+        f"{run.name}: measured, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s"
+    )
 
 
 def measured(work: Path, run: Run) -> bool:

@@ -52,7 +52,7 @@ def page(told: Mapping[str, Any]) -> str:
 def floor_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines = [
         "| pictures of a cell | a choice that is never wrong is charged: median | 90th percentile "
-        "| who knows one draw, by another: median | 90th percentile "
+        "| who knows so many pictures, by others: median | 90th percentile "
         "| the same, by the truth: median | 90th percentile |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -78,7 +78,7 @@ def half_line(half: Mapping[str, Any]) -> str:
     more = [f"{mean:+.1%} ({low:+.1%} to {high:+.1%})" for mean, low, high in half["more"].values()]
     ratio, low, high = half["worth"]
     return (
-        "Without any model of the noise: somebody who sees half of the first draw of every cell (8 pictures, smoothed) "
+        f"Without any model of the noise: somebody who sees half of the pictures of every cell ({floor.PICTURES // 2}) "
         f"has, by the other half, a median regret and 90th percentile of {both['oracle']}, the rule, which sees "
         f"none, of {both['rule']}: {more[0]} and {more[1]}. What the rule chooses is worth {ratio:.3f} ({low:.2f} to "
         f"{high:.2f}) of what that oracle chooses."

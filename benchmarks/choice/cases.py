@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import finished
 from benchmarks.choice.truth import judged
-from benchmarks.choice.utility import Cell, cell_of, halves, smoothed, standing
+from benchmarks.choice.utility import Cell, cell_of, halves, standing
 from maquette.evaluation.choice import Row
 
 
@@ -40,18 +40,13 @@ class Case:
 
     @cached_property
     def worths(self) -> dict[Cell, float]:
-        """Of every judged cell, smoothed over its neighbours; and at weight 0.8 between its neighbours."""
-        return with_usual_weight(smoothed(standing(self.truth)))
-
-    @cached_property
-    def raw(self) -> dict[Cell, float]:
-        """The same as the pictures have it, luck included."""
+        """Of every judged cell; and at weight 0.8 between its neighbours."""
         return with_usual_weight(standing(self.truth))
 
     @cached_property
     def second(self) -> dict[Cell, float]:
-        """The smoothed worths by the subject's own probe."""
-        return with_usual_weight(smoothed(standing(self.truth, "probe")))
+        """The worths by the subject's own probe."""
+        return with_usual_weight(standing(self.truth, "probe"))
 
     @cached_property
     def halves(self) -> tuple[dict[Cell, float], dict[Cell, float]]:

@@ -46,7 +46,9 @@ class Room:
         tower = deepcopy(court.tower).to(chosen)
         if chosen == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it: what programs draw with is less
-        return Room(load("pocket", device=torch.device(chosen)), replace(court, tower=tower, colours=court.colours.to(chosen)))
+        return Room(
+            load("pocket", device=torch.device(chosen)), replace(court, tower=tower, colours=court.colours.to(chosen))
+        )
 
     @torch.no_grad()
     def told(self, prompts: Sequence[str]) -> Conditioning:

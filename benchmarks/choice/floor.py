@@ -1,8 +1,8 @@
 """How low a regret can be told: what the truth's own noise charges a choice that is never wrong, and an oracle.
 
-A world in which the truth is known: a run's smoothed worths are taken as true, and what another draw of its pictures
-would have said is drawn again and again from the pictures themselves (the same ones for every cell, as cells share
-their prompts and seeds; n - 1 of n, so that the variance of a mean is right: Rao and Wu 1988).
+A world in which the truth is known: a run's worths are taken as true, and what other pictures would have said is drawn
+again and again from the pictures themselves (the same ones for every cell, as cells share their prompts and seeds;
+n - 1 of n, so that the variance of a mean is right: Rao and Wu 1988).
 """
 
 from __future__ import annotations
@@ -14,41 +14,39 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.cases import Case
-from benchmarks.choice.truth import label
-from benchmarks.choice.utility import KEPT, STEP_WIDTH, WEIGHT_WIDTH, Cell, regret, smoothed
+from benchmarks.choice.truth import DRAWS, label
+from benchmarks.choice.utility import KEPT, Cell, pooled, regret
 
-TIMES = (1, 2, 4, 8, 16)  # as many pictures as one draw has
-PICTURES = 16  # of a draw
+TIMES = (0.25, 0.5, 1, 2, 4)  # as many pictures as a cell has
+PICTURES = 16 * DRAWS
 RESAMPLES = 200
 BARS = {"median": 0.05, "p90": 0.15}
 CELLS: list[Cell] = [(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
 
 
-def kernel() -> np.ndarray:
-    """(cells, cells), rows summing to 1: `utility.smoothed` of all cells as a matrix."""
-    steps = np.log([step for step, _ in CELLS]) / STEP_WIDTH
-    weights = np.array([weight for _, weight in CELLS]) / WEIGHT_WIDTH
-    near = np.exp(-((steps[:, None] - steps) ** 2 + (weights[:, None] - weights) ** 2) / 2)
-    return np.asarray(near / near.sum(1, keepdims=True))
-
-
-def drawn_again(case: Case, times: int, count: int, seed: int) -> np.ndarray:
-    """(count, cells) worths as other draws of `times` as many pictures would give them, and last the draw's own."""
-    first = [case.truth["draws"][label(*cell)][0] for cell in CELLS]
-    parts = {name: np.array([draw[name] for draw in first]) for name in first[0]}  # (cells, pictures)
-    own, styled = parts["similarity"].shape[1], parts["style"].shape[1]
+def drawn_again(case: Case, times: float, count: int, seed: int) -> np.ndarray:
+    """(count, cells) worths as `times` as many other pictures would give them, and last those of the pictures."""
+    draws = [case.truth["draws"][label(*cell)] for cell in CELLS]
+    own, styled = (len(draws[0][0][name]) for name in ("similarity", "style"))
+    parts = {name: np.array([pooled(draw)[name] for draw in draws]) for name in draws[0][0]}  # (cells, pictures)
+    grounds = parts["background"].reshape(len(CELLS), -1, own + styled)
+    parts["own ground"], parts["styled ground"] = (
+        part.reshape(len(CELLS), -1) for part in (grounds[..., :own], grounds[..., own:])
+    )
     random = np.random.default_rng(seed)
-    groups = {"own": own, "styled": styled, **{name: parts[name].shape[1] for name in KEPT}}
-    picked = {n: random.integers(0, size, (count, max(times * (size - 1), 1))) for n, size in groups.items()}
-    places = {
-        "similarity": picked["own"],
-        "background": np.concatenate([picked["own"], own + picked["styled"]], 1),
-        "style": picked["styled"],
-        **{name: picked[name] for name in KEPT},
-    }
-    again = {name: parts[name][:, place].mean(2).T for name, place in places.items()}
-    whole = {name: parts[name].mean(1)[None] for name in places}
-    return np.concatenate([_worth(again, case.truth["reference"]), _worth(whole, case.truth["reference"])])
+    sizes = {name: parts[name].shape[1] for name in ("similarity", "style", *KEPT)}
+    picked = {n: random.integers(0, size, (count, max(round(times * (size - 1)), 1))) for n, size in sizes.items()}
+    picked |= {"own ground": picked["similarity"], "styled ground": picked["style"]}
+    again = {name: parts[name][:, place].mean(2).T for name, place in picked.items()}
+    whole = {name: parts[name].mean(1)[None] for name in picked}
+    reference = case.truth["reference"]
+    return np.concatenate([_worth(_grounds(values, own, styled), reference) for values in (again, whole)])
+
+
+def _grounds(values: dict[str, np.ndarray], own: int, styled: int) -> dict[str, np.ndarray]:
+    """The share of backgrounds as asked, of both kinds of picture."""
+    both = (own * values["own ground"] + styled * values["styled ground"]) / (own + styled)
+    return {**values, "background": both}
 
 
 def _worth(mean: dict[str, np.ndarray], reference: dict[str, float]) -> np.ndarray:
@@ -63,12 +61,11 @@ def _worth(mean: dict[str, np.ndarray], reference: dict[str, float]) -> np.ndarr
 
 def charges(case: Case, times: int, number: int) -> dict[str, np.ndarray]:
     """(RESAMPLES,) regrets in the known world. never_wrong: of the truly best cell, as another draw charges it.
-    oracle: of the best cell of one draw, as another charges it. truly: of the same, by the truth.
+    oracle: of the best cell by so many pictures, as others charge it. truly: of the same, by the truth.
     """
     worths = drawn_again(case, times, 2 * RESAMPLES, number)
-    smooth = kernel()
-    true = np.maximum(smooth @ np.array([case.raw[cell] for cell in CELLS]), 0.0)
-    seen = true + (worths[:-1] - worths[-1]) @ smooth.T
+    true = np.maximum(np.array([case.worths[cell] for cell in CELLS]), 0.0)
+    seen = true + worths[:-1] - worths[-1]
     one, other = seen[:RESAMPLES], seen[RESAMPLES:]
     best, chosen = int(true.argmax()), one.argmax(1)
     rows = np.arange(RESAMPLES)
@@ -85,8 +82,8 @@ def floor(cases: Sequence[Case]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for times in TIMES:
         own = [charges(case, times, number) for number, case in enumerate(cases)]
-        pooled = {name: np.concatenate([one[name] for one in own]) for name in own[0]}
-        found[str(times * PICTURES)] = {name: _two(values) for name, values in pooled.items()}
+        every = {name: np.concatenate([one[name] for one in own]) for name in own[0]}
+        found[str(round(times * PICTURES))] = {name: _two(values) for name, values in every.items()}
     return found
 
 
@@ -95,17 +92,16 @@ def _two(values: np.ndarray) -> dict[str, float]:
 
 
 def beside_a_half(cases: Sequence[Case], chosen: dict[str, Cell], count: int = 2000) -> dict[str, Any]:
-    """The rule beside somebody who sees half of the first draw's pictures of every cell and takes the best smoothed
-    worth there; both by the other half, both ways round. rule, oracle: regret. more: how much higher the rule's is.
+    """The rule beside somebody who sees half of the pictures of every cell and takes the best worth there; both by the
+    other half, both ways round. rule, oracle: regret. more: how much higher the rule's is.
     worth: the rule's mean worth over the oracle's. With 95 % intervals by a bootstrap over subjects.
     """
     rows: dict[int, list[tuple[float, ...]]] = {}
     for case in cases:
         one, other = ({cell: half[cell] for cell in CELLS} for half in case.halves)
         for seen, judge in ((one, other), (other, one)):
-            smooth, by = smoothed(seen), smoothed(judge)
-            best, own = max(smooth, key=lambda cell: smooth[cell]), chosen[case.name]
-            values = (regret(by, own), regret(by, best), judge[own], judge[best])
+            best, own = max(seen, key=lambda cell: seen[cell]), chosen[case.name]
+            values = (regret(judge, own), regret(judge, best), judge[own], judge[best])
             rows.setdefault(case.subject, []).append(values)
     groups = [np.array(own) for own in rows.values()]
     random = np.random.default_rng(0)

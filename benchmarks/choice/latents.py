@@ -26,7 +26,9 @@ STEP = 0.25  # of the kept latents, whose deviation is about 1
 BARE, STYLED, CLASSED, OTHERS = 4, 2, 4, 6
 FIRST_SEED, GALLERY_SEED = 40_000, 50_000
 CELLS: list[Cell] = [
-    (step, weight) for i, step in enumerate(plan.CHECKPOINTS) for weight in ((0.5, 0.7, 0.85, 1.0) if i % 2 else (0.5, 0.7))
+    (step, weight)
+    for i, step in enumerate(plan.CHECKPOINTS)
+    for weight in ((0.5, 0.7, 0.85, 1.0) if i % 2 else (0.5, 0.7))
 ]
 
 

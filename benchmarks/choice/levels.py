@@ -26,7 +26,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A run of the plan. worths: smoothed, by cell. scores: the product's own, of the measured cells. parts: what the
+    """A run of the plan. worths: by cell. scores: the product's own, of the measured cells. parts: what the
     judge saw, by cell.
     """
 
@@ -52,7 +52,7 @@ def read(rows: Iterable[Mapping[str, Any]]) -> list[Trained]:
         for row in own:
             seen = [name for name in PARTS if name in row]
             parts |= {(row["step"], w): {n: row[n][i] for n in seen} for i, w in enumerate(row["weights"])}
-            worths |= {(row["step"], w): v for w, v in zip(row["weights"], row["worth_smoothed"], strict=True)}
+            worths |= {(row["step"], w): v for w, v in zip(row["weights"], row["worth"], strict=True)}
             for place, weight in enumerate(row["measured_weights"]):
                 scores[row["step"], weight] = score({n: values[place] for n, values in row["measures"].items()})
         first = own[0]

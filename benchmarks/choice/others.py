@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.choice import fitting
 from benchmarks.choice.cases import Case
 from benchmarks.choice.fitting import LEAST_WORTH, Table, within
-from benchmarks.choice.utility import STEP_WIDTH, WEIGHT_WIDTH, cell_of, smoothed
+from benchmarks.choice.utility import cell_of
 from maquette.evaluation.rule import RULE, Rule, Term
 
 RIDGES = 30.0
@@ -112,26 +112,11 @@ def with_prior(of: Scorer, share: float) -> Scorer:
     return lambda field, known, asked: of(field, known, asked) + share * prior(field, known, asked)
 
 
-def smooth(of: Scorer, step_width: float = STEP_WIDTH, weight_width: float = WEIGHT_WIDTH) -> Scorer:
-    """The score as the mean of its neighbourhood of steps and weights."""
-
-    def scored(field: Field, known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        s = np.log([step for step, _ in field.cells]) / step_width
-        w = np.array([weight for _, weight in field.cells]) / weight_width
-        near = np.exp(-((s[:, None] - s) ** 2 + (w[:, None] - w) ** 2) / 2)
-        return np.asarray(of(field, known, asked) @ (near / near.sum(1, keepdims=True)).T)
-
-    return scored
-
-
 FORMS: dict[str, tuple[Scorer, bool]] = {  # and whether the rule's limits hold
     "the rule as shipped, best score alone": (shipped, True),
     "the same without limits": (shipped, False),
     "its powers fitted anew": (refitted, True),
-    "its score smoothed over steps and weights": (smooth(shipped), True),
-    "fitted anew and smoothed": (smooth(refitted), True),
     "powers of any sign": (any_sign, False),
-    "powers of any sign, smoothed": (smooth(any_sign), False),
     "measures and their squares": (squares, False),
     "measures as ranks within the run": (standard, False),
     "measures, step and weight": (with_place, False),
@@ -174,12 +159,11 @@ def missing(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
 
 
 def _true(field: Field, part: str) -> np.ndarray:
-    """(cases, cells) what the judge saw of it, smoothed."""
+    """(cases, cells) what the judge saw of it."""
     found = []
     for case in field.cases:
         means = {cell_of(n): float(np.mean([np.mean(d[part]) for d in v])) for n, v in case.truth["draws"].items()}
-        smooth = smoothed(means)
-        found.append([smooth[cell] for cell in field.cells])
+        found.append([means[cell] for cell in field.cells])
     return np.array(found)
 
 

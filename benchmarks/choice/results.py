@@ -15,7 +15,7 @@ from benchmarks.choice import fitting, plan
 from benchmarks.choice.cases import Case, train_losses
 from benchmarks.choice.rivals import rivals
 from benchmarks.choice.truth import label
-from benchmarks.choice.utility import Cell, cell_of, crossed_regret, regret, smoothed
+from benchmarks.choice.utility import Cell, cell_of, crossed_regret, regret
 from maquette.evaluation.rule import RULE, Rule
 
 Chooser = Callable[[Case], Cell]
@@ -28,18 +28,15 @@ def halves(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
 
 def summary(cases: Sequence[Case], chosen: Mapping[str, Cell]) -> dict[str, float]:
-    """Regret over the cases, by smoothed worths: median, 90th percentile, mean and worst; the same by `raw` worths, by
-    the second opinion, and with the best cell found by one half of the pictures and compared by the other (`crossed`).
-    chosen: cell by the case's name.
+    """Regret over the cases: median, 90th percentile, mean and worst; the same by the second opinion, and with the best
+    cell found by one half of the pictures and compared by the other (`crossed`). chosen: cell by the case's name.
     """
-    found, raw, second = (
-        np.array([regret(getattr(case, name), chosen[case.name]) for case in cases])
-        for name in ("worths", "raw", "second")
+    found, second = (
+        np.array([regret(getattr(case, name), chosen[case.name]) for case in cases]) for name in ("worths", "second")
     )
     crossed = [crossed_regret(case.halves, chosen[case.name]) for case in cases]
     result = {
         "median": np.median(found), "p90": np.percentile(found, 90), "mean": found.mean(), "worst": found.max(),
-        "raw_median": np.median(raw), "raw_p90": np.percentile(raw, 90),
         "second_median": np.median(second), "second_p90": np.percentile(second, 90),
         "crossed_median": np.median(crossed), "crossed_p90": np.percentile(crossed, 90),
     }  # fmt: skip
@@ -54,7 +51,6 @@ def results(cases: Sequence[Case]) -> dict[str, Any]:
         "subjects": len({case.subject for case in cases}),
         "levels": levels(cases),
         "noise": noise(cases),
-        "smoothing": smoothing(cases),
         "spearman": correlations(cases),
         "provisional": ranking(cases, cases, {"the rule as shipped": fitting.chooser(RULE)}),
         "by_level": by_level(cases, fitting.chooser(RULE)),
@@ -173,22 +169,6 @@ def noise(cases: Sequence[Case]) -> dict[str, float]:
     }
 
 
-WIDTHS = ((0.15, 0.08), (0.3, 0.12), (0.5, 0.12), (0.5, 0.2), (1.0, 0.3))
-
-
-def smoothing(cases: Sequence[Case]) -> dict[str, float]:
-    """How well the worths by one half of the pictures, raw and smoothed by several widths, tell those by the other
-    half: the median over runs of the Spearman correlation over all cells."""
-    found: dict[str, list[float]] = {}
-    for case in cases:
-        for one, other in (halves_of(case), halves_of(case)[::-1]):
-            cells = list(one)
-            kinds = {"raw": one, **{f"{s:g}/{w:g}": smoothed(one, s, w) for s, w in WIDTHS}}
-            for name, worths in kinds.items():
-                found.setdefault(name, []).append(spearman([worths[c] for c in cells], [other[c] for c in cells]))
-    return {name: round(float(np.median(values)), 3) for name, values in found.items()}
-
-
 def halves_of(case: Case) -> tuple[dict[Cell, float], dict[Cell, float]]:
     """The case's halves at the weights that were drawn."""
     one, other = ({c: v for c, v in half.items() if c[1] in plan.WEIGHTS} for half in case.halves)
@@ -239,8 +219,7 @@ def rows(case: Case) -> Iterable[dict[str, Any]]:
             "step": step,
             "train_loss": round(losses[step], 4),
             "weights": [weight for _, weight in cells],
-            "worth": [round(case.raw[cell], 3) for cell in cells],
-            "worth_smoothed": [round(case.worths[cell], 3) for cell in cells],
+            "worth": [round(case.worths[cell], 3) for cell in cells],
             "worth_by_probe": [round(case.second[cell], 3) for cell in cells],
             "draws": [len(judged[cell]) for cell in cells],
         }

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.cases import Case
-from benchmarks.choice.utility import STEP_WIDTH, WEIGHT_WIDTH, regret
+from benchmarks.choice.utility import regret
 
 COLOURS = ("#1f6feb", "#d1242f", "#8250df", "#bf8700", "#1a7f37", "#57606a")
 BEGIN, END = "<!-- figures of benchmarks/checkpoint_choice.py -->", "<!-- end of figures -->"
@@ -33,7 +33,6 @@ def tables(told: Mapping[str, Any]) -> str:
         f"**These figures rest on {runs} of {subjects}{rest if done < planned else ''}.**",
         levels_line(told["levels"]),
         noise_line(told["noise"]),
-        smoothing_line(told["smoothing"]),
     ]
     if "fitted" not in told:
         parts.append("These are too few to fit the rule: what follows is the rule as shipped, unfitted.")
@@ -77,42 +76,22 @@ def levels_line(levels: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def noise_line(noise: Mapping[str, float]) -> str:
-    if not noise["runs"]:
-        return "No run has been judged twice yet: how sure the truth is cannot be said."
     return (
-        f"The truth's own noise, from the {noise['runs']:.0f} runs judged twice: two draws rank the better cells with "
-        f"Spearman {noise['spearman_of_two_draws']:.2f}, and the best cell of one draw has, by the other, a regret of "
-        f"{noise['regret_of_one_draw_by_another']:.1%} (median)."
-    )
-
-
-def smoothing_line(found: Mapping[str, float]) -> str:
-    others = {
-        f"widths {name.replace('/', ' of log(step) and ')} of the weight": f"{value:.2f}"
-        for name, value in found.items()
-        if name != "raw"
-    }
-    return (
-        "A cell is judged by 16 pictures, and the best of 60 such means owes much to luck: worths are therefore "
-        f"smoothed over neighbouring steps and weights (widths {STEP_WIDTH:g} of log(step) and {WEIGHT_WIDTH:g}). "
-        "How well one half of the pictures ranks the cells as the other half does (Spearman, median of the runs): "
-        f"raw {found['raw']:.2f}; smoothed with {listed(others)}."
+        "The truth's own noise: one half of a cell's pictures ranks a run's cells as the other half does with Spearman "
+        f"{noise['spearman_of_halves']:.2f} (median of the runs), and the cell that is best by one half has, by the "
+        f"other, a regret of {noise['regret_of_one_half_by_the_other']:.1%} (median)."
     )
 
 
 def regret_table(found: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        "| way to choose | median regret | 90th percentile | worst | raw: median | 90th percentile "
-        "| median by the probe | median, best cell found by other pictures |",
+        "| way to choose | median regret | 90th percentile | worst | by the probe: median | 90th percentile "
+        "| best cell found by other pictures: median | 90th percentile |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, values in found.items():
-        crossed = f"{values['crossed_median']:.1%}" if "crossed_median" in values else "–"
-        lines.append(
-            f"| {name} | {values['median']:.1%} | {values['p90']:.1%} | {values['worst']:.1%} "
-            f"| {values['raw_median']:.1%} | {values['raw_p90']:.1%} "
-            f"| {values['second_median']:.1%} | {crossed} |"
-        )
+        shown = ("median", "p90", "worst", "second_median", "second_p90", "crossed_median", "crossed_p90")
+        lines.append(f"| {name} | {' | '.join(f'{values[column]:.1%}' for column in shown)} |")
     return "\n".join(lines)
 
 

@@ -55,24 +55,6 @@ def pooled(draws: Sequence[Judged]) -> dict[str, list[float]]:
     return {name: [value for draw in draws for value in draw[name]] for name in draws[0]}
 
 
-STEP_WIDTH, WEIGHT_WIDTH = 0.5, 0.12  # of log(step) and of the weight, by which one half of the pictures best tells
-# the worths that the other half gives (`results.smoothing`)
-
-
-def smoothed(
-    worths: Mapping[Cell, float], step_width: float = STEP_WIDTH, weight_width: float = WEIGHT_WIDTH
-) -> dict[Cell, float]:
-    """Each cell's worth as the mean of its neighbourhood, weighted by a Gaussian of log(step) and weight (Nadaraya and
-    Watson, 1964). A cell is judged by sixteen pictures: the best of sixty such means is lucky, its neighbours are not.
-    """
-    cells = list(worths)
-    steps = np.log([step for step, _ in cells]) / step_width
-    weights = np.array([weight for _, weight in cells]) / weight_width
-    near = np.exp(-((steps[:, None] - steps) ** 2 + (weights[:, None] - weights) ** 2) / 2)
-    values = near @ np.array([worths[cell] for cell in cells]) / near.sum(1)
-    return dict(zip(cells, map(float, values), strict=True))
-
-
 def halves(told: Mapping[str, Any], opinion: str = "similarity") -> tuple[dict[Cell, float], dict[Cell, float]]:
     """Worths of every cell by every second of its draws, and by the others."""
     count = len(next(iter(told["draws"].values())))
