@@ -1,12 +1,14 @@
 """What judging one file costs on a full-size base, beside training steps on the same base in the same process.
 
 python -m benchmarks.evaluation_cost --device cuda [--out FILE]     # SD1.5 at 512 pixels, a minute
+python -m benchmarks.evaluation_cost --px 256 --sizes QUICK         # on a CPU, ten minutes
 python -m benchmarks.evaluation_cost --px 64 --narrow               # narrow networks: to see whether everything runs
 
 Random weights, 14 random photos, a random LoRA of rank 16 on attention and feed-forward. Passes are rows through the
-UNet as they are counted, FLOP those of the UNet alone, seconds end when the device is done, after one evaluation to
-warm up; memory is the most that the device (on a CPU: the process so far) held. A file at a weight is what
-`maquette evaluate` does for each (step, weight): its panel's questions, its pictures, and their judgement.
+UNet as they are counted, FLOP those of the UNet alone. On a graphics card seconds end when the device is done, after
+one evaluation to warm up, and memory is the most that it held; on a CPU, which may be busy with other things, seconds
+are those of the processor, and memory is the process's so far. A file at a weight is what `maquette evaluate` does for
+each (step, weight): its panel's questions, its pictures, and their judgement.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from benchmarks.load import write_model
 from benchmarks.train_step import flops, make_narrow, maquette_step, model_file
 from maquette import adapters, methods
 from maquette.config import TrainConfig
+from maquette.core.dtypes import DTYPES
 from maquette.evaluation import build_panel
 from maquette.evaluation.drawing import decoded
 from maquette.evaluation.measures import examine
@@ -40,10 +44,11 @@ from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.methods.spec import MethodSpec
 from maquette.training.attaching import unet_slots
+from maquette.training.defaults import pick_dtype
 
 FAMILY, SUBJECT, PHOTOS, RANK = "sd1", "ohwx man", 14, 16
 SIZES = {"QUICK": QUICK, "STANDARD": STANDARD}
-WEIGHTS = (0.5, 0.7, 1.0)  # at which the file is measured
+WEIGHTS = {"cpu": (0.7,), "cuda": (0.5, 0.7, 1.0)}  # at which the file is measured
 BATCHES = (1, 4)  # of the training steps
 SHARE = 0.1  # of the training's time, that a file at a weight may cost
 WARM_UP, STEPS = {"cpu": 1, "cuda": 5}, {"cpu": 3, "cuda": 30}  # training steps
@@ -75,11 +80,14 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
         for _ in range(times):
             self._wait()
-            began = time.perf_counter()
+            began = self._now()
             work()
             self._wait()
-            found.append(time.perf_counter() - began)
+            found.append(self._now() - began)
         return {"seconds": statistics.median(found), "passes": self.passes / times, "memory": self._memory()}
+
+    def _now(self) -> float:
+        return time.perf_counter() if self.device == "cuda" else time.process_time()
 
     def _wait(self) -> None:
         if self.device == "cuda":
@@ -89,6 +97,12 @@ class Meter:
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def computing(device: str) -> str:
+    """Type in which training computes by default there, and its verdict with it."""
+    dtype = pick_dtype("auto", torch.device(device), "lora")
+    return next(name for name, kind in DTYPES.items() if kind == dtype)
 
 
 def random_lora(base: BaseModel, file: Path) -> None:
@@ -104,10 +118,11 @@ def random_lora(base: BaseModel, file: Path) -> None:
     adapters.from_state_dict(state, {}, "the benchmark's").save(file)
 
 
-def evaluations(model: Path, lora: Path, px: int, device: str, flop: float) -> Iterator[dict[str, Any]]:
+def evaluations(
+    model: Path, lora: Path, px: int, device: str, sizes: Sequence[str], flop: float
+) -> Iterator[dict[str, Any]]:
     """A row for each part of an evaluation. flop: of a pass."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    base, meter = load(model, device=torch.device(device), dtype=dtype), Meter(device)
+    base, meter = load(model, device=torch.device(device), dtype=DTYPES[computing(device)]), Meter(device)
     random_lora(base, lora)
     random = torch.Generator().manual_seed(1)
     photos = [
@@ -118,34 +133,36 @@ def evaluations(model: Path, lora: Path, px: int, device: str, flop: float) -> I
     def build(name: str) -> None:
         panels[name] = build_panel(base, photos, SUBJECT, size=SIZES[name])
 
+    drawn: list[Any] = []
+
+    def measure(name: str, weight: float) -> None:
+        drawn[:] = [examine(base, change, weight, panels[name])[1]]
+
     with meter.counting(base):
-        for name in SIZES:  # to warm up: every shape is met once
-            build(name)
-            change = tuned(base, lora, SUBJECT)
-            _, drawn = examine(base, change, WEIGHTS[0], panels[name])
-        assert drawn is not None
+        change = tuned(base, lora, SUBJECT)
+        if device == "cuda":
+            for name in sizes:  # to warm up: every shape is met once
+                build(name)
+                measure(name, 1.0)
         yield {"what": "reading the file", **meter(lambda: tuned(base, lora, SUBJECT))}
-        for name in SIZES:
-            for what, found in (
-                (f"the panel, {name}", meter(lambda name=name: build(name))),
-                (f"a file at a weight, {name}", at_weights(base, change, panels[name], meter)),
-            ):
-                yield {"what": what, **found, "flop": found["passes"] * flop}
-        decoded(base, drawn.subject[:1])
-        found = meter(lambda: decoded(base, drawn.subject))
-        yield {"what": f"decoding the {len(drawn.subject)} pictures that the report shows", **found}
-
-
-def at_weights(base: BaseModel, change: Any, panel: Any, meter: Meter) -> dict[str, float]:
-    turn = iter(WEIGHTS)
-    return meter(lambda: examine(base, change, next(turn), panel), len(WEIGHTS))
+        for name in sizes:
+            found = meter(partial(build, name))
+            yield {"what": f"the panel, {name}", **found, "flop": found["passes"] * flop}
+            weights = iter(WEIGHTS[device])
+            found = meter(lambda name=name, weights=weights: measure(name, next(weights)), len(WEIGHTS[device]))
+            yield {"what": f"a file at a weight, {name}", **found, "flop": found["passes"] * flop}
+        latents = drawn[0].subject
+        decoded(base, latents[:1])
+        yield {
+            "what": f"decoding the {len(latents)} pictures that the report shows",
+            **meter(lambda: decoded(base, latents)),
+        }
 
 
 def training(folder: Path, px: int, batch: int, device: str, flop: float) -> dict[str, Any]:
     """A row for the product's own training step. flop: of the step."""
     options = argparse.Namespace(
-        px=px, batch=batch, family=FAMILY, device=device, method="lora", worker="maquette",
-        dtype="bf16" if device == "cuda" else "fp32",
+        px=px, batch=batch, family=FAMILY, device=device, method="lora", worker="maquette", dtype=computing(device)
     )  # fmt: skip
     gc.collect()  # the base and the job of the row before, which would count as memory
     step, meter = maquette_step(options, folder), Meter(device)
@@ -195,25 +212,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=tuple(STEPS), default="cpu")
     parser.add_argument("--px", type=int, default=512)
+    parser.add_argument("--sizes", default=",".join(SIZES), help="of the panel")
+    parser.add_argument(
+        "--folder", type=Path, help="where the random weights lie or will, and stay"
+    )
     parser.add_argument("--narrow", action="store_true", help="narrow networks: to see whether everything runs")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     options = parser.parse_args()
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        make_narrow(folder, FAMILY) if options.narrow else write_model(model_file(folder, FAMILY), FAMILY)
+        folder = options.folder or Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.narrow:
+            make_narrow(folder, FAMILY)
+        elif not model_file(folder, FAMILY).exists():
+            write_model(model_file(folder, FAMILY), FAMILY)
         one = flops(FAMILY, options.px, 1, options.narrow, backward=False)
-        rows = list(
-            evaluations(model_file(folder, FAMILY), folder / "lora.safetensors", options.px, options.device, one)
-        )
+        model, lora = model_file(folder, FAMILY), folder / "lora.safetensors"
+        rows = list(evaluations(model, lora, options.px, options.device, options.sizes.split(","), one))
         for batch in BATCHES:
             flop = flops(FAMILY, options.px, batch, options.narrow)
             rows.append(training(folder, options.px, batch, options.device, flop))
-    told = {"date": f"{date.today()}", "device": name, "pixels": options.px, "flop_of_a_pass": one, "rows": rows}
+    told = {
+        "date": f"{date.today()}", "device": name, "dtype": computing(options.device), "pixels": options.px,
+        "flop_of_a_pass": one, "rows": rows,
+    }  # fmt: skip
     if options.out:
         options.out.write_text(json.dumps(told, indent=1) + "\n")
     kind = "narrow networks" if options.narrow else "SD1.5, random weights"
-    print(f"{told['date']}, {name}, {kind}, {options.px} px, {one / 1e12:.3g} TFLOP a pass\n\n{table(rows)}")
+    shown = f"{told['date']}, {name}, {kind}, {told['dtype']}, {options.px} px, {one / 1e12:.3g} TFLOP a pass"
+    print(f"{shown}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 models blended, and an inpainting model out of a DreamBooth. All on the pocket base.
 
 python -m benchmarks.merging_questions merged|blended|inpainting [--out out/merging] [--sheet FILE] [--inpainting BASE]
+python -m benchmarks.merging_questions merged --lora FILE --subject "zkw bell" [--out out/merging-bell]
 
-What is trained or blended stays in --out, so that a stopped run goes on where it was. `inpainting` needs the 9-channel
-base that `python -m tools.pocket.inpainting` makes.
+What is trained or blended stays in --out, so that a stopped run goes on where it was. `merged` trains on the demo's
+photos, or takes a LoRA of another subject. `inpainting` needs the 9-channel base that `python -m
+tools.pocket.inpainting` makes.
 """
 
 from __future__ import annotations
@@ -95,10 +97,12 @@ def pictures(pixels: Sequence[Tensor] | Tensor) -> list[Image.Image]:
     return [Image.fromarray((one.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for one in pixels]
 
 
-def merged(folder: Folder, target: Path) -> None:
-    """Prompted and merged, the same seeds: the difference in 255ths of the range, in float32 and as files of fp16."""
-    lora = folder.trained("me", method="lora", learning_rate=1e-3)
-    prompts = [PROMPT.format(colour) for colour in colours(PICTURES)]
+def merged(folder: Folder, target: Path, lora: Path | None = None, subject: str = mascot.SUBJECT) -> None:
+    """Prompted and merged, the same seeds: the difference in 255ths of the range, in float32 and as files of fp16.
+    lora: of the subject; otherwise one is trained on the demo's photos.
+    """
+    lora = lora or folder.trained("me", method="lora", learning_rate=1e-3)
+    prompts = [f"a photo of {subject} on a {colour} background" for colour in colours(PICTURES)]
     own = draw(load("pocket"), prompts)
     prompted = draw(load("pocket"), prompts, maquette.adapters.load(lora))
     rows = {"pocket": own, "<lora:me:1>": prompted}
@@ -182,6 +186,8 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="the picture; otherwise QUESTION.png in --out")
     parser.add_argument("--steps", type=int, default=150, help="of 8 pictures, of each training")
     parser.add_argument("--inpainting", type=Path, help="pocket-inpainting.safetensors")
+    parser.add_argument("--lora", type=Path, help="of another subject, for `merged`")
+    parser.add_argument("--subject", default=mascot.SUBJECT, help="its words")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     folder, target = Folder(args.out, args.steps), args.sheet or args.out / f"{args.question}.png"
@@ -189,8 +195,10 @@ def main() -> None:
         if args.inpainting is None:
             parser.error("name the 9-channel base with --inpainting")
         inpainting(folder, target, args.inpainting)
+    elif args.question == "merged":
+        merged(folder, target, args.lora, args.subject)
     else:
-        {"merged": merged, "blended": blended}[args.question](folder, target)
+        blended(folder, target)
 
 
 if __name__ == "__main__":
