@@ -213,9 +213,7 @@ def main() -> None:
     parser.add_argument("--device", choices=tuple(STEPS), default="cpu")
     parser.add_argument("--px", type=int, default=512)
     parser.add_argument("--sizes", default=",".join(SIZES), help="of the panel")
-    parser.add_argument(
-        "--folder", type=Path, help="where the random weights lie or will, and stay"
-    )
+    parser.add_argument("--folder", type=Path, help="where the random weights lie or will, and stay")
     parser.add_argument("--narrow", action="store_true", help="narrow networks: to see whether everything runs")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     options = parser.parse_args()
