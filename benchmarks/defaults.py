@@ -29,6 +29,7 @@ from benchmarks.choice.levels import (
     best_cell,
     bracketed,
     default_table,
+    further,
     interval,
     paired,
     parts_table,
@@ -140,6 +141,9 @@ def tables(runs: Sequence[Trained], found: Sequence[Mapping[str, Any]]) -> str:
             + paired(shares, lambda r: r.data == "captioned", lambda r: r.data == "uncaptioned")
             + "; 14 captioned photos less 5 "
             + paired(shares, lambda r: r.data == "captioned", lambda r: r.data == "five")
+            + ".",
+            f"LoKr at {extra.TIMES} times its rate, as by default, less the default's: "
+            + further(shares, "lokr", extra.TIMES)
             + ".",
             *(sections(found, runs) if found else ()),
         ]

@@ -157,6 +157,16 @@ def bracketed(found: tuple[float, float, float], sign: str = "") -> str:
     return f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
+def further(runs: Sequence[Trained], method: str, times: int) -> str:
+    """What `by_default` would end with at so many times the method's rate, less what it ends with."""
+    own = [run for run in runs if run.method == method and run.rate == 0]
+    if not own:
+        return "–"
+    cells = [(ruled(run, four(DEFAULT_STEP[method] * times)), by_default(run)) for run in own]
+    differences = [run.worths[far] - run.worths[near] for run, (far, near) in zip(own, cells, strict=True)]
+    return bracketed(interval(differences, [run.subject for run in own]), "+")
+
+
 def parts_table(runs: Sequence[Trained]) -> str:
     """What the judge sees at the cell that the rule takes, at the lower rates: mean over the runs of each level."""
     low = [run for run in runs if run.rate == 0]
