@@ -44,6 +44,8 @@ def test_what_is_named_is_combined() -> None:
         "lora-rank-4", "lora-rank-16", "lokr-rank-4", "lokr-rank-16",
     ]  # fmt: skip
     assert names(bases=["a.safetensors", "b.safetensors"]) == ["a", "b"]
+    assert names(settings=["reg=/home/me/class-14,/home/me/class-56"]) == ["reg-class-14", "reg-class-56"]
+    assert names(settings=["reg=here/class,there/class"]) == ["reg-here-class", "reg-there-class"]
 
 
 def test_all_have_the_same_photos_seed_and_steps() -> None:
@@ -72,6 +74,7 @@ def test_a_list_in_brackets_is_one_value_and_what_makes_no_sense_is_left_out() -
     [
         ({"methods": ["lorra"]}, "there is no method 'lorra'; choose from lora, locon"),
         ({"methods": ["lora", "lora"]}, "one is named twice"),
+        ({"bases": ["here/a.ckpt", "there/a.safetensors"]}, "two bases are called a, and runs are named after"),
         ({"bases": ["a"]}, "bases compares two or more; for one give base"),
         ({"methods": ["lora"]}, "There is nothing to compare: name methods, bases, or a setting with several values"),
         ({"settings": ["rnk=4,16"]}, "There is nothing to compare: .*unknown key 'rnk'; did you mean 'rank'"),

@@ -51,6 +51,9 @@ class CompareConfig(StageConfig):
             raise ValueError(f"there is no method {unknown[0]!r}; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods) or len(set(self.bases)) < len(self.bases):
             raise ValueError("each method and each base is compared once: one is named twice")
+        stems = [Path(base).stem for base in self.bases]
+        if twice := [stem for stem in stems if stems.count(stem) > 1]:
+            raise ValueError(f"two bases are called {twice[0]}, and runs are named after their bases: rename one")
         if len(self.bases) == 1:
             raise ValueError("bases compares two or more; for one give base")
         return self

@@ -36,7 +36,7 @@ def variants(compare: CompareConfig, out: Path) -> tuple[list[Variant], list[str
     found: list[Variant] = []
     left: list[str] = []
     for method, base, values in itertools.product(methods, compare.bases or [compare.base], _combined(swept)):
-        name = _name(compare, methods, method, base, values)
+        name = _name(compare, methods, method, base, _short(values, swept))
         keys = {**_common(compare), **fixed, **values, "method": method, "base": base, "out": out / name}
         try:
             found.append(Variant(name, TrainConfig.parse(keys, name)))
@@ -75,6 +75,15 @@ def _settings(texts: list[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
 def _combined(swept: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
     for values in itertools.product(*swept.values()):
         yield dict(zip(swept, values, strict=True))
+
+
+def _short(values: dict[str, Any], swept: dict[str, list[Any]]) -> dict[str, Any]:
+    """The values as names have them: of files and folders the last part, where that tells them apart."""
+    found = {}
+    for key, value in values.items():
+        names = {Path(one).name if isinstance(one, str) else one for one in swept[key]}
+        found[key] = Path(value).name if isinstance(value, str) and len(names) == len(swept[key]) else value
+    return found
 
 
 def _name(compare: CompareConfig, methods: list[str], method: str, base: str, values: dict[str, Any]) -> str:
