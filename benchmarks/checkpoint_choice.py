@@ -7,6 +7,7 @@ Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
   truth    judge every checkpoint at five weights on fresh scenes, 64 pictures each
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
+  again    likeness and identity by the eye as it is now, of the pictures that `measure` kept; several processes at once
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
   bounds   what the truth's own noise allows, and other forms of the rule (choice/floor.py, choice/others.py)
   report   the same as tables and a plot in docs/overtraining.md, every row in benchmarks/results/
@@ -27,11 +28,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.choice import bounds, fitting, measuring, plan, results, subjects, telling, together, training, truth
+from benchmarks.choice import (
+    bounds,
+    fitting,
+    latents,
+    measuring,
+    plan,
+    results,
+    subjects,
+    telling,
+    together,
+    training,
+    truth,
+)
 from benchmarks.choice.candidates import Run, finished
 from benchmarks.choice.cases import cases
 from benchmarks.choice.drawing import SHOWN, Room, a_photo, sprites_at, with_article
-from benchmarks.choice.latents import keep_latents
 from benchmarks.choice.rivals import rivals
 from benchmarks.choice.utility import regret
 from maquette.errors import MaquetteError
@@ -142,11 +154,10 @@ def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run
     began, processor = time.perf_counter(), time.process_time()
     (work / "measures").mkdir(exist_ok=True)
     subject = people[run.told["subject"]]
-    keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
+    latents.keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
     measuring.measure_run(room, run, subject, "standard", work / "measures" / f"{run.name}.json")
-    log(
-        f"{run.name}: measured, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s"
-    )
+    seconds = time.process_time() - processor, time.perf_counter() - began
+    log(f"{run.name}: measured, {seconds[0]:.0f} s of processor, {seconds[1]:.0f} s")
 
 
 def measured(work: Path, run: Run) -> bool:
@@ -156,6 +167,21 @@ def measured(work: Path, run: Run) -> bool:
         return False
     told = json.loads(file.read_text())
     return told.get("done", False) and (told["key"], told["code"]) == (run.key, measuring.code())
+
+
+def again(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+    """Measure likeness and identity of every kept picture anew, with the eye as it is now."""
+    room, runs = Room.open(), {run.name: run for run in finished(work, len(people))[:most]}
+
+    def one(name: str) -> None:
+        run, files = runs[name], {kind: work / kind / name for kind in ("latents", "measures")}
+        latents.look_again(
+            room, run, people[run.told["subject"]],
+            files["latents"].with_suffix(".safetensors"), files["measures"].with_suffix(".json"),
+        )  # fmt: skip
+        log(f"{name}: looked at again")
+
+    together.share(list(runs), work / "locks", float("inf"), one, lambda name: measured(work, runs[name]))
 
 
 def worker(work: Path, people: list[subjects.Subject], most: int | None, until: float) -> None:
@@ -231,7 +257,15 @@ def everything_else(room: Room, work: Path) -> Tensor:
     return safetensors.load(file)["features"].to(room.base.device)
 
 
-PHASES = {"train": train, "truth": judge, "measure": measure, "fit": fit, "bounds": bound, "report": report}
+PHASES = {
+    "train": train,
+    "truth": judge,
+    "measure": measure,
+    "again": again,
+    "fit": fit,
+    "bounds": bound,
+    "report": report,
+}
 
 
 def main() -> None:
@@ -255,6 +289,9 @@ def main() -> None:
             everything_else(Room.open(), args.work)
             failed = together.start(["worker", *sys.argv[2:]], args.jobs, time.time() + args.seconds)
         sys.exit(f"{failed} processes failed" if failed else None)
+    if args.phase == "again":
+        again(args.work, cast(args.work, sprites, args.subjects), args.runs)
+        return
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
         PHASES[args.phase](args.work, people, args.runs)

@@ -6,6 +6,7 @@ prompts and seeds) and "gallery" (twice as many under other seeds), int8 in step
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,13 @@ from torch import Tensor
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room, a_photo, with_article
+from benchmarks.choice.measuring import PANEL_SEED, code, keep, photos_of, rounded
 from benchmarks.choice.subjects import Subject
+from benchmarks.choice.truth import label
 from benchmarks.choice.utility import Cell
+from maquette.core.noise import NoiseSchedule
+from maquette.evaluation.features import make_eye
+from maquette.evaluation.measures import identity, likeness
 from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS
 from maquette.formats import safetensors
 from tools.pocket.scenes import COLOURS, STYLES
@@ -80,6 +86,33 @@ def keep_latents(room: Room, run: Run, subject: Subject, file: Path, cells: Sequ
     file.parent.mkdir(parents=True, exist_ok=True)
     small = {name: (x / STEP).round().clamp(-127, 127).to(torch.int8).cpu() for name, x in state.items()}
     safetensors.save(small, file)
+
+
+def as_the_panel(subject: Subject) -> list[int]:
+    """Which of the pictures `maquette evaluate` asks for (STANDARD): every fourth without a colour."""
+    plain = {ask.colour: i for i, ask in enumerate(asked(subject, "")) if ask.what == "subject" and not ask.style}
+    colours = [plain[name] for name in POCKET_COLOURS[:6]]
+    return [0, *colours[:3], 1, *colours[3:]]
+
+
+@torch.no_grad()
+def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Path) -> None:
+    """Write into a run's measures what the eye says of the kept cells; cells that were not kept are left out there."""
+    state, places = load_latents(file), as_the_panel(subject)
+    device = room.base.device
+    cells, base, gallery = (state[name][..., places, :, :, :].to(device) for name in ("cells", "base", "gallery"))
+    photos = [room.base.encode_images(e.pixels[None].to(device))[0].float() for e in photos_of(run, subject)]
+    schedule = NoiseSchedule.from_config(room.base.scheduler_config).to(device)
+    eye = make_eye(room.base, torch.cat(photos), gallery, base, subject.class_word, schedule, PANEL_SEED)
+    of_class, looks = eye.distances(eye.look(base).place), eye.look(cells.flatten(0, 1))
+    near = likeness(eye.distances(looks.place), eye.distances(eye.places), of_class)
+    ranks = identity(eye.similarity(looks.features), eye.similarity_to_others(looks.features))
+    told = json.loads(measures.read_text())
+    told["cells"] = {
+        label(*cell): {**told["cells"][label(*cell)], "likeness": rounded(own), "identity": rounded(rank)}
+        for cell, own, rank in zip(CELLS, near.split(len(places)), ranks.split(len(places)), strict=True)
+    }
+    keep(measures, {**told, "code": code()})
 
 
 def load_latents(file: Path) -> dict[str, Tensor]:

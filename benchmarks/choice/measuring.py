@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,15 @@ def measure_run(room: Room, run: Run, subject: Subject, size: str, file: Path) -
             assert drawn is not None
             items["tower"] = tower_likeness(room, panel, drawn.subject)
             items["photo_errors"] = photo_errors(change, weight, panel)
-            told["cells"][label(step, weight)] = {n: [round(v, 4) for v in values] for n, values in items.items()}
+            told["cells"][label(step, weight)] = {n: rounded(values) for n, values in items.items()}
         keep(file, told)
     told["done"] = True
     keep(file, told)
     return told
+
+
+def rounded(values: Iterable[float] | Tensor) -> list[float]:
+    return [round(float(v), 4) for v in values]
 
 
 def keep(file: Path, told: dict[str, Any]) -> None:

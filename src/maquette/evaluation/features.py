@@ -3,12 +3,15 @@
 "Emergent correspondence from image diffusion" (DIFT, arXiv 2306.03881): add noise once, run the UNet once, take the
 features of a block in the middle. Which block, how much noise and which part of the picture suit a base is not written
 down here: those are taken by which the photos best recognise each other among pictures of their class.
+
+How near a picture is to the photos is measured otherwise: mean and deviation of every channel over the plane (the style
+statistics of AdaIN, arXiv 1703.06868) of one block, in units in which pictures of the class differ (Mahalanobis 1936).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +25,20 @@ from .rows import batch_of
 
 NOISE_LEVELS = (0.1, 0.25, 0.4)  # shares of the schedule's steps
 KEPT = 3  # of the ways to look that recognise the photos best; their similarities are averaged
-Way = tuple[str, int, str]  # block, timestep, "centre" or "attention"
+NEAR_LEVEL = 0.25  # of the noise at which nearness is measured
+SHRINK = 1.0  # of the mean variance of class pictures, added to each direction: few pictures tell few directions
+LEAST_DEVIATION = 0.05  # of a channel, as a share of the mean one
+Way = tuple[str, int, str]  # block, timestep, and "centre", "attention" or "statistics" of the plane
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the eye makes of B pictures. features: for each way (B, D), centred unit vectors. place: (B, D) where the
+    pictures lie, in units in which pictures of the class differ.
+    """
+
+    features: tuple[Tensor, ...]
+    place: Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,9 @@ class Eye:
     """Looks at latents and compares them with the photos'.
 
     means: for each way the mean feature of class pictures, (D,), which is taken away. photos, others: for each way the
-    unit features of n photos and of m class pictures. recognition: of each way kept, in standard deviations.
+    unit features of n photos and of m class pictures. recognition: of each way kept, in standard deviations. near: the
+    way by which places are told; middle (D,), scale (D, D): place = (statistics - middle) @ scale. places: (n, D) the
+    photos' own.
     """
 
     base: BaseModel
@@ -39,16 +57,25 @@ class Eye:
     seed: int
     clip_skip: int
     ways: tuple[Way, ...]
+    near: Way
     means: tuple[Tensor, ...] = ()
     photos: tuple[Tensor, ...] = ()
     others: tuple[Tensor, ...] = ()
     recognition: tuple[float, ...] = ()
+    middle: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    scale: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    places: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     @torch.no_grad()
-    def look(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, h, w) clean latents -> for each way (B, D), centred unit vectors."""
-        raw = _raw(self, latents, self.ways)
-        return tuple(F.normalize(f - mean, dim=1) for f, mean in zip(raw, self.means, strict=True))
+    def look(self, latents: Tensor) -> Look:
+        """latents: (B, C, h, w), clean."""
+        *raw, statistics = _raw(self, latents, (*self.ways, self.near))
+        unit = tuple(F.normalize(f - mean, dim=1) for f, mean in zip(raw, self.means, strict=True))
+        return Look(unit, (statistics - self.middle) @ self.scale)
+
+    def distances(self, place: Tensor) -> Tensor:
+        """(B, D) places -> (B, n) distance to each photo."""
+        return torch.cdist(place, self.places)
 
     def similarity(self, features: Sequence[Tensor]) -> Tensor:
         """(B, n) mean cosine to each photo, over the ways."""
@@ -63,12 +90,14 @@ def make_eye(
     base: BaseModel,
     photos: Tensor,
     others: Tensor,
+    spread: Tensor,
     class_word: str,
     schedule: NoiseSchedule,
     seed: int = 0,
     clip_skip: int = 1,
 ) -> Eye:
-    """photos: (n, C, h, w), others: (m, C, h, w) pictures of the class by the base; both clean latents.
+    """photos: (n, C, h, w), others: (m, C, h, w) pictures of the class by the base, spread: (k, C, h, w) more of them;
+    from both together it is told how pictures of the class differ. All are clean latents.
 
     A way's recognition: mean similarity of photos among themselves minus that of photos and others, over the root of
     their pooled variance (Cohen's d).
@@ -76,8 +105,11 @@ def make_eye(
     blocks = ["mid_block", *(f"up_blocks.{i}" for i in range(len(base.unet.up_blocks) - 1))]
     times = [int(share * len(schedule)) for share in NOISE_LEVELS]
     every = tuple((block, t, part) for t in times for block in blocks for part in ("centre", "attention"))
-    eye = Eye(base, class_word, schedule, seed, clip_skip, every)
-    seen, class_seen = _raw(eye, photos, every), _raw(eye, others, every)
+    near = f"up_blocks.{len(base.unet.up_blocks) - 2}", int(NEAR_LEVEL * len(schedule)), "statistics"
+    eye = Eye(base, class_word, schedule, seed, clip_skip, every, near)
+    *seen, photo_places = _raw(eye, photos, (*every, near))
+    *class_seen, class_places = _raw(eye, others, (*every, near))
+    middle, scale = whitening(torch.cat([class_places, *_raw(eye, spread, (near,))]))
     found: list[tuple[float, int]] = []
     centred: list[tuple[Tensor, Tensor, Tensor]] = []
     for i, (a, b) in enumerate(zip(seen, class_seen, strict=True)):
@@ -94,7 +126,23 @@ def make_eye(
         photos=tuple(centred[i][1] for i in kept),
         others=tuple(centred[i][2] for i in kept),
         recognition=tuple(recognition[i] for i in kept),
+        middle=middle,
+        scale=scale,
+        places=(photo_places - middle) @ scale,
     )
+
+
+def whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Middle (D,) and scale (D, D) of samples (m, D), so that all directions in which they differ count alike: each
+    number by its own deviation first, then all together by the root of the inverse covariance, shrunk towards equal
+    variances (Ledoit and Wolf 2004), as m is smaller than D.
+    """
+    middle, deviation = samples.mean(0), samples.std(0)
+    deviation = deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
+    covariance = torch.cov(((samples - middle) / deviation).T)
+    covariance += SHRINK * covariance.diagonal().mean() * torch.eye(len(covariance), device=samples.device)
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return middle, (vectors * values.rsqrt()).to(samples) / deviation[:, None]
 
 
 def _recognition(photos: Tensor, others: Tensor) -> float:
@@ -108,7 +156,7 @@ def _recognition(photos: Tensor, others: Tensor) -> float:
 
 def _raw(eye: Eye, latents: Tensor, ways: Sequence[Way]) -> list[Tensor]:
     """For each way (B, D): the block's features averaged over the middle half of the plane, or over the plane as the
-    class word is attended to (DAAM, arXiv 2210.04885).
+    class word is attended to (DAAM, arXiv 2210.04885), or its channels' means and deviations (B, 2 D).
     """
     base, caption = eye.base, caption_for_class(eye.class_word)
     conditioning = base.encode_text([caption], eye.clip_skip)
@@ -127,7 +175,7 @@ def _raw(eye: Eye, latents: Tensor, ways: Sequence[Way]) -> list[Tensor]:
             attention = _joined(maps, x0.shape[-2:])
             for i, (block, at, part) in enumerate(ways):
                 if at == time:
-                    parts[i].append(_pooled(features[block].float(), attention if part == "attention" else None))
+                    parts[i].append(_pooled(features[block].float(), part, attention))
     return [torch.cat(part) for part in parts]
 
 
@@ -154,10 +202,12 @@ def _joined(maps: Sequence[Tensor], size: torch.Size) -> Tensor:
     return total
 
 
-def _pooled(features: Tensor, attention: Tensor | None) -> Tensor:
-    """(B, D, h, w) -> (B, D)."""
+def _pooled(features: Tensor, part: str, attention: Tensor) -> Tensor:
+    """(B, D, h, w) -> (B, D), of statistics (B, 2 D)."""
     height, width = features.shape[-2:]
-    if attention is None:
+    if part == "statistics":
+        return torch.cat([features.mean((2, 3)), features.std((2, 3))], 1)
+    if part == "centre":
         top, left = height // 4, width // 4
         return features[:, :, top : height - top, left : width - left].mean((2, 3))
     weights = F.interpolate(attention, (height, width), mode="area")

@@ -71,18 +71,18 @@ def of_answers(panel: Panel, said: dict[str, Tensor]) -> dict[str, Tensor]:
 def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tensor]:
     """The measures on what a checkpoint drew, judged by the frozen base."""
     eye = panel.eye
-    features = eye.look(drawn.subject)
+    look = eye.look(drawn.subject)
     seen = judging.margins(base, drawn, panel.plan, panel.schedule, panel.draws, panel.seed, panel.clip_skip)
     unit = panel.margins
     return {
-        "likeness": likeness(eye.similarity(features), eye.similarity(eye.photos), eye.similarity(panel.features)),
-        "identity": identity(eye.similarity(features), eye.similarity_to_others(features)),
+        "likeness": likeness(eye.distances(look.place), eye.distances(eye.places), eye.distances(panel.look.place)),
+        "identity": identity(eye.similarity(look.features), eye.similarity_to_others(look.features)),
         "obedience": seen.subject_share,
         "obedience_margin": seen.subject_margin / unit.subject_margin.mean().clamp(min=1e-6),
         "neighbours": seen.others_share,
         "neighbours_margin": seen.others_margin / unit.others_margin.mean().clamp(min=1e-6),
         "copying": copying(drawn.subject, panel.every),
-        "diversity": (vendi(features) / vendi(panel.features))[None],
+        "diversity": (vendi(look.features) / vendi(panel.look.features))[None],
     }
 
 
@@ -122,16 +122,18 @@ def edit_retention(change: Tensor, base_change: Tensor) -> Tensor:
 
 
 def likeness(to_photos: Tensor, among_photos: Tensor, of_class: Tensor) -> Tensor:
-    """(B,) mean similarity of each drawn picture to the photos, so that 0 is that of the base's pictures of the class
-    and 1 that of the photos among themselves.
+    """(B,) how near each drawn picture is to the nearest photo, so that 0 is how near the base's pictures of the class
+    are and 1 how near the photos are to each other: (c - d) / (c - p), c and p the means of those nearest distances.
 
-    to_photos: (B, n), among_photos: (n, n), of_class: (B, n) similarities of what the checkpoint drew, of the photos,
-    and of what the base drew of the class with the same prompts and seeds.
+    to_photos: (B, n), among_photos: (n, n), of_class: (B, n) distances of what the checkpoint drew, of the photos, and
+    of what the base drew of the class with the same prompts and seeds. Where there is one photo, or p is no less than
+    c, half of c stands for p.
     """
-    n = len(among_photos)
-    low = of_class.mean()
-    high = (among_photos.sum() - among_photos.trace()) / (n * (n - 1)) if n > 1 else among_photos.new_tensor(1.0)
-    return (to_photos.mean(1) - low) / (high - low).clamp(min=1e-3)
+    low, high = of_class.amin(1).mean(), of_class.new_tensor(torch.inf)
+    if len(among_photos) > 1:
+        high = (among_photos + torch.diag(torch.full_like(among_photos[0], torch.inf))).amin(1).mean()
+    high = torch.where(high < low, high, low / 2)
+    return (low - to_photos.amin(1)) / (low - high).clamp(min=1e-6)
 
 
 def identity(to_photos: Tensor, to_class: Tensor) -> Tensor:

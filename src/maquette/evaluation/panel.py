@@ -13,7 +13,7 @@ from ..data.captions import caption_for_class, caption_of_class, class_of
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan, draw, draw_latents, plan_of
-from .features import Eye, make_eye
+from .features import Eye, Look, make_eye
 from .judging import Margins, margins
 from .rows import Rows, answers, answers_of, stratified
 from .words import attributes_of, others_of
@@ -62,7 +62,7 @@ class Panel:
     photos: (n, C, h, w) latents. target: (n T, C, h, w) what should be answered of the photos. held: n times whether
     a photo was held out. every: (N, C, h, w) latents of all photos, not of the chosen n alone. eye: what pictures are
     judged by. drawn: what the base drew for the class under the prompts and seeds with which checkpoints draw the
-    subject; features, margins: what the eye and the judge say of it.
+    subject; look, margins: what the eye and the judge say of it.
     """
 
     subject: str
@@ -79,7 +79,7 @@ class Panel:
     plan: Plan = field(repr=False)
     eye: Eye = field(repr=False)
     drawn: Drawing = field(repr=False)
-    features: tuple[Tensor, ...] = field(repr=False)
+    look: Look = field(repr=False)
     margins: Margins = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
     noisy: Tensor = field(repr=False)  # which of the rows "subject" the rows "edits" are
@@ -133,7 +133,7 @@ def build_panel(
     own = answers_of(base, {name: part.asking(texts[name]) for name, part in rows.items()}, clip_skip)
     empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
     gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
-    eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)
+    eye = make_eye(base, every, gallery, drawn.subject, class_word, schedule, seed, clip_skip)
     return Panel(
         subject,
         class_word,
