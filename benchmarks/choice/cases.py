@@ -20,13 +20,15 @@ from maquette.evaluation.choice import Row
 
 @dataclass(frozen=True)
 class Case:
-    """setting: of the plan, as run.json tells it. truth: what truth.judge_run keeps. rows: measured cells. tower: of
-    each the image tower's likenesses. losses: of every training step.
+    """setting: of the plan, as run.json tells it. truth: what truth.judge_run keeps. rows: cells of which all is
+    measured. partly: those of which some measures are missing. tower: the image tower's likenesses of both. losses: of
+    every training step.
     """
 
     setting: dict[str, Any]
     truth: dict[str, Any]
     rows: tuple[Row, ...]
+    partly: tuple[Row, ...]
     tower: dict[Cell, Sequence[float]]
     losses: Sequence[float]
 
@@ -59,7 +61,7 @@ class Case:
         return sorted({row.step for row in self.rows})
 
     def at(self, step: int, weight: float = 1.0) -> Row:
-        return next(row for row in self.rows if (row.step, row.weight) == (step, weight))
+        return next(row for row in (*self.rows, *self.partly) if (row.step, row.weight) == (step, weight))
 
 
 UNRULED = ("tower", "photo_errors")  # what is measured beside what the rule knows
@@ -102,7 +104,9 @@ def case_of(told: dict[str, Any], truth: dict[str, Any], measures: dict[str, Any
     losses = told["losses"]
     setting = {k: v for k, v in told.items() if k not in ("losses", "subject_told")}
     setting["subject_name"] = told["subject_told"]["name"]
-    return Case(setting, truth, tuple(rows), tower, losses)
+    whole = max(len(row.values) for row in rows)
+    complete, partly = ([row for row in rows if (len(row.values) == whole) is side] for side in (True, False))
+    return Case(setting, truth, tuple(complete), tuple(partly), tower, losses)
 
 
 def train_losses(case: Case, window: int = plan.SAVED) -> dict[int, float]:

@@ -97,7 +97,7 @@ def as_the_panel(subject: Subject) -> list[int]:
 
 @torch.no_grad()
 def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Path) -> None:
-    """Write into a run's measures what the eye says of the kept cells; cells that were not kept are left out there."""
+    """Write into a run's measures what the eye says of the kept cells; cells that were not kept lose these measures."""
     state, places = load_latents(file), as_the_panel(subject)
     device = room.base.device
     cells, base, gallery = (state[name][..., places, :, :, :].to(device) for name in ("cells", "base", "gallery"))
@@ -108,10 +108,10 @@ def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Pat
     near = likeness(eye.distances(looks.place), eye.distances(eye.places), of_class)
     ranks = identity(eye.similarity(looks.features), eye.similarity_to_others(looks.features))
     told = json.loads(measures.read_text())
-    told["cells"] = {
-        label(*cell): {**told["cells"][label(*cell)], "likeness": rounded(own), "identity": rounded(rank)}
-        for cell, own, rank in zip(CELLS, near.split(len(places)), ranks.split(len(places)), strict=True)
-    }
+    for items in told["cells"].values():
+        items.pop("likeness", None), items.pop("identity", None)
+    for cell, own, rank in zip(CELLS, near.split(len(places)), ranks.split(len(places)), strict=True):
+        told["cells"][label(*cell)] |= {"likeness": rounded(own), "identity": rounded(rank)}
     keep(measures, {**told, "code": code()})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def weight_alone(cases: Sequence[Case], rule: Rule) -> dict[str, float]:
 
 
 def _only(case: Case, step: int) -> Case:
-    return Case(case.setting, case.truth, tuple(r for r in case.rows if r.step == step), case.tower, case.losses)
+    return replace(case, rows=tuple(row for row in case.rows if row.step == step))
 
 
 def correlations(cases: Sequence[Case]) -> dict[str, float]:
@@ -133,7 +133,9 @@ def correlations(cases: Sequence[Case]) -> dict[str, float]:
     for case in cases:
         worths = [case.worths[step, 1.0] for step in case.steps]
         for name in case.rows[0].values:
-            found.setdefault(name, []).append(spearman([case.at(s).values[name] for s in case.steps], worths))
+            known = [step for step in case.steps if name in case.at(step).values]
+            values = [case.at(step).values[name] for step in known]
+            found.setdefault(name, []).append(spearman(values, [case.worths[step, 1.0] for step in known]))
         losses = train_losses(case)
         found.setdefault("train_loss", []).append(spearman([losses[s] for s in case.steps], worths))
         tower = [float(np.mean(case.tower[s, 1.0])) for s in case.steps]

@@ -16,6 +16,7 @@ from maquette.evaluation.search import search
 
 STEPS = (80, 160, 240, 320)  # as the end of a training has them: a quarter of the run between them
 CELLS = (4, 5, 6, 8, 12)
+WEIGHTS = [weight for weight in plan.WEIGHTS if weight <= 1.0]  # those of which everything is measured
 FIRST = (1.0, 0.85, 0.7, 0.5)
 
 
@@ -42,7 +43,7 @@ def few_cells(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def _regret(case: Case, cells: int, first: float) -> float:
-    chosen = choose(search(STEPS, plan.WEIGHTS, case.at, cells, first=first)).row
+    chosen = choose(search(STEPS, WEIGHTS, case.at, cells, first=first)).row
     return regret(case.worths, (chosen.step, chosen.weight))
 
 

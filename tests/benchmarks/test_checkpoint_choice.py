@@ -45,7 +45,7 @@ def case_of(
         "data": "five", "learning_rate": 1e-3, "losses": [1 / (i + 1) for i in range(320)],
         "subject_told": {"name": "gnu"},
     }  # fmt: skip
-    return cases.case_of(told, {"reference": REFERENCE, "draws": draws, "turns": 2}, {"cells": cells, "done": True})
+    return cases.case_of(told, {"reference": REFERENCE, "draws": draws}, {"cells": cells, "done": True})
 
 
 def rising_and_falling(peak: int) -> dict[utility.Cell, float]:
@@ -71,12 +71,6 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bootstrap of the product's rule is not what is tested here."""
     monkeypatch.setattr("maquette.evaluation.choice.RESAMPLES", 2)
     _resamples.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def worths_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without luck in the pictures there is nothing to smooth."""
-    monkeypatch.setattr(cases, "smoothed", dict)
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +112,12 @@ def test_worth_is_subject_times_obedience_times_kept() -> None:
     assert utility.worth(draw(0.5, probe=0.3), REFERENCE, "probe") == pytest.approx(0.3)
 
 
-def test_standing_takes_out_how_hard_a_draw_is() -> None:
-    """The second draw is harder by 0.2: a cell that has it must not look worse than one that has not."""
-    draws = {
-        "20@1": [draw(0.5 + 0.4 * 0.8), draw(0.5 + 0.4 * 0.6)],
-        "40@1": [draw(0.5 + 0.4 * 0.9), draw(0.5 + 0.4 * 0.7)],
-        "60@1": [draw(0.5 + 0.4 * 0.7)],
-    }
-    found = utility.standing({"reference": REFERENCE, "draws": draws})
-    assert found[20, 1.0] == pytest.approx(0.7)
-    assert found[40, 1.0] == pytest.approx(0.8)
-    assert found[60, 1.0] == pytest.approx(0.6)
-    assert utility.standing({"reference": REFERENCE, "draws": draws}, draws=[1]).keys() == {(20, 1.0), (40, 1.0)}
+def test_standing_pools_the_pictures_of_all_draws() -> None:
+    """Worths of single draws would be cut at the base's level before they are averaged."""
+    draws = {"20@1": [draw(0.9, kept=2.0), draw(0.9, kept=0.0)], "40@1": [draw(0.9, kept=0.8), draw(0.9, kept=0.8)]}
+    told = {"reference": REFERENCE, "draws": draws}
+    assert utility.standing(told) == pytest.approx({(20, 1.0): 1.0, (40, 1.0): 0.8})
+    assert utility.standing(told, draws=[1]) == pytest.approx({(20, 1.0): 0.0, (40, 1.0): 0.8})
 
 
 def test_regret() -> None:
@@ -139,38 +127,18 @@ def test_regret() -> None:
     assert utility.regret({(20, 1.0): 0.0}, (20, 1.0)) == 0.0
 
 
-def test_smoothing_takes_luck_out_and_keeps_what_is_even() -> None:
-    cells = [(s, w) for s in plan.CHECKPOINTS for w in plan.WEIGHTS]
-    assert utility.smoothed(dict.fromkeys(cells, 0.4)) == pytest.approx(dict.fromkeys(cells, 0.4))
-    hill = {(s, w): float(np.exp(-(np.log(s / 100) ** 2) / 4 - (w - 0.7) ** 2)) for s, w in cells}
-    random = np.random.default_rng(0)
-    seen = {cell: value + 0.15 * float(random.standard_normal()) for cell, value in hill.items()}
-    smooth = utility.smoothed(seen)
-
-    def off(worths: dict[utility.Cell, float]) -> float:
-        return float(np.std([worths[cell] - hill[cell] for cell in cells]))
-
-    assert off(smooth) < off(seen) / 1.5
-    assert hill[max(smooth, key=lambda cell: smooth[cell])] > 0.85
-    assert utility.smoothed(seen, 1e-3, 1e-3) == pytest.approx(seen)
-
-
-def test_halves_are_of_every_second_picture() -> None:
-    one = {name: [values[0], 0.0] for name, values in draw(0.9).items()}
-    found = utility.halves({"reference": REFERENCE, "draws": {"20@1": [one, draw(0.5)]}})
-    assert found[0][20, 1.0] == pytest.approx(1.0) and found[1][20, 1.0] == 0.0
+def test_halves_are_of_every_second_draw() -> None:
+    found = utility.halves({"reference": REFERENCE, "draws": {"20@1": [draw(0.9), draw(0.5), draw(0.9), draw(0.7)]}})
+    assert found[0][20, 1.0] == pytest.approx(1.0) and found[1][20, 1.0] == pytest.approx(0.25)
 
 
 def test_crossed_regret_does_not_pay_for_luck() -> None:
-    """Each draw has another lucky cell; the third, steady one is as good as either by the other draw."""
+    """Each half has another lucky cell; the third, steady one is as good as either by the other half."""
     lucky, usual = draw(0.9), draw(0.7)
     draws = {"20@1": [lucky, usual], "40@1": [usual, lucky], "60@1": [usual, usual]}
-    told = {"reference": REFERENCE, "draws": draws}
-    apart = utility.two_draws(told)
-    assert apart is not None
-    assert utility.crossed_regret(apart, (60, 1.0)) == pytest.approx(0.0)
-    assert utility.crossed_regret(apart, (80, 1.0)) is None
-    assert utility.two_draws({**told, "draws": {"20@1": [usual]}}) is None
+    halves = utility.halves({"reference": REFERENCE, "draws": draws})
+    assert utility.crossed_regret(halves, (60, 1.0)) == pytest.approx(0.0)
+    assert utility.regret(halves[0], (60, 1.0)) == pytest.approx(0.5)
 
 
 def test_usual_weight_lies_between_its_neighbours() -> None:
@@ -239,7 +207,7 @@ def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case], monkey
     told = results.results(known)
     assert (told["runs"], told["subjects"], told["fitted_on"], told["reported_on"]) == (6, 6, 3, 3)
     assert told["fitted"]["last step, weight 1"]["median"] > told["fitted"]["the rule, fitted"]["median"]
-    assert told["noise"]["spearman_of_two_draws"] == 1.0
+    assert told["noise"]["spearman_of_halves"] == 1.0
     assert told["spearman"]["identity"] == 1.0
     assert told["levels"]["rate"] == {"0": 3, "1": 3}
     page = telling.tables(told)
@@ -321,5 +289,5 @@ def test_fresh_scenes_are_the_same_every_time_and_new() -> None:
 def test_measured_cells_hold_weight_1_at_every_step() -> None:
     found = dict(measuring.measured_cells())
     assert list(found) == list(plan.CHECKPOINTS)
-    assert all({0.7, 1.0} <= set(weights) for weights in found.values())
-    assert sum(map(len, found.values())) == 42
+    assert all({0.5, 0.7, 1.0} <= set(weights) for weights in found.values())
+    assert sum(map(len, found.values())) == 48

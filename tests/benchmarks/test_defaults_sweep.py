@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from benchmarks.choice import bounds, cases, extra, floor, levels, others, plan, searching
-from benchmarks.choice.utility import Cell, smoothed, worth
+from benchmarks.choice import bounds, cases, extra, floor, levels, others, plan, searching, truth
+from benchmarks.choice.utility import Cell
 from maquette.evaluation.choice import Row
+from maquette.evaluation.rule import RULE
 
 PARTS = ("method", "rate", "prior", "data")
 REFERENCE = {
@@ -31,12 +32,12 @@ def test_runs_are_read_from_the_rows() -> None:
     row = {
         "name": "07-lokr-low-free-five", "subject_name": "gnu", "method": "lokr", "rate": 0, "prior": False,
         "data": "five",
-        "step": 20, "weights": [0.5, 1.0], "worth_smoothed": [0.3, 0.4], "measured_weights": [1.0],
+        "step": 20, "weights": [0.5, 1.0], "worth": [0.3, 0.4], "measured_weights": [1.0],
         "measures": {"benefit": [0.5], "obedience": [1.0]},
     }  # fmt: skip
     (found,) = levels.read([row])
     assert (found.number, found.subject, found.worths) == (7, "gnu", {(20, 0.5): 0.3, (20, 1.0): 0.4})
-    assert found.scores[20, 1.0] == pytest.approx(0.5**0.86)
+    assert found.scores[20, 1.0] == pytest.approx(0.5 ** RULE.terms["benefit"].power)
 
 
 def test_worths_are_shares_of_the_subjects_best() -> None:
@@ -127,36 +128,29 @@ def case(subject: int, noise: float, peak: int = 160) -> cases.Case:
     random, draws, cells = np.random.default_rng(subject), {}, {}
     for step, weight in floor.CELLS:
         value = max(0.05, 1 - abs(step - peak) / 320 - abs(weight - 0.7) / 2)
-        own = draw(0.5 + 0.4 * value)
-        own["similarity"] = [v + noise * float(random.normal()) for v in own["similarity"]]
-        draws[f"{step}@{weight:g}"] = [own]
+        own = [draw(0.5 + 0.4 * value) for _ in range(truth.DRAWS)]
+        for one in own:
+            one["similarity"] = [v + noise * float(random.normal()) for v in one["similarity"]]
+        draws[f"{step}@{weight:g}"] = own
         measured = {"likeness": float(random.random()), "edit_retention": value}
         cells[f"{step}@{weight:g}"] = {**{n: [v] * 3 for n, v in measured.items()}, "tower": [value] * 2}
     told = {
         "name": f"run {subject}", "subject": subject, "method": "lora-4", "rate": 0, "prior": False, "data": "five",
         "learning_rate": 1e-3, "losses": [1.0] * 320, "subject_told": {"name": "gnu"},
     }  # fmt: skip
-    return cases.case_of(told, {"reference": REFERENCE, "draws": draws, "turns": 1}, {"cells": cells, "done": True})
+    return cases.case_of(told, {"reference": REFERENCE, "draws": draws}, {"cells": cells, "done": True})
 
 
-def test_the_kernel_smooths_as_the_worths_are() -> None:
-    one = case(1, 0.05)
-    own = {cell: one.raw[cell] for cell in floor.CELLS}
-    expected = smoothed(own)
-    assert floor.kernel() @ np.array(list(own.values())) == pytest.approx([expected[cell] for cell in floor.CELLS])
-
-
-def test_the_draw_itself_is_last_of_those_drawn_again() -> None:
+def test_the_pictures_themselves_are_last_of_those_drawn_again() -> None:
     one = case(1, 0.05)
     own = floor.drawn_again(one, 1, 3, 0)[-1]
-    first = [worth(one.truth["draws"][f"{s}@{w:g}"][0], REFERENCE) for s, w in floor.CELLS]
-    assert own == pytest.approx(first)
+    assert own == pytest.approx([one.worths[cell] for cell in floor.CELLS])
 
 
 def test_without_noise_a_right_choice_is_charged_nothing_and_with_noise_less_for_more_pictures() -> None:
     sure = floor.charges(case(1, 0.0), 1, 0)
     assert all(np.abs(values).max() < 1e-9 for values in sure.values())
-    few, many = (floor.charges(case(1, 0.2), times, 0) for times in (1, 16))
+    few, many = (floor.charges(case(1, 0.2), times, 0) for times in (0.25, 4))
     for name in few:
         assert 0 <= np.mean(many[name]) < np.mean(few[name])
 
