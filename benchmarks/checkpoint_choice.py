@@ -7,7 +7,7 @@ Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
   truth    judge every checkpoint at five weights on fresh scenes, 64 pictures each
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
-  again    likeness and identity by the eye as it is now, of the pictures that `measure` kept; several processes at once
+  again    likeness by the eye as it is now, of the pictures that `measure` kept; several processes at once
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
   bounds   what the truth's own noise allows, and other forms of the rule (choice/floor.py, choice/others.py)
   report   the same as tables and a plot in docs/overtraining.md, every row in benchmarks/results/
@@ -170,7 +170,7 @@ def measured(work: Path, run: Run) -> bool:
 
 
 def again(work: Path, people: list[subjects.Subject], most: int | None) -> None:
-    """Measure likeness and identity of every kept picture anew, with the eye as it is now."""
+    """Measure likeness anew by the kept pictures, with the eye as it is now."""
     room, runs = Room.open(), {run.name: run for run in finished(work, len(people))[:most]}
 
     def one(name: str) -> None:

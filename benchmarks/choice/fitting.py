@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import nnls
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.choice.cases import Case
 from benchmarks.choice.utility import Cell, regret
@@ -19,7 +21,10 @@ MORE_IS_BETTER = (
 )  # fmt: skip
 LESS_IS_BETTER = ("drift", "neighbour_drift", "leak", "gap", "copying")
 USUAL_SCALE = 0.7  # of measures of which less is better
-RIDGE = 30.0
+COUNTED = tuple(name for name in (*MORE_IS_BETTER, *LESS_IS_BETTER) if name != "identity")  # likeness says it better
+RIDGE = 8e-4  # of the squares of the powers, each in units of its measure's deviation
+SHARPNESS = 8.0  # of the softplus that keeps powers above 0
+TOTAL = 3.6  # so that scores stay of the size that pages are used to
 COUNTS = 0.05  # the least power that a measure is kept for
 LEAST_WORTH = 0.05  # of a run's best: whether a cell is worth less than that does not matter
 
@@ -68,20 +73,31 @@ class Table:
 
 
 def fit(cases: Sequence[Case], start: Rule = RULE) -> Rule:
-    """The rule whose score follows the worth: log(worth) = sum of power x log(goodness) + a number of each run's own,
-    by least squares with powers of at least 0 (Lawson and Hanson 1974) and a little ridge. Limits, dial and scales are
-    `start`'s.
+    """The rule whose choice is worth most: powers of at least 0 that make the mean regret least where a cell's chance
+    to be chosen is its share of all scores; for large powers that is the best score's choice, and it has a gradient.
+    A little ridge keeps powers small; they are told with the sum `TOTAL`. Limits, dial and scales are `start`'s.
     """
     table = Table(cases)
-    terms = {name: start.terms.get(name, _usual(name)) for name in (*MORE_IS_BETTER, *LESS_IS_BETTER)}
+    terms = {name: start.terms.get(name, _usual(name)) for name in COUNTED}
     names = [name for name in terms if name in table.values]
-    logs = np.stack([within(table.log(name, terms[name])) for name in names], -1)  # (cases, cells, measures)
-    target = within(np.log(np.maximum(1.0 - table.lost, LEAST_WORTH)))
-    columns = logs.reshape(-1, len(names))
-    ridge = np.sqrt(RIDGE) * columns.std() * np.eye(len(names))
-    powers, _ = nnls(np.vstack([columns, ridge]), np.concatenate([target.ravel(), np.zeros(len(names))]))
-    found = {n: replace(terms[n], power=round(float(p), 2)) for n, p in zip(names, powers, strict=True) if p >= COUNTS}
-    return replace(start, terms=found)
+    logs = torch.from_numpy(np.stack([within(table.log(name, terms[name])) for name in names], -1))
+    spread = logs.flatten(0, 1).std(0) + 1e-9
+    logs, lost = logs / spread, torch.from_numpy(table.lost)
+    free = torch.full((len(names),), 0.3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([free], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        powers = F.softplus(SHARPNESS * free) / SHARPNESS
+        found = (torch.softmax(logs @ powers, 1) * lost).sum(1).mean() + RIDGE * powers.square().sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    powers = (F.softplus(SHARPNESS * free) / SHARPNESS / spread).detach().numpy()
+    shares = [round(float(power), 2) for power in powers * TOTAL / powers.sum()]
+    kept = {name: replace(terms[name], power=p) for name, p in zip(names, shares, strict=True) if p >= COUNTS}
+    return replace(start, terms=kept)
 
 
 def within(values: np.ndarray) -> np.ndarray:

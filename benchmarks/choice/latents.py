@@ -23,7 +23,7 @@ from benchmarks.choice.truth import label
 from benchmarks.choice.utility import Cell
 from maquette.core.noise import NoiseSchedule
 from maquette.evaluation.features import make_eye
-from maquette.evaluation.measures import identity, likeness
+from maquette.evaluation.measures import likeness
 from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS
 from maquette.formats import safetensors
 from tools.pocket.scenes import COLOURS, STYLES
@@ -88,30 +88,26 @@ def keep_latents(room: Room, run: Run, subject: Subject, file: Path, cells: Sequ
     safetensors.save(small, file)
 
 
-def as_the_panel(subject: Subject) -> list[int]:
-    """Which of the pictures `maquette evaluate` asks for (STANDARD): every fourth without a colour."""
-    plain = {ask.colour: i for i, ask in enumerate(asked(subject, "")) if ask.what == "subject" and not ask.style}
-    colours = [plain[name] for name in POCKET_COLOURS[:6]]
-    return [0, *colours[:3], 1, *colours[3:]]
-
-
 @torch.no_grad()
 def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Path) -> None:
-    """Write into a run's measures what the eye says of the kept cells; cells that were not kept lose these measures."""
-    state, places = load_latents(file), as_the_panel(subject)
-    device = room.base.device
-    cells, base, gallery = (state[name][..., places, :, :, :].to(device) for name in ("cells", "base", "gallery"))
+    """Write into a run's measures the likeness of the kept cells, by the pictures on colours; cells that were not kept
+    lose it.
+    """
+    state, device = load_latents(file), room.base.device
+    on_colours = [
+        i for i, ask in enumerate(asked(subject, "")) if ask.what == "subject" and ask.colour and not ask.style
+    ]
+    cells, base, gallery = (state[name][..., on_colours, :, :, :].to(device) for name in ("cells", "base", "gallery"))
     photos = [room.base.encode_images(e.pixels[None].to(device))[0].float() for e in photos_of(run, subject)]
     schedule = NoiseSchedule.from_config(room.base.scheduler_config).to(device)
-    eye = make_eye(room.base, torch.cat(photos), gallery, base, subject.class_word, schedule, PANEL_SEED)
-    of_class, looks = eye.distances(eye.look(base).place), eye.look(cells.flatten(0, 1))
-    near = likeness(eye.distances(looks.place), eye.distances(eye.places), of_class)
-    ranks = identity(eye.similarity(looks.features), eye.similarity_to_others(looks.features))
+    eye = make_eye(room.base, torch.cat(photos), gallery[:8], base[:8], subject.class_word, schedule, PANEL_SEED)
+    places = [eye.place(cells.flatten(0, 1)), eye.places, eye.place(base)]
+    near = likeness(*(eye.distances(place) for place in places))
     told = json.loads(measures.read_text())
     for items in told["cells"].values():
-        items.pop("likeness", None), items.pop("identity", None)
-    for cell, own, rank in zip(CELLS, near.split(len(places)), ranks.split(len(places)), strict=True):
-        told["cells"][label(*cell)] |= {"likeness": rounded(own), "identity": rounded(rank)}
+        items.pop("likeness", None)
+    for cell, own in zip(CELLS, near.split(len(on_colours)), strict=True):
+        told["cells"][label(*cell)]["likeness"] = rounded(own)
     keep(measures, {**told, "code": code()})
 
 

@@ -58,7 +58,7 @@ def rising_and_falling(peak: int) -> dict[utility.Cell, float]:
 def measured(worth: dict[utility.Cell, float], noise: int) -> dict[str, dict[utility.Cell, float]]:
     random = np.random.default_rng(noise)
     return {
-        "identity": dict(worth),
+        "neighbours_margin": dict(worth),
         "likeness": {cell: float(random.random()) for cell in worth},
         "benefit": {cell: 1 - 1 / cell[0] for cell in worth},
         "held_benefit": {cell: float(cell[0] == 100) for cell in worth},
@@ -185,7 +185,7 @@ def test_fit_finds_the_measure_that_knows(known: list[cases.Case]) -> None:
     assert fitting.Table(known).regrets(blind).mean() > 0.05
     rule = fitting.fit(known[::2], blind)
     assert fitting.Table(known[1::2]).regrets(rule).max() == pytest.approx(0.0)
-    assert rule.terms["identity"].power > 0 and "likeness" not in rule.terms
+    assert rule.terms["neighbours_margin"].power > 0 and "likeness" not in rule.terms
     chosen = fitting.chooser(rule, errors=False)
     assert [chosen(case) for case in known[1::2]] == [(100, 0.7), (200, 0.7), (120, 0.7)]
 
@@ -194,7 +194,9 @@ def test_table_chooses_as_the_product_does(known: list[cases.Case]) -> None:
     """The arrays of the fit and `maquette.evaluation.choice.choose` are the same rule."""
     for rule in (
         RULE,
-        Rule({"likeness": Term(2.0), "leak": Term(1.0, scale=0.3)}, {"identity": 0.9}, {"leak": 0.5}, RULE.dial),
+        Rule(
+            {"likeness": Term(2.0), "leak": Term(1.0, scale=0.3)}, {"neighbours_margin": 0.9}, {"leak": 0.5}, RULE.dial
+        ),
     ):
         best = [choose(case.rows, rule=rule).best for case in known]
         assert [fitting.best_row(case, rule) for case in known] == best
@@ -208,7 +210,7 @@ def test_results_tell_how_many_runs_they_rest_on(known: list[cases.Case], monkey
     assert (told["runs"], told["subjects"], told["fitted_on"], told["reported_on"]) == (6, 6, 3, 3)
     assert told["fitted"]["last step, weight 1"]["median"] > told["fitted"]["the rule, fitted"]["median"]
     assert told["noise"]["spearman_of_halves"] == 1.0
-    assert told["spearman"]["identity"] == 1.0
+    assert told["spearman"]["neighbours_margin"] == 1.0
     assert told["levels"]["rate"] == {"0": 3, "1": 3}
     page = telling.tables(told)
     assert page.startswith(
@@ -229,7 +231,7 @@ def test_rows_come_back_as_they_were_written(known: list[cases.Case], tmp_path: 
     found = results.read_rows(file)
     assert len(found) == 6 * len(plan.CHECKPOINTS)
     assert found[0]["step"] == 20 and found[0]["weights"] == list(plan.WEIGHTS)
-    assert found[2]["worth"][1] == 1.0 and found[2]["measures"]["identity"][1] == 1.0
+    assert found[2]["worth"][1] == 1.0 and found[2]["measures"]["neighbours_margin"][1] == 1.0
     before = file.read_bytes()
     results.write_rows(known, file)
     assert file.read_bytes() == before

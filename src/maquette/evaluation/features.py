@@ -73,6 +73,12 @@ class Eye:
         unit = tuple(F.normalize(f - mean, dim=1) for f, mean in zip(raw, self.means, strict=True))
         return Look(unit, (statistics - self.middle) @ self.scale)
 
+    @torch.no_grad()
+    def place(self, latents: Tensor) -> Tensor:
+        """`look(latents).place` alone, by one pass."""
+        (statistics,) = _raw(self, latents, (self.near,))
+        return (statistics - self.middle) @ self.scale
+
     def distances(self, place: Tensor) -> Tensor:
         """(B, D) places -> (B, n) distance to each photo."""
         return torch.cdist(place, self.places)

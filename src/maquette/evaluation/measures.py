@@ -69,13 +69,16 @@ def of_answers(panel: Panel, said: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tensor]:
-    """The measures on what a checkpoint drew, judged by the frozen base."""
+    """The measures on what a checkpoint drew, judged by the frozen base. Likeness is that of pictures asked for with an
+    attribute: what is drawn without one says more of the photos than of the subject.
+    """
     eye = panel.eye
     look = eye.look(drawn.subject)
     seen = judging.margins(base, drawn, panel.plan, panel.schedule, panel.draws, panel.seed, panel.clip_skip)
-    unit = panel.margins
+    unit, asked = panel.margins, [i for i, which in enumerate(panel.plan.asked) if which >= 0] or [0]
+    near = [eye.distances(place) for place in (look.place[asked], eye.places, panel.look.place[asked])]
     return {
-        "likeness": likeness(eye.distances(look.place), eye.distances(eye.places), eye.distances(panel.look.place)),
+        "likeness": likeness(*near),
         "identity": identity(eye.similarity(look.features), eye.similarity_to_others(look.features)),
         "obedience": seen.subject_share,
         "obedience_margin": seen.subject_margin / unit.subject_margin.mean().clamp(min=1e-6),

@@ -44,13 +44,13 @@ class Size:
     timesteps: int = 4
     kept: int = 6
     others: int = 6
-    pictures: int = 8
+    pictures: int = 16
     steps: int = 10
     draws: int = 2
 
 
-QUICK = Size(probed=4, kept=4, others=4, steps=6, draws=1)
-SMALL = Size(probed=4, kept=4, others=4, steps=8, draws=1)
+QUICK = Size(probed=4, kept=4, others=4, pictures=8, steps=6, draws=1)
+SMALL = Size(probed=4, kept=4, others=4, pictures=8, steps=8, draws=1)
 STANDARD = Size()
 LARGE = Size(photos=40, probed=10, timesteps=8, kept=10, others=10, pictures=24, steps=20, draws=3)
 
