@@ -14,7 +14,6 @@ from ..data.faces import SAME_PERSON, Face, FaceReader, distances, faces_of_one_
 from ..errors import MaquetteError
 from .choice import Row
 from .drawing import picture_of
-from .measures import likeness
 from .panel import Example
 
 STRANGERS = 0.85  # mean distance of people who are not the same, where the base drew no face of the class
@@ -56,8 +55,10 @@ class FaceJudge:
         if not faces:
             return found | {"face_likeness": [0.0], "same_person": [0.0]}
         apart = torch.from_numpy(distances(faces, self.photos))
-        alike = likeness(-apart, -self.among, -self.of_class).tolist()
-        return found | {"face_likeness": alike, "same_person": (apart.mean(1) < SAME_PERSON).double().tolist()}
+        n, low = len(self.photos), self.of_class.mean()
+        high = self.among.sum() / (n * (n - 1))
+        alike = (low - apart.mean(1)) / (low - high).clamp(min=1e-3)
+        return found | {"face_likeness": alike.tolist(), "same_person": (apart.mean(1) < SAME_PERSON).double().tolist()}
 
     def _faces(self, pixels: Tensor, quick: bool = False) -> list[Face]:
         return self.reader.faces(picture_of(pixels), quick)
