@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MaquetteError
-from .rule import LEAST, RULE, Prefer, Rule, Term
+from .rule import LEAST, PANEL_NOISE, RULE, Prefer, Rule, Term
 
 RESAMPLES = 200  # of the paired bootstrap
 
@@ -94,10 +94,10 @@ def faults(values: Mapping[str, float], rule: Rule = RULE) -> list[Fault]:
     return sorted(found, key=lambda fault: -fault.excess)
 
 
-def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, floor: float = 0.0) -> Choice:
+def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, floor: float = PANEL_NOISE) -> Choice:
     """The best (step, weight) within the limits; of those that do not differ from it by more than a standard error, or
-    by no more than `floor`, the noise that was measured (`noise.Noise.difference`), the earliest step and there the
-    best weight. With "likeness" or "flexible" the score counts otherwise (`Rule.dial`).
+    by no more than `floor`, the usual noise of a panel or the one that was measured (`noise.Noise.difference`), the
+    earliest step and there the best weight. With "likeness" or "flexible" the score counts otherwise (`Rule.dial`).
 
     Where every row passes a limit, the candidates are those that pass theirs least. Raises MaquetteError without rows.
     """

@@ -32,6 +32,7 @@ class Rule:
 
 
 LEAST = 0.02
+PANEL_NOISE = 0.02  # by how much scores of one panel differ that another panel would turn round (docs/overtraining.md)
 
 # Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the
 # other half; likeness's power is a round one: between 0.2 and 0.9 nothing differs by more than the noise

@@ -21,7 +21,7 @@ from .measures import copying, distances_to, examine
 from .noise import Noise, between_seeds, joined, of_twins
 from .panel import Example, Panel, Size, build_panel
 from .reasons import reason
-from .rule import Prefer
+from .rule import PANEL_NOISE, Prefer
 from .search import main_weight, search
 from .tuned import Tuned, tuned
 from .validated import caution, require_measurable
@@ -167,7 +167,7 @@ def judge(
     noises += _of_twin(Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
-    choice = choose(every, prefer, floor=noise.difference if noise else 0.0)
+    choice = choose(every, prefer, floor=noise.difference if noise else PANEL_NOISE)
     unit = candidates[0].unit
     more = (noise and noise.sentence(), face_sentence(choice.row), caution(base))
     return Verdict(
