@@ -1,6 +1,7 @@
 """Jobs: the queue, pause, stop, faults, and what survives the death of server or worker. With the fake engine."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -185,7 +186,8 @@ def test_a_killed_worker_leaves_no_ghost(studio: Any) -> None:
     pid = studio.studio.queue.job(job).status()["pid"]
     os.kill(pid, signal.SIGKILL)
     failed = studio.wait(job, "failed")
-    assert failed["message"].endswith("Everything until step 10 is saved.") and failed["remedy"] == "resume"
+    saved = re.search(r"Everything until step (\d+) is saved\.$", failed["message"])
+    assert saved and int(saved[1]) in (10, 20, 30) and failed["remedy"] == "resume"  # the kill may come a little late
     studio.client.post(f"/api/jobs/{job}/resume")
     assert studio.wait(job, "finished")["step"] == 40
 
