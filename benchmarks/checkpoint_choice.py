@@ -121,21 +121,25 @@ def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     room, juries = Room.open(), {}
     known = everything_else(room, work)
     while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
-        run = todo[0]
-        number = run.told["subject"]
+        number = todo[0].told["subject"]
         if number not in juries:
             juries[number] = truth.Jury(room, people[number], known)
-        judge_one(work, run, juries[number])
+        judge_one(work, todo[0], juries[number])
 
 
 def judge_one(work: Path, run: Run, jury: truth.Jury) -> None:
     """Judge a run's cells."""
-    began, processor = time.perf_counter(), time.process_time()
     (work / "truth").mkdir(exist_ok=True)
-    truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
-    log(
-        f"{run.name}: judged, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s"
-    )
+    with timed(f"{run.name}: judged"):
+        truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Log afterwards how long the block took."""
+    began, processor = time.perf_counter(), time.process_time()
+    yield
+    log(f"{what}, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
 
 
 def judged(work: Path, run: Run) -> bool:
@@ -151,13 +155,11 @@ def measure(work: Path, people: list[subjects.Subject], most: int | None) -> Non
 
 def measure_one(work: Path, people: list[subjects.Subject], room: Room, run: Run) -> None:
     """Measure a run's cells."""
-    began, processor = time.perf_counter(), time.process_time()
     (work / "measures").mkdir(exist_ok=True)
     subject = people[run.told["subject"]]
-    latents.keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
-    measuring.measure_run(room, run, subject, "standard", work / "measures" / f"{run.name}.json")
-    seconds = time.process_time() - processor, time.perf_counter() - began
-    log(f"{run.name}: measured, {seconds[0]:.0f} s of processor, {seconds[1]:.0f} s")
+    with timed(f"{run.name}: measured"):
+        latents.keep_latents(room, run, subject, work / "latents" / f"{run.name}.safetensors")
+        measuring.measure_run(room, run, subject, work / "measures" / f"{run.name}.json")
 
 
 def measured(work: Path, run: Run) -> bool:

@@ -17,9 +17,9 @@ from torch import Tensor
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room, a_photo, with_article
-from benchmarks.choice.measuring import PANEL_SEED, code, keep, photos_of, rounded
+from benchmarks.choice.measuring import PANEL_SEED, code, photos_of, rounded
 from benchmarks.choice.subjects import Subject
-from benchmarks.choice.truth import label
+from benchmarks.choice.truth import keep, label
 from benchmarks.choice.utility import Cell
 from maquette.core.noise import NoiseSchedule
 from maquette.evaluation.features import make_eye

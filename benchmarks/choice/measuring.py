@@ -21,14 +21,13 @@ from benchmarks.choice.candidates import Run
 from benchmarks.choice.drawing import Room
 from benchmarks.choice.subjects import Subject, to_pixels
 from benchmarks.choice.training import GROUNDS
-from benchmarks.choice.truth import label
+from benchmarks.choice.truth import keep, label
 from maquette import evaluation
 from maquette.evaluation.measures import examine
-from maquette.evaluation.panel import SMALL, STANDARD, Example, Panel, build_panel
+from maquette.evaluation.panel import STANDARD, Example, Panel, build_panel
 from maquette.evaluation.rows import answers
 from maquette.evaluation.tuned import Tuned, tuned
 
-SIZES = {"small": SMALL, "standard": STANDARD}
 HELD = {"captioned": 3, "uncaptioned": 3, "five": 2}  # photos beside those that were trained on
 PANEL_SEED = 3
 USUAL, OTHER_WEIGHTS = (0.5, 0.7, 1.0), 2  # other weights than these are measured at every so many-th checkpoint
@@ -86,14 +85,14 @@ def code() -> str:
 
 
 @torch.no_grad()
-def measure_run(room: Room, run: Run, subject: Subject, size: str, file: Path) -> dict[str, Any]:
+def measure_run(room: Room, run: Run, subject: Subject, file: Path) -> dict[str, Any]:
     """Every measure of the cells, value by value; kept in `file` after every step, so that a stopped call goes on."""
-    told: dict[str, Any] = {"name": run.name, "key": run.key, "size": size, "code": code(), "cells": {}}
+    told: dict[str, Any] = {"name": run.name, "key": run.key, "code": code(), "cells": {}}
     if file.exists():
         known = json.loads(file.read_text())
-        if all(known.get(name) == told[name] for name in ("key", "size", "code")):
+        if all(known.get(name) == told[name] for name in ("key", "code")):
             told["cells"] = known["cells"]
-    panel = build_panel(room.base, photos_of(run, subject), subject.prompt, size=SIZES[size], seed=PANEL_SEED)
+    panel = build_panel(room.base, photos_of(run, subject), subject.prompt, size=STANDARD, seed=PANEL_SEED)
     for step, weights in measured_cells():
         missing = [weight for weight in weights if label(step, weight) not in told["cells"]]
         change = tuned(room.base, run.source(step), subject.prompt) if missing else None
@@ -114,10 +113,4 @@ def rounded(values: Iterable[float] | Tensor) -> list[float]:
     return [round(float(v), 4) for v in values]
 
 
-def keep(file: Path, told: dict[str, Any]) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(told, separators=(",", ":")))
-    part.replace(file)
-
-
-__all__ = ["SIZES", "measure_run", "photos_of", "tower_likeness"]
+__all__ = ["measure_run", "photos_of", "tower_likeness"]

@@ -156,7 +156,7 @@ def judge_run(run: Run, jury: Jury, file: Path) -> dict[str, Any]:
             found = jury.judged(base, range(DRAWS), jury.subject.prompt)
             draws[label(step, weight)] = [_rounded(draw) for draw in found]
         if missing:
-            _keep(file, told)
+            keep(file, told)
     return told
 
 
@@ -177,7 +177,7 @@ def _rounded(values: dict[str, list[float]]) -> dict[str, list[float]]:
     return {name: [round(v, 3) for v in part] for name, part in values.items()}
 
 
-def _keep(file: Path, told: dict[str, Any]) -> None:
+def keep(file: Path, told: dict[str, Any]) -> None:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(told, separators=(",", ":")))
     part.replace(file)
