@@ -4,7 +4,8 @@ python -m benchmarks.likeness --sprites FOLDER [--work out/choice] [--runs N]
 
 Takes the pictures that benchmarks/checkpoint_choice.py kept of 36 (step, weight) of each run: four of the subject alone
 and one on each of twelve colours. Prints Spearman's correlation, over those 36, of each way with the similarity to
-fresh scenes on the same colour in the judge's image tower, the truth of docs/overtraining.md. Seconds a run.
+fresh scenes on the same colour in the judge's image tower, the truth of docs/overtraining.md. Seconds a run, kept in
+WORK/likeness.json as they come: a stopped call goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.choice.drawing import Room, sprites_at, with_article
 from benchmarks.choice.latents import BARE, CELLS, load_latents
 from benchmarks.choice.measuring import photos_of
 from benchmarks.choice.subjects import Subject
-from benchmarks.choice.truth import label
+from benchmarks.choice.truth import keep, label
 from maquette.core.noise import NoiseSchedule
 from maquette.evaluation.features import NEAR_LEVEL, whitening
 from maquette.families import load
@@ -129,12 +130,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="the first so many of the runs only")
     arguments = parser.parse_args()
     people = cast(arguments.work, sprites_at(arguments.sprites), plan.SUBJECTS)
-    room, eye, found = Room.open("cpu"), load("pocket", device=torch.device("cpu"), dtype=torch.bfloat16), {}
-    for run in finished(arguments.work, plan.SUBJECTS)[: arguments.runs]:
+    room, eye = Room.open("cpu"), load("pocket", device=torch.device("cpu"), dtype=torch.bfloat16)
+    rows = arguments.work / "likeness.json"
+    found = json.loads(rows.read_text()) if rows.exists() else {}
+    runs = {f"{run.name} {run.key}": run for run in finished(arguments.work, plan.SUBJECTS)[: arguments.runs]}
+    for row, run in runs.items():
+        if row in found:
+            continue
         kept = load_latents(arguments.work / "latents" / f"{run.name}.safetensors")
         own = scores(room, eye, run, people[int(run.told["subject"])], kept)
-        found[run.name] = ranked(own, truth_of(arguments.work / "truth" / f"{run.name}.json"))
-    print(table(found))
+        found[row] = ranked(own, truth_of(arguments.work / "truth" / f"{run.name}.json"))
+        keep(rows, found)
+    print(table({row: found[row] for row in runs}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.choice import plan
 from benchmarks.choice.candidates import finished
-from benchmarks.choice.truth import judged
+from benchmarks.choice.truth import whole
 from benchmarks.choice.utility import Cell, cell_of, halves, standing
 from maquette.evaluation.choice import Row
 
@@ -88,7 +88,7 @@ def cases(work: Path, subjects: int) -> list[Case]:
         if not all(file.exists() for file in files):
             continue
         truth, measures = (json.loads(file.read_text()) for file in files)
-        if not judged(run, files[0]) or measures["key"] != run.key or not measures.get("done"):
+        if not whole(run, truth) or measures["key"] != run.key or not measures.get("done"):
             continue
         found.append(case_of(run.told, truth, measures))
     return found

@@ -7,7 +7,7 @@ colour that no photo had, in styles, its class and other objects. Every cell get
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,12 +161,14 @@ def judge_run(run: Run, jury: Jury, file: Path) -> dict[str, Any]:
 
 
 def judged(run: Run, file: Path) -> bool:
-    """Whether every cell of a run has every draw."""
-    if not file.exists():
-        return False
-    known = json.loads(file.read_text())
+    """Whether every cell of a run has every draw in `file`."""
+    return file.exists() and whole(run, json.loads(file.read_text()))
+
+
+def whole(run: Run, told: Mapping[str, Any]) -> bool:
+    """Whether every cell of a run has every draw in what `judge_run` kept."""
     cells = [label(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
-    return bool(known["key"] == run.key and all(len(known["draws"].get(cell, [])) >= DRAWS for cell in cells))
+    return bool(told["key"] == run.key and all(len(told["draws"].get(cell, [])) >= DRAWS for cell in cells))
 
 
 def label(step: int, weight: float) -> str:
