@@ -210,5 +210,5 @@ def test_what_is_kept_of_a_picture_is_put_back(case: str) -> None:
 def test_a_schedule_that_is_another_in_comfyui_is_told() -> None:
     beta = "ComfyUI's Beta schedule spaces timesteps, A1111's spaces levels: the steps are others."
     assert beta in made(sampler="Euler", schedule_type="Beta").notes
+    assert beta not in made(sampler="Euler", hires_scale=2).notes
     assert beta in made(sampler="Euler", hires_scale=2, hires_sampler="Euler", hires_schedule_type="Beta").notes
-    assert beta not in made(sampler="Euler", hires_sampler="Euler Beta").notes

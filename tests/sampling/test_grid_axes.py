@@ -117,6 +117,21 @@ def test_keys_and_sizes() -> None:
     assert plan.labels(2) == ["schedule type Karras", "schedule type Beta"]
 
 
+def test_axes_change_what_is_given_for_all_cells() -> None:
+    plan = plan_of(config(prompt="x", sampler="DPM++ 2M", schedule_type="Karras", x="schedule=Beta, Karras"))
+    assert [cell.settings.sampler for cell in plan.cells] == ["DPM++ 2M Beta", "DPM++ 2M Karras"]
+    hires = {"hires_scale": 2, "hires_schedule_type": "Beta"}
+    plan = plan_of(config(prompt="x", **hires, x="sampler=Euler, Heun", y="hires schedule=Beta, Karras"))
+    told = [(cell.settings.sampler, cell.settings.hires_sampler) for cell in plan.cells]
+    assert told[:2] == [("Euler", "Euler Beta"), ("Heun", "Heun Beta")]
+    assert told[2:] == [("Euler", "Euler Karras"), ("Heun", "Heun Karras")]
+
+
+def test_an_axis_gives_what_an_option_is_about() -> None:
+    plan = plan_of(config(prompt="x", hires_steps=5, x="hires-scale=1.5, 2"))
+    assert [cell.settings.hires_scale for cell in plan.cells] == [1.5, 2]
+
+
 def test_controls_by_number() -> None:
     plan = plan_of(
         config(prompt="x", controls=["a.pt,weight=0.5", "b.pt"], x="control weight:2=0.1, 0.2", y="control end=0.5")
@@ -163,6 +178,7 @@ def test_what_costs_most_changes_least_often() -> None:
         ({"x": "control weight=1"}, "An axis changes ControlNet 1, and 0 are given"),
         ({"x": "control glow=1"}, "a ControlNet has model, image"),
         ({"x": "seed:3=1"}, "only lora, checkpoint, weight and control take a name"),
+        ({"x": "denoising=0.3, 0.5"}, "denoising_strength needs init_image or hires fix"),
         ({"x": "seed=1-1000", "y": "steps=1-1000"}, "would have 1000000 pictures"),
         ({"x": "seed=1", "batch_size": 2}, "A grid draws one picture a cell; leave out batch_size"),
     ],

@@ -78,7 +78,7 @@ ANCESTRAL = {
 
 def text_of(told: DrawSettings) -> str:
     words = Words(told.prompt, told.prompt, told.negative_prompt, {}, [], [], [])
-    values = values_of(told, BASE, words, (told.width or 0, told.height or 0), None)
+    values = values_of(told, BASE, [words], (told.width or 0, told.height or 0), None)
     return format_infotext(told.prompt, told.negative_prompt, for_picture(values, told.seed, told.variation_seed))
 
 

@@ -55,6 +55,12 @@ MODES: dict[str, dict[str, Any]] = {
         "hires_scale": 1.5, "hires_sampler": "Euler a", "ensd": 31337, "activation": True, "tiled_vae": True,
         "hires_prompt": "a cat # or dog\n<lora:told>",
     },
+    "comments kept": {"prompt": "a cat # on red", "negative_prompt": "c#", "prompt_comments": False},
+    "emphasis of hires alone": {"hires_scale": 1.5, "hires_prompt": "a (cat:1.6)", "emphasis": "No norm"},
+    "choices and styles of hires": {
+        "prompt": "a {cat|dog}", "hires_scale": 1.5, "hires_prompt": "a {cat|dog|star} on __colour__",
+        "wildcard_dir": "wild", "styles": ["Noto"], "styles_file": "styles.csv",
+    },
 }  # fmt: skip
 
 

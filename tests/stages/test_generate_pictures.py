@@ -19,6 +19,7 @@ from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.formats.picture_files import read_parameters
 from maquette.formats.png import parse_infotext
+from maquette.sampling.lora_folder import lora_hash
 from maquette.stages.generate import GenerateConfig, GenerateResult, run
 from maquette.stages.repeat import repeated
 from tests.sampling.random_loras import write_lora
@@ -215,6 +216,40 @@ def test_prompts_of_a_file(base: BaseModel, tmp_path: Path) -> None:
         draw(base, tmp_path, prompts_file=tmp_path / "prompts.txt")
 
 
+def test_lines_of_a_file_name_schedules_of_their_own(base: BaseModel, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a dog\n--prompt x --scheduler Exponential\n--prompt x --sampler_name Euler")
+    options = {"sampler": "DPM++ 2M", "schedule_type": "Karras", "steps": 1}
+    made = draw(base, tmp_path, prompts_file=tmp_path / "prompts.txt", **options)
+    told = [parse_infotext(text) for text in made.infotexts]
+    expected = [("DPM++ 2M", "Karras"), ("DPM++ 2M", "Exponential"), ("Euler", "Karras")]
+    assert [(each["Sampler"], each["Schedule type"]) for each in told] == expected
+
+
+def test_the_second_drawing_has_styles_choices_and_warnings_too(base: BaseModel, tmp_path: Path) -> None:
+    (tmp_path / "styles.csv").write_text('name,prompt,negative_prompt\nNoto,"{prompt}, noto style",blurry\n')
+    options = {"styles": ["Noto"], "styles_file": tmp_path / "styles.csv", "steps": 1, "hires_scale": 1.5}
+    told = parse_infotext(draw(base, tmp_path, "a cat", hires_prompt="a dog", **options).infotexts[0])
+    assert told["Hires prompt"] == "a dog, noto style"
+    assert "Hires negative prompt" not in told  # as the first's, with the style's words
+    wild = {"steps": 1, "hires_scale": 1.5, "dynamic_prompts": True}
+    many = draw(base, tmp_path, "x", hires_prompt="a {cat|dog}", batch_count=6, **wild)
+    assert {parse_infotext(text)["Hires prompt"] for text in many.infotexts} == {"a cat", "a dog"}
+    missing = {"hires_prompt": "a dog <lora:absent:1> # hm", "lenient": True, "lora_dir": tmp_path}
+    warnings = draw(base, tmp_path, steps=1, hires_scale=1.5, **missing).warnings
+    assert [text for text in warnings if "'absent'" in text and text.endswith("Drawn without it.")]
+    assert [text for text in warnings if text.startswith("'# hm' in the prompt is a comment")]
+    assert len(warnings) == 2
+
+
+def test_hashes_of_loras_of_the_second_drawing(base: BaseModel, tmp_path: Path) -> None:
+    for i, name in enumerate(("one", "two")):
+        write_lora(base, tmp_path / f"{name}.safetensors", seed=i, name=name)
+    prompts = {"prompt": "x <lora:one:1>", "hires_prompt": "x <lora:two:1>"}
+    text = draw(base, tmp_path / "out", lora_dir=tmp_path, hires_scale=1.5, steps=1, **prompts).infotexts[0]
+    pairs = [pair.split(": ") for pair in parse_infotext(text)["Lora hashes"].split(", ")]
+    assert pairs == [[name, lora_hash(tmp_path / f"{name}.safetensors")[:12]] for name in ("one", "two")]
+
+
 def test_styles_and_wildcards(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "styles.csv").write_text('name,prompt,negative_prompt\nNoto,"{prompt}, noto style",blurry\n')
     (tmp_path / "wild").mkdir()
@@ -254,6 +289,19 @@ def test_styles_and_wildcards(base: BaseModel, tmp_path: Path) -> None:
         ({"hires_scale": 2}, "hires fix enlarges a new picture"),
         ({"hires_scale": 2, "init_image": None, "hires_upscaler": "Lanczoss"}, "no upscaler 'Lanczoss'. Did you mean"),
         ({"only_masked": True}, "only_masked and mask_invert need a mask"),
+        (
+            {"init_image": None, "hires_prompt": "a dog"},
+            "hires_prompt is of a second drawing: give hires_scale or a hires size",
+        ),
+        ({"init_image": None, "hires_upscaler": "lanczos"}, "hires_upscaler is of a second drawing"),
+        ({"init_image": None, "hires_schedule_type": "Karras"}, "hires_schedule_type is of a second drawing"),
+        ({"init_image": None, "denoising_strength": 0.5}, "denoising_strength needs init_image or hires fix"),
+        ({"init_image": None, "resize_mode": "fill"}, "resize_mode needs a picture to begin from"),
+        ({"mask_blur": 8}, "mask_blur needs a mask: give mask or extend"),
+        ({"masked_content": "fill"}, "masked_content needs a mask"),
+        ({"extend": ["left=8"], "mask_invert": True}, "mask_invert needs a mask: give mask"),
+        ({"mask": "mask.png", "mask_padding": 8}, "mask_padding needs only_masked"),
+        ({"refiner_switch_at": 0.5}, "refiner_switch_at needs a refiner"),
         ({"extend": ["up=8"]}, "--extend up=8 is not possible: write a side and pixels"),
         ({"init_image": None, "mask": "mask.png"}, "mask needs a picture to begin from: give init_image"),
         ({"seed_resize_from": "big"}, "write a size such as 512x512"),

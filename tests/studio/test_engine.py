@@ -14,6 +14,7 @@ from PIL import Image
 
 from maquette.errors import MaquetteError
 from maquette.formats.png import parse_infotext
+from maquette.sampling.lora_folder import lora_files
 from maquette.studio.drawings import DrawingFailed, Progress, Refused
 from maquette.studio.engine import DrawingEngine
 from maquette.studio.library import Library
@@ -208,3 +209,27 @@ def test_the_library_names_files_of_one_name_apart(tmp_path: Path) -> None:
     lora_file(tmp_path / "run-2" / "state" / "anna.safetensors")
     found = {lora.name: lora.path for lora in Library([], [tmp_path]).loras()}
     assert found == {"anna": str(new), "run-1/anna": str(old)}
+
+
+def test_the_library_finds_what_generate_finds(tmp_path: Path) -> None:
+    """Linked folders, LoRAs of diffusers of 2023, PEFT's folders of several networks."""
+    lora_file(tmp_path / "elsewhere" / "linked.safetensors")
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    (loras / "shared").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (loras / "round").symlink_to(loras, target_is_directory=True)
+    processors = lora_file(loras / "processors.safetensors")
+    old = b"mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"
+    head = processors.read_bytes()[8:].replace(b"lora_unet_x.lora_down.weight", old)
+    processors.write_bytes(len(head).to_bytes(8, "little") + head)
+    for network in ("unet", "text_encoder"):
+        lora_file(loras / "both" / network / "adapter_model.safetensors")
+        (loras / "both" / network / "adapter_config.json").write_text("{}")
+    found = {lora.name: lora.path for lora in Library([], [loras]).loras()}
+    assert found == {
+        "linked": str(loras / "shared" / "linked.safetensors"),
+        "processors": str(processors),
+        "both": str(loras / "both"),
+    }
+    assert [lora.name for lora in Library([], [loras / "both"]).loras()] == ["both"]
+    assert set(lora_files(loras)) == set(found)

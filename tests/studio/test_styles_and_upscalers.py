@@ -48,6 +48,25 @@ def test_styles_are_those_of_a1111s_file(client: TestClient, engine: DrawingEngi
         assert drawn(client, styles=other)["info"]["warnings"] == []
 
 
+def test_the_second_drawing_has_its_schedule_and_the_styles(
+    client: TestClient, engine: DrawingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.folder.mkdir(exist_ok=True)
+    (engine.folder / "styles.csv").write_text(STYLES, encoding="utf-8")
+    asked: list[dict[str, Any]] = []
+    draw = engine.draw
+    monkeypatch.setattr(engine, "draw", lambda wish: asked.append(wish) or draw(wish))
+    keys = ("hires_sampler", "hires_schedule_type", "hires_prompt", "hires_negative_prompt")
+    hires = {"enable_hr": True, "sampler_name": "DPM++ 2M", "hr_prompt": "a dog", "styles": ["Oil"]}
+    drawn(client, **hires, hr_scheduler="karras")
+    assert [asked[-1].get(key) for key in keys] == ["DPM++ 2M", "Karras", "an oil painting of a dog, thick paint", None]
+    drawn(client, **hires, hr_sampler_name="Euler", hr_scheduler="Use same scheduler", hr_negative_prompt="rain")
+    told = [asked[-1].get(key) for key in keys]
+    assert told == ["Euler", "Automatic", "an oil painting of a dog, thick paint", "rain, photo"]
+    drawn(client, **hires, hr_sampler_name="Use same sampler", hr_scheduler="Use same scheduler")
+    assert [asked[-1].get(key) for key in keys[:2]] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

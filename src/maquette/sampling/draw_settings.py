@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ..config import Count, DenoisingSteps, Fraction, Prediction, StageConfig
 from ..prompts.attention import Emphasis
@@ -199,11 +199,20 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
     tiled_vae: bool = False
     """Decode and encode large pictures in overlapping parts, which needs little memory."""
 
+    _as_given: dict[str, Any] = PrivateAttr(default_factory=dict)  # the samplers' names, before schedules are in them
+
+    def given(self) -> dict[str, Any]:
+        """Keys and values as they were given, for other values of some of them."""
+        return self.model_dump(exclude_unset=True, exclude={"sampler", "hires_sampler"}) | self._as_given
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        from .effects import without_effect
         from .enlarging import find_upscaler
         from .samplers import find_sampler
 
+        named = {"sampler", "hires_sampler"} & self.model_fields_set
+        self._as_given = {key: getattr(self, key) for key in named}
         self.sampler = find_sampler(self.sampler, self.schedule_type)
         if self.hires_sampler or self.hires_schedule_type:
             self.hires_sampler = self._second_sampler()
@@ -221,7 +230,14 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
             raise ValueError("hires_base is the model of a second drawing: give hires_scale or a hires size")
         if self.hires_scale and (self.hires_width or self.hires_height):
             raise ValueError("give hires_scale, or hires_width and hires_height, not both")
+        if self.whole and (sentence := without_effect(self)):
+            raise ValueError(sentence)
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing will be added before drawing, so that an option without effect is a mistake."""
+        return True
 
     def _second_sampler(self) -> str:
         """Of the second drawing, with the first's schedule where it has none of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,22 @@ def usual_cfg_scale(base: BaseModel) -> float:
 def values_of(
     settings: DrawSettings,
     base: BaseModel,
-    words: Words,
+    passes: Sequence[Words],
     size: tuple[int, int],
     init_hash: str | None = None,
     embeddings: Mapping[str, Path] | None = None,
     second: BaseModel | None = None,
     refiner: BaseModel | None = None,
 ) -> dict[str, Any]:
-    """The last line of the text; "Seed" and "Variation seed" are each picture's own. size: (width, height).
-    embeddings: the files of textual inversions that the prompts call, by name. second: the model of the second drawing,
-    where it is another one; refiner: who ends the last.
+    """The last line of the text; "Seed" and "Variation seed" are each picture's own. passes: the words of each drawing.
+    size: (width, height). embeddings: the files of textual inversions that the prompts call, by name. second: the model
+    of the second drawing, where it is another one; refiner: who ends the last.
     """
     sampler, schedule = schedule_of(settings.sampler)
     samplers = [sampler, *([settings.hires_sampler] if settings.hires and settings.hires_sampler else [])]
     beginning = settings.init_image is not None
-    bracketed = any(c in words.plain + words.negative for c in "([")
+    texts = "".join(words.plain + words.negative for words in passes)
+    loras = {name: file for words in passes for name, file in words.files.items()}
     return {
         "Steps": settings.steps,
         "Sampler": sampler,
@@ -72,9 +73,10 @@ def values_of(
         "Refiner switch at": None if refiner is None else number_text(settings.refiner_switch_at),
         **{f"ControlNet {i}": unit_text(unit) for i, unit in enumerate(settings.controls)},
         **settings.sampler_values(*samplers),
-        "Lora hashes": _listed(words.files, lora_hash),
+        "Lora hashes": _listed(loras, lora_hash),
         "TI hashes": _listed(embeddings or {}, safetensors.file_sha256),
-        "Emphasis": settings.emphasis if bracketed and settings.emphasis != "Original" else None,
+        "Emphasis": settings.emphasis if set("([") & set(texts) and settings.emphasis != "Original" else None,
+        "Prompt comments": "False" if "#" in texts and not settings.prompt_comments else None,
         "Prompt editing": "exact" if settings.prompt_editing == "exact" else None,
         "Tiled VAE": "True" if settings.tiled_vae else None,
         "Version": f"maquette-{__version__}",

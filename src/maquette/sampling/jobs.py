@@ -19,8 +19,8 @@ def drawings_of(settings: S) -> Iterator[S]:
 
     Raises MaquetteError for unknown styles and wildcards.
     """
-    prompt, negative = styled(settings.prompt, settings.negative_prompt, settings.styles, settings.styles_file)
-    plain = {"prompt": prompt, "negative_prompt": negative, "styles": []}
+    prompts = _prompts(settings)
+    plain = {**prompts, "styles": []}
     folder = settings.wildcard_dir
     if not settings.dynamic_prompts and folder is None:
         yield settings.model_copy(update=plain)
@@ -29,7 +29,17 @@ def drawings_of(settings: S) -> Iterator[S]:
     varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
     for place in range(settings.batch_size * settings.batch_count):
         seed = first + place
-        words = {"prompt": chosen(prompt, seed, folder), "negative_prompt": chosen(negative, seed, folder)}
+        words = {key: chosen(text, seed, folder) for key, text in prompts.items()}
         single = {"batch_size": 1, "batch_count": 1, "variation_seed": varied + place}
         kept = first if settings.variation_strength else seed
         yield settings.model_copy(update={**plain, **words, **single, "seed": kept})
+
+
+def _prompts(settings: DrawSettings) -> dict[str, str]:
+    """By key, with the styles; those of the second drawing where it has its own, as in A1111."""
+    found: dict[str, str] = {}
+    for keys in (("prompt", "negative_prompt"), ("hires_prompt", "hires_negative_prompt")):
+        texts = [getattr(settings, key) or "" for key in keys]
+        made = styled(texts[0], texts[1], settings.styles, settings.styles_file)
+        found |= {key: new for key, old, new in zip(keys, texts, made, strict=True) if old or keys[0] == "prompt"}
+    return found

@@ -149,10 +149,10 @@ class Pipeline:
             prompt = settings.hires_prompt or settings.prompt
             negative = settings.hires_negative_prompt or settings.negative_prompt
             second = self._read(prompt, negative, settings, later.base.spec.name)
-        self._tell(words, settings, on_event)
+        passes = [words] if second is words else [words, second]
+        self._tell(passes, settings, on_event)
         canvas = canvas_of(settings, base.spec.native_size)
         found: list[Embedding] = []
-        passes = [words] if second is words else [words, second]
         loras = [*{id(adapter): adapter for each in passes for adapter in each.adapters}.values()]
         try:
             self._fold(self._loras, words.loras, on_event)
@@ -196,12 +196,13 @@ class Pipeline:
         loras = [wish_of(tag, self._adapter(file), family, presets) for tag, file in named]
         return Words(prompt, plain, negative, files, loras, warnings, hints)
 
-    def _tell(self, words: Words, settings: DrawSettings, on_event: Listener) -> None:
-        """What the user should know before anything is drawn."""
-        notices = [*words.warnings, self.base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
-        for notice in filter(None, notices):
+    def _tell(self, passes: Sequence[Words], settings: DrawSettings, on_event: Listener) -> None:
+        """What the user should know before anything is drawn, each once. passes: the words of each drawing."""
+        said = [warning for words in passes for warning in words.warnings]
+        notices = [*said, self.base.spec.skips(settings.clip_skip), schedule_notice(settings.sampler)]
+        for notice in dict.fromkeys(filter(None, notices)):
             on_event(Event("warning", {"message": notice}))
-        for hint in words.hints:
+        for hint in dict.fromkeys(hint for words in passes for hint in words.hints):
             on_event(Event("finding", {"message": hint}))
         self._warned = set()
 
@@ -232,7 +233,8 @@ class Pipeline:
         size = canvas.width, canvas.height
         other = None if later is self._loras else later.base
         as_read = _as_read(settings, second) if second is not words else settings
-        infotext_values = values_of(as_read, base, words, size, canvas.init_hash, files, other, refiner)
+        passes = [words] if second is words else [words, second]
+        infotext_values = values_of(as_read, base, passes, size, canvas.init_hash, files, other, refiner)
         first = secrets.randbelow(MAX_SEED) if settings.seed == -1 else settings.seed
         varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
         for batch in range(settings.batch_count):

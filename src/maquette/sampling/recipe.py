@@ -151,6 +151,8 @@ def _masks(values: Mapping[str, str]) -> dict[str, Any]:
         found["discard_penultimate_sigma"] = True
     if values.get("Tiled VAE") == "True":
         found["tiled_vae"] = True
+    if values.get("Prompt comments") == "False":
+        found["prompt_comments"] = False
     if "Mask" in values:
         found["mask"] = values["Mask"]
     if "Extend" in values:

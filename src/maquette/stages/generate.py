@@ -104,9 +104,9 @@ def _each(config: GenerateConfig) -> Iterator[GenerateConfig]:
     """The configuration, once for each line of a file of prompts and each picture of a folder to begin from."""
     require_known(config.file_name)
     lines = read_prompts(config.prompts_file) if config.prompts_file else [{}]
-    written = config.model_dump(exclude_unset=True)
+    given = config.given()
     for line in lines:
-        one = GenerateConfig.parse({**written, **line}, str(config.prompts_file)) if line else config
+        one = GenerateConfig.parse({**given, **line}, str(config.prompts_file)) if line else config
         for picture in _pictures(config.init_image):
             yield one.model_copy(update={"init_image": picture})
 

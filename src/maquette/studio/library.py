@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from ..adapters.dialects import is_adapter
+from ..adapters.peft_folder import parts_of
 from ..errors import MaquetteError
 from ..formats.headers import header_of
 
@@ -123,14 +125,11 @@ def _kind(names: Sequence[str]) -> Kind:
         return "model"
     if any(name.startswith("control_model.") or "controlnet_cond_embedding" in name for name in names):
         return "controlnet"
-    if any(part in name for name in names[:50] for part in _LORA_PARTS):
+    if is_adapter(names):
         return "lora"
     return (
         "vae" if any(name.endswith(("encoder.conv_in.weight", "decoder.conv_in.weight")) for name in names) else "other"
     )
-
-
-_LORA_PARTS = ("lora_", "lycoris_", "hada_", "lokr_", "oft_", ".diff")
 
 
 def _is_lora(path: Path) -> bool:
@@ -145,16 +144,24 @@ def _newest_first(path: Path) -> tuple[float, str]:
 
 
 def _walk(place: Path) -> Iterator[Path]:
-    """Files and folders of weights below a folder, hidden ones and a run's state left out; a file stands for itself."""
-    if place.is_file():
+    """Files and folders of weights below a folder, linked ones too, each folder once; hidden ones and a run's state are
+    left out. A file stands for itself, and so does a folder of PEFT.
+    """
+    if place.is_file() or parts_of(place):
         yield place
         return
     count = 0
-    for root, folders, files in os.walk(place):
+    entered: set[str] = set()
+    for root, folders, files in os.walk(place, followlinks=True):
+        real = os.path.realpath(root)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
         inside = []
         for name in sorted(folders):
             path = Path(root, name)
-            if (path / "model_index.json").is_file() or (path / "adapter_config.json").is_file():
+            if (path / "model_index.json").is_file() or parts_of(path):
                 yield path
             elif not name.startswith(".") and name != "state":
                 inside.append(name)

@@ -71,11 +71,12 @@ def plan_of(config: GridConfig, seeds: dict[str, int] | None = None) -> Plan:
     axes = read_axis(config.x, config), read_axis(config.y, config), read_axis(config.z, config)
     if axes == (NOTHING,) * 3:
         raise MaquetteError("A grid needs an axis: give --x NAME=VALUES, such as --x seed=1-4.")
-    values = config.model_dump(exclude_unset=True, exclude=_OF_THE_GRID)
+    values = {key: value for key, value in config.given().items() if key not in _OF_THE_GRID}
     for key in ("batch_size", "batch_count"):
         if values.get(key, 1) != 1:
             raise MaquetteError(f"A grid draws one picture a cell; leave out {key} and give an axis seed=1-4.")
-    asked = {"axes": {"x": config.x, "y": config.y, "z": config.z}, "settings": _plain(values)}
+    settings = _plain(config.model_dump(exclude_unset=True, exclude=_OF_THE_GRID))
+    asked = {"axes": {"x": config.x, "y": config.y, "z": config.z}, "settings": settings}
     seeds = seeds or {key: secrets.randbelow(MAX_SEED) for key in ("seed", "variation_seed")}
     x, y, z = (len(axis.labels) for axis in axes)
     if x * y * z > MOST_CELLS:

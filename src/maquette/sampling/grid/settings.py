@@ -24,3 +24,8 @@ class GridConfig(BaseSettings, DrawSettings):
     """Axis from sheet to sheet."""
     out: Path | None = None
     """Folder of the grid; one that was ended is gone on with. Otherwise out/grid, or out/grid-2 and so on."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a cell's, to which axes add nothing."""
+        return not (self.x or self.y or self.z)

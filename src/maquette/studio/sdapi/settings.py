@@ -47,7 +47,7 @@ def wish_of(body: Common, engine: DrawingEngine) -> tuple[dict[str, Any], list[s
     }
     if wish["batch_size"] * wish["batch_count"] > MOST_PICTURES:
         raise HTTPException(422, f"batch_size x n_iter is more than {MOST_PICTURES}.")
-    wish |= _hires(body, engine) if isinstance(body, TextToImage) else {}
+    wish |= _hires(body, engine, sampler) if isinstance(body, TextToImage) else {}
     wish |= _beginning(body) if isinstance(body, ImageToImage) else {}
     return wish, [*notes, *unknown, *_unserved(body)]
 
@@ -98,7 +98,8 @@ def _variation(body: Common) -> dict[str, Any]:
     return wish
 
 
-def _hires(body: TextToImage, engine: DrawingEngine) -> dict[str, Any]:
+def _hires(body: TextToImage, engine: DrawingEngine, first: str) -> dict[str, Any]:
+    """Of the second drawing. first: the sampler of the first."""
     if not body.enable_hr:
         return {}
     wish: dict[str, Any] = {"denoising_strength": body.denoising_strength}
@@ -111,12 +112,17 @@ def _hires(body: TextToImage, engine: DrawingEngine) -> dict[str, Any]:
             raise HTTPException(422, f"hr_scale makes a side of more than {2 * LARGEST_SIDE} pixels.")
     wish["hires_upscaler"] = _upscaler(body.hr_upscaler or "Latent", engine)
     wish["hires_steps"] = body.hr_second_pass_steps or None
-    if body.hr_sampler_name not in (None, "", "Use same sampler"):
-        scheduler = "" if body.hr_scheduler in (None, "Use same scheduler") else str(body.hr_scheduler)
-        wish["hires_sampler"], wish["hires_schedule_type"] = _sampler(str(body.hr_sampler_name), scheduler)
+    scheduler = "" if body.hr_scheduler in (None, "Use same scheduler") else str(body.hr_scheduler)
+    own = body.hr_sampler_name not in (None, "", "Use same sampler")
+    if own or scheduler:
+        name = body.hr_sampler_name if own else first
+        wish["hires_sampler"], wish["hires_schedule_type"] = _sampler(str(name), scheduler)
     if body.hr_checkpoint_name not in (None, "", "Use same checkpoint"):
         wish["hires_base"] = model_named(engine, str(body.hr_checkpoint_name)).path
-    wish["hires_prompt"], wish["hires_negative_prompt"] = body.hr_prompt or None, body.hr_negative_prompt or None
+    prompts = body.hr_prompt or "", body.hr_negative_prompt or ""
+    made = styled(*prompts, body.styles, engine)[:2]
+    for key, text, new in zip(("hires_prompt", "hires_negative_prompt"), prompts, made, strict=True):
+        wish[key] = new if text else None
     return wish
 
 
