@@ -117,3 +117,32 @@ def test_two_metadata_files_are_refused_in_a_folder_but_each_can_be_named(folder
     with pytest.raises(MaquetteError, match=r"several metadata files \(meta_lat\.json, metadata\.csv\)"):
         read_folder(folder)
     assert captions(folder / "metadata.csv", "s t")["a.jpg"] == ("x", "metadata.csv")
+
+
+def test_a_named_file_leaves_the_regularization_images_beside_it_their_role(folder: Path) -> None:
+    (folder / "sub").rename(folder / "reg")
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "zkw robot"}\n')
+    for named in (folder, folder / "metadata.jsonl"):
+        roles = {photo.name: photo.role for photo in read_folder(named, "zkw robot").photos}
+        assert roles == {"a.jpg": "instance", "b.png": "instance", "c.png": "class"}
+
+
+@pytest.mark.parametrize("name", ["10_zkw robot", "sub"])
+def test_a_file_that_lies_where_none_is_read_is_named(folder: Path, name: str) -> None:
+    """Its captions were lost in silence: Kohya's folders have text files, and a sub-folder is part of its parent."""
+    (folder / "sub").rename(folder / name)
+    (folder / name / "metadata.jsonl").write_text('{"file_name": "c.png", "text": "zkw robot, red"}\n')
+    (folder / name / "metadata.json").write_text('{"title": "an album"}')
+    messages = [problem.message for problem in read_folder(folder, "zkw robot").problems]
+    says = f"{name}/metadata.jsonl is not read, nor the captions in it: name it instead of the folder to learn them."
+    assert [message for message in messages if "metadata" in message] == [says]
+    leaf = read_folder(folder / name, "zkw robot")
+    assert bool(leaf.problems) is (name != "sub")
+    assert captions(folder / name / "metadata.jsonl", "zkw robot") == {"c.png": ("zkw robot, red", "metadata.jsonl")}
+
+
+def test_a_file_beside_kohyas_folders_is_named(folder: Path) -> None:
+    (folder / "sub").rename(folder / "10_zkw robot")
+    (folder / "meta_cap.json").write_text('{"c": {"caption": "zkw robot, red"}}')
+    found = [problem.photo for problem in read_folder(folder).problems if problem.kind == "caption"]
+    assert found == ["meta_cap.json"]

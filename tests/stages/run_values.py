@@ -33,5 +33,6 @@ ROUNDS: list[dict[str, Any]] = [
      "trackers": ["tensorboard"]},
     {"method": "dreambooth", "text_encoder": True, "text_encoder_learning_rate": 2e-6, "rank": 16, "alpha": None},
     {"method": "dreambooth", "optimizer": "adafactor", "save_dtype": "bf16", "rank": 16, "alpha": None},
+    {"subject": "zkw style", "kind": "style"},
     {"rank_stabilized": True, "optimizer": "schedule-free-adamw", "sample_prompts": [], "subject": "zkw's \"robot\""},
 ]  # fmt: skip

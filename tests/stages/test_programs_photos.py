@@ -152,6 +152,60 @@ def test_nothing_that_a_run_made_is_written_over(tmp_path: Path) -> None:
     assert f"--output_dir {run.path} " in command.run(CommandConfig(run=run.path, program="diffusers")).command
 
 
+def test_photos_that_a_file_names_are_its_folders(tmp_path: Path) -> None:
+    """A metadata file and a data set file are no folders of pictures; what is taken from them is that of the run."""
+    folder = tmp_path / "photos"
+    photo(folder / "a.png")
+    photo(folder / "reg/r.png")
+    (metadata := folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "zkw robot"}\n')
+    made = command.command_for(TrainConfig.parse({**RUN, "photos": metadata}), "kohya")
+    assert [(s["image_dir"], s.get("is_reg", False)) for s in subsets(made.command)] == [
+        (str(folder), False), (str(folder / "reg"), True),
+    ]  # fmt: skip
+    assert made.no_equal == ["photos: the captions in metadata.jsonl would not be read"]
+    (file := tmp_path / "data.toml").write_text(
+        f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '{folder}'\nclass_tokens = 'zkw robot'\n"
+    )
+    told = command.command_for(TrainConfig.parse({**RUN, "photos": file}), "diffusers").command
+    assert f"ln -s --backup=numbered -t zkw-photos {folder / 'a.png'}\n" in told
+    assert "--instance_data_dir zkw-photos " in told and "data.toml" not in told
+
+
+def test_regularization_images_that_are_gone_are_not_forgotten(tmp_path: Path) -> None:
+    photo(tmp_path / "photos/a.png", "zkw robot")
+    config = TrainConfig.parse({**RUN, "photos": tmp_path / "photos", "reg": tmp_path / "gone"})
+    kohya, diffusers = (command.command_for(config, program) for program in ("kohya", "diffusers"))
+    assert [s["image_dir"] for s in subsets(kohya.command) if s.get("is_reg")] == [str(tmp_path / "gone")]
+    assert "--gradient_accumulation_steps 2" in kohya.command
+    assert f"--class_data_dir {tmp_path / 'gone'} " in diffusers.command
+
+
+def test_photos_of_a_style_are_called_as_they_were(tmp_path: Path) -> None:
+    photo(tmp_path / "photos/a.png")
+    config = TrainConfig.parse({**RUN, "photos": tmp_path / "photos", "subject": "zkw style", "kind": "style"})
+    assert subsets(command.command_for(config, "kohya").command)[0]["class_tokens"] == "a picture in zkw style"
+    assert "--instance_prompt 'a picture in zkw style' " in command.command_for(config, "diffusers").command
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"choose": False}, {"preferred_weight": 0.7}, {"keep_state": True}, {"probe_prediction": False}],
+    ids="-".join,
+)
+def test_what_changes_no_weight_stops_no_command(changes: dict[str, Any]) -> None:
+    for program in ("kohya", "diffusers"):
+        usual, made = (command.command_for(TrainConfig.parse(c), program) for c in (RUN, {**RUN, **changes}))
+        assert made == usual
+
+
+def test_a_prediction_of_v_is_said_where_a_file_did_not(tmp_path: Path) -> None:
+    config = TrainConfig.parse({**RUN, "prediction_type": "v_prediction"})
+    made = command.command_for(config, "kohya")
+    assert "--v_parameterization " in made.command and made.no_equal == []
+    flow = command.command_for(TrainConfig.parse({**RUN, "prediction_type": "flow"}), "kohya")
+    assert flow.no_equal == ["prediction_type = flow: has no equal there"]
+
+
 def test_diffusers_is_given_folders_of_pictures_alone(tmp_path: Path) -> None:
     """Its scripts open every file of a folder as a picture, and draw regularization images where they find too few."""
     photo(tmp_path / "photos/it's 1.png", "zkw robot")

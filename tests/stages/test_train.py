@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import maquette
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
@@ -178,6 +179,27 @@ def test_stopped_and_resumed_is_byte_identical(changes: dict[str, Any], photos: 
     assert last.status == "finished" and whole.file and last.file
     assert Path(whole.file).read_bytes() == Path(last.file).read_bytes()
     assert losses(tmp_path / "whole/disc") == losses(run)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["file", "folder"])
+def test_a_run_goes_on_from_any_folder(
+    inside: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base and VAE were named as seen from another one."""
+    maquette.convert("pocket", to="diffusers-dir", out=tmp_path / "models" / "small")
+    maquette.convert("pocket", to="single-file", out=tmp_path / "models" / "small.safetensors")
+    monkeypatch.chdir(tmp_path / "models" / ("small" if inside else ""))
+    base, vae = (".", "vae") if inside else ("small.safetensors", "small/vae")
+    values = {"base": base, "vae": vae, "save_every_steps": 2}
+    whole = train.run(config(photos, tmp_path / "one" / "disc", **values))
+    begun = config(photos, tmp_path / "two" / "disc", **values)
+    stop = maquette.events.Cancel()
+    train.run(begun, lambda event: stop.set() if event.data.get("step") == 2 else None, stop)
+    monkeypatch.chdir(tmp_path)
+    resumed = train.resume(begun.out)
+    assert resumed.start == 2 and resumed.file and whole.file
+    assert Path(resumed.file).read_bytes() == Path(whole.file).read_bytes()
+    assert safetensors.read_metadata(whole.file)["ss_sd_model_name"] == ("small" if inside else base)
 
 
 def test_a_broken_state_is_passed_over(photos: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import maquette
 from maquette.config import TrainConfig
 from maquette.events import Event
 from maquette.formats import safetensors
+from maquette.run_folder import RunFolder
+from maquette.training.trackers import following
 from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
@@ -268,6 +270,19 @@ def test_wandb_gets_numbers_pictures_and_no_folder(
         maquette.resume(tmp_path / "disc", _break, steps=3)
     assert tracked.finished == 2  # whatever happens
     assert tracked.begun["id"] == identity and tracked.begun["resume"] == "allow"
+
+
+def test_wandb_is_not_told_where_models_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    tracked = Tracked()
+    monkeypatch.setitem(sys.modules, "wandb", tracked)
+    named = {"base": "b.ckpt", "vae": "v.ckpt", "from_lora": "l.safetensors", "reg": "reg", "out": "run"}
+    values = {key: str(tmp_path / "secret-folder" / name) for key, name in named.items()}
+    config = TrainConfig.parse({"photos": tmp_path / "secret-folder", **values, "trackers": ["wandb"]})
+    with following(config, RunFolder.create(tmp_path / "run"), lambda event: None):
+        pass
+    assert tracked.begun["config"]["trackers"] == ["wandb"] and "secret-folder" not in json.dumps(tracked.begun)
 
 
 def _break(event: Event) -> None:

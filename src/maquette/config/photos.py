@@ -10,6 +10,12 @@ from pydantic import Field, model_validator
 from .base import Count, DenoisingSteps, Prediction, StageConfig
 
 TEMPLATE = "a photo of {subject}"  # of captions
+STYLE_TEMPLATE = "a picture in {subject}"
+
+
+def template_of(kind: str | None) -> str:
+    """What makes the captions of photos that have none, for a kind of subject."""
+    return STYLE_TEMPLATE if kind == "style" else TEMPLATE
 
 
 class CheckConfig(StageConfig):

@@ -16,7 +16,7 @@ from .caption_options import PLAIN, CaptionOptions
 from .captions import CAPTION_EXTENSIONS, CaptionText, FolderNames, caption_of, same_name
 from .dataset import Photo, Problem, Role
 from .images import OpenedPhoto, is_photo, read_photo
-from .leftovers import caption_problems, not_used, sharing, unused_entries
+from .leftovers import caption_problems, not_used, sharing, unread_metadata, unused_entries
 from .masks import is_grey, sort_masks
 from .metadata import Metadata
 
@@ -109,7 +109,12 @@ def _jobs(group: Group) -> tuple[list[_Job], list[Problem]]:
         own = beside.mask(file)
         used.add(mask or own)
         jobs.append(_Job(group, file, names[file.parent], mask or own, mask is None and own is not None))
-    problems = [*not_used(beside.files, group.extensions, group.name), *beside.problems]
+    told = group.metadata.file.parent if group.metadata else None
+    problems = [
+        *not_used(beside.files, group.extensions, group.name),
+        *unread_metadata((file for file in beside.files if file.parent != told), group.name),
+        *beside.problems,
+    ]
     for mask in [*group.masks, *beside.masks.values()]:
         if mask not in used:
             why = "its photo has another mask" if mask in beside.masks.values() else "there is no photo of that name"

@@ -18,6 +18,7 @@ from .guess import below, nearly_kohya, ordinary, passed_over, what_is_there
 from .images import directly_in, is_hidden, is_photo, walk
 from .kohya_names import agrees, kohya_name
 from .kohya_toml import read_dataset_file
+from .leftovers import unread_metadata
 from .metadata import SUFFIXES as METADATA_SUFFIXES
 from .metadata import Metadata, find_metadata, read_metadata
 
@@ -97,7 +98,8 @@ def _found(folder: str | Path, subject: str | None, reg: str | Path | None) -> _
         told = read_dataset_file(path, subject)
         found = _Found(path.parent, "toml", told.groups, told.problems, told.settings)
     elif path.is_file() and path.suffix.lower() in METADATA_SUFFIXES:
-        found = _Found(path.parent, "plain", [_plain(path.parent, subject or "", metadata=read_metadata(path))])
+        groups = [_plain(path.parent, subject or "", metadata=read_metadata(path))]
+        found = _Found(path.parent, "plain", groups, reg=_reg_beside(path.parent))
     else:
         found = _find_in_folder(_existing_folder(path), subject)
     wanted = found.reg if reg is None else reg
@@ -231,6 +233,7 @@ def _kohya(root: Path, source: Path, named: list[tuple[Path, int, str]], subject
         else:
             groups.append(_flat(sub, subject or words, count, "instance", problems))
     problems += passed_over(source, {sub for sub, _, _ in named}, _folders(source))
+    problems += unread_metadata(directly_in(source), lambda file: file.name)
     return _Found(root, "kohya", groups, problems, reg=_reg_beside(root))
 
 

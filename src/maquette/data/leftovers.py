@@ -10,7 +10,7 @@ from ..errors import MaquetteError
 from .captions import CAPTION_EXTENSIONS, CaptionText, read_caption, same_name
 from .dataset import Photo, Problem
 from .images import OTHER_PICTURES, is_photo, read_photo
-from .metadata import Metadata
+from .metadata import Metadata, is_metadata
 
 _MOST_NAMED = 5  # names in a problem about many files
 _SHOWN = 60  # characters of a caption in a sentence
@@ -48,6 +48,14 @@ def not_used(files: Sequence[Path], extensions: Sequence[str], name: Callable[[P
             read = " and ".join(wanted)
             message = f"{_of(found, f'{suffix} text', name)} not read: captions are {read} files here; rename them."
             yield Problem("caption", "", message)
+
+
+def unread_metadata(files: Iterable[Path], name: Callable[[Path], str]) -> Iterable[Problem]:
+    """Metadata files that lie where none is looked for: in Kohya's folders, beside them, and in sub-folders."""
+    for file in files:
+        if is_metadata(file):
+            message = f"{name(file)} is not read, nor the captions in it: name it instead of the folder to learn them."
+            yield Problem("caption", name(file), message)
 
 
 def _of(files: Sequence[Path], what: str, name: Callable[[Path], str]) -> str:

@@ -63,14 +63,18 @@ def _plain(key: str) -> str:
 
 def find_metadata(folder: Path) -> Path | None:
     """The metadata file in a folder, or None. Raises MaquetteError when there are several."""
-    named = sorted(p for p in folder.iterdir() if p.is_file() and _FOUND_IN_FOLDERS.match(p.name))
-    found = [path for path in named if not _is_of_an_album(path)]
+    found = sorted(path for path in folder.iterdir() if is_metadata(path))
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise MaquetteError(
             f"{folder} has several metadata files ({names}); name the one to use instead of the folder."
         )
     return found[0] if found else None
+
+
+def is_metadata(file: Path) -> bool:
+    """Whether a file is a metadata file by its name, and speaks of pictures."""
+    return bool(_FOUND_IN_FOLDERS.match(file.name)) and file.is_file() and not _is_of_an_album(file)
 
 
 def _is_of_an_album(file: Path) -> bool:

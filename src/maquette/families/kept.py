@@ -74,7 +74,8 @@ class KeptBases:
         """Within the block this base comes from here when this thread opens it; others are read, and not kept."""
 
         def opened(path: str | Path, *how: Any) -> BaseModel:
-            return (self.open if str(path) == str(base) else open_anew)(path, *how)
+            same = Path(path).absolute() == Path(base).absolute()
+            return self.open(base, *how) if same else open_anew(path, *how)
 
         token = kept_by.set(opened)
         try:

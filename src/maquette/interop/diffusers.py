@@ -48,7 +48,7 @@ class Diffusers(Writer):
             self.covered |= {"num_vectors", "init_word", "embedding_learning_rate"}
         else:
             self.add("instance_data_dir", photos)
-            self.add("instance_prompt", named_caption(config.subject) or found[0].words)
+            self.add("instance_prompt", named_caption(config) or found[0].words)
         options = dict(OPTIONS)
         if config.method == "textual-inversion":
             options.pop("max_grad_norm")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig, toml_text
+from ..config.photos import template_of
 from ..data.captions import CAPTION_EXTENSIONS, caption_for_class, caption_for_subject, class_of
 from ..data.groups import Group
 from ..data.images import is_photo, is_turned
@@ -39,22 +40,24 @@ class Place:
 
 def places(config: TrainConfig) -> list[Place]:
     """Every folder that the run reads; the named ones where they are not at hand."""
-    if not config.photos.is_dir():
-        found = [Place(config.photos, config.repeats or 1, named_caption(config.subject))]
-        words = caption_for_class(class_of(config.subject)) if config.subject else ""
-        return found if config.reg is None else [*found, Place(config.reg, 1, words, reg=True)]
     reg = config.reg if config.reg is not None and config.reg.is_dir() else None
-    groups = groups_in(config.photos, config.subject, reg)
-    found = [place for group in groups for place in _of_group(group, config)]
-    if not found:  # folders that are still empty
+    found: list[Place] = []
+    if config.photos.exists():
+        groups = groups_in(config.photos, config.subject, reg)
+        found = [place for group in groups for place in _of_group(group, config)]
+    if not found and config.photos.is_dir():  # folders that are still empty
         inside = [(p, _repeats(p.name)) for p in sorted(config.photos.iterdir()) if p.is_dir()]
         found = [Place(p, count, p.name.partition("_")[2]) for p, count in inside if count]
-    return found or [Place(config.photos, config.repeats or 1, named_caption(config.subject))]
+    found = found or [Place(config.photos, config.repeats or 1, named_caption(config))]
+    if config.reg is None or reg is not None:
+        return found
+    words = caption_for_class(class_of(config.subject)) if config.subject else ""
+    return [*found, Place(config.reg, 1, words, reg=True)]
 
 
-def named_caption(subject: str | None) -> str:
+def named_caption(config: TrainConfig) -> str:
     """How captions name the subject where a photo has none."""
-    return caption_for_subject(subject) if subject else ""
+    return caption_for_subject(config.subject, template_of(config.kind)) if config.subject else ""
 
 
 def _of_group(group: Group, config: TrainConfig) -> list[Place]:
@@ -64,7 +67,8 @@ def _of_group(group: Group, config: TrainConfig) -> list[Place]:
             folders.setdefault(file.parent, []).append(file)
     words = group.subject
     if words and not group.literal:
-        words = caption_for_class(words) if group.role == "class" else caption_for_subject(words)
+        template = template_of(config.kind)
+        words = caption_for_class(words) if group.role == "class" else caption_for_subject(words, template)
     repeats = group.repeats if group.role == "class" else config.repeats or group.repeats
     beside = f"the captions in {group.metadata.file.name}" if group.metadata else "masks" if group.masks else ""
     return [

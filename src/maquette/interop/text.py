@@ -13,7 +13,8 @@ from ..config import TrainConfig
 # Written by all, or without influence on the weights.
 SILENT = {"photos", "subject", "out", "method", "steps", "device", "timestamps", "keep_steps", "sample_seed",
           "sample_steps", "sample_cfg_scale", "embedding_format", "text_encoder", "batch_size", "gradient_accumulation",
-          "repeats", "resolution", "trackers", "save_dtype", "deterministic", "cuda_graphs", "compile"}  # fmt: skip
+          "repeats", "resolution", "trackers", "save_dtype", "deterministic", "cuda_graphs", "compile", "kind",
+          "probe_prediction", "choose", "preferred_weight", "keep_state"}  # fmt: skip
 POCKETS = ("learning_rate", "text_encoder_learning_rate", "embedding_learning_rate", "resolution", "batch_size")
 
 

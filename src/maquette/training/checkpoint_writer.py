@@ -83,7 +83,7 @@ class CheckpointWriter(Facts):
     def sidecar(self, path: Path, weight: float | None = None) -> None:
         """NAME.json beside the file, with the weight at which it is offered: this, else the configuration's."""
         weight = weight or self.config.preferred_weight or WEIGHT
-        description = f"{self.config.method} trained by maquette on {Path(self.base.source).name}"
+        description = f"{self.config.method} trained by maquette on {Path(self.base.source).absolute().name}"
         notes = f"{len(self.dataset.of('instance'))} photos, {self.config.steps} steps"
         write_sidecar(path, self.base, description, subject_of(self.config, self.dataset) or "", weight, notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..data.captions import class_of
 from ..data.dataset import Dataset
 from ..errors import MaquetteError
 from ..families.base import BaseModel, FamilySpec
+from ..families.hub import is_hub_id
 from ..fast import processor
 from ..methods import METHODS
 from . import kinds
@@ -90,11 +92,19 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "sample_cfg_scale": config.sample_cfg_scale or family.cfg_scale,
             "sample_prompts": sample_prompts(config, base.spec, dataset),
             "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),
-            "photos": config.photos.expanduser().resolve(),  # so that the run can be resumed from any folder
+            "base": placed(config.base),  # this and what follows: so that the run can be resumed from any folder
+            "vae": config.vae and placed(config.vae),
+            "photos": config.photos.expanduser().resolve(),
             "reg": config.reg and config.reg.expanduser().resolve(),
             "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
         }
     )
+
+
+def placed(model: str) -> str:
+    """A model's path from the root, under the name that it was given by; "pocket" and hf:owner/name as they are."""
+    named = model == "pocket" or is_hub_id(model) or not Path(model).exists()
+    return model if named else str(Path(model).absolute())
 
 
 def _schedule(config: TrainConfig, steps: int) -> dict[str, Any]:

@@ -1,41 +1,22 @@
-"""What a kind of subject asks for: its class word, the caption of photos without one, and telling sample prompts."""
+"""Sample prompts that tell something about a kind of subject."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ..config.photos import TEMPLATE
-
-STYLE_TEMPLATE = "a picture in {subject}"
-
-
-@dataclass(frozen=True)
-class Traits:
-    """template: of captions. endings: of sample prompts, each of which the photos should not show already."""
-
-    template: str
-    endings: tuple[str, ...]
-
-
-USUAL = ("on a beach", "in a snowy forest", "on a wooden table")
-TRAITS: dict[str, Traits] = {
-    "object": Traits(TEMPLATE, USUAL),
-    "person": Traits(TEMPLATE, ("wearing a red hat", "in a snowy forest", "as an oil painting")),
-    "animal": Traits(TEMPLATE, ("on a beach", "wearing a red scarf", "as an oil painting")),
-    "style": Traits(STYLE_TEMPLATE, ()),
+ENDINGS: dict[str, tuple[str, ...]] = {  # of sample prompts, each of which the photos should not show already
+    "object": ("on a beach", "in a snowy forest", "on a wooden table"),
+    "person": ("wearing a red hat", "in a snowy forest", "as an oil painting"),
+    "animal": ("on a beach", "wearing a red scarf", "as an oil painting"),
+    "style": (),
 }
 POCKET_BACKGROUNDS = ("red", "blue", "green")  # the places that the small base can draw
 STYLED = ("a cat", "a house by a lake", "a portrait of a woman")  # what a style is tried on
 
 
-def traits(kind: str | None) -> Traits:
-    """Those of an object where no kind is named."""
-    return TRAITS[kind or "object"]
-
-
 def endings(kind: str | None, pocket: bool) -> tuple[str, ...]:
-    """Endings of sample prompts for a kind of subject. pocket: whether they are for the small base."""
-    return tuple(f"on a {name} background" for name in POCKET_BACKGROUNDS) if pocket else traits(kind).endings
+    """Endings of sample prompts for a kind of subject, an object's where none is named. pocket: whether they are for
+    the small base.
+    """
+    return tuple(f"on a {name} background" for name in POCKET_BACKGROUNDS) if pocket else ENDINGS[kind or "object"]
 
 
 def style_prompts(subject: str) -> list[str]:

@@ -41,7 +41,7 @@ class Facts:
             "output_name": name,
             "base_model_version": self.base.spec.base_model_version,
             "v2": self.base.spec.name == "sd2",
-            "sd_model_name": Path(self.base.source).name,
+            "sd_model_name": Path(self.base.source).absolute().name,
             "sd_model_hash": _old_hash(self.base.source),
             "new_sd_model_hash": self.base.content_hash,
             **self._vae(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import methods
 from ..config import TrainConfig
+from ..config.photos import template_of
 from ..data.buckets import plan
 from ..data.caption_options import CaptionOptions
 from ..data.dataset import Dataset, hold_out
@@ -14,7 +15,7 @@ from ..data.doctor import Look, Looks, require_trainable
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..families.base import BaseModel
-from . import defaults, holding_out, kinds
+from . import defaults, holding_out
 
 
 def read_photos(
@@ -31,7 +32,7 @@ def read_photos(
         config.subject,
         reg=config.reg,
         repeats=config.repeats,
-        template=kinds.traits(config.kind).template,
+        template=template_of(config.kind),
         options=CaptionOptions(
             prefix=config.caption_prefix,
             suffix=config.caption_suffix,

@@ -139,7 +139,7 @@ class PreviewWriter:
             "Seed": self.seeds[index],
             "Size": f"{self.size}x{self.size}",
             "Model hash": self.job.base.content_hash[:10],
-            "Model": Path(self.job.base.source).stem,
+            "Model": Path(self.job.base.source).absolute().stem,
             "VAE hash": self.job.base.vae_hash[:10] or None,
             "VAE": Path(self.job.base.vae_source).name or None,
             "Clip skip": config.clip_skip if config.clip_skip > 1 else None,

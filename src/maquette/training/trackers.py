@@ -76,7 +76,7 @@ def _wandb(config: TrainConfig, folder: RunFolder) -> Iterator[Listener]:
         import wandb
     except ImportError as error:
         raise MaquetteError("The tracker wandb needs its package: pip install 'maquette-lora[wandb]'.") from error
-    settings = config.model_dump(mode="json", exclude={"photos", "out", "reg", "base"})
+    settings = config.model_dump(mode="json", exclude={"photos", "out", "reg", "base", "vae", "from_lora"})
     identity = _identity(folder.path / "wandb.id")
     tracked = wandb.init(
         project="maquette", name=folder.name, dir=str(folder.path), config=settings, id=identity,

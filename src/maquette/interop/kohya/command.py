@@ -63,7 +63,11 @@ class Kohya(Writer):
         version = self.facts.get("ss_base_model_version", "")
         if version.startswith("sd_v2"):
             self.add("v2")
-        if self.facts.get("modelspec.prediction_type") == "v" and self.config.base != "pocket":
+        named = self.config.prediction_type
+        if named != "flow":
+            self.covered.add("prediction_type")
+        predicts_v = named == "v_prediction" or self.facts.get("modelspec.prediction_type") == "v"
+        if predicts_v and self.config.base != "pocket":
             self.add("v_parameterization")
         return pair[self.xl]
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from ...config.photos import TEMPLATE
+from ...config.photos import STYLE_TEMPLATE, TEMPLATE
 from ...data.buckets import BucketRules, make_buckets, rules_for
 from ...data.captions import caption_for_subject
 from ...data.images import is_photo
@@ -140,7 +140,10 @@ def _written(reader: _Reader, name: str) -> None:
     if "num_repeats" in merged:
         made["repeats"] = merged.pop("num_repeats")
     if words := str(merged.pop("class_tokens", "") or ""):
-        made["subject"] = words.removeprefix(TEMPLATE.partition("{")[0])
+        style = words.removeprefix(STYLE_TEMPLATE.partition("{")[0])
+        if style != words:
+            made["kind"] = "style"
+        made["subject"] = style.removeprefix(TEMPLATE.partition("{")[0])
         if made["subject"] == words and (caption := caption_for_subject(words)) != words:
             reader.lose("class_tokens", words, f"photos without a caption are called {caption!r} here")
     if "batch_size" in merged:
