@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -109,6 +110,20 @@ def test_every_cell(kind: str, target: str, tmp_path: Path) -> None:
         assert torch.allclose(found.reshape(change.shape), change, atol=1e-4), name
         shift = one.bias_delta(name)
         assert shift is None or torch.equal(shift, again.bias_delta(name))
+
+
+@pytest.mark.parametrize("target", writing.TARGETS)
+def test_strengths_that_diffusers_keeps_in_the_metadata_count_once(target: str, tmp_path: Path) -> None:
+    state = {f"{LINEAR}.lora_{side}.weight": torch.randn(n) for side, n in (("A", (R, 768)), ("B", (16, R)))}
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.r": R, "unet.lora_alpha": 4 * R}), "note": "kept"}
+    one = adapters.from_state_dict(state, metadata, "it")
+    product = state[f"{LINEAR}.lora_B.weight"] @ state[f"{LINEAR}.lora_A.weight"]
+    assert torch.allclose(one.delta(LINEAR), 4 * product, atol=1e-4)
+    out = tmp_path / ("out" if target == "peft" else "out.safetensors")
+    one.save(out, target)
+    file = tensor_files.read(out / "adapter_model.safetensors" if target == "peft" else out)
+    assert file.metadata["note"] == "kept" and "lora_adapter_metadata" not in file.metadata
+    assert torch.allclose(adapters.load(out).delta(LINEAR), 4 * product, atol=1e-4)
 
 
 def test_names_are_those_of_the_programs(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MaquetteError
 from ..files import atomic_writer, portable, slug
-from . import kohya_names, peft_folder, writing
+from . import kohya_names, peft_folder, peft_settings, writing
 from . import parts as adapter_parts
 from .embeddings import Embedding, bundled
 from .embeddings import save as save_embedding
@@ -124,6 +124,7 @@ class Adapter:
             raise MaquetteError(f"adapters are written in the dialect {kept}, not {dialect!r}.")
         path = Path(path)
         facts = {**self.metadata, **(metadata or {})}
+        facts.pop(peft_settings.METADATA, None)  # its strengths are in the factors: read again they would count twice
         words = {} if dialect in ("kohya", "onetrainer") else self.word_files(path)
         if dialect == "peft":
             self._require_room(self.state_dict(), dtype)

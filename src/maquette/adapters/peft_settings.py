@@ -16,6 +16,7 @@ from ..files import parse_json
 
 Settings = Mapping[str, Any]
 
+METADATA = "lora_adapter_metadata"  # diffusers' entry of a file, in place of PEFT's adapter_config.json
 _LONGEST_WILD, _MOST_REPEATS = 100, 3  # patterns that are more than names: length, `*` and `+`
 _TOKEN = re.compile(r"(\\d|\[0-9\]|\\\.|\.|[\w-])([*+]?)")
 
@@ -24,12 +25,12 @@ def of_metadata(metadata: Mapping[str, str], source: str) -> dict[str, Settings]
     """What diffusers wrote about each network ("unet", "text_encoder" …), {} for nothing. Raises MaquetteError where it
     is unreadable, for then the strength would be lost.
     """
-    text = metadata.get("lora_adapter_metadata")
+    text = metadata.get(METADATA)
     if text is None:
         return {}
-    by_path = parse_json(text, f"{source}: its lora_adapter_metadata")
+    by_path = parse_json(text, f"{source}: its {METADATA}")
     if not isinstance(by_path, dict):
-        raise MaquetteError(f"{source}: its lora_adapter_metadata holds no JSON object.")
+        raise MaquetteError(f"{source}: its {METADATA} holds no JSON object.")
     found: dict[str, dict[str, Any]] = {}
     for key, value in by_path.items():
         part, _, setting = key.partition(".")
