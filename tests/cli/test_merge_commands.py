@@ -35,6 +35,12 @@ def test_merge_then_blend_then_inspect(tmp_path: Path, capsys: pytest.CaptureFix
     assert any("LoRA: me.safetensors (" in line and "0.8, lbw ALL0.5" in line for line in lines)
 
 
+def test_a_lora_made_of_several_is_told_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lora, out = write_lora(families.load("pocket"), tmp_path / "me.safetensors"), tmp_path / "both.safetensors"
+    assert run("merge", "--to", "lora", "--lora", lora, "--lora", f"{lora}:0.5", "--out", out) == 0
+    assert f"saved {out}" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_faults_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("merge", "pocket", "--lora", "nowhere.safetensors", "--out", tmp_path / "x.safetensors") == 1
     assert capsys.readouterr().err.startswith("error: nowhere.safetensors")

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import maquette
 from maquette import adapters
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import checkpoint
 from maquette.families.pocket import WEIGHTS
 from maquette.formats import ldm, safetensors, tensor_files
-from maquette.stages.convert import ConvertConfig, run
+from maquette.stages.convert import ConvertConfig, ConvertResult, run
 
 
-def convert(source: object, to: str, out: Path, **options: object) -> None:
-    run(ConvertConfig.parse({"source": str(source), "to": to, "out": out, **options}, "convert"))
+def convert(source: object, to: str, out: Path, **options: object) -> ConvertResult:
+    return run(ConvertConfig.parse({"source": str(source), "to": to, "out": out, **options}, "convert"))
 
 
 def equal_parts(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
@@ -74,6 +75,72 @@ def test_endings_and_names_are_checked(tmp_path: Path) -> None:
         convert("pocket", "single-file", tmp_path / "model.zip")
     with pytest.raises(MaquetteError, match="to"):
         convert("pocket", "onnx", tmp_path / "x")
+
+    with pytest.raises(
+        MaquetteError, match=r"model\.safetensors would be a folder; leave out the ending \.safetensors"
+    ):
+        convert("pocket", "diffusers-dir", tmp_path / "model.safetensors")
+    small_lora(tmp_path / "lora.safetensors")
+    for name, target, told in [
+        ("x.txt", "kohya", r"x\.txt must end in \.safetensors, or in \.pt, \.bin or \.ckpt for a pickle"),
+        ("x", "diffusers", r"x must end in \.safetensors"),
+        ("x.safetensors", "peft", r"x\.safetensors would be a folder, which is what PEFT reads"),
+    ]:
+        with pytest.raises(MaquetteError, match=told):
+            convert(tmp_path / "lora.safetensors", target, tmp_path / name)
+    with pytest.raises(MaquetteError, match="must end in"):
+        maquette.resize(tmp_path / "lora.safetensors", tmp_path / "x.txt", rank=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["lora.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "told"),
+    [
+        ("kohya", {"rank": 4}, "rank has no effect without lossy: leave it out"),
+        ("kohya", {"base": "pocket"}, "base has no effect without lossy"),
+        ("peft", {"ema": True}, "ema has no effect on adapters, of which peft is a layout"),
+        ("kohya", {"half_vae": False}, "half_vae has no effect on adapters"),
+        ("kohya", {"prediction_type": "flow"}, "prediction_type has no effect on adapters"),
+        ("single-file", {"lossy": True}, "lossy has no effect on models, of which single-file is a layout"),
+    ],
+)
+def test_options_without_effect_are_refused(target: str, options: dict, told: str, tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match=told):
+        convert("pocket", target, tmp_path / "x.safetensors", **options)
+
+
+@pytest.mark.parametrize("target", ["kohya", "comfyui", "diffusers"])
+def test_a_textual_inversion_changes_its_form(target: str, tmp_path: Path) -> None:
+    vectors, out = torch.randn(2, 768).half(), tmp_path / "new.safetensors"
+    torch.save({"string_to_param": {"*": vectors}, "name": "ignored"}, tmp_path / "zkw.pt")
+    result = convert(tmp_path / "zkw.pt", target, out)
+    content = tensor_files.read(out).tensors
+    name = "zkw" if target == "diffusers" else "emb_params"
+    assert list(content) == [name] and torch.equal(content[name], vectors) and content[name].dtype == torch.float16
+    assert (result.kind, result.family, result.tensors) == ("embedding", "sd1", 1)
+    called = "the word was 'zkw'; A1111 and ComfyUI call it by its file's name, 'new'."
+    assert result.warnings == ([] if target == "diffusers" else [called])
+
+
+def test_textual_inversions_of_sdxl_and_what_has_no_form_for_them(tmp_path: Path) -> None:
+    both = {"clip_l": torch.randn(2, 768), "clip_g": torch.randn(2, 1280)}
+    safetensors.save(both, tmp_path / "word.safetensors", {"note": "kept"})
+    convert(tmp_path / "word.safetensors", "diffusers", tmp_path / "x.safetensors", dtype="fp32")
+    again = tensor_files.read(tmp_path / "x.safetensors")
+    assert again.metadata["note"] == "kept" and again.tensors.keys() == both.keys()
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in both.items())
+    with pytest.raises(MaquetteError, match="for which PEFT has no form; convert it with --to kohya, comfyui or diff"):
+        convert(tmp_path / "word.safetensors", "peft", tmp_path / "y")
+    with pytest.raises(MaquetteError, match="on which --lossy has no effect"):
+        convert(tmp_path / "word.safetensors", "kohya", tmp_path / "y.safetensors", lossy=True)
+
+
+def test_a_model_is_no_adapter(tmp_path: Path) -> None:
+    convert("pocket", "single-file", tmp_path / "a.safetensors")
+    convert("pocket", "diffusers-dir", tmp_path / "folder")
+    for source in ("pocket", tmp_path / "a.safetensors", tmp_path / "folder"):
+        with pytest.raises(MaquetteError, match="is a model or a part of one; convert it with --to single-file or dif"):
+            convert(source, "kohya", tmp_path / "x.safetensors")
 
 
 def small_lora(path: Path) -> None:

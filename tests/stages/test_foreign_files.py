@@ -247,7 +247,7 @@ def test_a_word_leaves_as_an_embedding_beside_the_lora(
     assert list(content) == ["z kw"] and torch.equal(content["z kw"], vectors)
     assert adapters.load(out).embeddings == []
     with pytest.raises(MaquetteError, match=r"out-z-kw\.safetensors, the file of the word 'z kw', exists already"):
-        adapters.load(tmp_path / "bundle.safetensors").save(tmp_path / "out.safetensors", dialect)
+        adapters.load(tmp_path / "bundle.safetensors").save(out, dialect)
 
 
 def test_diffusers_loads_both_files(tmp_path: Path) -> None:

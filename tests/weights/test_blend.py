@@ -246,7 +246,11 @@ def test_a_recipe_is_its_steps(files: dict[str, dict[str, Path]], tmp_path: Path
     [
         ('"me", "sd"', '"you", "sd"', r"step 'transferred' uses 'you', which is no model and no earlier step"),
         ('name = "softer"', 'name = "me"', "'me' stands for two things"),
-        ("alpha = 0.25", "alfa = 0.25", "unknown key 'alfa'|did you mean"),
+        ("alpha = 0.25", "alfa = 0.25", "number 2 of steps has the unknown key 'alfa'; did you mean 'alpha'"),
+        ("alpha = 0.25", "alpha = 25", r"number 2 of steps: alpha = 25 is not possible: input should be less than"),
+        ("alpha = 0.25", "layers = {attn2 = 25}", r"number 2 of steps: layers\.attn2 = 25 is not possible"),
+        ('name = "softer"', "", "number 2 of steps lacks 'name': What later steps call the result"),
+        ('name = "softer"', 'name = "softer"\nseed = 3', "seed has no effect on the mode"),
         ('["transferred", "rv"]', '["transferred"]', r"weighted-sum is .* it takes 2 models, not 1"),
     ],
 )
@@ -287,6 +291,15 @@ def test_refusals(files: dict[str, dict[str, Path]], tmp_path: Path) -> None:
         maquette.blend([a, b], out, mode="add-difference")
     with pytest.raises(MaquetteError, match="has no beta"):
         maquette.blend([a, b], out, beta=0.5)
+    for options, told in (
+        ({"density": 0.2}, "density has no effect on the mode weighted-sum"),
+        ({"mode": "ties", "seed": 1}, "seed has no effect on the mode ties"),
+        ({"mode": "dare", "spread": 0.2}, "spread has no effect on the mode dare"),
+        ({"blocks": "GRAD_V", "alpha": 0.3}, "alpha has no effect beside blocks"),
+        ({"recipe": out, "alpha": 0.3}, "alpha has no effect beside a recipe, whose steps have their own"),
+    ):
+        with pytest.raises(MaquetteError, match=told):
+            maquette.blend([] if "recipe" in options else [a, b], out, **options)
     with pytest.raises(MaquetteError, match="must end in"):
         maquette.blend([a, b], tmp_path / "x.bin")
     with pytest.raises(MaquetteError, match="takes 17 or 26"):

@@ -262,6 +262,9 @@ def test_refusals(files: dict[str, Path], tmp_path: Path) -> None:
         maquette.merge(files["sd1"], [str(xl)], tmp_path / "y.safetensors")
     with pytest.raises(MaquetteError, match="name the base model"):
         maquette.merge(None, [str(lora)], tmp_path / "y.safetensors")
+    for options in ({"lossy": True}, {"threads": 2}, {"precision": "fp64"}, {"half_vae": False}):
+        with pytest.raises(MaquetteError, match=f"{min(options)} has no effect on a LoRA made of several"):
+            maquette.merge(None, [str(lora)], tmp_path / "y.safetensors", to="lora", **options)
     with pytest.raises(MaquetteError, match="a rank is for --to lora"):
         maquette.merge(files["sd1"], [str(lora)], tmp_path / "y.safetensors", rank=4)
 

@@ -104,3 +104,5 @@ def test_the_command(base: BaseModel, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no block could be left out within 0 %" in printed.err
     assert outcome("prune", str(file), "--base", "pocket", "--out", str(file)) == 1
     assert "is what is read" in capsys.readouterr().err
+    assert outcome("prune", str(file), *arguments, "--blocks", "M00") == 1
+    assert "limit has no effect beside blocks" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from ..formats import tensor_files
 from .parts import is_finite
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 BUNDLE = "bundle_emb."  # how A1111 and Kohya's relatives name an embedding inside a LoRA file
@@ -93,15 +94,22 @@ def _is_table(vectors: Tensor) -> bool:
 
 
 def save(
-    embedding: Embedding, path: str | Path, form: str = "a1111", metadata: Mapping[str, str] | None = None
+    embedding: Embedding,
+    path: str | Path,
+    form: str = "a1111",
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a .safetensors file, float32. form "a1111": `emb_params` as Kohya, A1111 and ComfyUI know it, SDXL's
-    `clip_l` and `clip_g`; "diffusers": the name as the only key (its readers know SDXL's form as well).
+    """Write a .safetensors file, by default in float32. form "a1111": `emb_params` as Kohya, A1111 and ComfyUI know it,
+    SDXL's `clip_l` and `clip_g`; "diffusers": the name as the only key (its readers know SDXL's form as well).
     """
     if len(embedding.vectors) == 2:
         tensors = dict(zip(("clip_l", "clip_g"), embedding.vectors, strict=True))
     else:
         tensors = {embedding.name if form == "diffusers" else "emb_params": embedding.vectors[0]}
+    import torch
+
     from ..formats import safetensors
 
-    safetensors.save({key: tensor.float().contiguous() for key, tensor in tensors.items()}, path, dict(metadata or {}))
+    cast = {key: tensor.to(dtype or torch.float32).contiguous() for key, tensor in tensors.items()}
+    safetensors.save(cast, path, dict(metadata or {}))

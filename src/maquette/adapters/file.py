@@ -123,6 +123,7 @@ class Adapter:
             kept = f"{', '.join(writing.TARGETS[:-1])} or {writing.TARGETS[-1]}"
             raise MaquetteError(f"adapters are written in the dialect {kept}, not {dialect!r}.")
         path = Path(path)
+        require_name(path, dialect)
         facts = {**self.metadata, **(metadata or {})}
         facts.pop(peft_settings.METADATA, None)  # its strengths are in the factors: read again they would count twice
         words = {} if dialect in ("kohya", "onetrainer") else self.word_files(path)
@@ -192,6 +193,15 @@ class Adapter:
                 raise MaquetteError(f"{file}, the file of the word {word.name!r}, exists already; choose another name.")
             found[file] = word
         return found
+
+
+def require_name(path: Path, dialect: str = "kohya") -> None:
+    """Raise MaquetteError for a name by which other programs would not take the file for a LoRA."""
+    is_file = path.suffix.lower() in (".safetensors", *PICKLED)
+    if dialect == "peft" and is_file:
+        raise MaquetteError(f"{path} would be a folder, which is what PEFT reads; leave out the ending {path.suffix}.")
+    if dialect != "peft" and not is_file:
+        raise MaquetteError(f"{path} must end in .safetensors, or in .pt, .bin or .ckpt for a pickle.")
 
 
 def method_of(modules: Mapping[str, AdapterModule]) -> str:

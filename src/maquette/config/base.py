@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -70,6 +70,14 @@ class StageConfig(BaseModel):
         """From a TOML file; `overrides` win."""
         return cls.parse(read_toml(path) | overrides, str(path))
 
+    def refuse_without_effect(self, keys: Iterable[str], where: str) -> None:
+        """Raise ValueError where one of the keys has another value than its default. where: ends the sentence "KEY has
+        no effect …".
+        """
+        for key in keys:
+            if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
+                raise ValueError(f"{key} has no effect {where}: leave it out")
+
     def to_toml(self) -> str:
         """TOML text with every key that has a value; `parse` of it gives the same configuration."""
         return toml_text(self.model_dump(mode="json", exclude_none=True))
@@ -116,7 +124,9 @@ def _sentence(
 ) -> str:
     """The first fault, as one sentence."""
     fault = error.errors()[0]
-    key = str(fault["loc"][0]) if fault["loc"] else ""
+    model, loc, place = _table_of(model, fault["loc"])
+    source += place
+    key = str(loc[0]) if loc else ""
     if fault["type"] == "extra_forbidden":
         return f"{source} has the unknown key {key!r}{_meant(key, model.model_fields)}"
     if fault["type"] == "missing":
@@ -125,8 +135,24 @@ def _sentence(
     if not key:
         return f"{source}: {message}."
     field = model.model_fields.get(key)
+    if field is not None and get_origin(field.annotation) is dict and len(loc) > 1:
+        key = f"{key}.{loc[1]}"
     shown = f" = {_shown(fault['input'])}" if field is None or field.repr else ""  # a password is not repeated
     return f"{source}: {(names or {}).get(key, key)}{shown} is not possible: {message[:1].lower()}{message[1:]}."
+
+
+def _table_of(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[int | str, ...], str]:
+    """The innermost table that a fault lies in, where in it, and which it is, for people: tables in lists are counted
+    from 1.
+    """
+    place = ""
+    while len(loc) > 1 and isinstance(loc[1], int):
+        inner = [one for one in get_args(model.model_fields[str(loc[0])].annotation) if isinstance(one, type)]
+        if not inner or not issubclass(inner[0], BaseModel):
+            break
+        place += f", number {loc[1] + 1} of {loc[0]}"
+        model, loc = inner[0], loc[2:]
+    return model, loc, place
 
 
 def _meant(key: str, known: Iterable[str]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Fraction, StageConfig
 from .weights import WritingConfig
@@ -17,6 +17,9 @@ ModeName = Literal[
     "weighted-sum", "add-difference", "triple-sum", "sum-twice", "train-difference", "smooth-add", "cosine-a",
     "cosine-b", "slerp", "ties", "dare", "della", "geometric", "median", "clamp",
 ]  # fmt: skip
+
+
+_MODES_WITH = {"density": ("ties", "dare", "della"), "spread": ("della",), "seed": ("dare", "della")}
 
 
 class FormulaConfig(StageConfig):
@@ -47,6 +50,15 @@ class FormulaConfig(StageConfig):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """For what dare and della drop by chance."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for key, modes in _MODES_WITH.items():
+            if self.mode not in modes:
+                self.refuse_without_effect([key], f"on the mode {self.mode}")
+        if self.blocks is not None:
+            self.refuse_without_effect(["alpha", "alpha_unet"], "beside blocks, which give every part its alpha")
+        return self
+
 
 class StepConfig(FormulaConfig):
     """A step of a recipe: a formula over models and earlier steps, or LoRAs put into one."""
@@ -58,6 +70,12 @@ class StepConfig(FormulaConfig):
     loras: list[str] = Field(default_factory=list)
     """LoRAs to put into the only model: FILE:0.8."""
 
+    @model_validator(mode="after")
+    def _agree_with_loras(self) -> Self:
+        if self.loras:
+            self.refuse_without_effect(FormulaConfig.model_fields, "on a step of LoRAs, which has no formula")
+        return self
+
 
 class RecipeConfig(StageConfig):
     """A recipe's file: models by name, and steps, of which the last is the result."""
@@ -65,7 +83,7 @@ class RecipeConfig(StageConfig):
     models: dict[str, Path]
     """Name -> file, folder or "pocket"; relative to the recipe."""
     steps: list[StepConfig] = Field(min_length=1, max_length=1000)
-    """In order."""
+    """In order; the last is the result."""
 
 
 class BlendConfig(FormulaConfig, WritingConfig):
@@ -83,3 +101,9 @@ class BlendConfig(FormulaConfig, WritingConfig):
     """A model that learns to inpaint: models are the inpainting model and the base that both come from."""
     pix2pix: bool = False
     """With make_inpainting: the model is instruct-pix2pix (8 channels), which edits by instructions."""
+
+    @model_validator(mode="after")
+    def _agree_with_recipe(self) -> Self:
+        if self.recipe is not None:
+            self.refuse_without_effect(FormulaConfig.model_fields, "beside a recipe, whose steps have their own")
+        return self

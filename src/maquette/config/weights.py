@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Fraction, Precision, StageConfig
 
@@ -70,6 +70,16 @@ class ExtractConfig(RankConfig):
     dtype: Precision | None = None
     """Precision of the result; otherwise that of the tuned model's UNet."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.dora:
+            self.refuse_without_effect(["dora_axis"], "without dora")
+        if self.method == "lora":
+            self.refuse_without_effect(["conv_rank"], "on the method lora, which leaves convolutions alone")
+        other = "clamp_quantile" if self.method == "lokr" else "lokr_factor"
+        self.refuse_without_effect([other], f"on the method {self.method}")
+        return self
+
 
 class PruneConfig(StageConfig):
     """What `maquette prune` does."""
@@ -88,6 +98,12 @@ class PruneConfig(StageConfig):
     """What is predicted for; otherwise the LoRA's trigger words."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the noise that predictions begin with."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.blocks is not None:
+            self.refuse_without_effect(["limit"], "beside blocks, which are left out whatever they are worth")
+        return self
 
 
 class WritingConfig(StageConfig):
@@ -123,6 +139,12 @@ class MergeConfig(WritingConfig):
     lossy: bool = False
     """Merge what fits when a LoRA also changes layers that the base has not."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.to == "lora":
+            self.refuse_without_effect(["half_vae", "precision", "threads", "lossy"], "on a LoRA made of several")
+        return self
+
 
 class ConvertConfig(StageConfig):
     """What `maquette convert` reads and writes."""
@@ -152,6 +174,17 @@ class ConvertConfig(StageConfig):
     """Rank of these LoRAs."""
     base: Path | None = None
     """The model the adapter is for, where its change follows from the model's weights (DoRA, OFT …)."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.to in ("single-file", "diffusers-dir"):
+            self.refuse_without_effect(["lossy", "rank", "base"], f"on models, of which {self.to} is a layout")
+        else:
+            models = ["half_vae", "ema", "unet", "vae", "prediction_type"]
+            self.refuse_without_effect(models, f"on adapters, of which {self.to} is a layout")
+            if not self.lossy:
+                self.refuse_without_effect(["rank", "base"], "without lossy")
+        return self
 
 
 class InspectConfig(StageConfig):

@@ -6,16 +6,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import adapters
+from ..adapters import embeddings, writing
 from ..config.weights import ConvertConfig
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
-from ..families import checkpoint, parts, save
+from ..families import checkpoint, detect, parts, save
 from ..families.pocket import POCKET, WEIGHTS
-from ..formats import ldm
+from ..formats import ldm, tensor_files
+from ..formats.tensor_files import TensorFile
 from ..weights import approximate, stream
 
 _MODEL_TARGETS = ("single-file", "diffusers-dir")
+_MODEL_FILES = (".safetensors", ".ckpt")
+_WORD_FORMS = {"kohya": "a1111", "comfyui": "a1111", "diffusers": "diffusers"}
 
 
 @dataclass
@@ -24,6 +28,7 @@ class ConvertResult:
 
     path: str
     kind: str
+    """Of model, adapter and embedding."""
     family: str
     tensors: int
     size_bytes: int
@@ -80,10 +85,12 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
         read.parts["unet"] = averaged
         read.extras = {name: t for name, t in read.extras.items() if not name.startswith("model_ema.")}
     if config.to == "diffusers-dir":
+        if config.out.suffix.lower() in _MODEL_FILES:
+            raise MaquetteError(f"{config.out} would be a folder; leave out the ending {config.out.suffix}.")
         save.write_folder(read, config.out, dtype, config.half_vae)
         size = sum(file.stat().st_size for file in config.out.rglob("*") if file.is_file())
     else:
-        if config.out.suffix.lower() not in (".safetensors", ".ckpt"):
+        if config.out.suffix.lower() not in _MODEL_FILES:
             raise MaquetteError(f"{config.out} must end in .safetensors or .ckpt.")
         save.write_single_file(read, config.out, dtype, config.half_vae)
         size = config.out.stat().st_size
@@ -92,7 +99,17 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
 
 
 def _convert_adapter(config: ConvertConfig) -> ConvertResult:
-    adapter = adapters.load(config.source)
+    if str(config.source) == "pocket" or (config.source / "model_index.json").is_file():
+        raise _no_adapter(config)
+    file = None if config.source.is_dir() else tensor_files.read(config.source)
+    if file is not None:
+        found = detect.identify({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
+        if found.kind == "embedding":
+            return _convert_embedding(config, file)
+        if found.kind in ("model", "unet", "vae"):
+            raise _no_adapter(config)
+    adapters.require_name(config.out, config.to)
+    adapter = adapters.load(config.source, file)
     warnings = list(adapter.notes)
     carried = approximate.Carried(adapter)
     if config.lossy:
@@ -124,4 +141,34 @@ def _convert_adapter(config: ConvertConfig) -> ConvertResult:
         warnings.append(f"{lost}, for example {carried.dropped[0]}.")
     if config.out.suffix.lower() in adapters.PICKLED and adapter.metadata:
         warnings.append(f"{config.out.name} is a pickle, which holds none of the LoRA's metadata.")
+    return result
+
+
+def _no_adapter(config: ConvertConfig) -> MaquetteError:
+    return MaquetteError(
+        f"{config.source} is a model or a part of one; convert it with --to single-file or diffusers-dir."
+    )
+
+
+def _convert_embedding(config: ConvertConfig, file: TensorFile) -> ConvertResult:
+    """A textual inversion under the names that A1111 and ComfyUI read, or diffusers."""
+    if config.to not in _WORD_FORMS:
+        targets = f"{', '.join(list(_WORD_FORMS)[:-1])} or {list(_WORD_FORMS)[-1]}"
+        raise MaquetteError(
+            f"{config.source} is a textual inversion, for which {writing.PROGRAMS[config.to]} has no form; "
+            f"convert it with --to {targets}."
+        )
+    if config.lossy:
+        raise MaquetteError(f"{config.source} is a textual inversion, on which --lossy has no effect; leave it out.")
+    if config.out.suffix.lower() != ".safetensors":
+        raise MaquetteError(f"{config.out} must end in .safetensors.")
+    word = embeddings.read(file.tensors, config.source.stem, None, str(config.source))
+    form = _WORD_FORMS[config.to]
+    dtype = DTYPES[config.dtype] if config.dtype else word.vectors[0].dtype
+    embeddings.save(word, config.out, form, file.metadata, dtype)
+    result = ConvertResult(str(config.out), "embedding", word.family, len(word.vectors), config.out.stat().st_size)
+    if form == "a1111" and word.name != config.out.stem:
+        result.warnings.append(
+            f"the word was {word.name!r}; A1111 and ComfyUI call it by its file's name, {config.out.stem!r}."
+        )
     return result

@@ -37,6 +37,7 @@ def run(config: MergeConfig, on_event: Listener = ignore, cancel: Cancel | None 
     presets = block_weights.read_presets(config.block_presets) if config.block_presets else None
     if config.to == "lora":
         result = _to_lora(config, options, presets)
+        on_event(Event("saved", {"path": result.path}))
     else:
         result = _into_checkpoint(config, options, presets, on_event)
     for warning in result.warnings:

@@ -35,11 +35,14 @@ class ResizeResult:
 
 
 def refuse_taken(out: Path, *sources: Path) -> None:
-    """Raise MaquetteError where the result would overwrite something, above all what it is made from."""
+    """Raise MaquetteError where the result would overwrite something, above all what it is made from, and for a name
+    that no LoRA has.
+    """
     if any(out.absolute() == source.absolute() for source in sources):
         raise MaquetteError(f"{out} is what is read; choose another name with --out.")
     if out.exists():
         raise MaquetteError(f"{out} exists already; choose another name with --out.")
+    adapters.require_name(out)
 
 
 def rank_rules(config: RankConfig) -> tuple[RankRule, RankRule | None]:
