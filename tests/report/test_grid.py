@@ -64,6 +64,14 @@ def test_long_labels_wrap_within_their_column_and_end_in_an_ellipsis() -> None:
     assert page.size[0] == 2 * (100 + GAP) + GAP and first[1] < 150
 
 
+def test_a_name_too_wide_breaks_behind_its_joints() -> None:
+    broken, spaced = (
+        sheet(squares(1, 100), 1, labels_top=[text])
+        for text in ("caption_extension-prior_preservation", "caption_ extension- prior_ preservation")
+    )
+    assert broken.tobytes() == spaced.tobytes()
+
+
 def test_sizes_and_modes_may_differ() -> None:
     page = sheet([Image.new("L", (40, 40), 77), Image.new("RGBA", (20, 10), (*COLOURS[0], 255))], 2)
     left, top, right, bottom = boxes(page, 1)[0]

@@ -19,6 +19,7 @@ LABEL, TITLE = 14, 19  # pixels of the letters, whatever the zoom
 GAP = 6  # pixels between pictures
 LEFT_WIDTH = 170  # at most, of the labels on the left
 NARROWEST = 96  # a column with a label above it is at least so wide
+JOINTS = "-_/=,+"  # of names: where a word that is too wide may break
 LINES = 6  # a longer label ends in an ellipsis
 
 
@@ -123,7 +124,9 @@ def _length(text: str, size: int) -> int:
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines no wider than `width` pixels, broken between words, and within a word that is wider alone."""
+    """Lines no wider than `width` pixels, broken between words, and within a word that is wider alone, behind a joint
+    (`JOINTS`) where it has one.
+    """
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
@@ -135,7 +138,8 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
             if line:
                 lines.append(line)
             while _length(word, size) > width and len(word) > 1:
-                fitting = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _length(word[:n], size) <= width)
+                longest = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _length(word[:n], size) <= width)
+                fitting = max(word.rfind(joint, 1, longest) for joint in JOINTS) + 1 or longest
                 lines.append(word[:fitting])
                 word = word[fitting:]
             line = word
