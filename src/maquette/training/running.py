@@ -20,6 +20,7 @@ from . import identity, resuming, state
 from .disk import explain_full_disk
 from .distributed import ALONE, process_group
 from .environment import began_on, differences, environment, pinned_threads
+from .idle import idle
 from .job import Job
 from .notices import notices
 from .preparing import prepare
@@ -65,7 +66,8 @@ def begun(
             write_json(folder.computer, environment(job.base.device, processes.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed
             on_event = held.enter_context(following(job.config, folder, on_event))
-        for message in [*_other_type(config, job), *notices(config, job.base)]:
+        told = [*notices(config, job.base), *idle(config, job.config, job.dataset)]
+        for message in [*_other_type(config, job), *told]:
             on_event(Event("warning", {"message": message}))
         trainer = Trainer(folder, job, on_event, cancel or Cancel(), processes)
         trainer.base_first = base_first

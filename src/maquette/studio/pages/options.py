@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ...config import TrainConfig
+from ...config.needs import NEEDS
 from ...errors import MaquetteError
 from ...files import NotToml, parse_toml
 from ...training.effort import has_driver
@@ -18,19 +19,6 @@ from ..presets import is_pocket
 HIDDEN = OWN | {"sample_prompts", "fold", "trackers"}
 ONLY_CUDA = frozenset({"cuda_graphs", "deterministic"})
 ONLY_STABLE_DIFFUSION = frozenset({"prediction_type", "probe_prediction", "clip_skip", "zero_terminal_snr"})
-# Options that one choice of another option makes sense of: key -> (the other key, its values).
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "num_vectors": ("method", ("textual-inversion", "pivotal")),
-    "init_word": ("method", ("textual-inversion", "pivotal")),
-    "embedding_learning_rate": ("method", ("textual-inversion", "pivotal")),
-    "embedding_format": ("method", ("textual-inversion",)), "lokr_factor": ("method", ("lokr",)),
-    "dora_axis": ("method", ("dora",)), "conv_rank": ("method", ("locon", "loha", "lokr")),
-    "conv_alpha": ("method", ("locon", "loha", "lokr")), "huber_delta": ("loss_type", ("huber", "smooth_l1")),
-    "huber_schedule": ("loss_type", ("huber", "smooth_l1")),
-    "lr_scheduler_cycles": ("lr_scheduler", ("restarts",)), "lr_scheduler_power": ("lr_scheduler", ("polynomial",)),
-    "lr_scheduler_timescale": ("lr_scheduler", ("inverse-sqrt",)), "decay_steps": ("lr_scheduler", ("stable-decay",)),
-    "lr_scheduler_min_ratio": ("lr_scheduler", ("cosine", "stable-decay")),
-}  # fmt: skip
 CAPITALS = {"lr": "LR", "snr": "SNR", "ema": "EMA", "v": "v"}
 
 
