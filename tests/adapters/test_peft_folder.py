@@ -140,6 +140,11 @@ def test_factors_that_no_configuration_of_peft_gives_are_refused(tmp_path: Path)
     both |= {f"{conv}2.hada_t{i}": torch.ones(2, 2, 3, 3) for i in (1, 2)}
     with pytest.raises(MaquetteError, match="Tucker's form in all convolutions of a LoHa or in none"):
         adapters.from_state_dict(both, {}, "f").save(tmp_path / "x", "peft")
+    first = {f"unet.conv_in.{part}": both[f"{conv}1.{part}"] for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a")}
+    first["unet.conv_in.hada_w2_b"] = first["unet.conv_in.hada_w1_b"]
+    tucker = {key: t for key, t in both.items() if key.startswith(f"{conv}2.")}
+    with pytest.raises(MaquetteError, match="Tucker's form in all convolutions of a LoHa or in none"):
+        adapters.from_state_dict(tucker | first, {}, "f").save(tmp_path / "x", "peft")
     mixed = loha | {f"{conv}1.lora_down.weight": torch.ones(1, 8), f"{conv}1.lora_up.weight": torch.ones(8, 1)}
     with pytest.raises(MaquetteError, match=r"one kind of adapter in a folder; .*proj_in is loha, .*conv1 is lora"):
         adapters.from_state_dict(mixed, {}, "f").save(tmp_path / "x", "peft")

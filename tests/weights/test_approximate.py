@@ -12,8 +12,10 @@ from torch import Tensor
 from maquette import adapters
 from maquette.adapters.file import Adapter
 from maquette.cli.main import main
+from maquette.core.lowrank import RankRule
 from maquette.errors import MaquetteError
 from maquette.weights.approximate import carried
+from maquette.weights.combine import Weighted, combine
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 QUERY, KEY, NORM = f"{BLOCK}.attn1.to_q", f"{BLOCK}.attn2.to_k", f"{BLOCK}.norm1"
@@ -48,6 +50,42 @@ def test_a_loha_becomes_a_lora(rank: int) -> None:
         assert (told.kind, told.rank) == ("loha", min(rank, 4))
         assert told.error == pytest.approx(left, abs=1e-6) and left == pytest.approx(best, abs=1e-5)
     assert made.adapter.modules[CONV].factors["lora_down.weight"].shape[2:] == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "kernel"),
+    [
+        (CONV, 90, (3, 3)),
+        ("unet.conv_in", 36, (3, 3)),
+        ("unet.down_blocks.0.downsamplers.0.conv", 90, (3, 3)),
+        ("unet.down_blocks.1.resnets.0.conv_shortcut", 20, (1, 1)),
+        ("unet.down_blocks.0.attentions.0.proj_in", 20, (1, 1)),
+        (QUERY, 20, ()),
+    ],
+)
+def test_a_flat_change_of_a_convolution_gets_its_kernel(name: str, inputs: int, kernel: tuple[int, ...]) -> None:
+    """LoHa's factors do not show it, and readers take the shapes of a LoRA from the file."""
+    torch.manual_seed(0)
+    state = {f"{name}.hada_w{i}_{s}": torch.randn(*n) for i in (1, 2) for s, n in (("a", (12, 2)), ("b", (2, inputs)))}
+    one = read(state)
+    product = (state[f"{name}.hada_w1_a"] @ state[f"{name}.hada_w1_b"]) * (
+        state[f"{name}.hada_w2_a"] @ state[f"{name}.hada_w2_b"]
+    )
+    exact, whole = combine([Weighted(one)]), combine([Weighted(one)], RankRule(rank=12))
+    for made in (exact.adapter, whole.adapter, carried(one, "diffusers", 12).adapter):
+        factors = made.modules[name].factors
+        assert factors["lora_down.weight"].shape[2:] == kernel
+        assert factors["lora_up.weight"].shape[2:] == torch.Size([1] * len(kernel))
+        assert torch.allclose(made.delta(name).flatten(1), product, atol=1e-5)
+
+
+def test_the_metadata_are_those_of_a_lora() -> None:
+    told = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "loha"}', "ss_network_dim": "2"}
+    one = adapters.from_state_dict(loha(), told | {"ss_base_model_version": "sd_v1", "note": "kept"}, "it")
+    metadata = carried(one, "diffusers", 3).adapter.metadata
+    assert metadata["ss_network_module"] == "networks.lora" and "ss_network_args" not in metadata
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"], metadata["note"]) == ("3", "3", "kept")
+    assert carried(one, "kohya", None).adapter.metadata == one.metadata
 
 
 def test_a_dora_per_input_becomes_one_per_output() -> None:

@@ -5,7 +5,6 @@ A module `unet.…` has parts `lora_down.weight`, `lora_up.weight`, `alpha`, …
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from . import kohya_names, peft_folder, peft_settings, writing
 from . import parts as adapter_parts
 from .embeddings import Embedding, bundled
 from .embeddings import save as save_embedding
+from .module_names import unflattened
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_KERNEL_3X3 = re.compile(r"(resnets[._]\d+[._]conv[12]|samplers[._]0[._]conv)$")
 PICKLED = (".pt", ".bin", ".ckpt")
 _HASHES = ("sshs_model_hash", "sshs_legacy_hash")
 
@@ -79,9 +78,7 @@ class Adapter:
             change = adapter_maths.delta(self.modules[name].factors, base_weight)
         except ValueError as error:
             raise MaquetteError(f"{self.source}: module {name} cannot be applied: {error}.") from error
-        if change.ndim == 2 and _KERNEL_3X3.search(name) and change.shape[1] % 9 == 0:
-            change = change.reshape(change.shape[0], -1, 3, 3)
-        return change
+        return change.reshape(unflattened(tuple(change.shape), name, self.family)) if base_weight is None else change
 
     def bias_delta(self, name: str) -> Tensor | None:
         """Change of the module's bias at multiplier 1, float32, or None when the adapter has none."""

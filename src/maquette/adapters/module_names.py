@@ -8,9 +8,15 @@ its file has it.
 
 from __future__ import annotations
 
+import math
+import re
+
 from ..formats.keys import with_level
 
 NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+_KERNEL_3X3 = re.compile(r"(.*resnets[._]\d+[._]conv[12]|.*samplers[._]0[._]conv|(unet\.|lora_unet_)conv_(in|out))")
+_KERNEL_1X1 = re.compile(r".*resnets[._]\d+[._]conv_shortcut")
+_PROJECTION = re.compile(r".*attentions[._]\d+[._]proj_(in|out)")
 
 
 def module_name(network: str, path: str) -> str:
@@ -27,3 +33,20 @@ def network_and_path(name: str) -> tuple[str, str] | None:
 def of_text_encoder(name: str) -> bool:
     """Whether a module is of a text encoder."""
     return name.startswith(("text_encoder", "lora_te"))
+
+
+def kernel(name: str, family: str) -> tuple[int, ...]:
+    """The kernel of a convolution by its name, for changes that do not show it; () for a matrix, and where the family
+    is not known that decides.
+    """
+    if _KERNEL_3X3.fullmatch(name):
+        return (3, 3)
+    is_1x1 = _KERNEL_1X1.fullmatch(name) or (family in ("sd1", "pocket") and _PROJECTION.fullmatch(name))
+    return (1, 1) if is_1x1 else ()
+
+
+def unflattened(shape: tuple[int, ...], name: str, family: str) -> tuple[int, ...]:
+    """(out, in·h·w) as (out, in, h, w) for a convolution; every other shape as it is."""
+    own = kernel(name, family)
+    fits = len(shape) == 2 and own and shape[1] % math.prod(own) == 0
+    return (shape[0], shape[1] // math.prod(own), *own) if fits else shape

@@ -43,7 +43,7 @@ def loha(modules: Modules) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
 
 
 def _is_kernel(path: str) -> bool:
-    return path.rpartition(".")[2] in ("conv1", "conv2", "conv")
+    return path.rpartition(".")[2] in ("conv1", "conv2", "conv", "conv_in", "conv_out")
 
 
 def lokr(modules: Modules) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -16,7 +16,7 @@ from ..adapters.file import Adapter, AdapterModule, method_of
 from ..core.lowrank import RankRule, squares
 from ..errors import MaquetteError
 from .extract import Plan, as_dora
-from .products import needs_weight, product_from, relative_error, svd_of
+from .products import needs_weight, product_from, relative_error, set_rank_metadata, svd_of
 
 _ANY_LORA = {"lora_down.weight": torch.ones(1, 1), "lora_up.weight": torch.ones(1, 1)}
 WeightOf = Callable[[str], Tensor | None]
@@ -73,7 +73,19 @@ def carried(adapter: Adapter, target: str, rank: int | None, weight_of: WeightOf
     if not result.adapter.modules:
         raise MaquetteError(f"{adapter.source} holds nothing that {writing.PROGRAMS[target]} could carry.")
     result.adapter.method = method_of(result.adapter.modules)
+    if result.approximated:
+        result.adapter.metadata = _metadata(result.adapter)
     return result
+
+
+def _metadata(made: Adapter) -> dict[str, str]:
+    """What Kohya's tools read of ranks, and of the kind where none of the one before is left, made true."""
+    ranks = {module.rank for module in made.modules.values() if module.rank is not None}
+    metadata = set_rank_metadata(made.metadata, ranks, "maquette convert --lossy")
+    if made.method in ("lora", "locon") and "ss_network_module" in metadata:
+        metadata |= {"ss_network_module": "networks.lora"}
+        metadata.pop("ss_network_args", None)
+    return metadata
 
 
 def _one_kind(adapter: Adapter) -> str:

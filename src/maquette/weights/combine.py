@@ -14,6 +14,7 @@ from ..adapters import maths as adapter_maths
 from ..adapters import parts as adapter_parts
 from ..adapters.embeddings import Embedding
 from ..adapters.file import Adapter, AdapterModule, method_of
+from ..adapters.module_names import unflattened
 from ..core import lowrank
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
@@ -155,7 +156,10 @@ def _shape(name: str, terms: Sequence[tuple[Adapter, float]], weight: Tensor | N
                 f"{adapter.source}: module {name} changes a weight of {shape}, elsewhere it is {shapes[0]}; these "
                 "LoRAs were trained on different models."
             )
-    return shapes[0] if weight is not None else max(shapes, key=len)
+    if weight is not None:
+        return shapes[0]
+    family = next((adapter.family for adapter, _ in terms if adapter.family != "unknown"), "unknown")
+    return unflattened(max(shapes, key=len), name, family)
 
 
 def _dense(name: str, terms: Sequence[tuple[Adapter, float]], weight: Tensor | None, shape: tuple[int, ...]) -> Tensor:
