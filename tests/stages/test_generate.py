@@ -373,6 +373,8 @@ def test_image_to_image(base: BaseModel, tmp_path: Path) -> None:
         ({"sampler": "Euler a", "schedule_type": "Linear"}, r"no schedule type 'Linear'; give Automatic, Uniform"),
         ({"prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
         ({"negative_prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
+        ({"prompt": "caf\udce9"}, "prompt holds half of a character, which no file can: write it in UTF-8"),
+        ({"hires_prompt": "\ud800", "hires_scale": 2}, "hires_prompt holds half of a character"),
     ],
 )
 def test_faults_in_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:

@@ -98,6 +98,15 @@ def test_from_names_all_that_is_missing(base: BaseModel, photos: Path, tmp_path:
         repeated(photos / "photo.png", {})
 
 
+def test_a_mask_beside_an_extension_is_missed(base: BaseModel, photos: Path, tmp_path: Path) -> None:
+    given = {"init_image": photos / "photo.png", "mask": str(photos / "mask.png")}
+    made = draw(base, tmp_path, extend=["right=8"], **given)
+    with pytest.raises(MaquetteError, match=r"was drawn with a mask \(--mask FILE\): name what is missing"):
+        repeated(Path(made.paths[0]), {"init_image": given["init_image"]})
+    again = run(GenerateConfig.parse(repeated(Path(made.paths[0]), given | {"out": tmp_path})), base=base)
+    assert Path(again.paths[0]).read_bytes() == Path(made.paths[0]).read_bytes()
+
+
 def test_unmasked_pixels_keep_their_bytes(base: BaseModel, photos: Path, tmp_path: Path) -> None:
     photo = np.asarray(Image.open(photos / "photo.png")).astype(int)
     options = {"init_image": photos / "photo.png", "denoising_strength": 1.0, "mask_blur": 2}

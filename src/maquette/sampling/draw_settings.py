@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AUTOMATIC = "Automatic"
 
 Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
+_HALF = re.compile("[\ud800-\udfff]")
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 
 
@@ -211,6 +212,9 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
         from .enlarging import find_upscaler
         from .samplers import find_sampler
 
+        for key in ("prompt", "negative_prompt", "hires_prompt", "hires_negative_prompt"):
+            if _HALF.search(getattr(self, key) or ""):
+                raise ValueError(f"{key} holds half of a character, which no file can: write it in UTF-8")
         named = {"sampler", "hires_sampler"} & self.model_fields_set
         self._as_given = {key: getattr(self, key) for key in named}
         self.sampler = find_sampler(self.sampler, self.schedule_type)

@@ -129,8 +129,9 @@ def _image(settings: DrawSettings) -> dict[str, Any]:
         return {}
     masked = bool(settings.mask or settings.extend)
     only = masked and settings.only_masked
+    beside = "file" if settings.mask and settings.extend else None  # without extend the keys of masks say it
     own = {
-        "Mask": "transparency" if settings.mask == "transparency" else None,
+        "Mask": "transparency" if settings.mask == "transparency" else beside,
         "Extend": ", ".join(settings.extend) or None,
         "Resize mode": settings.resize_mode if settings.resize_mode != "crop" else None,
         "Exact steps": "True" if settings.exact_steps else None,

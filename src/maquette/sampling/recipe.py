@@ -102,7 +102,7 @@ def read_recipe(text: str) -> Recipe:
     hires = any(key.startswith("Hires ") for key in values)
     recipe.begun = bool(recipe.init_hash) or ("Denoising strength" in values and not hires)
     marked = {"Mask blur", "Mask mode", "Inpaint area", "Masked content"} & values.keys()
-    recipe.masked = bool(marked) and "Mask" not in values and "Extend" not in values
+    recipe.masked = values.get("Mask") == "file" or bool(marked and not {"Mask", "Extend"} & values.keys())
     pairs = (part.rpartition(":") for part in values.get("Lora hashes", "").split(",") if ":" in part)
     recipe.lora_hashes = {name.strip(): short.strip() for name, _, short in pairs}
     recipe.controls = [_control(values[key], recipe.unknown) for key in sorted(values) if key.startswith("ControlNet ")]
@@ -153,8 +153,8 @@ def _masks(values: Mapping[str, str]) -> dict[str, Any]:
         found["tiled_vae"] = True
     if values.get("Prompt comments") == "False":
         found["prompt_comments"] = False
-    if "Mask" in values:
-        found["mask"] = values["Mask"]
+    if values.get("Mask") == "transparency":
+        found["mask"] = "transparency"
     if "Extend" in values:
         found["extend"] = [part.strip() for part in values["Extend"].split(",")]
     return found
