@@ -8,7 +8,7 @@ import pytest
 from maquette.errors import MaquetteError
 from maquette.sampling.grid.axes import read_axis
 from maquette.sampling.grid.changes import changed
-from maquette.sampling.grid.plan import plan_of
+from maquette.sampling.grid.plan import files_of, plan_of
 from maquette.sampling.grid.settings import GridConfig
 from maquette.sampling.grid.values import numbers, texts
 
@@ -125,6 +125,13 @@ def test_axes_change_what_is_given_for_all_cells() -> None:
     told = [(cell.settings.sampler, cell.settings.hires_sampler) for cell in plan.cells]
     assert told[:2] == [("Euler", "Euler Beta"), ("Heun", "Heun Beta")]
     assert told[2:] == [("Euler", "Euler Karras"), ("Heun", "Heun Karras")]
+
+
+def test_tags_in_comments_are_no_files() -> None:
+    wanted: list[str] = []
+    plan = plan_of(config(prompt="a <lora:there:1> # <lora:absent:1>", x="seed=1"))
+    files_of(plan, lambda names, folder: wanted.extend(names) or {})
+    assert wanted == ["there"]
 
 
 def test_an_axis_gives_what_an_option_is_about() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from maquette import families
 from maquette.errors import MaquetteError
+from maquette.stages.comfy_workflow import written
 from maquette.stages.generate import GenerateConfig, run
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "families"))
@@ -27,6 +29,17 @@ def test_a_workflow_beside_the_picture(tmp_path: Path) -> None:
     assert any(text.startswith("flow.json: Euler a adds noise of its own") for text in result.warnings)
     with pytest.raises(MaquetteError, match=r"flow.json exists already; give a new name with --comfy"):
         run(config)
+
+
+def test_an_embedding_of_the_second_drawing_alone(tmp_path: Path) -> None:
+    base = tiny.write_folder(tmp_path / "narrow", "sd1")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "zkwword.pt").write_bytes(b"not read for the workflow")
+    told = {"prompt": "a cat", "hires_prompt": "a zkwword", "hires_scale": 2, "width": 64, "height": 64}
+    config = GenerateConfig.parse({**told, "embedding_dir": tmp_path / "words", "comfy": tmp_path / "flow.json"})
+    written(config, families.load(base), lambda event: None)
+    texts = [node["inputs"].get("text") for node in json.loads((tmp_path / "flow.json").read_text()).values()]
+    assert "a embedding:zkwword" in texts
 
 
 def test_pocket_is_not_for_comfyui(tmp_path: Path) -> None:

@@ -205,6 +205,10 @@ def test_hashes_of_textual_inversions(base: BaseModel, tmp_path: Path) -> None:
     made = draw(base, tmp_path, "a zkwword", embedding_dir=tmp_path / "words", steps=1)
     short = hashlib.sha256((tmp_path / "words" / "zkwword.safetensors").read_bytes()).hexdigest()[:12]
     assert parse_infotext(made.infotexts[0])["TI hashes"] == f"zkwword: {short}"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "shared").symlink_to(tmp_path / "words", target_is_directory=True)
+    linked = draw(base, tmp_path, "a zkwword", embedding_dir=tmp_path / "linked", steps=1)
+    assert linked.infotexts == made.infotexts
     assert "TI hashes" not in draw(base, tmp_path, "a cat", embedding_dir=tmp_path / "words", steps=1).infotexts[0]
 
 

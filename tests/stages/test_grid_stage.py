@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import maquette
 from maquette import adapters, families
+from maquette.adapters.embeddings import Embedding, save
 from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
@@ -149,6 +151,27 @@ def test_another_grid_is_never_mixed_in(loras: Path, tmp_path: Path, monkeypatch
     assert run(config(None, **{**values, "x": "weight=0.6"})).out == str(Path("out/grid-2"))
     again = run(config(None, **values))
     assert (again.out, again.drawn) == (str(Path("out/grid")), 0)
+
+
+@pytest.mark.parametrize("changed", ["words/zkwword.safetensors", "styles.csv", "wild/colour.txt", "blocks.txt"])
+def test_words_that_have_changed_since_are_never_mixed_in(loras: Path, tmp_path: Path, changed: str) -> None:
+    (tmp_path / "words").mkdir()
+    (tmp_path / "wild").mkdir()
+    width = families.load("pocket").token_widths[0]
+    save(Embedding("zkwword", (torch.ones(1, width),), "pocket"), tmp_path / "words" / "zkwword.safetensors", "a1111")
+    (tmp_path / "words" / "other.pt").write_bytes(b"x")
+    (tmp_path / "styles.csv").write_text("name,prompt\nNoto,noto style\n")
+    (tmp_path / "wild" / "colour.txt").write_text("red\n")
+    (tmp_path / "blocks.txt").write_text("HALF:" + ",".join(["0.5"] * 14))
+    values = {
+        "prompt": "a __colour__ zkwWord <lora:r-000010:1:lbw=HALF>", "lora_dir": loras, "x": "seed=1", "steps": 1,
+        "embedding_dir": tmp_path / "words", "styles": ["Noto"], "styles_file": tmp_path / "styles.csv",
+        "wildcard_dir": tmp_path / "wild", "block_weights": tmp_path / "blocks.txt",
+    }  # fmt: skip
+    run(config(tmp_path / "g", **values))
+    (tmp_path / changed).write_bytes((tmp_path / changed).read_bytes() + b"\n")
+    with pytest.raises(MaquetteError, match="holds a grid drawn with files that have changed since"):
+        run(config(tmp_path / "g", **values))
 
 
 def test_nothing_is_written_where_a_lora_is_missing(tmp_path: Path) -> None:

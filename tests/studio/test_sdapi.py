@@ -63,6 +63,7 @@ def test_txt2img_answers_as_a1111(client: TestClient) -> None:
             "There is no model 'gone'; there are pocket, Mine.",
         ),
         ({"enable_hr": True, "hr_upscaler": "R-ESRGAN"}, 404, "Upscaler not found; there are Latent, "),
+        ({"enable_hr": True, "hr_resize_x": 7}, 422, "hr_resize_x and hr_resize_y are 0 or 16 and more."),
         ({"prompt": "fake memory"}, 500, "Memory ran out while drawing."),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters.embeddings import Embedding
 from ..core.vocabulary import ExtendedEmbedding, ExtendedTokenizer, token_embedding_slot
+from ..data.images import walk
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 
@@ -73,19 +74,24 @@ def embedding_files(base: BaseModel, prompts: Sequence[str], folder: Path | None
 
     folder None: `embeddings`, where that exists. Raises MaquetteError when a folder that was named does not exist.
     """
-    place = DEFAULT_FOLDER if folder is None else folder
-    if not place.exists():
-        if folder is None:
-            return {}
-        raise MaquetteError(
-            f"The folder of embeddings {place} does not exist; give the right one with --embedding-dir."
-        )
-    files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix.lower() in SUFFIXES)
+    files = all_files(folder)
     tokenizer = base.tokenizers[0]
     texts = [tokenizer.encode(prompt) for prompt in prompts]
     called = [file for file in files if any(_within(tokenizer.encode(file.stem), text) for text in texts)]
     found = {file.stem: file for file in reversed(called)}
     return dict(sorted(found.items()))
+
+
+def all_files(folder: Path | None) -> list[Path]:
+    """The files of embeddings in a folder, as above; its linked subfolders count too."""
+    place = DEFAULT_FOLDER if folder is None else folder
+    if not place.exists():
+        if folder is None:
+            return []
+        raise MaquetteError(
+            f"The folder of embeddings {place} does not exist; give the right one with --embedding-dir."
+        )
+    return [place] if place.is_file() else sorted(file for file in walk(place) if file.suffix.lower() in SUFFIXES)
 
 
 def _within(part: list[int], whole: list[int]) -> bool:

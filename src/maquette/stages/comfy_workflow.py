@@ -42,6 +42,7 @@ def written(config: GenerateConfig, base: BaseModel, on_event: Listener) -> Gene
 def _facts(settings: GenerateConfig, base: BaseModel) -> Facts:
     canvas = canvas_of(settings, base.spec.native_size)
     prompts = [settings.prompt, settings.negative_prompt]
+    prompts += [text for text in (settings.hires_prompt, settings.hires_negative_prompt) if text]
     return Facts(
         base.source,
         base.spec.name,

@@ -12,8 +12,10 @@ from typing import Any
 
 from ...errors import MaquetteError
 from ...files import parse_json
-from ...prompts import parse_networks
+from ...prompts import parse_networks, strip_comments
+from ..apply_embeddings import all_files
 from ..jobs import MAX_SEED
+from ..styles import DEFAULT_FILE
 from .axes import NOTHING, Axis, read_axis
 from .changes import changed
 from .settings import GridConfig
@@ -118,7 +120,9 @@ def _tags(settings: GridConfig) -> Any:
 
 
 def _networks(settings: GridConfig) -> Any:
-    return [tag for text in (settings.prompt, settings.hires_prompt or "") for tag in parse_networks(text)[1]]
+    texts = [settings.prompt, settings.hires_prompt or ""]
+    read = [strip_comments(text) for text in texts] if settings.prompt_comments else texts
+    return [tag for text in read for tag in parse_networks(text)[1]]
 
 
 def files_of(plan: Plan, found: Callable[[Sequence[str], Path | None], dict[str, Path]]) -> list[Path]:
@@ -137,5 +141,18 @@ def files_of(plan: Plan, found: Callable[[Sequence[str], Path | None], dict[str,
         own = [settings.vae, None if settings.base == "pocket" else settings.base, settings.init_image, settings.mask]
         own += [settings.hires_base, settings.refiner, settings.hires_upscaler]
         own += [each for unit in settings.controls for each in (unit.model, unit.image)]
+        own += [settings.block_weights, settings.wildcard_dir]
+        own += [settings.styles_file or DEFAULT_FILE] if settings.styles else []
         paths |= {Path(each) for each in own if each and Path(each).exists()}
-    return sorted(paths)
+    return sorted(paths | _embeddings(plan.cells))
+
+
+def _embeddings(cells: Sequence[Cell]) -> set[Path]:
+    """The textual inversions that the cells' words may call."""
+    found: set[Path] = set()
+    for folder in {cell.settings.embedding_dir for cell in cells}:
+        own = (cell.settings for cell in cells if cell.settings.embedding_dir == folder)
+        prompts = {(each.prompt, each.negative_prompt, each.hires_prompt, each.hires_negative_prompt) for each in own}
+        texts = " ".join(text.lower() for each in prompts for text in each if text)
+        found |= {file for file in all_files(folder) if file.stem.lower() in texts}
+    return found

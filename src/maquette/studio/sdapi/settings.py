@@ -16,6 +16,7 @@ from .uploads import mask_for, picture_bytes
 
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 RESIZE_MODES = ("just", "crop", "fill", "latent")
+_LEAST_SIDE = 16  # as of every drawing
 USUAL_SAMPLER = "Euler"
 _NOISE = {"CPU": "CPU", "GPU": "NV", "NV": "NV"}  # A1111's "GPU" is a card of NVIDIA's, whose numbers NV has anywhere
 
@@ -105,6 +106,8 @@ def _hires(body: TextToImage, engine: DrawingEngine, first: str) -> dict[str, An
     wish: dict[str, Any] = {"denoising_strength": body.denoising_strength}
     wide, high = body.hr_resize_x or 0, body.hr_resize_y or 0
     if wide or high:
+        if max(wide, high) < _LEAST_SIDE:
+            raise HTTPException(422, f"hr_resize_x and hr_resize_y are 0 or {_LEAST_SIDE} and more.")
         wish |= {"hires_width": wide // 8 * 8 or None, "hires_height": high // 8 * 8 or None}
     else:
         wish["hires_scale"] = body.hr_scale or 2.0
