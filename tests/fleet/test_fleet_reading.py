@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from maquette.errors import MaquetteError
 from maquette.fleet import jobs as reading
 from maquette.fleet.jobs import Bad, Job, read_jobs
-from maquette.fleet.rows import Row
+from maquette.fleet.rows import Row, read_rows
 
 
 @pytest.fixture
@@ -93,3 +94,36 @@ def test_of_faults(folder: Path) -> None:
     )
     assert isinstance(both, Bad) and both.why == "max_cost is a number above 0."
     assert isinstance(gone, Bad) and "gone.safetensors" in gone.why and len(gone.row) == 24
+
+
+def test_rows_that_differ_in_a_file_that_a_setting_names_are_two(folder: Path) -> None:
+    """Without an id of their own, too; a base that is named as usual makes no other row."""
+    told = [{"photos": "a", "subject": "zkw dog", **more} for more in ({}, {"base": "base.safetensors"})]
+    found = list(read_jobs([Row(str(number), values) for number, values in enumerate(told)], folder))
+    assert isinstance(found[0], Job) and isinstance(found[1], Job)
+    assert found[0].row != found[1].row and found[0].id != found[1].id
+    usual = next(read_jobs([Row("3", {**told[0], "base": "pocket"})], folder))
+    assert usual.row == found[0].row
+
+
+@pytest.mark.parametrize("most", ["1e999", "NaN", "0", "true"])
+def test_a_limit_of_cost_that_is_none(folder: Path, most: str) -> None:
+    (folder / "jobs.jsonl").write_text(f'{{"photos": "a", "subject": "zkw dog", "max_cost": {most}}}\n')
+    bad = next(read_jobs(read_rows(folder / "jobs.jsonl"), folder))
+    assert isinstance(bad, Bad) and bad.why == "max_cost is a number above 0."
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("j.toml", 'grid = 5\n[[job]]\nphotos = "a"\n', r"j\.toml: grid is no table: write \[grid\]"),
+        ("j.toml", 'defaults = 3\n[[job]]\nphotos = "a"\n', r"j\.toml: defaults is no table: write \[defaults\]"),
+        ("j.csv", 'id,photos\na,"b\nc,d\n', r"j\.csv, from line 2 on, cannot be read: .*See that each quote is closed"),
+        ("j.csv", f"id,photos\na,{'x' * 200_000}\n", r"j\.csv, from line 2 on, cannot be read: field larger"),
+        ("j.csv", "id,photos,id\na,b,c\n", r"j\.csv, line 1 names the column 'id' twice"),
+    ],
+)
+def test_files_of_jobs_that_are_none(folder: Path, name: str, text: str, says: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(MaquetteError, match=says):
+        list(read_rows(folder / name))

@@ -73,6 +73,21 @@ def test_the_ranking_and_what_is_added_later(tmp_path: Path) -> None:
     assert len(list((tmp_path / "root").rglob("result.json"))) == 3
 
 
+def test_another_sweep_in_the_same_root_is_another(tmp_path: Path) -> None:
+    """Both name their combinations alike; each has its own files, and one that fails has none."""
+
+    def tried(*settings: str, subject: str = "zkw robot") -> list[str]:
+        found = sweep(config(tmp_path, *settings, subject=subject), trainer="fleet_fakes:FakeTrainer")
+        return [one.file for one in found.tried]
+
+    first, second = tried("rank=4,8", "steps=10"), tried("rank=4,8", "steps=20")
+    assert len({*first, *second}) == 4
+    assert (tried("rank=4,8", "steps=10"), tried("rank=4,8", "steps=20")) == (first, second)
+    assert tried("rank=4,8", "steps=20", subject="nan robot") == []
+    (tmp_path / "p" / "a.png").unlink()
+    assert tried("rank=4,8", "steps=10") == first
+
+
 def test_combinations_that_are_alike_are_tried_together(tmp_path: Path) -> None:
     found = sweep(config(tmp_path, "rank=4,8", slots=2), trainer="fleet_fakes:FakeTrainer")
     assert len(found.tried) == 2

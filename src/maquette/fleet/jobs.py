@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,6 +87,7 @@ class _Shape:
     settings: str  # tells them from others
     varies: bool  # subject and seed tell them apart too
     follows: str
+    named: tuple[str, ...]  # files that settings name, but for the base that is usual
     files: str
     fault: str  # of a file that a setting names
     body: str  # of the Job, a format for photos, subject and seed
@@ -123,7 +125,7 @@ class _Reader:
             shape, place = self._shape(values), self._photos(values.get("photos"))
             subject, seed = values.get("subject"), values.get("seed", 0)
             settings = f"{shape.settings} {seed} {subject}" if shape.varies else shape.settings
-            bare = layout.name_hash(shape.tenant, place.name, settings, shape.follows)
+            bare = layout.name_hash(shape.tenant, place.name, settings, shape.follows, *shape.named)
             name = name or bare[:12]
             self._once(shape.tenant, name)
             if fault := place.fault or shape.fault:
@@ -160,7 +162,7 @@ class _Reader:
         then = self._then(values.get("then", []))
         body: dict[str, Any] = {"photos": None, "settings": given, "then": then}
         if (most := values.get("max_cost")) is not None:
-            if isinstance(most, bool) or not isinstance(most, int | float) or most <= 0:
+            if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < math.inf:
                 raise MaquetteError("max_cost is a number above 0.")
             body["max_cost"] = most
         follows = json.dumps(then, sort_keys=True) if then else ""
@@ -170,8 +172,9 @@ class _Reader:
         except MaquetteError as error:
             fault = str(error)
         base = given.get("base", "pocket")
+        named = tuple(f"{key} {given[key]}" for key in keys.FILES if given.get(key) not in (None, "pocket"))
         text = _format(body, varies)
-        return _Shape(tenant, priority, deadline, base, settings, varies, follows, files, fault, text)
+        return _Shape(tenant, priority, deadline, base, settings, varies, follows, named, files, fault, text)
 
     def _head(self, values: dict[str, Any]) -> tuple[str, int, float]:
         tenant, priority = values.get("tenant", "default"), values.get("priority", USUAL)

@@ -75,7 +75,8 @@ def _lines(file: Path) -> Iterator[str]:
 
 def _of_csv(file: Path) -> Iterator[Row]:
     text = read_text(file, LARGEST_ROWS, "file of jobs")
-    for number, cells in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    for number, cells in enumerate(_cells(reader, file), start=2):
         place = f"{file}, line {number}"
         if None in cells:
             yield Row(place, {}, f"{place} has more cells than the first line has names.")
@@ -88,6 +89,22 @@ def _of_csv(file: Path) -> Iterator[Row]:
         yield Row(place, values)
 
 
+def _cells(reader: csv.DictReader[str], file: Path) -> Iterator[dict[str, str]]:
+    """Each row by the names of the first. Raises MaquetteError for an open quote, and a name there twice."""
+    begin = 1
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise MaquetteError(f"{file}, line 1 names the column {twice!r} twice: remove one.")
+        begin = reader.line_num + 1
+        for cells in reader:
+            yield cells
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        where = f"{file}, from line {begin} on,"
+        raise MaquetteError(f"{where} cannot be read: {error}. See that each quote is closed.") from error
+
+
 def _of_toml(file: Path) -> Iterator[Row]:
     """`[[job]]` tables, each with what `[defaults]` says, and once for each combination of the lists in `[grid]`."""
     content = read_toml(file)
@@ -96,6 +113,9 @@ def _of_toml(file: Path) -> Iterator[Row]:
     jobs, grid, common = content.get("job", []), content.get("grid", {}), content.get("defaults", {})
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs) or not jobs:
         raise MaquetteError(f"{file} has no jobs: write each as a table [[job]].")
+    for key, table in (("defaults", common), ("grid", grid)):
+        if not isinstance(table, dict):
+            raise MaquetteError(f"{file}: {key} is no table: write [{key}], and its keys below.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise MaquetteError(f"{file}: {key} in [grid] is no list of values.")

@@ -18,8 +18,10 @@ from ..errors import MaquetteError
 from ..events import Cancel, Listener, ignore
 from . import driving, index, keys, layout
 from .executor import Executor
+from .jobs import Bad, Job
+from .planning import jobs_of, read_settings
 from .rows import grid_name
-from .store import open_store
+from .store import Store, open_store
 from .trainer import USUAL
 
 MOST = 100_000  # combinations of a grid
@@ -71,8 +73,10 @@ def sweep(
             jobs=jobs, root=config.root, address=config.address, workers=config.workers, slots=config.slots
         )
         ended = driving.run(fleet, on_event, cancel, executor, trainer)
+        store = open_store(config.root)
+        jobs_now = list(jobs_of(fleet, store, read_settings(fleet, store)))
     problems = [*(bad["why"] for bad in ended.bad), *ended.problems]
-    return SweepResult(config.root, ended.status, _ranked(config, rows), problems)
+    return SweepResult(config.root, ended.status, _ranked(store, rows, jobs_now), problems)
 
 
 def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
@@ -140,24 +144,26 @@ def _drawn(source: random.Random, low: Any, high: Any) -> Any:
     return float(f"{value:.3g}")
 
 
-def _ranked(config: SweepConfig, rows: list[dict[str, Any]]) -> list[Tried]:
-    """The results of these rows: of an equal score the earlier row first."""
-    store = open_store(config.root)
-    wanted = {row["id"]: row for row in rows}
+def _ranked(store: Store, rows: list[dict[str, Any]], jobs: list[Job | Bad]) -> list[Tried]:
+    """The results of these rows, whatever else has the same id in the root: of an equal score the earlier row first."""
     fixed = {key for key in rows[0] if all(row[key] == rows[0][key] for row in rows)} if len(rows) > 1 else set()
-    found: dict[str, Tried] = {}
     results = list(index.results(store))
-    known = {result["key"]: result for result in results if "key" in result}
+    known = {(line["tenant"], line["key"]): line for line in results if "key" in line}
+    found: dict[str, dict[str, Any]] = {}  # by the cheap key, and by the row where its photos are gone
     for line in results:
-        result = known.get(line.get("alias", line.get("key", "")))
-        if line["job"] not in wanted or result is None or result["status"] != "done" or result["score"] is None:
+        result = known.get((line["tenant"], line.get("alias", line.get("key", ""))))
+        if result is not None and result["status"] == "done" and result["score"] is not None:
+            found[f"{line['tenant']} {line['mark']}"] = found[line["row"]] = result
+    tried: list[Tried] = []
+    for row, job in zip(rows, jobs, strict=True):
+        if (result := found.get(job.row if isinstance(job, Bad) else f"{job.tenant} {job.mark}")) is None:
             continue
-        row = wanted[line["job"]]
         place = f"{layout.attempts(result['tenant'], result['key'])}/{result['attempt']}/lora.safetensors"
         settings = {key: value for key, value in row.items() if key not in fixed | {"id", "then", "photos"}}
-        found[line["job"]] = Tried(
-            line["job"], settings, result["score"], result["accepted"], result["step"], result["weight"],
-            sum(result["seconds"].values()), f"{store.address}/{place}",
+        tried.append(
+            Tried(
+                row["id"], settings, result["score"], result["accepted"], result["step"], result["weight"],
+                sum(result["seconds"].values()), f"{store.address}/{place}",
+            )
         )  # fmt: skip
-    order = [found[name] for name in wanted if name in found]
-    return sorted(order, key=lambda one: (not one.accepted, -one.score))
+    return sorted(tried, key=lambda one: (not one.accepted, -one.score))
