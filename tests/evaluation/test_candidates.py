@@ -40,6 +40,46 @@ def test_the_steps_in_the_metadata_win(tmp_path: Path) -> None:
     assert found(tmp_path) == [(40, "man-000001"), (80, "man")]
 
 
+def test_files_of_one_step_count_once(tmp_path: Path) -> None:
+    """Kohya's, saved by epochs and by steps; of the last step the file without a number."""
+    for name, steps in (("man-000001", "40"), ("man-step00000040", "40"), ("man-000002", "80"), ("man", "80")):
+        write(tmp_path, name, ss_steps=steps, ss_session_id="7")
+    assert found(tmp_path) == [(40, "man-000001"), (80, "man")]
+
+
+def test_epochs_and_steps_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    for name in ("man-000001", "man-step00000500", "man"):
+        write(tmp_path, name)
+    with pytest.raises(MaquetteError, match=r"such as man-step00000500.* and man-000001.*one kind into a folder"):
+        find_candidates(tmp_path)
+
+
+def test_ai_toolkits_steps(tmp_path: Path) -> None:
+    for name in ("my_man", "my_man_000000250", "my_man_000000500"):
+        write(tmp_path, name)
+    assert found(tmp_path) == [(250, "my_man_000000250"), (500, "my_man_000000500"), (501, "my_man")]
+    assert find_candidates(tmp_path)[0].unit == "step"
+
+
+def test_onetrainers_steps(tmp_path: Path) -> None:
+    names = ["man-2026-01-31_23-59-59-save-90-3-0", "man-2026-02-01_00-04-10-save-120-4-0"]
+    for name in names:
+        write(tmp_path, name)
+    assert found(tmp_path) == [(90, names[0]), (120, names[1])]
+    write(tmp_path, "dog-2026-02-01_00-04-10-save-120-4-0")
+    with pytest.raises(MaquetteError, match="checkpoints of 2 runs"):
+        find_candidates(tmp_path)
+
+
+def test_diffusers_folders(tmp_path: Path) -> None:
+    for folder in (tmp_path / "checkpoint-1000", tmp_path / "checkpoint-500", tmp_path):
+        folder.mkdir(exist_ok=True)
+        write(folder, "pytorch_lora_weights")
+    assert [(c.step, c.file.parent.name, c.unit) for c in find_candidates(tmp_path)] == [
+        (500, "checkpoint-500", "step"), (1000, "checkpoint-1000", "step"), (1001, tmp_path.name, "step"),
+    ]  # fmt: skip
+
+
 def test_two_runs_are_named(tmp_path: Path) -> None:
     write(tmp_path, "cat-000001")
     write(tmp_path, "dog-000001")

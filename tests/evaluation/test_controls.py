@@ -97,6 +97,12 @@ def test_a_random_lora_makes_things_worse(base: BaseModel, panel: Panel) -> None
     assert weaker["neighbour_drift"] < values["neighbour_drift"]
 
 
+def test_a_file_that_diverged_is_measured_as_bad_and_does_not_end_the_choice(base: BaseModel, panel: Panel) -> None:
+    values = measure(base, random_lora(base, 1e30), 1.0, panel)
+    assert all(np.isfinite(value) for value in values.values())
+    assert values["benefit"] < 0.0 and {"edit_retention", "neighbour_drift"} <= {one.measure for one in faults(values)}
+
+
 def test_a_learning_rate_of_nothing_learns_nothing(base: BaseModel, photos: Path, panel: Panel, tmp_path: Path) -> None:
     """A file that a training wrote, but in which nothing has moved: benefit 0, and nothing to be blamed for."""
     file = trained(photos, tmp_path / "still", steps=1, learning_rate=1e-12)

@@ -7,6 +7,15 @@ from maquette.evaluation import measures as M
 from maquette.evaluation.features import whitening
 
 
+def test_of_what_a_diverged_file_answers_nothing_is_left() -> None:
+    x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    broken = x.clone()
+    broken[1, 0, 2, 1], broken[2, 1, 0, 0], broken[3, 0, 0, 0] = torch.nan, -torch.inf, 1e20
+    assert torch.equal(M.usable(x), x)
+    kept = M.usable(broken)
+    assert torch.equal(kept[0], x[0]) and not kept[1:].any()
+
+
 def test_relative_loss_weighs_every_timestep_alike() -> None:
     # 2 photos x 2 timesteps; the base's loss is 1 at the first and 100 at the second timestep.
     target = torch.zeros(4, 1, 1, 1)

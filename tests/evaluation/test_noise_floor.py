@@ -97,8 +97,16 @@ def test_an_evaluation_on_two_panels_with_a_twin_says_its_noise(files: list[Cand
     page = values(two, photos())
     assert page["noisy"] and page["figures"][0][1][-1] == "noise"
     assert two.to_json()["noise"]["source"] == "2 panels"
-    with pytest.raises(MaquetteError, match="twin run has no checkpoint at any of the steps"):
-        judge(base, files, photos(), "zkw disc", twin=[Candidate(9, files[0].file)], **options)  # type: ignore[arg-type]
+    told: list[str] = []
+    with pytest.raises(MaquetteError, match=r"twin run in .* has no checkpoint at any of the steps 1, 2: name a run"):
+        judge(
+            base, files, photos(), "zkw disc", twin=[Candidate(9, files[0].file)],
+            on_progress=lambda what, done, of: told.append(what), **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert told == []
+    one_cell = {**options, "cells": 1}  # of the last step, where the twin has the first alone
+    alone = judge(base, files, photos(), "zkw disc", twin=files[:1], **one_cell)  # type: ignore[arg-type]
+    assert alone.choice.step == 2 and alone.noise is not None and alone.noise.difference == 0.0
 
 
 def test_a_file_of_another_base_is_told_before_anything_is_drawn(tmp_path: Path) -> None:

@@ -106,7 +106,72 @@ def test_a_folded_weight_is_one_in_the_side_car(run: Path, monkeypatch: pytest.M
     after = maquette.adapters.load(result.file)
     name = max(before.modules, key=lambda n: float(before.delta(n).abs().max()))
     torch.testing.assert_close(after.delta(name), 0.7 * before.delta(name), rtol=2e-3, atol=1e-6)
-    assert "&lt;lora:disc:1&gt;" in Path(result.report).read_text()
+    page = Path(result.report).read_text()
+    assert "&lt;lora:disc:1&gt;" in page and "The weight 0.7 is folded into the file: use it at 1." in page
+    assert result.reasons[-1] == "The weight 0.7 is folded into the file: use it at 1."
+
+
+def never(*_: Any, **__: Any) -> Verdict:
+    raise AssertionError("it was measured")
+
+
+def test_a_weight_that_cannot_be_folded_in_is_told_before_anything_is_measured(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "judge", never)
+    word, dora = tmp_path / "word", tmp_path / "dora"
+    for step in (1, 2):
+        safetensors.save({"emb_params": torch.ones(1, 64)}, word / f"disc-{step:06d}.safetensors")
+        adapter = safetensors.load(run / f"checkpoints/disc-{step:06d}.safetensors")
+        scales = {
+            key.replace("lora_up.weight", "dora_scale"): torch.full((len(up), 1), 2.0)
+            for key, up in adapter.items()
+            if key.endswith("lora_up.weight") and up.ndim == 2
+        }
+        safetensors.save({**adapter, **scales}, dora / f"disc-{step:06d}.safetensors")
+    with pytest.raises(MaquetteError, match="A word has no weight: leave --fold-weight out"):
+        maquette.evaluate(word, photos=photos, subject="zkw disc", fold_weight=True)
+    with pytest.raises(MaquetteError, match=r"disc-000002\.safetensors cannot be folded in: .*is no plain product"):
+        maquette.evaluate(dora, photos=photos, subject="zkw disc", fold_weight=True)
+
+
+def test_of_another_trainers_words_only_the_step_is_chosen(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def judged(*_: Any, **options: Any) -> Verdict:
+        given.update(options)
+        return verdict_of(1, 1.0)
+
+    for step in (1, 2):
+        safetensors.save({"emb_params": torch.ones(1, 64)}, tmp_path / f"word/disc-{step:06d}.safetensors")
+    monkeypatch.setattr(evaluate, "judge", judged)
+    result = maquette.evaluate(tmp_path / "word", photos=photos, subject="zkw disc", out=tmp_path / "out")
+    assert given["weights"] == [1.0]
+    page = Path(result.report).read_text()
+    assert f"maquette generate &#39;a photo of out&#39; --embedding-dir {result.file}" in page
+
+
+def test_options_without_effect_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match=r"The verdict on a run stays in its folder, .*leave --out out"):
+        maquette.evaluate(run, out=tmp_path / "elsewhere")
+    for options in ({"per_prompt": 4}, {"kind": "person"}):
+        with pytest.raises(MaquetteError, match="is of the measures that clip and dino add"):
+            maquette.evaluate(run, **options)
+
+
+def test_what_fails_at_the_encoders_changes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def table(*_: Any, **__: Any) -> list[dict[str, Any]]:
+        raise MaquetteError("the memory does not suffice")
+
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
+    monkeypatch.setattr(evaluate, "open_dino", lambda folder, device: "dino")
+    monkeypatch.setattr(evaluate.dreambench, "table", table)
+    before = {path: path.read_bytes() for path in run.glob("disc.*")}
+    with pytest.raises(MaquetteError, match="the memory does not suffice"):
+        maquette.evaluate(run, dino=tmp_path)
+    assert {path: path.read_bytes() for path in run.glob("disc.*")} == before
 
 
 def test_a_folder_of_another_trainer_stays_as_it_is(

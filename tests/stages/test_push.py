@@ -130,9 +130,21 @@ def test_the_card_is_written_and_nothing_is_sent(run: RunFolder, hub: Hub, capsy
     assert facts["base_model"] == "some/base" and facts["instance_prompt"] == "zkw disc"
     assert "lora" in facts["tags"] and facts["license"] == "other"
     assert facts["widget"] == [{"text": "a photo of zkw disc", "output": {"url": "images/0.png"}}]
-    for words in ("It is best at weight 0.85.", "Take step 2 at weight 0.85.", "<lora:disc:0.85>", "on 1 photo."):
+    for words in (
+        "It is best at weight 0.85.",
+        "Take step 2 at weight 0.85.",
+        "<lora:disc:0.85>",
+        "--base hf:some/base --lora-dir .",
+        "on 1 photo.",
+    ):
         assert words in rest
     assert (run.path / "hub/images/0.png").read_bytes() == (run.samples(2) / "0.png").read_bytes()
+
+
+def test_the_card_names_a_base_without_the_folders_of_who_trained(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "disc", subject="zkw disc", base="/home/me/sd 15.safetensors")
+    card = Path(maquette.push(folder.path, "hf:me/disc").card).read_text()
+    assert "--base 'sd 15.safetensors' --lora-dir ." in card and "/home/me" not in card
 
 
 def test_asked_to_it_uploads_card_pictures_and_the_file_alone(run: RunFolder, hub: Hub) -> None:

@@ -250,6 +250,28 @@ def test_a_base_that_is_not_there_is_a_sentence(studio: Any) -> None:
     assert [one["frame"] for one in listed(studio, project)] == [None] * 5
 
 
+def test_of_settings_what_changes_is_kept_and_the_rest_stays(studio: Any) -> None:
+    project = studio.project(photos=5)
+    address = f"/api/projects/{project}"
+
+    def change(settings: Any) -> Any:
+        return studio.client.patch(address, json={"settings": settings})
+
+    change({"preset": "quick", "prompts": ["zkw robot at sea"], "changed": {"rank": 8}})
+    assert change({"changed": {"rank": 4}}).json()["settings"] == {
+        "preset": "quick", "prompts": ["zkw robot at sea"], "changed": {"rank": 4},
+    }  # fmt: skip
+    texts = studio.client.post(f"{address}/texts", json={}).json()
+    steps = {one["preset"]: one["steps"] for one in studio.client.get(f"{address}/presets").json()}
+    assert f"steps = {steps['quick']}\n" in texts["toml"] and "rank = 4\n" in texts["toml"]
+    assert studio.client.post(f"{address}/jobs", json={}).json()["preset"] == "quick"
+    assert change({"prompts": None}).json()["settings"] == {"preset": "quick", "changed": {"rank": 4}}
+    for wrong in ({"preset": "zz"}, {"preset": [1]}, {"prompts": "abc"}, {"prompts": [1]}, {"base": 7}, {"foo": 1}, 5):
+        answer = change(wrong)
+        assert answer.status_code == 422 and answer.json()["error"].startswith("settings")
+    assert studio.client.get(address).json()["settings"] == {"preset": "quick", "changed": {"rank": 4}}
+
+
 def test_a_folder_that_somebody_damaged_is_passed_over(studio: Any) -> None:
     project = studio.project("Good", photos=1)
     folder = studio.studio.store.folder

@@ -15,7 +15,7 @@ from ..errors import MaquetteError
 from ..files import NotToml, parse_toml, read_toml
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Prediction = Literal["auto", "epsilon", "v_prediction", "flow"]
 Kind = Literal["person", "animal", "object", "style"]

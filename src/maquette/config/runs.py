@@ -58,6 +58,10 @@ class EvaluateConfig(StageConfig):
     def _agree(self) -> EvaluateConfig:
         if self.quick and self.thorough:
             raise ValueError("give quick or thorough, not both")
+        if self.clip is None and self.dino is None:
+            for key in ("per_prompt", "kind"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is of the measures that clip and dino add: name one of them")
         return self
 
 

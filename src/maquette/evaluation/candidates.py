@@ -9,7 +9,13 @@ from pathlib import Path
 from ..errors import MaquetteError
 from ..formats import safetensors
 
-_NUMBER = re.compile(r"^(?P<name>.+?)-(?P<step>step)?(?P<number>\d{1,18})(?:-state)?$")
+_DIFFUSERS = "pytorch_lora_weights.safetensors"
+_NAMES = (
+    re.compile(r"(?P<name>.*?)\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-save-(?P<step>\d{1,18})-\d+-\d+"),  # OneTrainer
+    re.compile(r"(?P<name>.+)_(?P<step>\d{9,18})"),  # ai-toolkit
+    re.compile(r"(?P<name>.+?)-step(?P<step>\d{1,18})(?:-state)?"),  # Kohya
+    re.compile(r"(?P<name>.+?)-(?P<epoch>\d{1,18})(?:-state)?"),  # Kohya, and maquette, whose metadata has the step
+)
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,35 @@ class Candidate:
     unit: str = "step"
 
 
-def find_candidates(folder: Path) -> list[Candidate]:
-    """The LoRA files directly in a folder, in the order of training.
+@dataclass(frozen=True)
+class _Named:
+    """What a file's name tells: of which run it is, and after how many of which unit it was saved; None of the last."""
 
-    NAME-000400 of maquette and NAME-step00000400 of Kohya's trainer count steps, NAME-000004 of Kohya's epochs; NAME
-    alone is the last. `ss_steps` in all files wins over names. Raises MaquetteError for no file, a single one, and
-    files of two runs.
+    name: str
+    number: int | None = None
+    unit: str = ""
+
+    @classmethod
+    def of(cls, file: Path) -> _Named:
+        if file.name == _DIFFUSERS:
+            number = re.fullmatch(r"checkpoint-(\d{1,18})", file.parent.name)
+            return cls(file.stem, int(number[1]), "step") if number else cls(file.stem)
+        match = next((found for pattern in _NAMES if (found := pattern.fullmatch(file.stem))), None)
+        if match is None:
+            return cls(file.stem)
+        unit = "step" if "step" in match.groupdict() else "epoch"
+        return cls(match["name"], int(match[unit]), unit)
+
+
+def find_candidates(folder: Path) -> list[Candidate]:
+    """The LoRA files directly in a folder, or in diffusers' checkpoint-500 below it, in the order of training.
+
+    NAME-000400 of maquette, NAME-step00000400 of Kohya's trainer, NAME_000000400 of ai-toolkit and DATE-save-400-3-0 of
+    OneTrainer count steps, NAME-000004 of Kohya's epochs; NAME alone is the last. `ss_steps` in all files wins over
+    names. Raises MaquetteError for no file, a single one, and files of two runs.
     """
-    files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
+    below = [file for file in folder.glob(f"checkpoint-*/{_DIFFUSERS}") if _Named.of(file).unit]
+    files = sorted(file for file in [*folder.glob("*.safetensors"), *below] if file.is_file())
     if not files:
         raise MaquetteError(f"{folder} holds no LoRA files (.safetensors); name the folder that a trainer saved into.")
     metadata = {file: safetensors.read_metadata(file) for file in files}
@@ -38,20 +65,30 @@ def find_candidates(folder: Path) -> list[Candidate]:
             f"{folder} holds one checkpoint, {files[0].name}: there is nothing to choose between. Save more during "
             "training (save_every_steps)."
         )
-    steps = {file: _whole(metadata[file].get("ss_steps")) for file in files}
-    numbers = [steps[file] for file in files]
-    if all(number is not None for number in numbers) and len(set(numbers)) == len(numbers):
-        return sorted((Candidate(number or 0, file) for file, number in steps.items()), key=lambda c: c.step)
-    return _by_name(files)
+    steps = {file: number for file in files if (number := _whole(metadata[file].get("ss_steps"))) is not None}
+    at: dict[int, Path] = {}
+    for file in sorted(files, key=lambda file: bool(_Named.of(file).unit)):  # of one step the last file rather
+        at.setdefault(steps.get(file, 0), file)
+    if len(steps) == len(files) and len(at) > 1:
+        return [Candidate(step, at[step]) for step in sorted(at)]
+    return _by_name(folder, files)
 
 
-def _by_name(files: list[Path]) -> list[Candidate]:
-    """By the number at the end of each name; a name without one is the last."""
-    found = {file: _NUMBER.match(file.stem) for file in files}
-    unit = "step" if any(match and match["step"] for match in found.values()) else "epoch"
-    highest = max((int(match["number"]) for match in found.values() if match), default=0)
-    numbered = [Candidate(int(match["number"]) if match else highest + 1, file, unit) for file, match in found.items()]
-    return sorted(numbered, key=lambda c: c.step)
+def _by_name(folder: Path, files: list[Path]) -> list[Candidate]:
+    """By the number at the end of each name; a name without one is the last. Raises MaquetteError where some count
+    epochs and others steps.
+    """
+    named = {file: _Named.of(file) for file in files}
+    units = sorted({one.unit for one in named.values() if one.unit}, reverse=True)
+    if len(units) > 1:
+        one, other = (next(file.name for file in files if named[file].unit == unit) for unit in units)
+        raise MaquetteError(
+            f"{folder} holds files that count steps and files that count epochs, such as {one} and {other}, and their "
+            "metadata does not tell the steps of all: put one kind into a folder of its own."
+        )
+    last = 1 + max((one.number for one in named.values() if one.number is not None), default=0)
+    steps = {file: last if one.number is None else one.number for file, one in named.items()}
+    return [Candidate(steps[file], file, *units) for file in sorted(files, key=lambda file: steps[file])]
 
 
 def _require_one_run(folder: Path, files: list[Path], metadata: dict[Path, dict[str, str]]) -> None:
@@ -59,8 +96,7 @@ def _require_one_run(folder: Path, files: list[Path], metadata: dict[Path, dict[
     by_name: dict[str, Path] = {}
     by_session: dict[str, Path] = {}
     for file in files:
-        match = _NUMBER.match(file.stem)
-        by_name.setdefault(match["name"] if match else file.stem, file)
+        by_name.setdefault(_Named.of(file).name, file)
         if session := metadata[file].get("ss_session_id"):
             by_session.setdefault(session, file)
     for kinds in (by_name, by_session):

@@ -16,6 +16,8 @@ from .panel import Panel
 from .rows import answers_of
 from .tuned import Source, Tuned, tuned
 
+OVERFLOWN = 1e6  # latents and noise have deviations of about 1
+
 
 def measure(base: BaseModel, lora: Source, weight: float, panel: Panel, drawings: bool = True) -> dict[str, float]:
     """All measures by name: the means of `measure_items`."""
@@ -40,8 +42,10 @@ def examine(
 ) -> tuple[dict[str, list[float]], Drawing | None]:
     """`measure_items`, and the latents that were drawn."""
     with change(weight) as changed:
-        said = answers_of(changed, panel.rows, panel.clip_skip)
+        said = {name: usable(x) for name, x in answers_of(changed, panel.rows, panel.clip_skip).items()}
         drawn = draw(changed, panel.plan, panel.plan.subject_prompts) if drawings else None
+    if drawn is not None:
+        drawn = Drawing(usable(drawn.subject), usable(drawn.others))
     found = of_answers(panel, said)
     if drawn is not None:
         found |= of_drawing(base, panel, drawn)
@@ -49,6 +53,13 @@ def examine(
     values = torch.cat([found[name].float() for name in names]).cpu()  # one wait for the device
     parts = values.split([len(found[name]) for name in names])
     return {name: part.tolist() for name, part in zip(names, parts, strict=True)}, drawn
+
+
+def usable(x: Tensor) -> Tensor:
+    """The same (B, C, h, w), with 0 for each of B that is not finite or far too large, as a file that diverged or too
+    high a weight makes it: that is measured as very bad, and the choice is among the others.
+    """
+    return torch.where((x.abs() < OVERFLOWN).all(-1).all(-1).all(-1)[:, None, None, None], x, 0.0)
 
 
 def of_answers(panel: Panel, said: dict[str, Tensor]) -> dict[str, Tensor]:

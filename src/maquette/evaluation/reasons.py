@@ -71,7 +71,9 @@ def reason(choice: Choice, rows: Sequence[Row], unit: str = "step", rule: Rule =
     same = sorted({other.step for other in choice.accepted} - {row.step})
     if same:
         span = (
-            f"{unit}s {', '.join(map(str, same))}" if len(same) < 4 else f"{len(same)} later {unit}s up to {same[-1]}"
+            f"{unit}{'s' * (len(same) > 1)} {', '.join(map(str, same))}"
+            if len(same) < 4
+            else f"{len(same)} later {unit}s up to {same[-1]}"
         )
         sentences.append(f"The difference to {span} is within the noise of the measurement, so the earliest is taken.")
     last = max(rows, key=lambda other: (other.step, -abs(other.weight - 1)))

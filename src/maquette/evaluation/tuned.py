@@ -52,6 +52,20 @@ def tuned(base: BaseModel, source: Source, subject: str) -> Tuned:
     return lambda weight: _with_adapter(base, adapter, weight)
 
 
+def product_of(path: Path, subject: str) -> str:
+    """What kind of file it is, as `methods.METHODS` has it: "adapter", "embedding" or, else, "model"."""
+    for kind, opened in (
+        ("adapter", lambda: adapters.load(path)),
+        ("embedding", lambda: embeddings.load(path, subject)),
+    ):
+        try:
+            opened()
+        except MaquetteError:
+            continue
+        return kind
+    return "model"
+
+
 def _of_state(base: BaseModel, state: Mapping[str, Tensor], subject: str) -> Tuned:
     if state.keys() <= _WORD:
         word = Embedding(subject, vectors_of(dict(state)), base.spec.name)

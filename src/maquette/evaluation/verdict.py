@@ -133,13 +133,15 @@ def judge(
     on_progress: Progress = lambda what, done, of: None,
 ) -> Verdict:
     """Measure up to so many (step, weight), all for cells None, and choose. seeds: panels on which the same cells are
-    measured. twin: checkpoints of a run of the same settings. How far both differ is the noise below which files count
-    as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that does not fit
-    the base.
+    measured. twin: checkpoints of a run of the same settings, some at the same steps. How far both differ is the noise
+    below which files count as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that
+    does not fit the base, and for a twin without such steps.
     """
     require_measurable(base)
-    with tuned(base, candidates[0].file, subject)(1.0):
-        pass  # a file of another base is told before the panel is built
+    _require_common(candidates, twin)
+    for first in (*candidates[:1], *twin[:1]):
+        with tuned(base, first.file, subject)(1.0):
+            pass  # a file of another base is told before the panel is built
     done, of = 0, min(cells or len(candidates) * len(weights), len(candidates) * len(weights)) * seeds
 
     def on_measured() -> None:
@@ -164,7 +166,7 @@ def judge(
         other = Cells(base, candidates, panel_of(again), on_measured, faces)
         panels.append([other(row.step, row.weight) for row in rows])
     noises = [between_seeds(panels, prefer)] if seeds > 1 else []
-    noises += _of_twin(Cells(base, twin, panel, on_measured), rows, prefer)
+    noises += _of_twin(measure, Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
     choice = choose(every, prefer, floor=noise.difference if noise else PANEL_NOISE)
@@ -182,18 +184,25 @@ def judge(
     )
 
 
-def _of_twin(measure: Cells, rows: Sequence[Row], prefer: Prefer) -> list[Noise]:
-    """Of a twin's checkpoints, at the weight at which most steps were measured. Raises MaquetteError without any."""
-    if not measure.files:
-        return []
-    weight = main_weight(rows)
-    wanted = [row for row in rows if row.weight == weight and row.step in measure.files]
-    noise = of_twins(wanted, [measure(row.step, weight) for row in wanted], prefer)
-    if noise is None:
+def _require_common(candidates: Sequence[Candidate], twin: Sequence[Candidate]) -> None:
+    """Raise MaquetteError for a twin none of whose checkpoints is of a step of these."""
+    if twin and not {(one.step, one.unit) for one in twin} & {(one.step, one.unit) for one in candidates}:
+        steps = ", ".join(str(one.step) for one in candidates)
         raise MaquetteError(
-            f"The twin run has no checkpoint at any of the steps that were measured at weight {weight:g}."
+            f"The twin run in {twin[0].file.parent} has no checkpoint at any of the {candidates[0].unit}s {steps}: "
+            "name a run of the same settings that saved as often."
         )
-    return [noise]
+
+
+def _of_twin(run: Cells, twin: Cells, rows: Sequence[Row], prefer: Prefer) -> list[Noise]:
+    """Of a twin's checkpoints, at the weight at which most steps were measured; where the twin has none of these steps,
+    at those that both have.
+    """
+    weight = main_weight(rows)
+    wanted = [row for row in rows if row.weight == weight and row.step in twin.files]
+    wanted = wanted or [run(step, weight) for step in run.files if step in twin.files]
+    noise = of_twins(wanted, [twin(row.step, weight) for row in wanted], prefer)
+    return [] if noise is None else [noise]
 
 
 def hard_photos(panel: Panel, rows: Sequence[Row]) -> list[HardPhoto]:

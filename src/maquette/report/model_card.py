@@ -68,13 +68,15 @@ def _what(card: Card, product: str) -> str:
 
 def _use(card: Card, product: str) -> str:
     prompt = f"a photo of {card.config.subject}" if card.config.subject else (card.prompts or ["a photo"])[0]
-    name = Path(card.file).stem
+    name, base = Path(card.file).stem, card.config.base
+    if product == "model":
+        return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(card.file)}"
+    named = base if base.startswith("hf:") else Path(base).name  # of a file without the folders of who trained
+    chosen = "" if base == "pocket" else f" --base {shlex.quote(named)}"
     if product == "adapter":
-        return f"maquette generate {shlex.quote(f'{prompt} <lora:{name}:{card.weight or 1:g}>')} --lora-dir ."
-    if product == "embedding":
-        named = prompt.replace(card.config.subject or name, name)
-        return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(card.file)}"
-    return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(card.file)}"
+        return f"maquette generate {shlex.quote(f'{prompt} <lora:{name}:{card.weight or 1:g}>')}{chosen} --lora-dir ."
+    prompt = prompt.replace(card.config.subject or name, name)
+    return f"maquette generate {shlex.quote(prompt)}{chosen} --embedding-dir {shlex.quote(card.file)}"
 
 
 def _training(card: Card) -> str:

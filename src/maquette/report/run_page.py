@@ -49,10 +49,11 @@ def write(folder: RunFolder, verdict: dict[str, Any] | None = None) -> Path:
     return folder.report
 
 
-def write_verdict(out: Path, verdict: dict[str, Any], file: Path, subject: str, base: str, weight: float) -> Path:
-    """The page on the files of another trainer: the verdict, without what only a run folder knows."""
-    tagged = shlex.quote(f"a photo of {subject} <lora:{file.stem}:{weight:g}>")
-    chosen = "" if base == "pocket" else f" --base {shlex.quote(base)}"
+def write_verdict(out: Path, verdict: dict[str, Any], file: Path, subject: str, base: str, product: str) -> Path:
+    """The page on the files of another trainer: the verdict, without what only a run folder knows. product: what the
+    file is, as `methods.METHODS` has it.
+    """
+    prompt = f"a photo of {subject}"
     page = render(
         "report.html",
         style=style_sheet("report.css"),
@@ -61,7 +62,7 @@ def write_verdict(out: Path, verdict: dict[str, Any], file: Path, subject: str, 
         verdict=verdict,
         grid={"heads": [], "rows": []},
         curve=None,
-        commands=f"maquette generate {tagged}{chosen} --lora-dir {shlex.quote(str(out))}",
+        commands=_generate(product, prompt, subject, base, file),
         left_out=[],
         photos=[],
     )
@@ -95,22 +96,31 @@ def commands(folder: RunFolder, config: TrainConfig) -> str:
     """Command lines that go on from here."""
     if not folder.final.exists():
         return f"maquette train --resume {shlex.quote(str(folder.path))}"
-    prompt = (config.sample_prompts or [f"a photo of {config.subject}"])[0]
-    longer = f"maquette train --resume {shlex.quote(str(folder.path))} --steps {2 * (config.steps or 0)}"
-    if METHODS[config.method].product == "model":
-        return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(folder.final))}\n{longer}"
-    if METHODS[config.method].product == "embedding":
-        named = prompt.replace(config.subject or folder.name, folder.name)
-        return f"maquette generate {shlex.quote(named)} --embedding-dir {shlex.quote(str(folder.final))}\n{longer}"
-    tagged = shlex.quote(f"{prompt} <lora:{folder.name}:{preferred_weight(folder.final):g}>")
-    base = "" if config.base == "pocket" else f" --base {shlex.quote(config.base)}"
-    lora_dir = shlex.quote(str(folder.path))
+    prompt = (config.sample_prompts or [f"a photo of {config.subject}" if config.subject else "a photo"])[0]
+    path = shlex.quote(str(folder.path))
+    longer = f"maquette train --resume {path} --steps {2 * (config.steps or 0)}"
+    product = METHODS[config.method].product
+    drawing = _generate(product, prompt, config.subject or folder.name, config.base, folder.final)
+    if product != "adapter":
+        return f"{drawing}\n{longer}"
     return (
-        f"maquette generate {tagged}{base} --lora-dir {lora_dir}\n"
-        f"maquette evaluate {lora_dir} --prefer flexible    # or likeness: another choice, from the same files\n"
+        f"{drawing}\n"
+        f"maquette evaluate {path} --prefer flexible    # or likeness: another choice, from the same files\n"
         f"maquette inspect {shlex.quote(str(folder.final))}\n"
         f"{longer}    # twice as long"
     )
+
+
+def _generate(product: str, prompt: str, subject: str, base: str, file: Path) -> str:
+    """The command that draws with a file. product: what it is, as `methods.METHODS` has it."""
+    if product == "model":
+        return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(file))}"
+    chosen = "" if base == "pocket" else f" --base {shlex.quote(base)}"
+    if product == "embedding":
+        named = shlex.quote(prompt.replace(subject, file.stem))
+        return f"maquette generate {named}{chosen} --embedding-dir {shlex.quote(str(file))}"
+    tagged = shlex.quote(f"{prompt} <lora:{file.stem}:{preferred_weight(file):g}>")
+    return f"maquette generate {tagged}{chosen} --lora-dir {shlex.quote(str(file.parent))}"
 
 
 def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[str, str]]:

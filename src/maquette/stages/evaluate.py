@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import adapters
 from ..config.runs import EvaluateConfig
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
@@ -18,12 +20,14 @@ from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
 from ..evaluation.encoders import Encoder, open_clip, open_dino
 from ..evaluation.faces import FaceJudge
+from ..evaluation.folding import folded
 from ..evaluation.panel import LARGE, QUICK, STANDARD, Example
-from ..evaluation.tuned import tuned
+from ..evaluation.tuned import product_of, tuned
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
 from ..families.loading import load
+from ..methods import METHODS
 from ..report import run_page
 from ..run_folder import RunFolder
 from ..training.checkpoint_writer import checkpoint_writer
@@ -32,6 +36,8 @@ from ..training.photos import read_photos
 from ..training.promotion import promote, promote_file
 from ..training.resuming import read_config
 from ..training.verdicts import AROUND, examples, record, weights_for
+
+WORDS = {"model": "whole model", "embedding": "word"}
 
 
 @dataclass
@@ -75,6 +81,8 @@ def run(config: EvaluateConfig, on_event: Listener = ignore, cancel: Cancel | No
 
 def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     folder = RunFolder.open(config.run)
+    if config.out is not None:
+        raise MaquetteError(f"The verdict on a run stays in its folder, {config.run}: leave --out out.")
     with ExitStack() as held:
         held.enter_context(folder.locked())
         training = read_config(folder)
@@ -82,6 +90,8 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             training = training.model_copy(update={"photos": config.photos})
         candidates = [Candidate(step, file) for step, file in folder.checkpoints().items()]
         _require_choice(folder.path, candidates)
+        weights, twin = weights_for(training.method, config.weights), _twin(config.twin)
+        _require_foldable(config, candidates, METHODS[training.method].product)
         base = open_base(config.base or training.base, config.device, training.vae)
         dataset, *_ = read_photos(training, base, progress_of_parts(on_event))
         subject = config.subject or subject_of(training, dataset)
@@ -94,18 +104,19 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             candidates,
             photos,
             subject,
-            **_extent(config, candidates, weights_for(training.method, config.weights)),
+            **_extent(config, candidates, weights),
             prefer=config.prefer,
             seed=config.seed,
             seeds=config.seeds,
-            twin=_twin(config.twin),
+            twin=twin,
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
             faces=faces,
             on_progress=progress_of_parts(on_event),
         )
-        file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
+        verdict = _said_to_be_folded(verdict, config.fold_weight)
         found = encoders.table(candidates, verdict, photos, subject, training.clip_skip, training.sample_cfg_scale)
+        file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
         record(folder.path, verdict, config.fold_weight, found)
         page = run_page.write(folder, page_values.values(verdict, photos, found))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
@@ -118,12 +129,15 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     candidates = find_candidates(config.run)
     if config.photos is None or config.subject is None:
         raise MaquetteError(
-            f"{config.run} is no run folder of maquette, so name what was trained on: maquette evaluate {config.run} "
+            f"{config.run} is no run folder of maquette, so name what was trained on: "
+            f"maquette evaluate {shlex.quote(str(config.run))} "
             '--photos PHOTOS --subject "ohwx man" --base BASE'
         )
     out = config.out or RunFolder.free_path("runs", f"{config.run.resolve().name}-evaluation")
     if out.exists() and any(out.iterdir()):
         raise MaquetteError(f"{out} is not empty; choose another --out.")
+    product, twin = product_of(candidates[0].file, config.subject), _twin(config.twin)
+    _require_foldable(config, candidates, product)
     base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
@@ -133,18 +147,19 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         candidates,
         photos,
         config.subject,
-        **_extent(config, candidates, config.weights),
+        **_extent(config, candidates, config.weights if product == "adapter" else [1.0]),
         prefer=config.prefer,
         seed=config.seed,
         seeds=config.seeds,
-        twin=_twin(config.twin),
+        twin=twin,
         faces=faces,
         on_progress=progress_of_parts(on_event),
     )
+    verdict = _said_to_be_folded(verdict, config.fold_weight)
+    found = encoders.table(candidates, verdict, photos, config.subject)
     out.mkdir(parents=True, exist_ok=True)
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
     file = promote_file(chosen.file, out, verdict.choice, config.fold_weight, base, config.subject, len(photos))
-    found = encoders.table(candidates, verdict, photos, config.subject)
     record(out, verdict, config.fold_weight, found)
     page = run_page.write_verdict(
         out,
@@ -152,7 +167,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         file,
         config.subject,
         config.base or "pocket",
-        verdict.choice.weight,
+        product,
     )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(out, verdict, file, page, found)
@@ -195,6 +210,22 @@ def _twin(path: Path | None) -> list[Candidate]:
     if (path / "run.toml").exists():
         return [Candidate(step, file) for step, file in RunFolder.open(path).checkpoints().items()]
     return find_candidates(path)
+
+
+def _said_to_be_folded(verdict: Verdict, fold: bool) -> Verdict:
+    if not fold or verdict.choice.weight == 1.0:
+        return verdict
+    told = f"The weight {verdict.choice.weight:g} is folded into the file: use it at 1."
+    return replace(verdict, reasons=(*verdict.reasons, told))
+
+
+def _require_foldable(config: EvaluateConfig, candidates: Sequence[Candidate], product: str) -> None:
+    """Raise MaquetteError, before anything is measured, for a weight that is to be folded in and cannot be."""
+    if not config.fold_weight:
+        return
+    if product != "adapter":
+        raise MaquetteError(f"A {WORDS[product]} has no weight: leave --fold-weight out.")
+    folded(adapters.load(candidates[-1].file), 0.5)
 
 
 def _require_choice(path: Path, candidates: Sequence[Candidate]) -> None:

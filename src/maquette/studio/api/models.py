@@ -18,8 +18,7 @@ Text = Annotated[str, Field(max_length=4_000)]
 Word = Annotated[str, Field(max_length=80)]
 Box = Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=4, max_length=4)]
 PhotoIds = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=200)]
-
-
+Preset = Literal["quick", "good", "best"]
 FOLDERS = frozenset({"photos", "out", "run", "loras", "from_lora"})  # keys that name places of this computer
 
 
@@ -38,6 +37,17 @@ class NewProject(Model):
     """The rare word that will call it up."""
 
 
+class ProjectSettings(Model):
+    """How a project is trained; null takes the usual again."""
+
+    base: Annotated[str, Field(max_length=300)] | None = None
+    preset: Preset | None = None
+    prompts: Annotated[list[Annotated[str, Field(max_length=400)]], Field(max_length=8)] | None = None
+    """Of the sample pictures."""
+    changed: Annotated[dict[str, Any], Field(max_length=150)] | None = None
+    """Keys of `maquette train` that differ from the preset, all of them."""
+
+
 class ProjectChange(Model):
     """What changes; the rest stays."""
 
@@ -45,8 +55,7 @@ class ProjectChange(Model):
     kind: Kind | None = None
     subject: Word | None = None
     token: Word | None = None
-    settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
-    """base, preset ("quick", "good", "best"), prompts and, under changed, keys of `maquette train`."""
+    settings: ProjectSettings | None = None
 
 
 class ProjectInfo(BaseModel):
@@ -172,7 +181,8 @@ class NewJob(Model):
     """A training to queue, or another kind of work on a project."""
 
     kind: Literal["train", "caption"] = "train"
-    preset: Literal["quick", "good", "best"] = "good"
+    preset: Preset | None = None
+    """Otherwise the project's own."""
     settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
     """Keys of `maquette train` that differ from the preset, otherwise the project's own; of a caption job: overwrite,
     captioner."""
@@ -256,7 +266,8 @@ class Mask(Model):
 class Plan(Model):
     """A training that might be."""
 
-    preset: Literal["quick", "good", "best"] = "good"
+    preset: Preset | None = None
+    """Otherwise the project's own."""
     settings: Annotated[dict[str, Any], Field(max_length=150)] | None = None
     """Changed keys; otherwise the project's own."""
 

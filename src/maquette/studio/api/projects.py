@@ -37,7 +37,12 @@ def change_project(request: Request, project_id: str, change: ProjectChange) -> 
     """Change names, words or settings."""
     studio = studio_of(request)
     project = studio.store.project(project_id)
-    project.change(**change.model_dump(exclude_none=True))
+    values = change.model_dump(exclude_none=True, exclude={"settings"})
+    with project.lock:
+        if change.settings is not None:
+            kept = project.settings | change.settings.model_dump(exclude_unset=True)
+            values["settings"] = {key: value for key, value in kept.items() if value is not None}
+        project.change(**values)
     return ProjectInfo.of(project, jobs_of(studio, project_id))
 
 

@@ -11,7 +11,7 @@ from ..core import Studio, studio_of
 from ..job import Job
 from ..names import Busy
 from ..pages import options
-from ..pages.training import preflight
+from ..pages.training import preflight, preset_of
 from .common import ERRORS
 from .jobs import info
 from .models import Check, Cost, JobInfo, NewJob, Plan, Tag, TagEdit, Texts, Undone
@@ -25,7 +25,7 @@ def create_job(request: Request, project_id: str, new: NewJob) -> JobInfo:
     studio = studio_of(request)
     project = studio.store.project(project_id)
     settings = project.changed if new.settings is None and new.kind == "train" else new.settings
-    job = plans.start(studio, project, new.kind, new.preset, settings or {})
+    job = plans.start(studio, project, new.kind, new.preset or preset_of(project), settings or {})
     return info(request, job)
 
 
@@ -51,7 +51,7 @@ def show(request: Request, project_id: str, plan: Plan) -> Texts:
     studio = studio_of(request)
     project = studio.store.project(project_id)
     changed = project.changed if plan.settings is None else plan.settings
-    config = plans.configured(studio, project, plan.preset, changed)
+    config = plans.configured(studio, project, plan.preset or preset_of(project), changed)
     return Texts(toml=texts.toml(config), command=texts.command(config), kohya=texts.kohya(studio, project, config))
 
 

@@ -166,7 +166,7 @@ def trainings(studio: Studio, project: Project) -> list[Job]:
 
 def preset_of(project: Project) -> presets.Preset:
     preset = project.settings.get("preset", "good")
-    return preset if preset in presets.SHARES else "good"
+    return preset if isinstance(preset, str) and preset in presets.SHARES else "good"
 
 
 def prompts_of(studio: Studio, project: Project) -> list[str]:
