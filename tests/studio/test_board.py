@@ -269,6 +269,9 @@ def test_of_settings_what_changes_is_kept_and_the_rest_stays(studio: Any) -> Non
     for wrong in ({"preset": "zz"}, {"preset": [1]}, {"prompts": "abc"}, {"prompts": [1]}, {"base": 7}, {"foo": 1}, 5):
         answer = change(wrong)
         assert answer.status_code == 422 and answer.json()["error"].startswith("settings")
+    for changed in ({"resolution": "x"}, {"out": "/tmp/x"}, {"rnk": 4}):
+        answer = change({"changed": changed})
+        assert answer.status_code == 400 and min(changed) in answer.json()["error"]
     assert studio.client.get(address).json()["settings"] == {"preset": "quick", "changed": {"rank": 4}}
 
 

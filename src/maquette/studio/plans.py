@@ -43,14 +43,23 @@ def start(studio: Studio, project: Project, kind: str, preset: Preset, settings:
         return train(studio, project, configured(studio, project, preset, settings), preset)
 
 
+def require_possible(changed: Mapping[str, Any]) -> None:
+    """Raise MaquetteError for keys that are not the user's, and for values that no training can have."""
+    _require_users(changed)
+    TrainConfig.parse({**changed, "photos": "photos", "subject": "zkw thing"}, "the training")
+
+
+def _require_users(changed: Mapping[str, Any]) -> None:
+    if wrong := sorted(OWN & changed.keys()):
+        raise MaquetteError(f"{wrong[0]} is set by the studio itself.")
+
+
 def configured(studio: Studio, project: Project, preset: Preset, changed: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a training that say something: the preset's, the user's changes, the project's words and prompts.
 
     Raises MaquetteError for keys that are not the user's, and for values that cannot be.
     """
-    wrong = sorted(OWN & changed.keys())
-    if wrong:
-        raise MaquetteError(f"{wrong[0]} is set by the studio itself.")
+    _require_users(changed)
     base = base_of(studio, project)
     config = presets.values(preset, len(project.used()), base, changed) | dict(changed)
     prompts = project.settings.get("prompts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from .. import plans
 from ..core import studio_of
 from .common import ERRORS, jobs_of
 from .models import Done, NewProject, ProjectChange, ProjectInfo
@@ -40,6 +41,7 @@ def change_project(request: Request, project_id: str, change: ProjectChange) -> 
     values = change.model_dump(exclude_none=True, exclude={"settings"})
     with project.lock:
         if change.settings is not None:
+            plans.require_possible(change.settings.changed or {})
             kept = project.settings | change.settings.model_dump(exclude_unset=True)
             values["settings"] = {key: value for key, value in kept.items() if value is not None}
         project.change(**values)
