@@ -25,6 +25,7 @@ from .shown import finite_json
 
 OWN_FOLDERS = ("checkpoints", "state", "samples")  # in which a run writes and removes files
 TRACKERS = ("tensorboard", "wandb")  # folders of other programs
+HUB = "hub"  # folder in which `maquette push` writes
 
 
 class RunFolder:
@@ -68,7 +69,7 @@ class RunFolder:
         """Raise MaquetteError for a link, pipe or device among what a run writes: it would lead out of the folder."""
         for entry in self._entries():
             mode = entry.lstat().st_mode
-            expected = entry.parent == self.path and entry.name in (*OWN_FOLDERS, *TRACKERS)
+            expected = entry.parent == self.path and entry.name in (*OWN_FOLDERS, *TRACKERS, HUB)
             if stat.S_ISLNK(mode):
                 fault = "is a link, and a run keeps to its own folder: put what it points to in its place"
             elif expected != stat.S_ISDIR(mode) and (expected or entry.parent == self.path):
@@ -94,11 +95,11 @@ class RunFolder:
             "measured.json",
         ]
         texts = [*records, "report.html", "wandb.id", "stop", "sample", ".lock"]
-        for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS]:
+        for name in [*texts, *final, *OWN_FOLDERS, *TRACKERS, HUB]:
             entry = self.path / name
             if entry.is_symlink() or entry.exists():
                 yield entry
-        for name in OWN_FOLDERS:
+        for name in (*OWN_FOLDERS, HUB):
             if (self.path / name).is_dir():
                 yield from (self.path / name).rglob("*")
 
@@ -256,6 +257,21 @@ class RunFolder:
             except BaseException as error:
                 write("failed", {"message": str(error) or type(error).__name__})
                 raise
+
+    def read_photos(self) -> list[dict[str, Any]]:
+        """The photos that dataset.json lists, [] without one. Raises MaquetteError where it is damaged."""
+        photos = files.read_object(self.dataset).get("photos", []) if self.dataset.exists() else []
+        if not isinstance(photos, list) or not all(isinstance(photo, dict) for photo in photos):
+            raise MaquetteError(f"{self.dataset} is damaged: its 'photos' are not as a run writes them.")
+        return photos
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """evaluation.json, {} without one. Raises MaquetteError for other types of its step, weight, reasons."""
+        found = files.read_object(self.evaluation) if self.evaluation.exists() else {}
+        kinds = {"step": int, "weight": int | float, "reasons": list}
+        if wrong := [key for key, kind in kinds.items() if key in found and not isinstance(found[key], kind)]:
+            raise MaquetteError(f"{self.evaluation} is damaged in {wrong[0]!r}: choose again with maquette evaluate.")
+        return found
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines that are whole: a `step` from 1 on, a `loss`, numbers only. What a kill cut off is passed over."""

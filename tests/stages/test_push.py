@@ -178,3 +178,17 @@ def test_names_command_nothing_on_the_card(tmp_path: Path, hub: Hub) -> None:
     card = (folder.path / "hub/README.md").read_text()
     assert "<script>" not in card.partition("\n---\n")[2].partition("## Use")[0]
     assert card.count("\n---\n") == 1
+
+
+@pytest.mark.parametrize("name", ["hub", "hub/images", "hub/images/0.png", "hub/README.md"])
+def test_nothing_is_written_through_a_link(run: RunFolder, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if name.endswith(("png", "md")):
+        elsewhere.write_bytes(b"mine")
+    else:
+        elsewhere.mkdir()
+    (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / name).symlink_to(elsewhere)
+    with pytest.raises(MaquetteError, match=rf"{name} is a link, and a run keeps to its own folder"):
+        maquette.push(run.path, "hf:me/disc")
+    assert elsewhere.read_bytes() == b"mine" if elsewhere.is_file() else not any(elsewhere.iterdir())

@@ -168,3 +168,31 @@ def test_neither_list_nor_comparison_loads_torch(place: Path) -> None:
         ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
         assert ended.returncode == 0, ended.stderr
         assert ended.stderr.strip().splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("dataset.json", '{"photos": 5}', "'photos' are not as a run writes them"),
+        ("dataset.json", '{"photos": [5]}', "'photos' are not as a run writes them"),
+        ("evaluation.json", '{"step": [1], "weight": 0.7}', "is damaged in 'step': choose again"),
+        ("evaluation.json", '{"step": 2, "weight": "x"}', "is damaged in 'weight': choose again"),
+        ("evaluation.json", '{"step": 2, "weight": 1, "reasons": 5}', "is damaged in 'reasons': choose again"),
+    ],
+)
+def test_a_damaged_record_is_a_problem_of_its_run_alone(place: Path, file: str, text: str, says: str) -> None:
+    (place / "disc" / file).write_text(text)
+    first, *others = maquette.runs(folder=place).runs
+    assert says in first.problem and first.run in first.problem and not any(one.problem for one in others)
+    with pytest.raises(MaquetteError, match=says):
+        maquette.runs(runs=[place / "disc", place / "disc-2"])
+    with pytest.raises(MaquetteError, match=says):
+        maquette.push(place / "disc", "hf:me/disc")
+
+
+def test_a_run_that_began_meanwhile_loses_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "in_use", lambda self: False)  # a moment ago
+    before = sorted(place.rglob("*"))
+    with RunFolder(place / "disc").locked(), pytest.raises(MaquetteError, match=r"Another run is writing into .*disc"):
+        maquette.runs(folder=place, clean=True, yes=True)
+    assert sorted(place.rglob("*")) == before

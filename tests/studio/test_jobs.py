@@ -123,12 +123,30 @@ def test_choice_and_back(studio: Any, fast: None) -> None:
     assert told["choice"]["step"] == 10
     assert run.final.read_bytes() == run.checkpoints()[10].read_bytes() != recommended
     assert studio.client.post(f"/api/jobs/{job}/choice", json={"step": 11}).status_code == 404
+    for steps in (10, 40):
+        refused = studio.client.post(f"/api/jobs/{job}/continue", json={"steps": steps})
+        assert refused.status_code == 400
+        assert refused.json() == {"error": "It has trained 40 steps: give more than that, in all."}
     studio.client.post(f"/api/jobs/{job}/continue", json={"steps": 50})
     studio.wait(job, "finished", step=50)
     assert studio.client.get(f"/api/jobs/{job}/results").json()["choice"] is None  # it was of the shorter training
     recommended = run.final.read_bytes()
     assert studio.client.post(f"/api/jobs/{job}/choice", json={}).json()["choice"] is None
     assert run.final.read_bytes() == recommended
+
+
+def test_a_new_comparison_takes_the_place_of_ones_own_choice(studio: Any, fast: None) -> None:
+    """As its file does: the page would say one checkpoint and give another."""
+    job = studio.train(studio.project(photos=4))
+    studio.wait(job, "finished")
+    studio.client.post(f"/api/jobs/{job}/choice", json={"step": 10})
+    again = studio.client.post(f"/api/jobs/{job}/evaluate").json()
+    studio.wait(again["id"], "finished")
+    told = studio.client.get(f"/api/jobs/{job}/results").json()
+    assert told["choice"] is None and told["verdict"]["step"] == 30
+    assert studio.client.post(f"/api/jobs/{job}/choice", json={"step": 10}).json()["choice"]["step"] == 10
+    studio.client.delete(f"/api/jobs/{again['id']}")
+    assert studio.client.get(f"/api/jobs/{job}/results").json()["choice"]["step"] == 10
 
 
 @pytest.mark.heavy

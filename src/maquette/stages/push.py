@@ -12,12 +12,12 @@ from ..config.runs import PushConfig
 from ..config.train import TrainConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
-from ..files import read_object, write_text
+from ..files import write_text
 from ..methods import METHODS
 from ..report.model_card import PICTURES, Card, text
 from ..report.run_page import preferred_weight
 from ..report.samples import drawn
-from ..run_folder import RunFolder
+from ..run_folder import HUB, RunFolder
 
 MOST = 6  # pictures on the card
 
@@ -50,18 +50,15 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
     folder = RunFolder.open(config.run)
     if not folder.final.exists():
         raise MaquetteError(f"{folder.path} has not finished: go on with maquette train --resume {folder.path}.")
-    hub = folder.path / "hub"
+    hub = folder.path / HUB
     pictures = _pictures(folder, hub)
     training = TrainConfig.read(folder.config)
     product = METHODS[training.method].product
-    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
-    reasons = evaluation.get("reasons", [])
-    photos = read_object(folder.dataset).get("photos", []) if folder.dataset.exists() else []
+    reasons, photos = folder.read_evaluation().get("reasons", []), folder.read_photos()
     card = Card(
         repository.split("/")[1], training, config.license, folder.final.name,
         preferred_weight(folder.final) if product == "adapter" else None, pictures,
-        [str(reason) for reason in reasons] if isinstance(reasons, list) else [],
-        sum(isinstance(photo, dict) and photo.get("role") == "instance" for photo in photos),
+        [str(reason) for reason in reasons], sum(photo.get("role") == "instance" for photo in photos),
     )  # fmt: skip
     write_text(hub / "README.md", text(card))
     sent = {"README.md": hub / "README.md", folder.final.name: folder.final}
@@ -78,9 +75,8 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
 
 def _pictures(folder: RunFolder, hub: Path) -> list[str]:
     """Copy the sample pictures of the chosen step, else of the last, into hub/images. Returns their prompts."""
-    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
     places = folder.sample_folders()
-    chosen = evaluation.get("step")
+    chosen = folder.read_evaluation().get("step")
     order = ([chosen] if chosen in places else []) + sorted(places, reverse=True)
     for step in order:
         if step and (prompts := drawn(places[step])):

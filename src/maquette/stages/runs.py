@@ -11,7 +11,6 @@ from ..config.runs import RunsConfig
 from ..config.train import TrainConfig
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
-from ..files import read_object
 from ..run_folder import RunFolder
 from . import runs_clean, runs_compare
 
@@ -56,7 +55,7 @@ def run(config: RunsConfig, on_event: Listener = ignore, cancel: Cancel | None =
         result.freed = runs_clean.removable(folders, config.folder if not config.runs else None, config.checkpoints)
         result.freed_bytes = sum(one.bytes for one in result.freed)
         if config.yes:
-            runs_clean.remove(result.freed, on_event)
+            runs_clean.remove(result.freed, folders, on_event)
             result.removed = True
     elif len(config.runs) == 2:
         one, other = folders
@@ -83,15 +82,14 @@ def entry(folder: RunFolder) -> RunEntry:
     try:
         config = TrainConfig.read(folder.config)
         lines = folder.read_metrics()
-        evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
-        photos = read_object(folder.dataset).get("photos", []) if folder.dataset.exists() else []
+        evaluation, photos = folder.read_evaluation(), folder.read_photos()
     except MaquetteError as error:
         made.problem = str(error)
         return made
     step = lines[-1]["step"] if lines else 0
     made.subject, made.method, made.steps = config.subject or "", config.method, step
     made.base = Path(config.base).name
-    made.photos = sum(isinstance(photo, dict) and photo.get("role") == "instance" for photo in photos)
+    made.photos = sum(photo.get("role") == "instance" for photo in photos)
     if folder.in_use():
         made.state = f"running, step {step} of {config.steps}"
     elif folder.final.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,16 @@ def _chosen(folder: RunFolder) -> int:
     return step
 
 
-def remove(found: Sequence[Removable], on_event: Listener) -> None:
-    """Remove each, a run's under its lock."""
-    for i, one in enumerate(found):
-        path = Path(one.path)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-        on_event(Event("progress", {"what": "removing", "done": i + 1, "of": len(found)}))
+def remove(found: Sequence[Removable], folders: Sequence[RunFolder], on_event: Listener) -> None:
+    """Remove each, a run's under its lock. Raises MaquetteError, and removes nothing, where one is at work now."""
+    paths = [Path(one.path) for one in found]
+    with ExitStack() as held:
+        for folder in folders:
+            if any(path.is_relative_to(folder.path) for path in paths):
+                held.enter_context(folder.locked())
+        for i, path in enumerate(paths):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            on_event(Event("progress", {"what": "removing", "done": i + 1, "of": len(found)}))

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..config.train import TrainConfig
 from ..data.images import open_photo
-from ..files import read_object
 from ..formats.png import write_png
 from ..report.samples import drawn
 from ..report.sheet import sheet
@@ -34,11 +33,10 @@ def _text(value: Any) -> str:
 
 
 def _outcome(folder: RunFolder) -> list[tuple[str, str]]:
-    photos = read_object(folder.dataset).get("photos", []) if folder.dataset.exists() else []
-    trained = [p for p in photos if isinstance(p, dict) and p.get("role") == "instance"]
+    trained = [photo for photo in folder.read_photos() if photo.get("role") == "instance"]
     contents = sorted((str(p.get("sha256")), str(p.get("caption"))) for p in trained)
     losses = [line["loss"] for line in folder.read_metrics()][-20:]
-    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    evaluation = folder.read_evaluation()
     return [
         ("photos trained on", f"{len(trained)}: {_digest([sha for sha, _ in contents])}"),
         ("captions", _digest([caption for _, caption in contents])),
@@ -72,7 +70,7 @@ def side_by_side(one: RunFolder, other: RunFolder, target: Path) -> Path | None:
 
 def _shown(folder: RunFolder) -> tuple[int, dict[str, Path]]:
     """Step and pictures by prompt: of the chosen checkpoint where it has some, else of the last that has."""
-    evaluation = read_object(folder.evaluation) if folder.evaluation.exists() else {}
+    evaluation = folder.read_evaluation()
     places = folder.sample_folders()
     order = [evaluation["step"]] if evaluation.get("step") in places else []
     for step in [*order, *sorted(places, reverse=True)]:

@@ -90,6 +90,9 @@ class Studio:
         if job.spec["kind"] == "caption":
             with suppress(NotFound):  # the project was deleted
                 take_captions(self.store.project(job.spec["project"]), job)
+        elif job.spec["kind"] == "evaluate":
+            with suppress(NotFound):  # the training was deleted
+                self.queue.job(job.spec["of"]).change_spec(choice=None)  # its file is the recommended one now
 
     def known_facts(self, project: Project) -> dict[str, Any] | None:
         """What is known of a project's base; None where that is being found out, and of a base that is gone."""

@@ -118,8 +118,10 @@ class Job:
 
     @property
     def awaited(self) -> bool:
-        """Whether it has made captions that the server has not yet given to the photos."""
+        """Whether it has made what the server has not taken yet: captions, or another file for a training."""
         spec = self.spec
+        if spec["kind"] == "evaluate":
+            return spec.get("taken") is False
         return spec["kind"] == "caption" and not spec.get("taken")
 
     def set_status(self, **values: Any) -> None:

@@ -160,6 +160,8 @@ class Queue:
             job = self._in(identity, "finished", "stopped")
             if job.spec["kind"] != "train":
                 raise Busy("Only a training can be trained longer.")
+            if steps <= (done := max(job.run.saved_steps(), default=0)):
+                raise MaquetteError(f"It has trained {done} steps: give more than that, in all.")
             config = {key: value for key, value in job.spec["config"].items() if key != "epochs"}
             job.change_spec(config=config | {"steps": steps})
             self._queue_again(job)

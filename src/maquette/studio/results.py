@@ -12,6 +12,7 @@ from ..config import TrainConfig
 from ..errors import MaquetteError
 from ..files import atomic_writer, open_regular, read_json, read_object, write_json
 from ..limits import RECORD_BYTES
+from ..methods import METHODS
 from ..report import model_card
 from .names import Busy, NotFound, file_stem, shown_name
 
@@ -78,10 +79,12 @@ def pack(job: Job) -> Any:
 def card(job: Job, prompts: Sequence[str], weight: float | None) -> str:
     """README.md of the archive, without any folder of this computer."""
     config = TrainConfig.read(job.run.config)
-    photos = len(read_object(job.run.dataset).get("photos", [])) if job.run.dataset.exists() else 0
+    listed = read_object(job.run.dataset).get("photos", []) if job.run.dataset.exists() else []
+    photos = sum(isinstance(photo, dict) and photo.get("role") == "instance" for photo in listed)
     judged = verdict(job) or {}
     reasons = [] if job.spec.get("choice") else [str(reason) for reason in judged.get("reasons", [])]
     title = str(job.spec.get("title") or job.run.name)
+    weight = weight if METHODS[config.method].product == "adapter" else None
     return model_card.text(
         model_card.Card(title, config, "other", job.run.final.name, weight, prompts, reasons, photos)
     )
@@ -95,8 +98,9 @@ def evaluate(studio: Studio, job: Job) -> Job:
         raise Busy("There is one checkpoint at most: nothing to compare.")
     title = str(job.spec.get("title") or job.run.name)
     return studio.queue.submit(
-        "evaluate", str(job.spec["project"]), {"run": str(job.run.path)}, title=title, name=job.run.name, of=job.id
-    )
+        "evaluate", str(job.spec["project"]), {"run": str(job.run.path)}, title=title, name=job.run.name, of=job.id,
+        taken=False,
+    )  # fmt: skip
 
 
 def merge(studio: Studio, jobs: Sequence[str], weights: Sequence[float], name: str, rank: int | None) -> Job:
