@@ -5,9 +5,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 
+import maquette
 from maquette import families
 from maquette.errors import MaquetteError
+from maquette.families import checkpoint
 from maquette.families.pocket import WEIGHTS
 
 
@@ -22,6 +25,24 @@ def test_a_hub_name_is_fetched_and_opened(monkeypatch: pytest.MonkeyPatch) -> No
     base = families.load("hf:somebody/some-model")
     assert asked == ["somebody/some-model"]
     assert base.unet.config.cross_attention_dim == 128
+
+
+def test_models_of_the_hub_are_blended_converted_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(WEIGHTS))
+    maquette.convert("hf:somebody/some-model", "single-file", tmp_path / "one.safetensors")
+    maquette.blend(["hf:somebody/some-model", "pocket"], tmp_path / "two.safetensors")
+    (tmp_path / "mine.toml").write_text(
+        '[models]\na = "hf:somebody/some-model"\nb = "one.safetensors"\n'
+        '[[steps]]\nname = "both"\nmodels = ["a", "b"]\nalpha = 0.3\n'
+    )
+    maquette.blend([], tmp_path / "three.safetensors", recipe=tmp_path / "mine.toml")
+    for name in ("one", "two", "three"):
+        found, own = checkpoint.read(tmp_path / f"{name}.safetensors"), checkpoint.read(WEIGHTS)
+        assert torch.equal(found.parts["unet"]["conv_in.weight"], own.parts["unet"]["conv_in.weight"])
+    told = maquette.inspect(tmp_path / "two.safetensors").metadata["modelspec.merged_from"]
+    assert told.strip() == "some-model, pocket"
+    with pytest.raises(MaquetteError, match=r"two\.safetensors and hf:somebody/some-model have the same weights"):
+        maquette.extract(tmp_path / "two.safetensors", "hf:somebody/some-model", tmp_path / "x.safetensors", rank=2)
 
 
 def test_a_name_without_the_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch) -> None:

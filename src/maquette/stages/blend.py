@@ -11,7 +11,7 @@ from ..config.blend import BlendConfig, FormulaConfig, RecipeConfig
 from ..core.dtypes import PRECISIONS
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
-from ..families import parts
+from ..families import hub, parts
 from ..families.checkpoint import Checkpoint
 from ..files import read_toml
 from ..weights import blend as algebra
@@ -142,7 +142,7 @@ def _read_recipe(config: BlendConfig) -> RecipeConfig:
     recipe = RecipeConfig.parse(read_toml(config.recipe), str(config.recipe))
     folder = config.recipe.parent
     recipe.models = {
-        name: path if path.is_absolute() or str(path) == "pocket" else folder / path
+        name: path if path.is_absolute() or str(path) == "pocket" or hub.is_hub_id(path) else folder / path
         for name, path in recipe.models.items()
     }
     return recipe

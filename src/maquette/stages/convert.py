@@ -11,7 +11,7 @@ from ..config.weights import ConvertConfig
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
-from ..families import checkpoint, detect, parts, save
+from ..families import checkpoint, detect, hub, parts, save
 from ..families.pocket import POCKET, WEIGHTS
 from ..formats import ldm, tensor_files
 from ..formats.tensor_files import TensorFile
@@ -73,7 +73,8 @@ def _convert_model(config: ConvertConfig) -> ConvertResult:
     if str(config.source) == "pocket":
         read = checkpoint.read_folder(WEIGHTS, POCKET)
     else:
-        read = checkpoint.read(config.source, config.prediction_type)
+        source = hub.download(str(config.source)) if hub.is_hub_id(config.source) else config.source
+        read = checkpoint.read(source, config.prediction_type)
     if config.unet is not None:
         parts.replace_unet(read, config.unet)
     if config.vae is not None:

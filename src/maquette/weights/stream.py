@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..adapters.parts import is_finite
 from ..errors import MaquetteError
-from ..families import checkpoint
+from ..families import checkpoint, hub
 from ..families.checkpoint import Checkpoint
 from ..families.layers import Layer, named_layers
 from ..families.pocket import POCKET, WEIGHTS
@@ -26,10 +26,15 @@ Name = tuple[str, str]  # part ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 def open_model(path: str | Path) -> Checkpoint:
-    """A checkpoint's names, shapes and memory-mapped tensors, from a file, a diffusers folder or "pocket".
+    """A checkpoint's names, shapes and memory-mapped tensors, from a file, a diffusers folder, "pocket" or
+    `hf:owner/name`.
 
     Raises MaquetteError for what is missing, broken or no whole model.
     """
+    if hub.is_hub_id(path):
+        model = checkpoint.read(hub.download(str(path)))
+        model.source = str(path)
+        return model
     if str(path) == "pocket":
         model = checkpoint.read_folder(WEIGHTS, POCKET)
         model.source = "pocket"
