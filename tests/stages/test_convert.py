@@ -96,6 +96,7 @@ def test_endings_and_names_are_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "options", "told"),
     [
+        ("kohya", {"lossy": True, "rank": 4}, "lossy has no effect on kohya, which carries every kind"),
         ("kohya", {"rank": 4}, "rank has no effect without lossy: leave it out"),
         ("kohya", {"base": "pocket"}, "base has no effect without lossy"),
         ("peft", {"ema": True}, "ema has no effect on adapters, of which peft is a layout"),
@@ -132,7 +133,7 @@ def test_textual_inversions_of_sdxl_and_what_has_no_form_for_them(tmp_path: Path
     with pytest.raises(MaquetteError, match="for which PEFT has no form; convert it with --to kohya, comfyui or diff"):
         convert(tmp_path / "word.safetensors", "peft", tmp_path / "y")
     with pytest.raises(MaquetteError, match="on which --lossy has no effect"):
-        convert(tmp_path / "word.safetensors", "kohya", tmp_path / "y.safetensors", lossy=True)
+        convert(tmp_path / "word.safetensors", "comfyui", tmp_path / "y.safetensors", lossy=True)
 
 
 def test_a_model_is_no_adapter(tmp_path: Path) -> None:

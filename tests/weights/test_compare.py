@@ -93,6 +93,37 @@ def test_every_kind_is_compared() -> None:
     assert compare_adapters(made["lora"], made["full"]).whole.cosine == pytest.approx(cosine, abs=1e-6)
 
 
+def test_what_is_not_alike_is_named_and_has_no_figure() -> None:
+    torch.manual_seed(0)
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    low = {"lora_down.weight": torch.randn(2, 8), "lora_up.weight": torch.randn(8, 2)}
+    dora = low | {"dora_scale": torch.ones(1, 8)}
+    wider = {"lora_down.weight": torch.randn(3, 8), "lora_up.weight": torch.randn(8, 3), "dora_scale": torch.ones(1, 8)}
+    oft = {"oft_blocks": torch.randn(2, 3, 3), "alpha": torch.tensor(0.0)}
+    other = {"lora_down.weight": torch.randn(2, 6), "lora_up.weight": torch.randn(8, 2)}
+    made = [
+        adapters.from_state_dict({f"{name}.{p}": t for p, t in f.items()}, {}, "it")
+        for f in (low, dora, wider, oft, other)
+    ]
+    for i, one in enumerate(made):
+        for j, two in enumerate(made):
+            found = compare_adapters(one, two)
+            assert found.unlike == ([] if i == j else [name]) and found.only_a == found.only_b == []
+            assert found.whole.tensors == (1 if i == j else 0)
+
+
+def test_changes_of_biases_count() -> None:
+    block = "unet.mid_block.attentions.0.transformer_blocks.0"
+    bias, norm, query = f"{block}.attn1.to_out.0", f"{block}.norm1", f"{block}.attn1.to_q"
+    first = {f"{bias}.diff_b": torch.full((8,), 2.0), f"{norm}.w_norm": torch.ones(8), f"{norm}.b_norm": torch.ones(8)}
+    first |= {f"{query}.diff": torch.zeros(8, 8), f"{query}.diff_b": torch.ones(8)}
+    second = first | {f"{bias}.diff_b": torch.full((8,), 5.0), f"{query}.diff_b": -torch.ones(8)}
+    one, two = (adapters.from_state_dict(state, {}, "it") for state in (first, second))
+    whole = compare_adapters(one, two).whole
+    assert whole.a == pytest.approx(8 * (4 + 1 + 1 + 1)) and whole.b == pytest.approx(8 * (25 + 1 + 1 + 1))
+    assert whole.difference == pytest.approx(8 * (9 + 4)) and whole.tensors == 3
+
+
 def test_families_are_not_mixed() -> None:
     name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
     state = {f"{name}.lora_down.weight": torch.ones(2, 2048), f"{name}.lora_up.weight": torch.ones(8, 2)}

@@ -174,9 +174,13 @@ def test_other_kinds_stay_as_they_are_and_alone_are_refused() -> None:
     made = resize(adapters.from_state_dict(state, {}, "both"), RankRule(rank=2))
     assert made.untouched == [CONV] and made.adapter.modules[CONV].kind == "loha"
     with pytest.raises(
-        MaquetteError, match=r"only has no rank to change: its modules are of the kind loha. Make a LoRA"
+        MaquetteError,
+        match=r"only has no rank to change: its modules are of the kind loha. Make a LoRA of it "
+        r"first: maquette merge --to lora --lora FILE --rank 16 --out LORA",
     ):
         resize(adapters.from_state_dict(loha, {}, "only"), RankRule(rank=2))
+    made_one = combine([Weighted(adapters.from_state_dict(loha, {}, "only"))], RankRule(rank=16)).adapter
+    assert resize(made_one, RankRule(rank=2)).modules[0].after == 2
 
 
 def test_half_precision_stays_half_precision() -> None:

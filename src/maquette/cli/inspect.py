@@ -77,7 +77,12 @@ def show_comparison(comparison: dict[str, Any], screen: Screen) -> None:
         norms = (f"{block['norm']:.4g}", f"{block['norm_of_other']:.4g}", f"{100 * block['relative']:.3g} %")
         rows.append((block["block"], str(block["tensors"]), *norms, cosine))
     screen.table(rows, ("block", "tensors", "norm", "other's norm", "difference", "cosine"))
-    for key, shown in (("only_here", "only here"), ("only_in_other", "only in the other")):
+    lists = {
+        "only_here": "only here",
+        "only_in_other": "only in the other",
+        "not_compared": "of other kinds or sizes, not compared",
+    }
+    for key, shown in lists.items():
         if comparison[key]:
             screen.line(f"{len(comparison[key])} {shown}, for example {comparison[key][0]}")
 

@@ -182,6 +182,8 @@ class ConvertConfig(StageConfig):
         else:
             models = ["half_vae", "ema", "unet", "vae", "prediction_type"]
             self.refuse_without_effect(models, f"on adapters, of which {self.to} is a layout")
+            if self.to == "kohya":
+                self.refuse_without_effect(["lossy"], "on kohya, which carries every kind")
             if not self.lossy:
                 self.refuse_without_effect(["rank", "base"], "without lossy")
         return self

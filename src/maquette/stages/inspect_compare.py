@@ -39,6 +39,7 @@ def compare(path: Path, kind: str, other: Path, picture: Path | None, on_event: 
         "whole": found.whole.to_json(),
         "only_here": found.only_a,
         "only_in_other": found.only_b,
+        "not_compared": found.unlike,
     }
 
 

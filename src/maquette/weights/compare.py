@@ -64,12 +64,15 @@ class Block:
 
 @dataclass
 class Comparison:
-    """kind: "models" or "loras". only_a, only_b: names that the other has not, or has in another shape."""
+    """kind: "models" or "loras". only_a, only_b: names that the other has not, or has in another shape. unlike: modules
+    of both whose numbers mean different things, so that no figure has them.
+    """
 
     kind: str
     blocks: list[Block] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> Block:
@@ -105,54 +108,76 @@ def compare_models(
 
 
 def compare_adapters(a: Adapter, b: Adapter) -> Comparison:
-    """The changes that two adapters make, without forming those of LoRAs. Kinds that need the base's weights are
-    compared by their factors. Raises MaquetteError for two families.
+    """The changes of weights and biases that two adapters make, without forming those of LoRAs. Kinds that need the
+    base's weights are compared by their factors, where those of both are alike. Raises MaquetteError for two families.
     """
     _same_family((a.source, a.family), (b.source, b.family))
     found: dict[str, Block] = {}
     result = Comparison("loras")
     for name in dict.fromkeys([*a.modules, *b.modules]):
+        ours, theirs = (_changes(one, name) for one in (a, b))
+        if ours and theirs and not _are_alike(ours, theirs):
+            result.unlike.append(name)
+            continue
+        if not ours or not theirs:
+            (result.only_a if ours else result.only_b).append(name)
         label = _label_of_module(name, a.family if a.family != "unknown" else b.family)
-        block = found.setdefault(label, Block(label))
-        ours, theirs = (_change(one, name) for one in (a, b))
-        if ours is None or theirs is None:
-            (result.only_b if ours is None else result.only_a).append(name)
-        block.add(_inner(ours, ours), _inner(theirs, theirs), _inner(ours, theirs))
+        found.setdefault(label, Block(label)).add(_inner(ours, ours), _inner(theirs, theirs), _inner(ours, theirs))
     result.blocks = _ordered(found.values(), a.family)
     return result
 
 
-Change = Product | Tensor | None
+Change = Product | Tensor
+_BIASES = ("diff_b", "b_norm")
 
 
-def _change(adapter: Adapter, name: str) -> Change:
+def _changes(adapter: Adapter, name: str) -> dict[str, Change]:
+    """What a module changes: its "weight" and its "bias". Where the weight's change follows only from the base, the
+    numbers that are stored stand in its place, under the name of their kind.
+    """
     if name not in adapter.modules:
-        return None
-    factors = adapter.modules[name].factors
+        return {}
+    module = adapter.modules[name]
+    factors = {part: tensor for part, tensor in module.factors.items() if part not in _BIASES}
+    bias = next((module.factors[part] for part in _BIASES if part in module.factors), None)
+    found: dict[str, Change] = {} if bias is None else {"bias": bias.float().flatten()}
+    if module.kind == "norm":
+        return found | ({"weight": factors["w_norm"].float()} if "w_norm" in factors else {})
+    if needs_weight(factors):
+        kind = f"{module.kind} of DoRA" if "dora_scale" in factors else module.kind
+        return found | {
+            kind: torch.cat([t.float().flatten() for part, t in sorted(factors.items()) if part != "alpha"])
+        }
+    if factors.keys() <= {"alpha"}:
+        return found
     product = product_of(factors)
-    if product is not None:
-        return product
-    if needs_weight(factors):  # its strength without the base: of the numbers that it stores
-        return torch.cat([t.float().flatten() for part, t in sorted(factors.items()) if part != "alpha"])
-    return adapter_maths.delta(factors).flatten(1) if adapter.modules[name].kind != "norm" else _vector(factors)
+    return found | {"weight": adapter_maths.delta(factors).flatten(1) if product is None else product}
 
 
-def _vector(factors: dict[str, Tensor]) -> Tensor:
-    return torch.cat([factors[part].float() for part in ("w_norm", "b_norm") if part in factors])
+def _are_alike(ours: dict[str, Change], theirs: dict[str, Change]) -> bool:
+    """Whether the changes are of the same kinds, or of none in one of them, and of the same sizes."""
+    stored = [changes.keys() - {"weight", "bias"} for changes in (ours, theirs)]
+    both = ours.keys() & theirs.keys()
+    return stored[0] == stored[1] and all(_size(ours[key]) == _size(theirs[key]) for key in both)
 
 
-def _inner(x: Change, y: Change) -> float:
+def _size(change: Change) -> int:
+    return change.up.shape[0] * change.down.shape[1] if isinstance(change, Product) else change.numel()
+
+
+def _inner(ours: dict[str, Change], theirs: dict[str, Change]) -> float:
+    """<X, Y> of all that both change."""
+    return math.fsum(_product(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
+
+
+def _product(x: Change, y: Change) -> float:
     """<X, Y>; of two products tr((B₁ᵀ B₂)(A₂ A₁ᵀ)), r × r matrices."""
-    if x is None or y is None:
-        return 0.0
     if isinstance(x, Product) and isinstance(y, Product):
-        if x.up.shape[0] != y.up.shape[0] or x.down.shape[1] != y.down.shape[1]:
-            return 0.0
         left = x.up.double().mT @ y.up.double()
         right = x.down.double() @ y.down.double().mT
         return float((left * right).sum())
     x, y = (one.up @ one.down if isinstance(one, Product) else one for one in (x, y))
-    return _dot(x, y) if x.numel() == y.numel() else 0.0
+    return _dot(x, y.reshape(x.shape))
 
 
 def _dot(x: Tensor, y: Tensor) -> float:

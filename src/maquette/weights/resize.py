@@ -106,7 +106,7 @@ def _decomposed(
         kind = adapter_parts.DISPLAY.get(adapter.method, adapter.method)
         raise MaquetteError(
             f"{adapter.source} has no rank to change: its modules are of the kind {kind}. Make a LoRA of it first: "
-            "maquette convert FILE --to kohya --lossy --rank 16 --out LORA."
+            "maquette merge --to lora --lora FILE --rank 16 --out LORA."
         )
     return {name: found[name] for name in adapter.modules if name in found}, [
         n for n in adapter.modules if n not in found
