@@ -280,6 +280,17 @@ def portable(name: str) -> str:
     return f"{content[: NAME_BYTES - 9].decode(errors='ignore')}-{mark}"
 
 
+def require_place(folder: Path) -> None:
+    """Raise MaquetteError where files cannot be written into a folder, which need not be there yet: known before hours
+    of work and not behind them.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise MaquetteError(f"{there} is no folder, and files are to be written into {folder}; give another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MaquetteError(f"Nothing can be written into {there}: permission denied; give another --out.")
+
+
 @contextmanager
 def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
     """Binary file that appears under its name only when complete. Raises MaquetteError where it cannot be written."""

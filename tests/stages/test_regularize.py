@@ -15,7 +15,10 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.formats.png import parse_infotext, read_infotext
+from maquette.stages.generate import GenerateConfig
+from maquette.stages.generate import run as draw
 from maquette.stages.regularize import RegularizeConfig, RegularizeResult, run
+from maquette.stages.repeat import repeated
 
 MakeImage = Callable[..., Image.Image]
 
@@ -114,6 +117,24 @@ def test_the_schedule_is_written_beside_the_sampler(tmp_path: Path, pocket: Base
     regularize(tmp_path / "reg", pocket, prompt=["a cat"], count=1, sampler="dpm++ 2m")
     info = parse_infotext(read_infotext(tmp_path / "reg" / "class-00000.png"))
     assert (info["Sampler"], info["Schedule type"]) == ("DPM++ 2M", "Karras")
+
+
+def test_a_picture_is_drawn_again_from_its_text(tmp_path: Path, pocket: BaseModel) -> None:
+    options = {"prompt": ["a cat # not a dog"], "negative_prompt": "blue", "count": 2, "batch_size": 1, "seed": 5}
+    regularize(tmp_path / "reg", pocket, **options, cfg_scale=3.1234567)
+    assert (tmp_path / "reg" / "class-00001.txt").read_text() == "a cat\n"
+    told = repeated(tmp_path / "reg" / "class-00001.png", {"out": tmp_path / "again"})
+    again = draw(GenerateConfig.parse(told), base=pocket)
+    assert again.images[0].tobytes() == Image.open(tmp_path / "reg" / "class-00001.png").tobytes()
+    assert again.seeds == [6]
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path, pocket: BaseModel) -> None:
+    (tmp_path / "reg").write_text("")
+    with pytest.raises(
+        MaquetteError, match=r"reg is no folder, and files are to be written into .*reg/deep; give anot"
+    ):
+        regularize(tmp_path / "reg" / "deep", pocket, prompt=["a cat"], count=1)
 
 
 def test_more_steps_than_a_base_has_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ..data.images import find_photos
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore
 from ..families.base import BaseModel
+from ..files import require_place
 from ..formats.picture_files import SUFFIXES, write_picture
 from ..sampling.draw_settings import GenerateConfig
 from ..sampling.file_names import Picture, file_name, require_known
@@ -71,6 +72,7 @@ def run(
     began = time.perf_counter()
     result = GenerateResult([], [], [], 0.0)
     cancel = cancel or Cancel()
+    require_place(config.out)
 
     def tell(event: Event) -> None:
         if event.kind == "warning":

@@ -15,8 +15,8 @@ from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
 from ..families.base import BaseModel
-from ..files import write_text
-from ..prompts import malformed_tag, parse_networks
+from ..files import require_place, write_text
+from ..prompts import malformed_tag, parse_networks, strip_comments
 from ..sampling.samplers import find_sampler, schedule_notice, schedule_of, suited
 
 SHEET_SIDE = 8  # the contact sheet has at most 8 x 8 pictures
@@ -51,6 +51,7 @@ def run(
     """
     on_event = until(cancel, on_event)
     config = config.model_copy(update={"sampler": find_sampler(config.sampler)})
+    require_place(config.out)
     prompts, count = _plan(config, on_event)
     if notice := schedule_notice(config.sampler):
         on_event(Event("warning", {"message": notice}))
@@ -68,7 +69,8 @@ def run(
 
 def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]:
     """The prompts and the number of pictures. What `maquette check` says of the photos' folder is said here too."""
-    for prompt in config.prompt:
+    given = [strip_comments(prompt).strip() for prompt in config.prompt]  # as they are drawn, for captions are words
+    for prompt in given:
         plain, tags = parse_networks(prompt)
         if tags or malformed_tag(plain):
             raise MaquetteError(
@@ -85,7 +87,7 @@ def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]
         classes = list(dict.fromkeys(class_of(p.subject) for p in dataset.of("instance") if p.subject)) or classes
     if not config.prompt and not classes:
         raise MaquetteError(f"The class is not known: name the subject of {config.photos} (--subject 'ohwx man').")
-    return config.prompt or [caption_for_class(name) for name in classes], config.count or samples
+    return given or [caption_for_class(name) for name in classes], config.count or samples
 
 
 def _name(index: int) -> str:
@@ -126,7 +128,7 @@ def _draw(
     on_event: Listener,
 ) -> None:
     """Draw the pictures batch by batch. A caption is written before its picture: no picture is ever without one."""
-    from ..formats.png import format_infotext, write_png
+    from ..formats.png import format_infotext, number_text, write_png
     from ..sampling.images import to_image
     from ..sampling.prompt_pictures import draw_prompts
     from .generate import GenerateConfig, cfg_scale
@@ -153,9 +155,10 @@ def _draw(
             path = config.out / f"{_name(index)}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             values = {
-                "Steps": config.steps, "Sampler": sampler, "Schedule type": schedule, "CFG scale": f"{scale:g}",
-                "Seed": config.seed + index, "Size": f"{width}x{height}", "VAE hash": base.vae_hash[:10] or None,
-                "VAE": Path(base.vae_source).name or None,
+                "Steps": config.steps, "Sampler": sampler, "Schedule type": schedule, "CFG scale": number_text(scale),
+                "Seed": config.seed + index, "Size": f"{width}x{height}", "Model hash": base.content_hash[:10],
+                "Model": Path(base.source).absolute().stem, "VAE hash": base.vae_hash[:10] or None,
+                "VAE": Path(base.vae_source).name or None, "RNG": "CPU",
             }  # fmt: skip
             write_text(path.with_suffix(".txt"), text + "\n")
             write_png(to_image(pixels), path, format_infotext(text, config.negative_prompt, values))

@@ -13,7 +13,7 @@ from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..fast import compiled, memory
 from ..files import atomic_writer, read_bytes, write_json
-from ..formats.png import format_infotext, write_png
+from ..formats.png import format_infotext, number_text, write_png
 from ..limits import PHOTO_BYTES
 from ..prompts import parse_networks
 from ..report.samples import drawn
@@ -135,7 +135,7 @@ class PreviewWriter:
             "Steps": config.sample_steps,
             "Sampler": schedule_of(suited(SAMPLER, self.job.base.scheduler_config))[0],
             "Schedule type": AUTOMATIC,
-            "CFG scale": f"{config.sample_cfg_scale:g}",
+            "CFG scale": number_text(config.sample_cfg_scale or 1.0),
             "Seed": self.seeds[index],
             "Size": f"{self.size}x{self.size}",
             "Model hash": self.job.base.content_hash[:10],
