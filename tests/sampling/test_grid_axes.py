@@ -147,6 +147,13 @@ def test_controls_by_number() -> None:
     assert told == [[("a.pt", 0.5, 0.5), ("b.pt", 0.1, 1)], [("a.pt", 0.5, 0.5), ("b.pt", 0.2, 1)]]
 
 
+def test_one_control_stands_for_a_list_of_it() -> None:
+    assert (
+        config(prompt="x", controls="a.pt,weight=0.5").controls
+        == config(prompt="x", controls=["a.pt,weight=0.5"]).controls
+    )
+
+
 def test_one_seed_for_all_cells_where_none_is_given() -> None:
     plan = plan_of(GridConfig.parse({"prompt": "x", "x": "steps=1-3"}))
     assert len({cell.settings.seed for cell in plan.cells}) == 1

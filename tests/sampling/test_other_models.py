@@ -108,7 +108,9 @@ def test_a_single_file_of_the_refiner_is_the_folder(folder: Path, tmp_path: Path
     words = from_file.encode_text(["a cat"])
     sized = type(words)(words.tokens, words.pooled, refiner.size_numbers(64, 64, 6.0))
     with torch.no_grad():
-        assert torch.equal(from_file.predict(x, t, sized), from_folder.predict(x, t, sized))
+        found, expected = from_file.predict(x, t, sized), from_folder.predict(x, t, sized)
+    # Mapped tensors begin at other bytes in another file, by which some processors' products round otherwise.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert len(from_file.content_hash) == 64
 
 

@@ -270,6 +270,15 @@ def test_hires_fix_by_pixels_goes_on_in_32_bits_too(overflowing: BaseModel) -> N
     assert [event.data["message"].endswith("it goes on in 32 bits.") for event in told] == [True]
 
 
+def test_a_base_that_is_open_is_not_opened_otherwise(pipeline: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(MaquetteError, match="The base is open already: give vae and dtype where it is opened"):
+        maquette.generate("a cat", base=pipeline, vae="other.safetensors", dtype="bf16", out=tmp_path)
+    for base in (pipeline.base, pipeline):
+        with pytest.raises(MaquetteError, match="The base is open already: give device where it is opened"):
+            maquette.generate("a cat", base=base, device="cpu", out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_pipeline_serves_generate(tmp_path: Path, loras: Path) -> None:
     prompt, how = PROMPT + "<lora:robot:1>", {"steps": 2, "seed": 7, "lora_dir": loras}
     with maquette.Pipeline("pocket") as pipeline:

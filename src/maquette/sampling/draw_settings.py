@@ -144,7 +144,8 @@ class ImageSettings(StageConfig):
     @field_validator("controls", mode="before")
     @classmethod
     def _written_units(cls, units: Any) -> Any:
-        return [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in units or []]
+        units = [units] if isinstance(units, str) else units or []
+        return [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in units]
 
 
 class HiresSettings(StageConfig):

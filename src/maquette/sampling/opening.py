@@ -27,6 +27,12 @@ def opened(
     return base, [*processor.notices(dtype, kind), *base.notices]
 
 
+def require_unasked(**opening: str | None) -> None:
+    """Raise MaquetteError for settings of opening a base, where it is open already and they would be without effect."""
+    if asked := [key for key, value in opening.items() if value not in (None, "auto")]:
+        raise MaquetteError(f"The base is open already: give {' and '.join(asked)} where it is opened.")
+
+
 def quickened(base: Model) -> Model:
     """The same base, whose network draws quicker on a processor: the same numbers but for rounding, and its tensors."""
     if base.device.type == "cpu":

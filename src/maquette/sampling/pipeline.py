@@ -35,7 +35,7 @@ from .images import to_image
 from .infotext import for_picture, values_of
 from .jobs import MAX_SEED, drawings_of
 from .lora_tags import Wish, tags_of
-from .opening import Dtype, opened, quickened
+from .opening import Dtype, opened, quickened, require_unasked
 from .others import Others
 from .read_once import ReadOnce
 from .samplers import kind_of, schedule_notice, suited
@@ -83,6 +83,7 @@ class Pipeline:
         self.loras: Mapping[str, Path] | None = None
         """LoRAs by the names of prompts, instead of those of a folder."""
         if isinstance(base, BaseModel):
+            require_unasked(vae=vae, prediction_type=prediction_type, dtype=dtype, device=device)
             self.base = base
         else:
             self.base, self.notices = opened(base, vae, prediction_type, dtype, device)

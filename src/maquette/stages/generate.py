@@ -20,6 +20,7 @@ from ..formats.picture_files import SUFFIXES, write_picture
 from ..sampling.draw_settings import GenerateConfig
 from ..sampling.file_names import Picture, file_name, require_known
 from ..sampling.infotext import cfg_scale
+from ..sampling.opening import require_unasked
 from ..sampling.pipeline import Drawn, Pipeline
 from ..sampling.prompt_file import read_prompts
 from .comfy_workflow import written
@@ -96,6 +97,7 @@ def run(
 def _pipeline(config: GenerateConfig, base: BaseModel | Pipeline | None) -> Iterator[Pipeline]:
     """The one that is given, as it is; else one that leaves its base as it was."""
     if isinstance(base, Pipeline):
+        require_unasked(**config.opening())
         yield base
         return
     with Pipeline(base or config.base, **config.opening()) as pipeline:
