@@ -16,6 +16,7 @@ from maquette.core.lowrank import RankRule
 from maquette.errors import MaquetteError
 from maquette.weights.approximate import carried
 from maquette.weights.combine import Weighted, combine
+from maquette.weights.compare import compare_adapters
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 QUERY, KEY, NORM = f"{BLOCK}.attn1.to_q", f"{BLOCK}.attn2.to_k", f"{BLOCK}.norm1"
@@ -77,6 +78,13 @@ def test_a_flat_change_of_a_convolution_gets_its_kernel(name: str, inputs: int, 
         assert factors["lora_down.weight"].shape[2:] == kernel
         assert factors["lora_up.weight"].shape[2:] == torch.Size([1] * len(kernel))
         assert torch.allclose(made.delta(name).flatten(1), product, atol=1e-5)
+
+
+def test_a_norm_of_comfyui_is_no_matrix() -> None:
+    name = "diffusion_model.input_blocks.1.1.norm"
+    one = read(loha() | {f"{name}.diff": torch.ones(20), f"{name}.diff_b": torch.ones(20)})
+    assert carried(one, "diffusers", 2).dropped == ["unet.down_blocks.0.attentions.0.norm"]
+    assert compare_adapters(one, one).whole.cosine == pytest.approx(1)
 
 
 def test_the_metadata_are_those_of_a_lora() -> None:

@@ -291,3 +291,29 @@ def test_the_factors_of_every_kind_are_exact() -> None:
             assert product.rank == 4 and close(change, product.up @ product.down, 1e-6)
         svd = svd_of(module.factors, None, weight if name == LINEAR else None)
         assert close(change, (svd.u * svd.s) @ svd.vh, 1e-5)
+
+
+def test_norms_of_comfyui_and_of_lycoris_are_added() -> None:
+    """ComfyUI's extraction writes a norm's change as `diff` and `diff_b`, LyCORIS as `w_norm` and `b_norm`."""
+    name = "unet.down_blocks.0.attentions.0.norm"
+    comfy = {f"diffusion_model.input_blocks.1.1.norm.{part}": torch.randn(8) for part in ("diff", "diff_b")}
+    lycoris = {f"{name}.{part}": torch.randn(8) for part in ("w_norm", "b_norm")}
+    shift = {f"{name}.diff_b": torch.randn(8)}
+    loras = [adapters.from_state_dict(state, {}, "it") for state in (comfy, lycoris, shift)]
+    assert loras[0].modules[name].kind == "norm" and loras[0].method == "norm"
+    for rule in (None, RankRule(rank=2)):
+        made = combine(
+            [Weighted(one, lambda name, w=w: w) for one, w in zip(loras, (2.0, 0.5, 3.0), strict=True)], rule
+        )
+        factors = made.adapter.modules[name].factors
+        weight, bias = list(comfy.values())
+        assert torch.equal(factors["w_norm"], 2 * weight + 0.5 * lycoris[f"{name}.w_norm"])
+        expected = 2 * bias + 0.5 * lycoris[f"{name}.b_norm"] + 3 * shift[f"{name}.diff_b"]
+        assert torch.allclose(factors["b_norm"], expected, atol=1e-6) and factors.keys() == {"w_norm", "b_norm"}
+
+
+def test_a_change_of_the_bias_alone_leaves_the_others_product_small() -> None:
+    low = lora(4)
+    shift = adapters.from_state_dict({f"{LINEAR}.diff_b": torch.ones(SHAPES[LINEAR][0])}, {}, "shift")
+    made = combine([Weighted(low), Weighted(shift, lambda name: 0.5)]).adapter.modules[LINEAR]
+    assert made.rank == 4 and torch.equal(made.factors["diff_b"], torch.full((SHAPES[LINEAR][0],), 0.5))

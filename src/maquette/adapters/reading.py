@@ -194,7 +194,7 @@ def _add_strengths(modules: Sequence[Module], settings: Mapping[str, Settings]) 
 
 def _plain(factors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same change in parts that every program reads: a `scale` as the alpha that gives it, the bias of PEFT's up
-    matrix as `diff_b`.
+    matrix as `diff_b`, ComfyUI's `diff` of a norm as `w_norm`.
     """
     scale = adapter_parts.scale(factors)
     if "lora_up.bias" in factors:
@@ -208,6 +208,9 @@ def _plain(factors: dict[str, Tensor]) -> dict[str, Tensor]:
             factor = next(part for part in ("lokr_w1", "diff", "weight") if part in factors)
             factors[factor] = factors[factor].float() * scale
         factors.pop("scale")
+    if adapter_parts.kind(factors) == "full" and "diff" in factors and factors["diff"].ndim == 1:
+        names = {"diff": "w_norm", "diff_b": "b_norm"}
+        return {names[part]: tensor for part, tensor in factors.items() if part in names}
     return factors
 
 

@@ -103,13 +103,13 @@ def _family(loras: Sequence[Weighted]) -> str:
 def _combined(
     name: str, terms: Sequence[tuple[Adapter, float]], rule: RankRule | None, weight: Tensor | None, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], Combined | None]:
-    factors: dict[str, Tensor] = {}
     if any(adapter.modules[name].kind == "norm" for adapter, _ in terms):
-        return _added(name, terms, ("w_norm", "b_norm"), dtype), None
-    factors |= _added(name, terms, ("diff_b",), dtype)
-    products = [product_of(adapter.modules[name].factors) for adapter, _ in terms]
-    if all(_has_no_matrix(adapter.modules[name].factors) for adapter, _ in terms):
+        return _added(name, terms, {"w_norm": ("w_norm",), "b_norm": ("b_norm", "diff_b")}, dtype), None
+    factors = _added(name, terms, {"diff_b": ("diff_b",)}, dtype)
+    terms = [term for term in terms if not _has_no_matrix(term[0].modules[name].factors)]
+    if not terms:
         return factors, None
+    products = [product_of(adapter.modules[name].factors) for adapter, _ in terms]
     shape = _shape(name, terms, weight)
     thin = all(product is not None for product in products)
     side = min(shape[0], math.prod(shape[1:]))
@@ -143,14 +143,16 @@ def _has_no_matrix(factors: dict[str, Tensor]) -> bool:
 
 def _shape(name: str, terms: Sequence[tuple[Adapter, float]], weight: Tensor | None) -> tuple[int, ...]:
     """The layer's shape: of its weight where that is known, else as the modules say, with the kernel if one has it."""
-    shapes = [s for adapter, _ in terms if (s := adapter_parts.change_shape(adapter.modules[name].factors)) is not None]
+    told = [(adapter, adapter_parts.change_shape(adapter.modules[name].factors)) for adapter, _ in terms]
+    of = [(adapter, shape) for adapter, shape in told if shape is not None]
+    shapes = [shape for _, shape in of]
     if weight is not None:
         shapes.insert(0, tuple(weight.shape))
     if not shapes:
         adapter = terms[0][0]
         kind = adapter_parts.DISPLAY.get(adapter.modules[name].kind, adapter.modules[name].kind)
         raise MaquetteError(f"{adapter.source}: module {name} is {kind}, which needs the base model's weight.")
-    for shape, (adapter, _) in zip(shapes[-len(terms) :], terms, strict=False):
+    for adapter, shape in of:
         if shape[0] != shapes[0][0] or math.prod(shape) != math.prod(shapes[0]):
             raise MaquetteError(
                 f"{adapter.source}: module {name} changes a weight of {shape}, elsewhere it is {shapes[0]}; these "
@@ -166,8 +168,6 @@ def _dense(name: str, terms: Sequence[tuple[Adapter, float]], weight: Tensor | N
     total = torch.zeros(shape)
     for adapter, multiplier in terms:
         factors = adapter.modules[name].factors
-        if _has_no_matrix(factors):
-            continue
         if needs_weight(factors) and weight is None:
             kind = "DoRA" if "dora_scale" in factors else adapter_parts.DISPLAY[adapter.modules[name].kind]
             raise MaquetteError(
@@ -183,14 +183,17 @@ def _dense(name: str, terms: Sequence[tuple[Adapter, float]], weight: Tensor | N
 
 
 def _added(
-    name: str, terms: Sequence[tuple[Adapter, float]], parts: tuple[str, ...], dtype: torch.dtype
+    name: str, terms: Sequence[tuple[Adapter, float]], parts: dict[str, tuple[str, ...]], dtype: torch.dtype
 ) -> dict[str, Tensor]:
+    """Sums of changes by the part's name in the result. parts: under which names it stands in the terms."""
     found: dict[str, Tensor] = {}
     for adapter, multiplier in terms:
-        for part in parts:
-            if part in adapter.modules[name].factors:
-                term = multiplier * adapter.modules[name].factors[part].float()
-                found[part] = found[part] + term if part in found else term
+        own = adapter.modules[name].factors
+        for part, names in parts.items():
+            for other in names:
+                if other in own:
+                    term = multiplier * own[other].float()
+                    found[part] = found[part] + term if part in found else term
     return {part: tensor.to(dtype) for part, tensor in found.items()}
 
 
