@@ -10,6 +10,7 @@ def test_toml_round_trip_with_awkward_values() -> None:
     config = TrainConfig(
         photos=Path('a "b"\\c é'),
         subject="zkw\trobot",
+        caption_prefix="\x00\x1b\x7f\x85",
         learning_rate=1e-4,
         sample_prompts=["x, y", 'say "z"'],
         flip_aug=True,
@@ -31,6 +32,8 @@ def test_toml_round_trip_with_awkward_values() -> None:
         ({"photos": "p", "steps": 3, "epochs": 4}, "give steps or epochs, not both"),
         ({"photos": "p", "min_timestep": 500, "max_timestep": 400}, "min_timestep 500 must be below max_timestep 400"),
         ({"photos": "p", "method": "lorra"}, "method = 'lorra' is not possible"),
+        ({"photos": "caf\udce9"}, r"photos = 'caf\udce9' is no UTF-8, as run.toml must be: rename it"),
+        ({"photos": "p", "sample_prompts": ["\ud800"]}, r"sample_prompts = '\ud800' is no UTF-8"),
     ],
 )
 def test_faults_are_one_sentence_with_the_remedy(values: dict[str, object], message: str) -> None:

@@ -20,6 +20,11 @@ def visible(text: object, lines: bool = False) -> str:
     return _COMMANDING.sub(lambda match: match[0] if lines and match[0] in "\n\t" else _escape(match[0]), str(text))
 
 
+def is_unicode(text: object) -> bool:
+    """Whether it can be written in UTF-8; a file's name or an argument may hold other bytes."""
+    return not re.search("[\ud800-\udfff]", str(text))
+
+
 def visible_json(text: str) -> str:
     """JSON whose strings hold such characters, with each as JSON's own escape; it means the same as before."""
     return _COMMANDING.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from PIL import Image
 
 from maquette.data.caption_options import CaptionOptions
+from maquette.data.dataset import manifest
 from maquette.data.doctor import require_trainable
 from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
@@ -415,3 +419,19 @@ def test_order_and_content_do_not_depend_on_the_file_system(photo: Callable[...,
         photo(name)
     names = [p.name for p in read_folder(tmp_path, "x y").photos]
     assert names == ["B.jpg", "a.jpg", "c.jpg", "d/a.jpg"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+def test_names_that_are_no_utf8_are_left_out_and_said(photo: Callable[..., Path], tmp_path: Path) -> None:
+    """An archive of an old system leaves them; a run could not list them, and ended after the work of an hour."""
+    photo("folder/a.png")
+    for name in (b"caf\xe9.png", b"caf\xe8.gif"):
+        (tmp_path / "folder" / os.fsdecode(name)).write_bytes((tmp_path / "folder/a.png").read_bytes())
+    found = read_folder(tmp_path / "folder", "zkw robot")
+    assert [p.name for p in found.photos] == ["a.png"]
+    left = {problem.photo: problem.message for problem in found.left_out}
+    assert left.keys() == {"caf\\udce9.png", "caf\\udce8.gif"}
+    assert left["caf\\udce9.png"] == (
+        "The name of caf\\udce9.png is no UTF-8, in which a run lists its photos: rename it."
+    )
+    json.dumps(manifest(found), ensure_ascii=False).encode()

@@ -59,6 +59,15 @@ def test_same_content_same_bytes_whatever_the_order(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_a_number_among_others_is_written_whatever_its_stride(tmp_path: Path) -> None:
+    numbers = torch.arange(8.0)
+    one, none = numbers[4::4], numbers[::2][:0]
+    assert one.stride() == (4,) and one.is_contiguous()
+    safetensors.save({"one": one, "none": none, "some": numbers[::2]}, tmp_path / "a.safetensors")
+    found = safetensors.load(tmp_path / "a.safetensors")
+    assert found["one"].tolist() == [4.0] and found["none"].tolist() == [] and found["some"].tolist() == [0, 2, 4, 6]
+
+
 def test_cast_while_writing_touches_only_floats(tmp_path: Path) -> None:
     safetensors.save(
         {"f": torch.tensor([1.5, 2.5]), "i": torch.arange(3)}, tmp_path / "x.safetensors", dtype=torch.float16

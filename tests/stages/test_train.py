@@ -146,6 +146,7 @@ VARIANTS: list[dict[str, Any]] = [
     },
     {"method": "pivotal", "num_vectors": 2, "lora_plus_ratio": 4.0, "warmup_steps": 2, "scale_weight_norms": 0.01},
     {"dtype": "fp16", "batch_size": 1, "text_encoder": True},
+    {"optimizer": "adafactor", "method": "loha", "rank": 1, "dtype": "fp32"},  # a sum of a column of one number
     {"optimizer": "adamw8bit", "rank": 16},  # whose small tensors stay 32-bit
 ]
 

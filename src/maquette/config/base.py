@@ -116,7 +116,8 @@ def toml_value(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
+    text = json.dumps(value, ensure_ascii=False)  # TOML's strings, numbers and booleans are written as in JSON
+    return text.replace("\x7f", "\\u007f")  # but for this
 
 
 def _sentence(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from ..shown import is_unicode, visible
 from .train_groups import (
     AdapterKeys,
     CaptionKeys,
@@ -56,6 +57,15 @@ class TrainConfig(
         "scheduler_min_ratio": "lr_scheduler_min_ratio", "scheduler_power": "lr_scheduler_power",
         "scheduler_timescale": "lr_scheduler_timescale",
     }  # fmt: skip
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        for key in sorted(self.model_fields_set):
+            value = getattr(self, key)
+            for text in map(str, value if isinstance(value, list) else [value]):
+                if not is_unicode(text):
+                    raise ValueError(f"{key} = '{visible(text)}' is no UTF-8, as run.toml must be: rename it")
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -11,6 +11,7 @@ from typing import Literal
 from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
 from ..openmp import processors
+from ..shown import is_unicode
 from .buckets import ShapeWish
 from .caption_options import PLAIN, CaptionOptions
 from .captions import CAPTION_EXTENSIONS, CaptionText, FolderNames, caption_of, same_name
@@ -104,13 +105,19 @@ def _jobs(group: Group) -> tuple[list[_Job], list[Problem]]:
     names = {parent: FolderNames(parent, inside) for parent, inside in folders.items()}
     masks = _by_name(group)
     jobs, used = [], set()
+    problems = []
     for file in filter(is_photo, beside.files):
+        if not is_unicode(file):
+            name = group.name(file)
+            message = f"The name of {name} is no UTF-8, in which a run lists its photos: rename it."
+            problems.append(Problem("name", name, message, left_out=True))
+            continue
         mask = next((masks[key] for key in _mask_names(group, file) if key in masks), None)
         own = beside.mask(file)
         used.add(mask or own)
         jobs.append(_Job(group, file, names[file.parent], mask or own, mask is None and own is not None))
     told = group.metadata.file.parent if group.metadata else None
-    problems = [
+    problems += [
         *not_used(beside.files, group.extensions, group.name),
         *unread_metadata((file for file in beside.files if file.parent != told), group.name),
         *beside.problems,
