@@ -42,6 +42,13 @@ def test_a_message_names_some_of_many() -> None:
         known_lora("nobody at all", {})
 
 
+def test_a_folder_of_many_names_some(tmp_path: Path) -> None:
+    for i in range(20):
+        (tmp_path / f"lora-{i:02}.safetensors").write_bytes(b"")
+    with pytest.raises(MaquetteError, match=r"it holds lora-00, .*, lora-11 and 8 more\. Did you mean lora-19\?"):
+        find_loras(["lora-19x"], tmp_path)
+
+
 def test_linked_folders_are_searched_and_a_circle_ends(tmp_path: Path) -> None:
     real = write(tmp_path / "real" / "deep" / "linked.safetensors").parent.parent
     loras = tmp_path / "loras"

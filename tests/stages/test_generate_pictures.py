@@ -286,6 +286,16 @@ def test_styles_and_wildcards(base: BaseModel, tmp_path: Path) -> None:
     assert "{a|b}" in draw(base, tmp_path, "x {a|b}", steps=1).infotexts[0]
 
 
+def test_choices_beside_comments(base: BaseModel, tmp_path: Path) -> None:
+    prompt = "c# {cat|cat} # {open __absent__\nred # two"
+    made = draw(base, tmp_path, prompt, dynamic_prompts=True, steps=1)
+    assert parse_infotext(made.infotexts[0])["Prompt"] == "c\nred"
+    assert made.warnings[0].startswith("'# {cat|cat} # {open __absent__' in the prompt is a comment and left out")
+    prompt = "c# {cat|cat} # on {red|red} #"
+    told = draw(base, tmp_path, prompt, dynamic_prompts=True, prompt_comments=False, steps=1).infotexts[0]
+    assert parse_infotext(told)["Prompt"] == "c# cat # on red #"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -29,7 +29,7 @@ def drawings_of(settings: S) -> Iterator[S]:
     varied = secrets.randbelow(MAX_SEED) if settings.variation_seed == -1 else settings.variation_seed
     for place in range(settings.batch_size * settings.batch_count):
         seed = first + place
-        words = {key: chosen(text, seed, folder) for key, text in prompts.items()}
+        words = {key: chosen(text, seed, folder, settings.prompt_comments) for key, text in prompts.items()}
         single = {"batch_size": 1, "batch_count": 1, "variation_seed": varied + place}
         kept = first if settings.variation_strength else seed
         yield settings.model_copy(update={**plain, **words, **single, "seed": kept})

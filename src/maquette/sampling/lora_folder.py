@@ -140,4 +140,4 @@ def _not_found(name: str, place: Path, stems: list[str]) -> str:
         )
     near = difflib.get_close_matches(name, stems, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"There is no LoRA {name!r} in {place}; it holds {', '.join(stems)}.{hint}"
+    return f"There is no LoRA {name!r} in {place}; it holds {some(stems)}.{hint}"
