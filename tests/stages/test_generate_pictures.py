@@ -227,6 +227,10 @@ def test_prompts_of_a_file(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("--prompt x --stepps 3")
     with pytest.raises(MaquetteError, match=r"prompts\.txt, line 1: there is no option --stepps"):
         draw(base, tmp_path, prompts_file=tmp_path / "prompts.txt")
+    (tmp_path / "prompts.txt").write_text("a dog\n\n--prompt x --width 100")
+    with pytest.raises(MaquetteError, match=r"prompts\.txt, line 3: width = 100 is not possible"):
+        draw(base, tmp_path / "none", prompts_file=tmp_path / "prompts.txt")
+    assert not (tmp_path / "none").exists()  # every line is looked at before the first is drawn
 
 
 def test_lines_of_a_file_name_schedules_of_their_own(base: BaseModel, tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ _KEYS: dict[str, tuple[str, type]] = {
 _SIDES = ("seed_resize_from_w", "seed_resize_from_h")
 
 
-def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """What each line changes: {"prompt": …}, and with `--prompt … --steps 30` the settings that it names.
+def read_prompts(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Each line's place, for messages, and what it changes: {"prompt": …}, and with `--prompt … --steps 30` the
+    settings that it names.
 
     Empty lines are left out. Raises MaquetteError with the line's number for an unknown option or a wrong value.
     """
@@ -38,7 +39,8 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(read_text(path, CONFIGURATION_BYTES, "file of prompts").splitlines(), 1):
         line = line.removeprefix("\ufeff").strip()
         if line:
-            found.append(_read(line, f"{path}, line {number}") if line.startswith("--") else {"prompt": line})
+            where = f"{path}, line {number}"
+            found.append((where, _read(line, where) if line.startswith("--") else {"prompt": line}))
     if not found:
         raise MaquetteError(f"{path} holds no prompt.")
     return found

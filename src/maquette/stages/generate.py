@@ -107,10 +107,10 @@ def _pipeline(config: GenerateConfig, base: BaseModel | Pipeline | None) -> Iter
 def _each(config: GenerateConfig) -> Iterator[GenerateConfig]:
     """The configuration, once for each line of a file of prompts and each picture of a folder to begin from."""
     require_known(config.file_name)
-    lines = read_prompts(config.prompts_file) if config.prompts_file else [{}]
+    lines = read_prompts(config.prompts_file) if config.prompts_file else []
     given = config.given()
-    for line in lines:
-        one = GenerateConfig.parse({**given, **line}, str(config.prompts_file)) if line else config
+    every = [GenerateConfig.parse({**given, **line}, where) for where, line in lines] or [config]
+    for one in every:
         for picture in _pictures(config.init_image):
             yield one.model_copy(update={"init_image": picture})
 
