@@ -163,3 +163,10 @@ def test_what_a1111_calls_the_same_is_left_out() -> None:
     recipe = read_recipe(f"a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512, Hires upscale: 2, {written}")
     assert recipe.hires_model is None and recipe.settings["hires_scale"] == 2
     assert "hires_sampler" not in recipe.settings
+
+
+def test_what_other_programs_draw_with_is_told() -> None:
+    steps = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
+    found = read_recipe(f"{steps}, Face restoration: CodeFormer, Tiling: True, Dynamic thresholding enabled: False")
+    assert found.absent == ["Face restoration: CodeFormer", "Tiling: True"]
+    assert read_recipe(f"{steps}, Version: v1.10.1").absent == []

@@ -18,7 +18,7 @@ from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.base import BaseModel
 from maquette.formats.picture_files import read_parameters
-from maquette.formats.png import parse_infotext
+from maquette.formats.png import parse_infotext, write_png
 from maquette.sampling.lora_folder import lora_hash
 from maquette.stages.generate import GenerateConfig, GenerateResult, run
 from maquette.stages.repeat import repeated
@@ -96,6 +96,15 @@ def test_from_names_all_that_is_missing(base: BaseModel, photos: Path, tmp_path:
     assert "hole.png is not the picture that" in told[0].data["message"]
     with pytest.raises(MaquetteError, match=r"photo\.png holds no text that says how it was drawn"):
         repeated(photos / "photo.png", {})
+
+
+def test_from_says_what_it_cannot_do(tmp_path: Path) -> None:
+    text = "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, Tiling: True, NGMS: 2"
+    write_png(Image.new("RGB", (8, 8)), tmp_path / "a.png", text)
+    told: list[Event] = []
+    repeated(tmp_path / "a.png", {"base": "pocket"}, told.append)
+    (message,) = [event.data["message"] for event in told]
+    assert message == f"{tmp_path / 'a.png'} was drawn with Tiling: True, NGMS: 2, which maquette has not: left out."
 
 
 def test_a_mask_beside_an_extension_is_missed(base: BaseModel, photos: Path, tmp_path: Path) -> None:

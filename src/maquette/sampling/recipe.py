@@ -58,6 +58,14 @@ _CONTROL: dict[str, tuple[str, Callable[[str], Any]]] = {
     "guidance start": ("start", float),
     "guidance end": ("end", float),
 }
+# What A1111 and much used extensions draw with and maquette has not.
+_ABSENT = (
+    "Face restoration", "Tiling", "Hypernet", "Noise multiplier", "Extra noise", "Conditional mask weight",
+    "Soft inpainting enabled", "Image CFG scale", "Schedule min sigma", "Schedule max sigma", "Schedule rho",
+    "SGM noise multiplier", "Skip Early CFG", "NGMS", "Token merging ratio", "Token merging ratio hr",
+    "Old prompt editing timelines", "Beta schedule alpha", "Beta schedule beta", "UniPC variant", "UniPC skip type",
+    "UniPC order", "Noise Schedule", "ADetailer model", "Dynamic thresholding enabled",
+)  # fmt: skip
 _PAIR = re.compile(r"\s*([\w /]+?):\s*(\([^)]*\)|[^,]*)(?:,|$)")
 
 
@@ -80,6 +88,7 @@ class Recipe:
     lora_hashes: dict[str, str] = field(default_factory=dict)
     controls: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # what cannot be done here
 
 
 def read_recipe(text: str) -> Recipe:
@@ -97,6 +106,7 @@ def read_recipe(text: str) -> Recipe:
     for name, key in (("seed_resize_from", "Seed resize from"), ("hires", "Hires resize")):
         if f"{key}-1" in values:
             _take_size(recipe.settings, name, int(values[f"{key}-1"]), int(values[f"{key}-2"]))
+    recipe.absent = [f"{key}: {values[key]}" for key in _ABSENT if values.get(key, "False") != "False"]
     recipe.settings |= _masks(values)
     recipe.init_hash = values.get("Init image hash")
     hires = any(key.startswith("Hires ") for key in values)

@@ -27,6 +27,8 @@ def repeated(picture: Path, given: dict[str, Any], on_event: Listener = ignore) 
     recipe = read_recipe(text)
     for entry in recipe.unknown:
         _warn(on_event, f"{picture}: {entry!r} cannot be understood and is left out.")
+    if recipe.absent:
+        _warn(on_event, f"{picture} was drawn with {', '.join(recipe.absent)}, which maquette has not: left out.")
     values = {**recipe.settings, **given}
     missing = [*_base(recipe, values), *_models(recipe, values), *_pictures(recipe, values)]
     controls = [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in given.get("controls") or []]
