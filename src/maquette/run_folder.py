@@ -46,6 +46,10 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise MaquetteError(f"{path} is a file; give the run another folder with --out.")
+        above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            fault = "cannot be written" if above.is_dir() else "is a file"
+            raise MaquetteError(f"{above} {fault}, so {path} cannot be made; give the run another folder with --out.")
         if path.is_dir() and any(not _forgettable(entry) for entry in path.iterdir()):
             if (path / "run.toml").exists():
                 raise MaquetteError(

@@ -447,3 +447,16 @@ def test_a_state_that_lacks_a_moment_is_named_at_the_first_step(run: Path) -> No
         MaquetteError, match=rf"The first step from {folder} failed \(.*exp_avg.*\): that state does not"
     ):
         train.resume(run, {"steps": 5})
+
+
+def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the cache beside it, whose remedy would be another one."""
+    (file := tmp_path / "notes.txt").write_text("")
+    with pytest.raises(MaquetteError) as told:
+        RunFolder.refuse_taken(file / "runs" / "disc")
+    remedy = f"so {file / 'runs' / 'disc'} cannot be made; give the run another folder with --out."
+    assert str(told.value) == f"{file} is a file, {remedy}"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(MaquetteError) as told:
+        RunFolder.refuse_taken(tmp_path / "disc")
+    assert str(told.value).startswith(f"{tmp_path} cannot be written, so ")
