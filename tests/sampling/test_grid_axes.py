@@ -161,6 +161,25 @@ def test_one_seed_for_all_cells_where_none_is_given() -> None:
     assert plan.in_order() == plan.cells
 
 
+def test_each_random_seed_of_an_axis_is_another() -> None:
+    asked = config(prompt="x", seed=-1, x="seed=-1, 5, -1", y="var seed=-1, -1", variation_strength=0.5)
+    plan = plan_of(asked)
+    seeds = [cell.settings.seed for cell in plan.cells[:3]]
+    first = plan.asked["seeds"]["seed"]
+    assert seeds == [first, 5, first + 2]
+    assert plan.labels(0) == [f"seed {seed}" for seed in seeds]
+    varied = [cell.settings.variation_seed for cell in plan.cells]
+    assert varied[0] != varied[3] and varied[:3] == [varied[0]] * 3
+    again = plan_of(asked, plan.asked["seeds"])
+    assert [cell.settings for cell in again.cells] == [cell.settings for cell in plan.cells]
+
+
+def test_prompts_without_words_are_values() -> None:
+    plan = plan_of(config(prompt="x", x="negative prompt=, blue"))
+    assert [cell.settings.negative_prompt for cell in plan.cells] == ["", "blue"]
+    assert plan.labels(0) == ["negative prompt (nothing)", "negative prompt blue"]
+
+
 def test_what_costs_most_changes_least_often() -> None:
     plan = plan_of(
         config(prompt="<lora:a:1> cat", x="base=one, two", y="search=cat, dog", z="lora=a, b"),

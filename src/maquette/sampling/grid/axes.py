@@ -31,6 +31,8 @@ _OWN = ("search", "lora", "checkpoint", "weight", "size", "control")
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 _STEP = re.compile(r"-(\d+)$")
 NONE = "none"
+NOTHING_SAID = "(nothing)"
+_PROMPTS = ("prompt", "negative_prompt", "hires_prompt", "hires_negative_prompt")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _search(found: Sequence[str]) -> Axis:
     """A1111's "Prompt S/R": the first value is searched, and stands for itself."""
     if not found or not found[0]:
         raise MaquetteError("The axis search begins with the words to look for: search=red, blue, green.")
-    return Axis("", [each or "(nothing)" for each in found], [Change(swap=(found[0], each)) for each in found])
+    return Axis("", [each or NOTHING_SAID for each in found], [Change(swap=(found[0], each)) for each in found])
 
 
 def _sizes(found: Sequence[str]) -> Axis:
@@ -114,7 +116,11 @@ def _key(axis_name: str, values: str, name: str) -> Axis:
             f"There is no axis {name!r}.{hint} Axes: checkpoint, lora, weight, search, prompt, seed, sampler, "
             "schedule, steps, cfg, clip skip, size, denoising, base, control weight, or any key of a drawing."
         )
-    labels, found = _typed(GridConfig.model_fields[key].annotation, values, name)
+    if key in _PROMPTS:  # one without words is one as well
+        found: list[Any] = texts(values)
+        labels = [each or NOTHING_SAID for each in found]
+    else:
+        labels, found = _typed(GridConfig.model_fields[key].annotation, values, name)
     if key == "styles":
         found = [[each] for each in found]
     if key in ("base", "vae", "init_image", "mask", "hires_base", "refiner"):

@@ -17,7 +17,7 @@ from ..apply_embeddings import all_files
 from ..jobs import MAX_SEED
 from ..styles import DEFAULT_FILE
 from .axes import NOTHING, Axis, read_axis
-from .changes import changed
+from .changes import Change, changed
 from .settings import GridConfig
 
 MOST_CELLS = 10_000
@@ -80,6 +80,7 @@ def plan_of(config: GridConfig, seeds: dict[str, int] | None = None) -> Plan:
     settings = _plain(config.model_dump(exclude_unset=True, exclude=_OF_THE_GRID))
     asked = {"axes": {"x": config.x, "y": config.y, "z": config.z}, "settings": settings}
     seeds = seeds or {key: secrets.randbelow(MAX_SEED) for key in ("seed", "variation_seed")}
+    axes = _seeded(axes[0], seeds), _seeded(axes[1], seeds), _seeded(axes[2], seeds)
     x, y, z = (len(axis.labels) for axis in axes)
     if x * y * z > MOST_CELLS:
         raise MaquetteError(f"This grid would have {x * y * z} pictures; {MOST_CELLS} is the most.")
@@ -92,6 +93,16 @@ def plan_of(config: GridConfig, seeds: dict[str, int] | None = None) -> Plan:
                 cell_values[key] = seed
         cells.append(Cell(place, GridConfig.parse(cell_values, "the grid")))
     return Plan(axes, cells, {**asked, "seeds": seeds})
+
+
+def _seeded(axis: Axis, seeds: dict[str, int]) -> Axis:
+    """An axis of seeds with a seed of its own for each -1, as A1111 has it: those behind the one that was drawn."""
+    for key, seed in seeds.items():
+        numbers = [change.keys.get(key) for change in axis.changes]
+        if -1 in numbers:
+            found = [seed + i if number == -1 else number for i, number in enumerate(numbers)]
+            axis = Axis(axis.title, [str(number) for number in found], [Change(keys={key: n}) for n in found])
+    return axis
 
 
 def _plain(values: dict[str, Any]) -> Any:
