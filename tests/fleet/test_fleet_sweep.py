@@ -54,6 +54,7 @@ def test_fewer_combinations_than_samples(tmp_path: Path) -> None:
     [
         (["rank=4"], "nothing to try"), (["rank=4..64"], "say how many"), (["rnk=4,8"], "did you mean 'rank'"),
         (["rank=a..b"], "no range of numbers"), (["rank=9..4"], "no range of numbers"),
+        (["rank=4,8", "rank=16"], r"rank is set twice: give all its values at once \(--set rank=A,B\)"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_jobs(tmp_path: Path, words: list[str], says: str) -> None:

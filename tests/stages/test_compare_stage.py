@@ -77,6 +77,16 @@ def test_a_list_in_brackets_is_one_value_and_what_makes_no_sense_is_left_out() -
         ({"bases": ["here/a.ckpt", "there/a.safetensors"]}, "two bases are called a, and runs are named after"),
         ({"bases": ["a"]}, "bases compares two or more; for one give base"),
         ({"methods": ["lora"]}, "There is nothing to compare: name methods, bases, or a setting with several values"),
+        ({"settings": ["method=lora,loha"]}, "method is no setting here, .* option for it: --methods lora,loha"),
+        ({"settings": ["method=loha", "rank=4,8"], "methods": ["lora"]}, "option for it: --methods lora,loha"),
+        ({"settings": ["base=a,b"]}, "base is no setting here, .* option for it: --base, or --bases twice"),
+        ({"settings": ["photos=a,b"]}, "photos is no setting here, .* option for it: PHOTOS"),
+        ({"settings": ["steps=4,8"], "steps": 2}, "steps is no setting here, .* option for it: --steps"),
+        ({"settings": ["rank=4,8", "rank=16"]}, r"rank is set twice: give all its values at once"),
+        (
+            {"settings": ["learning_rate=1e-4,0.0001"]},
+            "learning_rate-0.0001 would be trained twice: give each value once",
+        ),
         ({"settings": ["rnk=4,16"]}, "There is nothing to compare: .*unknown key 'rnk'; did you mean 'rank'"),
     ],
 )

@@ -89,6 +89,8 @@ def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
         (key,) = TrainConfig.in_new_names({named: value})
         if key not in TrainConfig.model_fields:
             TrainConfig.parse({"photos": config.photos, key: value}, "sweep")  # which says what was meant
+        if key in fixed or key in lists or key in ranges:
+            raise MaquetteError(f"{key} is set twice: give all its values at once (--set {key}=A,B).")
         if isinstance(value, str) and ".." in value:
             ranges[key] = _ends(key, value)
         elif isinstance(value, str) and "," in value:

@@ -14,6 +14,8 @@ from ..config.compare import METHODS, CompareConfig
 from ..errors import MaquetteError
 from ..files import slug
 
+OWN = ("photos", "subject", "base", "out", "device")  # keys that are the same for all, or that `bases` compares
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -29,6 +31,7 @@ def variants(compare: CompareConfig, out: Path) -> tuple[list[Variant], list[str
     Raises MaquetteError where nothing is left to compare.
     """
     fixed, swept = _settings(compare.settings)
+    _require_settings(compare, fixed, swept)
     one_method = fixed.pop("method", None)
     methods = compare.methods or [one_method or "lora"]
     if not compare.methods and not compare.bases and not swept:
@@ -42,6 +45,9 @@ def variants(compare: CompareConfig, out: Path) -> tuple[list[Variant], list[str
             found.append(Variant(name, TrainConfig.parse(keys, name)))
         except MaquetteError as error:
             left.append(f"{name} is left out: {error}")
+    names = [variant.name for variant in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise MaquetteError(f"{twice} would be trained twice: give each value once.")
     if not found or (len(found) < 2 and not compare.bases):
         reason = left[0] if left else "name methods, bases, or a setting with several values (--set rank=4,16)"
         raise MaquetteError(f"There is nothing to compare: {reason}")
@@ -65,11 +71,26 @@ def _settings(texts: list[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     swept: dict[str, list[Any]] = {}
     for text in texts:
         key, value = parse_setting(text)
+        if key in fixed or key in swept:
+            raise MaquetteError(f"{key} is set twice: give all its values at once (--set {key}=A,B).")
         if isinstance(value, str) and "," in value and not value.startswith("["):
             swept[key] = [parse_setting(f"{key}={part.strip()}")[1] for part in value.split(",")]
         else:
             fixed[key] = value
     return fixed, swept
+
+
+def _require_settings(compare: CompareConfig, fixed: dict[str, Any], swept: dict[str, list[Any]]) -> None:
+    """Raise MaquetteError for a setting that an option of compare decides, and which would be passed over."""
+    given = {**fixed, **swept}
+    owned = [key for key in OWN if key in given]
+    owned += ["method"] if "method" in swept or ("method" in given and compare.methods) else []
+    owned += ["steps"] if "steps" in given and compare.steps is not None else []
+    if owned:
+        option = {"method": "--methods lora,loha", "base": "--base, or --bases twice", "photos": "PHOTOS"}
+        raise MaquetteError(
+            f"{owned[0]} is no setting here, compare has an option for it: {option.get(owned[0], f'--{owned[0]}')}."
+        )
 
 
 def _combined(swept: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
