@@ -135,6 +135,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) 
         assert times == 1
     manager = AsyncKernelManager(kernel_name="here", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)]))
     client = NotebookClient(notebook, km=manager, resources={"metadata": {"path": str(folder)}}, timeout=None)
+    client.owns_km = True  # the kernel ends with the notebook, not with the tests
     client.execute()
     ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return ["".join(out.get("text", "") for out in cell.outputs if out.output_type == "stream") for cell in ran]
