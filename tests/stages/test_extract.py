@@ -10,12 +10,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+import maquette
 from maquette import adapters
 from maquette.adapters import kohya_names
 from maquette.cli.main import main
 from maquette.errors import MaquetteError
 from maquette.families import load, save
 from maquette.families.pocket import WEIGHTS
+from maquette.formats import safetensors, tensor_files
 from maquette.sampling.apply_loras import apply_loras
 from maquette.stages.extract import ExtractConfig, run
 from maquette.weights import stream
@@ -120,6 +122,24 @@ def test_wrong_options(tuned: Path, tmp_path: Path, options: dict[str, object], 
     with pytest.raises(MaquetteError, match=message):
         run(ExtractConfig.parse(values, "extract"))
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_models_of_eight_bits(tuned: Path, tmp_path: Path) -> None:
+    """The base's numbers are taken as they are stored; what is written has 16 bits."""
+    maquette.convert("pocket", "single-file", tmp_path / "base.safetensors")
+    for name, source in (("base", tmp_path / "base.safetensors"), ("tuned", tuned)):
+        file = tensor_files.read(source)
+        narrow = {k: t.to(torch.float8_e4m3fn) if t.is_floating_point() else t for k, t in file.tensors.items()}
+        safetensors.save(narrow, tmp_path / f"{name}-8.safetensors", file.metadata)
+    base, out = tmp_path / "base-8.safetensors", tmp_path / "x.safetensors"
+    result = run(ExtractConfig(tuned=tuned, base=base, out=out, rank=2))
+    before, after = (stream.weights(stream.open_model(model)) for model in (base, tuned))
+    for layer in result.layers[:3]:
+        one, two = before(layer["name"]), after(layer["name"])
+        assert one is not None and two is not None
+        assert layer["energy"] == pytest.approx(float((two - one).square().sum()), rel=1e-4)
+    run(ExtractConfig(tuned=tmp_path / "tuned-8.safetensors", base=base, out=tmp_path / "y.safetensors", rank=2))
+    assert {t.dtype for t in safetensors.load(tmp_path / "y.safetensors").values()} == {torch.float16}
 
 
 def test_nothing_is_overwritten(tuned: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class ExtractConfig(RankConfig):
     min_difference: Annotated[float, Field(ge=0)] = 0.0
     """Leave out layers in which no number differs by more than this."""
     dtype: Precision | None = None
-    """Precision of the result; otherwise that of the tuned model's UNet."""
+    """Precision of the result; otherwise that of the tuned model's UNet (fp16 where that has 8 bits)."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 from ..config.weights import ExtractConfig
 from ..core.dtypes import DTYPES
 from ..errors import MaquetteError
@@ -48,7 +50,8 @@ def run(config: ExtractConfig, on_event: Listener = ignore, cancel: Cancel | Non
         raise MaquetteError("a LoKr's rank follows no rule; give --rank, or nothing for two whole factors.")
     refuse_taken(config.out, config.tuned, config.base)
     tuned, base = stream.open_model(config.tuned), stream.open_model(config.base)
-    dtype = DTYPES[config.dtype] if config.dtype else next(iter(tuned.parts["unet"].values())).dtype
+    own = next(iter(tuned.parts["unet"].values())).dtype
+    dtype = DTYPES[config.dtype] if config.dtype else torch.float16 if own.itemsize == 1 else own
     axis = {"input": 1, "output": 0}[config.dora_axis] if config.dora else None
     plan = algebra.Plan(
         rule, conv_rule, config.method, axis, config.lokr_factor, config.text_encoder, config.clamp_quantile,

@@ -87,7 +87,7 @@ def change_energy(after: Checkpoint, before: Checkpoint, name: Name, tiles: Iter
     one, other = (torch.split(model.parts[name[0]][name[1]].reshape(-1), TILE) for model in (after, before))
     squared, scratch = [], torch.empty(TILE)
     for x, y, tile in zip(one, other, tiles or (scratch[: len(x)] for x in one), strict=True):
-        tile.copy_(x).sub_(y)
+        tile.copy_(x).sub_(y.float() if y.dtype.itemsize == 1 else y)  # PyTorch does not subtract 8-bit floats
         squared.append(float(torch.dot(tile, tile)))
     energy = math.fsum(squared) if all(map(math.isfinite, squared)) else math.inf
     if energy == math.inf:  # of numbers whose squares float32 cannot hold, unless these raise
