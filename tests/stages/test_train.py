@@ -193,6 +193,7 @@ def test_a_run_goes_on_from_any_folder(
     base, vae = (".", "vae") if inside else ("small.safetensors", "small/vae")
     values = {"base": base, "vae": vae, "save_every_steps": 2}
     whole = train.run(config(photos, tmp_path / "one" / "disc", **values))
+    assert f"--base {base} --lora-dir" in (tmp_path / "one/disc/report.html").read_text()
     begun = config(photos, tmp_path / "two" / "disc", **values)
     stop = maquette.events.Cancel()
     train.run(begun, lambda event: stop.set() if event.data.get("step") == 2 else None, stop)

@@ -115,12 +115,18 @@ def _generate(product: str, prompt: str, subject: str, base: str, file: Path) ->
     """The command that draws with a file. product: what it is, as `methods.METHODS` has it."""
     if product == "model":
         return f"maquette generate {shlex.quote(prompt)} --base {shlex.quote(str(file))}"
-    chosen = "" if base == "pocket" else f" --base {shlex.quote(base)}"
+    chosen = "" if base == "pocket" else f" --base {shlex.quote(_from_here(base))}"
     if product == "embedding":
         named = shlex.quote(prompt.replace(subject, file.stem))
         return f"maquette generate {named}{chosen} --embedding-dir {shlex.quote(str(file))}"
     tagged = shlex.quote(f"{prompt} <lora:{file.stem}:{preferred_weight(file):g}>")
     return f"maquette generate {tagged}{chosen} --lora-dir {shlex.quote(str(file.parent))}"
+
+
+def _from_here(place: str) -> str:
+    """A path as seen from the current folder, as the run's own is; one that lies elsewhere, or a name, as it is."""
+    here = Path.cwd()
+    return str(Path(place).relative_to(here)) if Path(place).is_relative_to(here) else place
 
 
 def _facts(config: TrainConfig, data: dict[str, Any], state: str) -> list[tuple[str, str]]:
