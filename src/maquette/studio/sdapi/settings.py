@@ -155,8 +155,9 @@ def _beginning(body: ImageToImage) -> dict[str, Any]:
             "mask_invert": bool(body.inpainting_mask_invert),
             "masked_content": FILLS[body.inpainting_fill or 0],
             "only_masked": body.inpaint_full_res is not False,
-            "mask_padding": body.inpaint_full_res_padding or 0,
         }
+        if wish["only_masked"]:  # clients send a padding always
+            wish["mask_padding"] = body.inpaint_full_res_padding or 0
     return wish
 
 
