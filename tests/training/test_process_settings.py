@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from maquette.config import TrainConfig
+from maquette.events import Cancel, Cancelled, Event, Listener, ignore
 from maquette.fast import memory
 from maquette.stages import train
 from maquette.training.process_settings import process_settings
@@ -61,3 +64,42 @@ def test_attention_is_left_to_sound_kernels(deterministic: bool, tmp_path: Path)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_is_kept_no_longer() -> None:
     assert memory.keep() and memory.keep_no_longer()
+
+
+def test_two_trainings_in_two_threads_end_in_the_files_that_they_give_alone(tmp_path: Path) -> None:
+    photos, heard, told = make_photos(tmp_path / "photos"), threading.Event(), list[str]()
+
+    def trained(name: str, on_event: Listener = ignore) -> bytes:
+        config = settings(photos, out=tmp_path / name / "run", steps=6, batch_size=1, rank=2, dropout=0.5)
+        file = train.run(config, on_event).file
+        assert file is not None
+        return Path(file).read_bytes()
+
+    def second(event: Event) -> None:
+        told.append(event.data.get("message", event.kind))
+        heard.set()
+
+    alone, others = trained("alone"), list[Future[bytes]]()
+    with ThreadPoolExecutor(1) as threads:
+
+        def first(event: Event) -> None:
+            if event.kind == "metric" and not others:
+                others.append(threads.submit(trained, "second", second))
+                assert heard.wait(60)
+
+        assert trained("first", first) == alone
+        assert others[0].result() == alone
+    assert told[0].startswith("Another training is at work in this process")
+
+
+def test_a_training_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
+    config, cancel, told = settings(tmp_path / "none", out=tmp_path / "run"), Cancel(), list[str]()
+
+    def listen(event: Event) -> None:
+        told.append(event.data["message"])
+        cancel.set()
+
+    with ThreadPoolExecutor(1) as threads, process_settings(config):
+        ended = threads.submit(train.run, config, listen, cancel).exception()
+    assert isinstance(ended, Cancelled) and "nothing was written" in str(ended)
+    assert len(told) == 1 and not (tmp_path / "run").exists()

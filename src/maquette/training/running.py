@@ -47,9 +47,9 @@ def begun(
     """
     with ExitStack() as held:
         processes = held.enter_context(process_group(config.device)) if computes else ALONE
-        if computes:
-            held.enter_context(process_settings(config))
         on_event = on_event if processes.is_main else ignore
+        if computes:
+            held.enter_context(process_settings(config, on_event, cancel))
         named = config.out or RunFolder.free_path("runs", config.subject or config.photos.resolve().name)
         folder = RunFolder(processes.broadcast(str(named)))
         if processes.is_main:
@@ -91,8 +91,8 @@ def resume(
     config = resuming.read_config(folder)
     changed = _changed(config, changes or {})
     with process_group(config.device) as processes, ExitStack() as held:
-        held.enter_context(process_settings(changed))
         on_event = on_event if processes.is_main else ignore
+        held.enter_context(process_settings(changed, on_event, cancel))
         if processes.is_main:
             held.enter_context(folder.locked())
             held.enter_context(explain_full_disk(folder))
