@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -291,13 +292,22 @@ def require_place(folder: Path) -> None:
         raise MaquetteError(f"Nothing can be written into {there}: permission denied; give another --out.")
 
 
+class NameTakenError(MaquetteError):
+    """A name that was to be a new file's has a file already."""
+
+
 @contextmanager
-def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
-    """Binary file that appears under its name only when complete. Raises MaquetteError where it cannot be written."""
+def atomic_writer(path: str | Path, new: bool = False) -> Iterator[BinaryIO]:
+    """Binary file that appears under its name only when complete. Raises MaquetteError where it cannot be written.
+
+    new: raises NameTakenError rather than replace a file, also one that another process makes meanwhile.
+    """
     try:
-        with whole_file(Path(path)) as file:
+        with whole_file(Path(path), link_new if new else None) as file:
             yield file
     except OSError as error:
+        if new and isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise NameTakenError(f"{path} exists already.") from error
         raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
@@ -317,6 +327,24 @@ def whole_file(path: Path, place: Callable[[Path, Path], object] | None = None) 
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_new(source: Path, target: Path) -> None:
+    """Give a whole file a name that nothing has: of many processes one succeeds. Raises FileExistsError."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(handle, "wb") as file, open(source, "rb") as whole:
+                shutil.copyfileobj(whole, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,30 @@ def test_files_are_numbered_on_and_never_overwritten(base: BaseModel, tmp_path: 
     second = draw(base, tmp_path / "a" / "b")
     names = [Path(path).name for path in first.paths + second.paths]
     assert names == ["00001-7.png", "00002-8.png", "00003-7.png"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_that_another_process_takes_meanwhile_is_left_to_it(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    save, link, seen = Image.Image.save, os.link, []
+
+    def saved(self: Image.Image, file: Any, **options: Any) -> None:
+        if not seen:  # between looking for a free name and giving it
+            seen.append((tmp_path / "00001-7.png").write_bytes(b"of another process"))
+        save(self, file, **options)
+
+    def linked(source: Path, target: Path) -> None:
+        if not links:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(Image.Image, "save", saved)
+    monkeypatch.setattr(os, "link", linked)
+    made = draw(base, tmp_path, steps=1)
+    assert (tmp_path / "00001-7.png").read_bytes() == b"of another process"
+    assert [Path(path).name for path in made.paths] == ["00001-7-1.png"] and pixels(made).shape == (64, 64, 3)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_infotext_makes_the_picture_again(base: BaseModel, tmp_path: Path, loras: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import MaquetteError
-from ..files import whole_file
+from ..files import link_new, whole_file
 from .failures import StoreError
 
 
@@ -80,7 +80,7 @@ class LocalStore:
         self._put(data, self._path(name))
 
     def create(self, name: str, data: bytes) -> None:
-        self._put(data, self._path(name), _link)
+        self._put(data, self._path(name), link_new)
 
     def upload(self, path: Path, name: str) -> None:
         with open(path, "rb") as source, whole_file(self._path(name)) as file:
@@ -123,20 +123,6 @@ class LocalStore:
     def _put(self, data: bytes, target: Path, place: Any = None) -> None:
         with whole_file(target, place) as file:
             file.write(data)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a whole file a name that nothing has. Raises FileExistsError."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(handle, "wb") as file, open(source, "rb") as whole:
-            shutil.copyfileobj(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 class FsspecStore:

@@ -23,15 +23,16 @@ _UNICODE, _ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 _EXIF_BYTES = 60_000  # a JPEG has room for 64 KiB
 
 
-def write_picture(image: Image, path: str | Path, infotext: str = "", quality: int = 80) -> None:
+def write_picture(image: Image, path: str | Path, infotext: str = "", quality: int = 80, new: bool = False) -> None:
     """Write a picture in the format that its name's end says; the file appears whole or not at all.
 
-    quality: 1 to 100, of all but PNG; WebP of 100 is lossless. Raises MaquetteError naming the file.
+    quality: 1 to 100, of all but PNG; WebP of 100 is lossless. new: raises NameTakenError rather than replace a file.
+    Raises MaquetteError naming the file.
     """
     path = Path(path)
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
-        return write_png(image, path, infotext)
+        return write_png(image, path, infotext, new)
     comment = _UNICODE + infotext.encode("utf-16-be")
     if len(comment) > _EXIF_BYTES:
         raise MaquetteError(f"{path}: the text of the picture is too long for a {kind}; write PNG.")
@@ -44,7 +45,7 @@ def write_picture(image: Image, path: str | Path, infotext: str = "", quality: i
         options["exif"] = exif.tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(path) as file:
+        with atomic_writer(path, new) as file:
             image.convert("RGB").save(file, format=kind, **options)
     except OSError as error:
         raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -89,12 +89,13 @@ def _pairs(line: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def write_png(image: Image.Image, path: str | Path, infotext: str = "") -> None:
+def write_png(image: Image.Image, path: str | Path, infotext: str = "", new: bool = False) -> None:
     """Write a PNG with the text under A1111's key; the file appears whole or not at all.
 
-    Raises MaquetteError naming the file when it cannot be written: a full disk, a folder without permission.
+    new: raises NameTakenError rather than replace a file. Raises MaquetteError naming the file when it cannot be
+    written: a full disk, a folder without permission.
     """
-    with atomic_writer(path) as file:
+    with atomic_writer(path, new) as file:
         save_png(image, file, infotext)
 
 

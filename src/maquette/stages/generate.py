@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..data.images import find_photos
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore
 from ..families.base import BaseModel
-from ..files import require_place
+from ..files import NameTakenError, require_place
 from ..formats.picture_files import SUFFIXES, write_picture
 from ..sampling.draw_settings import GenerateConfig
 from ..sampling.file_names import Picture, file_name, require_known
@@ -136,8 +136,7 @@ class _Writer:
         self.index = 0
 
     def write(self, drawn: Drawn) -> None:
-        path = self._free_path(drawn)
-        write_picture(drawn.image, path, drawn.infotext, self.config.quality)
+        path = self._written(drawn)
         self.number += 1
         self.index += 1
         self.result.paths.append(str(path))
@@ -146,8 +145,10 @@ class _Writer:
         self.result.images.append(drawn.image)
         self.on_event(Event("saved", {"path": str(path)}))
 
-    def _free_path(self, drawn: Drawn) -> Path:
-        """A name that no file has: with a number behind it where one has it."""
+    def _written(self, drawn: Drawn) -> Path:
+        """Write it under a name that no file has, with a number behind it where one has it, also one that another
+        process makes at this moment.
+        """
         begun = self.config.init_image
         picture = Picture(
             drawn.prompt,
@@ -160,7 +161,12 @@ class _Writer:
         )
         name, suffix = file_name(self.config.file_name, picture), SUFFIXES[self.config.image_format]
         names = chain([name], (f"{name}-{i}" for i in count(1)))
-        return next(path for path in (self.config.out / f"{each}{suffix}" for each in names) if not path.exists())
+        for path in (self.config.out / f"{each}{suffix}" for each in names):
+            if not path.exists():
+                with suppress(NameTakenError):
+                    write_picture(drawn.image, path, drawn.infotext, self.config.quality, new=True)
+                    return path
+        raise AssertionError  # names never end
 
 
 def _next_number(folder: Path) -> int:
