@@ -20,6 +20,7 @@ from maquette.families.base import BaseModel
 from maquette.formats.picture_files import read_parameters
 from maquette.formats.png import parse_infotext, write_png
 from maquette.sampling.lora_folder import lora_hash
+from maquette.sampling.wildcards import chosen
 from maquette.stages.generate import GenerateConfig, GenerateResult, run
 from maquette.stages.repeat import repeated
 from tests.sampling.random_loras import write_lora
@@ -307,6 +308,24 @@ def test_choices_beside_comments(base: BaseModel, tmp_path: Path) -> None:
     prompt = "c# {cat|cat} # on {red|red} #"
     told = draw(base, tmp_path, prompt, dynamic_prompts=True, prompt_comments=False, steps=1).infotexts[0]
     assert parse_infotext(told)["Prompt"] == "c# cat # on red #"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices"),
+    [
+        ("50% off, $ {a|b}", {"50% off, $ a", "50% off, $ b"}),
+        ("{$5|10%}, 100%", {"$5, 100%", "10%, 100%"}),
+        ("costs ${5|10}", {"costs $5", "costs $10"}),
+        ("{2$$ and 1% of $$$5|$7}", {"$5 and 1% of $7", "$7 and 1% of $5"}),
+        ("a$$ {2$$a|$b}$$", {"a$$ a,$b$$", "a$$ $b,a$$"}),
+        ("${v={red|$blue}}${v} $v", {"red $v", "$blue $v"}),
+        ("%{50% of ... % $$a {x|$}}", {"50% of a x % ", "50% of a $ % "}),
+        ("a __price__ $", {"a $5 bill $", "a 100% wool $"}),
+    ],
+)
+def test_choices_beside_dollars_and_percents(tmp_path: Path, prompt: str, choices: set[str]) -> None:
+    (tmp_path / "price.txt").write_text("$5 bill\n100% wool\n")
+    assert {chosen(prompt, seed, tmp_path) for seed in range(20)} == choices
 
 
 @pytest.mark.parametrize(
