@@ -70,7 +70,9 @@ def agree(ours: Any, theirs: Any, family: str) -> None:
     assert ours.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
     for a, b in zip(outputs(ours, family), outputs(theirs, family), strict=True):
-        assert a.abs().max() > 1e-3 and torch.equal(a, b)
+        assert a.abs().max() > 1e-3
+        # Mapped tensors begin at other bytes in another file, by which some processors' products round otherwise.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
-from ..shown import visible
+from ..shown import is_unicode, visible
 from .caption_options import CaptionOptions
 from .captions import class_of
 from .dataset import Dataset, Problem, Role
@@ -79,7 +79,10 @@ def read_folder(
     counted = wanted if repeats is None else wanted | {"repeats": repeats}
     groups = [replace(group, **(wanted if group.role == "class" else counted)) for group in found.groups]
     photos, problems = read_groups(groups, look, progress)
-    told = [replace(p, photo=visible(p.photo), message=visible(p.message)) for p in found.problems + problems]
+    told = [
+        p if is_unicode(p.photo + p.message) else replace(p, photo=visible(p.photo), message=visible(p.message))
+        for p in found.problems + problems
+    ]
     dataset = Dataset(found.root, found.layout, photos, told, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
     if any(group.role == "class" for group in groups):
