@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from maquette import families
 from maquette.errors import MaquetteError
@@ -47,3 +48,21 @@ def test_pocket_is_not_for_comfyui(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match="ComfyUI cannot open pocket"):
         run(GenerateConfig.parse(told, "test"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_workflow_of_several_drawings_is_refused_before_the_first(tmp_path: Path) -> None:
+    base = tiny.write_folder(tmp_path / "narrow", "sd1")
+    told = {"base": str(base), "out": tmp_path / "out", "steps": 1, "width": 64, "height": 64}
+    told |= {"comfy": tmp_path / "flow.json", "prompts_file": tmp_path / "prompts.txt"}
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    with pytest.raises(MaquetteError, match=r"flow\.json is of one drawing, and .*prompts\.txt stands for several"):
+        run(GenerateConfig.parse(told))
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / f"{name}.png")
+    begun = {**told, "prompt": "a cat", "prompts_file": None, "init_image": tmp_path / "photos"}
+    with pytest.raises(MaquetteError, match=r"flow\.json is of one drawing, and .*photos stands for several"):
+        run(GenerateConfig.parse(begun))
+    assert not (tmp_path / "flow.json").exists() and not (tmp_path / "out").exists()
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    assert len(run(GenerateConfig.parse(told)).paths) == 1 and (tmp_path / "flow.json").is_file()

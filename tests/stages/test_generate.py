@@ -20,6 +20,7 @@ from maquette.formats import safetensors
 from maquette.formats.png import parse_infotext, read_infotext
 from maquette.sampling.images import to_image
 from maquette.stages.generate import GenerateConfig, GenerateResult, run
+from maquette.stages.repeat import repeated
 from tests.sampling.random_loras import random_adapter, write_lora
 
 PROMPT = "a photo of a cat on a red background"
@@ -193,7 +194,13 @@ def test_a_file_is_found_by_the_name_inside_it(base: BaseModel, tmp_path: Path, 
         ("<lora:robot:1:lbw=MIDDD>", "lbw=…>: there is no preset of block weights called 'MIDDD'; did you mean MIDD"),
         ("<lora:robot:1:lbw=1,0>", "lbw=…>: the block weights 1,0 are 2 values"),
         ("<lora:robot:1:dyn=0>", r"has a rank \(dyn\) that is no whole number from 1 on"),
+        ("<lora:robot:1:dyn=x>", r"has a rank \(dyn\) that is no number"),
         ("<lora:robot:1:start=-1>", "has a start or stop below 0"),
+        ("<lora:robot:1:start=x>", "has a start that is no number"),
+        ("<lora:robot:1:step=5>", "has a step that is no range of steps; write step=5-10, or start=5 or stop=5"),
+        ("<lora:robot:1:step=-5>", "has a step that is no range of steps"),
+        ("<lora:robot:1:step=10-5>", "<lora:robot:1:step=10-5> stops before it starts"),
+        ("<lora:robot:1:start=0.8:stop=0.2>", "stops before it starts"),
         ("<hypernet:old:0.5>", "<hypernet:old:0.5> is a hypernetwork, which maquette cannot apply; leave it out"),
         ("<lora:robot:1:1:8:2>", "unknown fourth number"),
         ("<Lora:robot:1>", "unknown kind 'Lora'"),
@@ -399,12 +406,25 @@ def test_image_to_image(base: BaseModel, tmp_path: Path) -> None:
         ({"prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
         ({"negative_prompt": "a" * 10_001}, r"The prompt has 10,001 characters"),
         ({"prompt": "caf\udce9"}, "prompt holds half of a character, which no file can: write it in UTF-8"),
+        ({"seed": 2**63 - 1, "batch_size": 2}, r"seed grows by one from picture to picture, beyond 2\^63 - 1"),
+        ({"seed": 2**63 - 3, "batch_count": 4}, r"seed grows by one from picture to picture"),
+        ({"variation_seed": 2**63 - 1, "variation_strength": 0.5, "batch_size": 2}, "variation_seed grows by one"),
+        ({"quality": 95}, "quality is of jpg, webp and avif, a PNG loses nothing: give image_format too"),
         ({"hires_prompt": "\ud800", "hires_scale": 2}, "hires_prompt holds half of a character"),
     ],
 )
 def test_faults_in_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(MaquetteError, match=message):
         run(GenerateConfig.parse({"prompt": "x", "out": tmp_path, **values}))
+
+
+def test_the_last_seed_is_drawn_and_repeated(base: BaseModel, tmp_path: Path) -> None:
+    made = draw(base, tmp_path, seed=2**63 - 2, batch_count=2, steps=1)
+    assert made.seeds == [2**63 - 2, 2**63 - 1]
+    again = run(GenerateConfig.parse({**repeated(Path(made.paths[1]), {}), "out": tmp_path}))
+    assert again.seeds == made.seeds[1:] and difference(pixels(again), pixels(made, 1)) == 0
+    varied = draw(base, tmp_path, seed=2**63 - 1, variation_seed=1, variation_strength=0.1, batch_size=2, steps=1)
+    assert varied.seeds == [2**63 - 1] * 2
 
 
 def test_sampler_names_in_any_case() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .loop import SamplingOptions
 
 AUTOMATIC = "Automatic"
+SEEDS = 2**63
 
 Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
 _HALF = re.compile("[\ud800-\udfff]")
@@ -79,7 +80,7 @@ class SamplingSettings(SamplerSettings):
     """Sampler by A1111's name, such as "DPM++ 2M"; the older "DPM++ 2M Karras" names its schedule as well."""
     schedule_type: str = AUTOMATIC
     """Noise levels of the steps, by A1111's name: Automatic (what suits the sampler), Karras, Exponential, Beta …"""
-    seed: int = Field(default=-1, ge=-1, lt=2**63)
+    seed: int = Field(default=-1, ge=-1, lt=SEEDS)
     """Seed of the first picture, of the next plus one and so on; -1 draws one."""
     width: Side | None = None
     """Pixels; otherwise the base's native size, and with init_image and extend the larger picture's."""
@@ -92,7 +93,7 @@ class SamplingSettings(SamplerSettings):
     exact_batch: bool = True
     """On a CPU compute the pictures of a batch one after the other, so that each equals to the bit the picture drawn
     alone; no: at once, which rounds otherwise and is quicker for very small pictures."""
-    variation_seed: int = Field(default=-1, ge=-1, lt=2**63)
+    variation_seed: int = Field(default=-1, ge=-1, lt=SEEDS)
     """Seed whose noise is mixed in; -1 draws one."""
     variation_strength: Fraction = 0.0
     """How much of the variation seed's noise: 0 none, 1 nothing else."""
@@ -235,6 +236,9 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
             raise ValueError("hires_base is the model of a second drawing: give hires_scale or a hires size")
         if self.hires_scale and (self.hires_width or self.hires_height):
             raise ValueError("give hires_scale, or hires_width and hires_height, not both")
+        counted, pictures = "variation_seed" if self.variation_strength else "seed", self.batch_size * self.batch_count
+        if getattr(self, counted) + pictures > SEEDS:
+            raise ValueError(f"{counted} grows by one from picture to picture, beyond 2^63 - 1: give a smaller one")
         if self.whole and (sentence := without_effect(self)):
             raise ValueError(sentence)
         return self
@@ -318,3 +322,9 @@ class GenerateConfig(BaseSettings, DrawSettings):
     """Format of the pictures; the text is in each."""
     quality: int = Field(default=80, ge=1, le=100)
     """Of jpg, webp and avif; webp of 100 is lossless."""
+
+    @model_validator(mode="after")
+    def _has_quality(self) -> Self:
+        if self.image_format == "png" and self.quality != type(self).model_fields["quality"].default:
+            raise ValueError("quality is of jpg, webp and avif, a PNG loses nothing: give image_format too")
+        return self

@@ -87,7 +87,7 @@ def _tag(network: Network) -> LoraTag:
             f"The prompt's <{written}> has a multiplier that is not between -{MAX_MULTIPLIER:g} and {MAX_MULTIPLIER:g}."
         )
     dyn = network.named.get("dyn", network.positional[_DYN_PLACE] if len(numbers) >= _DYN_PLACE else None)
-    rank = None if dyn is None else number(dyn)
+    rank = None if dyn is None else number(dyn, "rank (dyn)")
     if rank is not None and not (rank >= 1 and rank == int(rank)):
         raise MaquetteError(f"The prompt's <{written}> has a rank (dyn) that is no whole number from 1 on.")
     start, stop = _times(network, number, written)
@@ -107,27 +107,33 @@ def _require_known(network: Network, written: str) -> None:
         raise MaquetteError(f"The prompt's <{written}> names no LoRA; write <lora:NAME:0.8>.")
 
 
-def _reader(written: str) -> Callable[[str], float]:
-    def number(text: str) -> float:
+def _reader(written: str) -> Callable[..., float]:
+    def number(text: str, what: str = "multiplier") -> float:
         try:
             return float(text)
         except ValueError as error:
-            raise MaquetteError(f"The prompt's <{written}> has a multiplier that is no number.") from error
+            raise MaquetteError(f"The prompt's <{written}> has a {what} that is no number.") from error
 
     return number
 
 
-def _times(network: Network, number: Callable[[str], float], written: str) -> tuple[float, float]:
+def _times(network: Network, number: Callable[..., float], written: str) -> tuple[float, float]:
     """(start, stop); `step=a-b` names both."""
     named = dict(network.named)
     if "step" in named:
         named["start"], _, named["stop"] = named["step"].partition("-")
-    start = number(named["start"]) if "start" in named else 0.0
-    stop = number(named["stop"]) if "stop" in named else math.inf
+        if not named["start"] or not named["stop"]:
+            raise MaquetteError(
+                f"The prompt's <{written}> has a step that is no range of steps; write step=5-10, or start=5 or stop=5."
+            )
+    start = number(named["start"], "start") if "start" in named else 0.0
+    stop = number(named["stop"], "stop") if "stop" in named else math.inf
     if stop == 1:  # all of the steps
         stop = math.inf
     if not 0 <= start < math.inf or not stop >= 0:
         raise MaquetteError(f"The prompt's <{written}> has a start or stop below 0; write start=0.2:stop=0.8.")
+    if (0 < start < 1 and start >= stop) or start > stop > 1:
+        raise MaquetteError(f"The prompt's <{written}> stops before it starts; write start=0.2:stop=0.8.")
     return start, stop
 
 

@@ -74,6 +74,10 @@ def run(
     result = GenerateResult([], [], [], 0.0)
     cancel = cancel or Cancel()
     require_place(config.out)
+    drawings = list(_each(config))
+    if config.comfy and len(drawings) > 1:
+        where = config.prompts_file if len(drawings) > len(_pictures(config.init_image)) else config.init_image
+        raise MaquetteError(f"{config.comfy} is of one drawing, and {where} stands for several; draw them one by one.")
 
     def tell(event: Event) -> None:
         if event.kind == "warning":
@@ -83,7 +87,7 @@ def run(
     with _pipeline(config, base) as pipeline:
         for notice in pipeline.notices if base is None else ():
             tell(Event("warning", {"message": notice}))
-        for settings in _each(config):
+        for settings in drawings:
             if cancel.is_set():
                 break
             settings = written(settings, pipeline.base, tell)
