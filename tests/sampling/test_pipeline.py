@@ -161,7 +161,8 @@ def test_lenient_and_activation(pipeline: Pipeline, loras: Path) -> None:
     assert next(e.data["message"] for e in told if e.kind == "warning").endswith("Drawn without it.")
     assert "zkw robot" not in text("<lora:robot>")
     hints = [e.data["message"] for e in told if e.kind == "finding"]
-    assert hints == ["robot is called by the words 'zkw robot', which the prompt lacks; --activation adds them."]
+    asked = "robot is called by the words 'zkw robot', which the prompt lacks"
+    assert hints == [f"{asked}: write them into it, or draw with activation."]
     assert f"{PROMPT}<lora:robot:0.5>, zkw robot" in text("<lora:robot>", activation=True)
     assert not [e for e in told if e.kind == "finding"]
     preferred = drawn(pipeline, ", zkw robot<lora:robot>", lora_dir=loras, activation=True)

@@ -108,7 +108,7 @@ def hints_of(plain: str, cars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each LoRA whose words the prompt lacks."""
     asked = {name: _asked(car) for name, car in cars.items()}
     return [
-        f"{name} is called by the words {words!r}, which the prompt lacks; --activation adds them."
+        f"{name} is called by the words {words!r}, which the prompt lacks: write them into it, or draw with activation."
         for name, words in asked.items()
         if words and words not in plain
     ]
@@ -124,7 +124,8 @@ def surprises(given: Sequence[str], kept: Sequence[str]) -> list[str]:
         if whole != part:
             comment = whole[whole.index("#") :].split("\n")[0]
             warnings.append(
-                f"{comment[:60]!r} in the prompt is a comment and left out, as in A1111; --no-prompt-comments keeps it."
+                f"{comment[:60]!r} in the prompt is a comment and left out, as in A1111; write it without #, or draw "
+                "with prompt_comments off."
             )
     if tags := parse_networks(kept[1])[1]:
         warnings.append(f"<{tags[0].kind}:…> in the negative prompt is read as words; name LoRAs in the prompt itself.")

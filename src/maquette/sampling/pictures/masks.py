@@ -41,8 +41,7 @@ def read_mask(mask: str, photo: OpenedPhoto, name: str, invert: bool = False) ->
         found = ImageOps.invert(found)
     if found.getbbox() is None:
         raise MaquetteError(
-            f"The mask {mask} of {name} marks no pixel: what shall be painted anew is white (or the other way round "
-            "with --mask-invert)."
+            f"The mask {mask} of {name} marks no pixel: what shall be painted anew is white (with mask_invert, black)."
         )
     return found
 
