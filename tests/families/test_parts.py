@@ -121,6 +121,38 @@ def test_a_unet_of_another_family_is_not_put_in(files: Folders, tmp_path: Path) 
         run_convert(config)
 
 
+@pytest.fixture(scope="module")
+def pocket_parts(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The pocket base in every form in which its parts can be given."""
+    root = tmp_path_factory.mktemp("pocket")
+    run_convert(ConvertConfig(source="pocket", to="single-file", out=root / "whole.safetensors"))
+    run_convert(ConvertConfig(source="pocket", to="diffusers-dir", out=root / "folder"))
+    part = "diffusion_pytorch_model.safetensors"
+    return {
+        "whole": root / "whole.safetensors", "folder": root / "folder",
+        "vae alone": root / "folder" / "vae" / part, "unet alone": root / "folder" / "unet" / part,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["whole", "folder", "vae alone"])
+def test_pockets_own_vae_given_as_a_file_draws_as_it_does(pocket_parts: Folders, form: str) -> None:
+    own, given = families.load("pocket"), families.load("pocket", vae=pocket_parts[form])
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(own.decode(latents), given.decode(latents))
+
+
+def test_pockets_vae_is_refused_by_name_elsewhere(files: Folders, pocket_parts: Folders) -> None:
+    with pytest.raises(MaquetteError, match="is a model of maquette's pocket base; its VAE does not fit"):
+        families.load(files["sd1"], vae=pocket_parts["whole"])
+
+
+@pytest.mark.parametrize("form", ["whole", "folder", "unet alone"])
+def test_convert_puts_a_unet_into_pocket(pocket_parts: Folders, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "new.safetensors"
+    run_convert(ConvertConfig(source="pocket", to="single-file", out=out, unet=pocket_parts[form]))
+    assert out.read_bytes() == pocket_parts["whole"].read_bytes()
+
+
 def test_sdxl_in_fp16_says_that_its_vae_runs_in_fp32(files: Folders) -> None:
     base = families.load(files["sdxl"], dtype=torch.float16)
     assert next(base.vae.parameters()).dtype == torch.float32

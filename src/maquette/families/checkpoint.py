@@ -92,7 +92,7 @@ def read_single_file(path: Path) -> Checkpoint:
     _require_base(path, identity, prefixes)
     single = ldm.split(file.tensors, prefixes)
     family = str(identity.family)
-    own = _own_configuration(path, file.metadata)
+    own = own_configuration(path, file.metadata)
     found = own or {
         "configs": derive_configs(single.parts, family, str(path)),
         "scheduler": _scheduler(path, family, identity.variant, single.extras, file.metadata),
@@ -255,7 +255,7 @@ def remedy(kind: str, path: Path) -> str:
     }.get(kind, "")
 
 
-def _own_configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+def own_configuration(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """What `maquette convert` wrote beside the tensors where shapes cannot tell it."""
     if "maquette.configuration" not in metadata:
         return None

@@ -55,6 +55,7 @@ def vae_config(shapes: Shapes, family: str) -> Config:
         shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0]
         for i in range(_count(shapes, "encoder.down_blocks"))
     ]
+    scaling = {"sdxl": 0.13025, "pocket": 1.0}.get(family, 0.18215)
     return {
         "_class_name": "AutoencoderKL",
         "sample_size": 1024 if family == "sdxl" else 512,
@@ -68,9 +69,9 @@ def vae_config(shapes: Shapes, family: str) -> Config:
         "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in shapes,
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
-        "scaling_factor": 0.13025 if family == "sdxl" else 0.18215,
-        "force_upcast": family == "sdxl",
-    }
+        "scaling_factor": scaling,
+        "force_upcast": family in ("sdxl", "pocket"),
+    } | ({"norm_num_groups": 16} if family == "pocket" else {})
 
 
 def vae_is_fixed(metadata: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ from ..errors import MaquetteError
 from ..formats import ldm, tensor_files
 from ..formats.known_hashes import files_sha256
 from . import configs, folders
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, own_configuration
 from .detect import FAMILY_NAMES, Identity, identify, unet_family
 
 _SCALES = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
@@ -33,6 +33,9 @@ def replace_unet(checkpoint: Checkpoint, path: Path) -> None:
     """
     tensors = _read_unet(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes == {name: tuple(tensor.shape) for name, tensor in checkpoint.parts["unet"].items()}:
+        _put_unet(checkpoint, tensors, checkpoint.configs["unet"])
+        return
     family, found = checkpoint.spec.name, unet_family(shapes)
     if found != family:
         family_name = FAMILY_NAMES.get(str(found), "an unknown family")
@@ -43,6 +46,10 @@ def replace_unet(checkpoint: Checkpoint, path: Path) -> None:
         raise MaquetteError(f"{path}: its unet is incomplete or of an unknown build ({error}).") from error
     if config["cross_attention_dim"] != checkpoint.configs["unet"]["cross_attention_dim"]:
         raise MaquetteError(f"{path} holds a UNet for text encoders of another width than {checkpoint.source} has.")
+    _put_unet(checkpoint, tensors, config)
+
+
+def _put_unet(checkpoint: Checkpoint, tensors: dict[str, Tensor], config: configs.Config) -> None:
     checkpoint.parts["unet"], checkpoint.configs["unet"] = tensors, config
     checkpoint.extras = {name: t for name, t in checkpoint.extras.items() if not name.startswith("model_ema.")}
 
@@ -63,8 +70,10 @@ def read_vae(path: Path, family: str) -> tuple[dict[str, Tensor], configs.Config
     file = tensor_files.read(path)
     identity = _identify(file.tensors)
     prefixes = dict(identity.prefixes)
-    if identity.kind == "model" and identity.family not in (None, family):
-        family_name = FAMILY_NAMES[str(identity.family)]
+    own = own_configuration(path, file.metadata) or {}
+    of = "pocket" if own.get("family") == "pocket" else identity.family
+    if identity.kind == "model" and of not in (None, family):
+        family_name = FAMILY_NAMES[str(of)]
         raise MaquetteError(
             f"{path} is a model of {family_name}; its VAE does not fit {FAMILY_NAMES.get(family, family)}."
         )
@@ -78,6 +87,8 @@ def read_vae(path: Path, family: str) -> tuple[dict[str, Tensor], configs.Config
         config = configs.vae_config({name: tuple(tensor.shape) for name, tensor in tensors.items()}, family)
     except (KeyError, IndexError) as error:
         raise MaquetteError(f"{path}: its VAE is incomplete or of an unknown build ({error}).") from error
+    if own and isinstance(own["configs"].get("vae"), dict):
+        config |= own["configs"]["vae"]
     if configs.vae_is_fixed(file.metadata):
         config["force_upcast"] = False
     return tensors, config
