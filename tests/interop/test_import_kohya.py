@@ -46,6 +46,14 @@ def form(folder: Path, **changes: Any) -> ImportResult:
     return read(folder, json.dumps(values), "a.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", "{}"), ("a.json", '{"a": 1}'), ("a.toml", ""), ("a.toml", "[general]\nfoo = 1\n")]
+)
+def test_a_file_without_any_option_of_theirs_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(MaquetteError, match=rf"{name} has no option of Kohya's trainer; give the file"):
+        read(tmp_path, text, name)
+
+
 def test_a_rate_of_zero_leaves_its_part_untrained(tmp_path: Path) -> None:
     found = form(tmp_path, text_encoder_lr=0).config
     assert found["text_encoder"] is False and "text_encoder_learning_rate" not in found

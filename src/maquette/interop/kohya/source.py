@@ -10,6 +10,8 @@ from typing import Any
 from ... import files, limits
 from ...errors import MaquetteError
 from ...formats import shells
+from ...trainers.kohya import OPTIONS
+from ...trainers.kohya_gui import FIELDS, RENAMED
 from . import form as kohya_form
 from .words import options, script_name
 
@@ -51,11 +53,22 @@ def read(path: str | Path) -> Source:
         values = files.parse_json(text, str(path))
         if not isinstance(values, dict):
             raise MaquetteError(f"{path} holds no keys and values.")
+        _require_known(values, path)
         form = kohya_form.read(values, str(path))
         return Source(path, form.given, form.script, processes=form.processes, notes=form.notes)
     if suffix == ".toml":
-        return Source(path, _flat(files.parse_toml(text, str(path))))
+        values = _flat(files.parse_toml(text, str(path)))
+        _require_known(values, path)
+        return Source(path, values)
     return _from_script(text, path)
+
+
+def _require_known(values: dict[str, Any], path: Path) -> None:
+    """Refuse a file of keys none of which is Kohya's."""
+    if not any(key in OPTIONS or key in FIELDS or key in RENAMED for key in values):
+        raise MaquetteError(
+            f"{path} has no option of Kohya's trainer; give the file that kohya_ss or you saved for it."
+        )
 
 
 def read_text(path: Path) -> str:
