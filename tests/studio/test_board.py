@@ -284,3 +284,32 @@ def test_a_folder_that_somebody_damaged_is_passed_over(studio: Any) -> None:
     (folder / "list-1" / "project.json").write_text(json.dumps([1]))
     assert [one["id"] for one in studio.client.get("/api/projects").json()] == [project]
     assert studio.client.get("/api/projects/broken-1").status_code == 400
+
+
+def edited(studio: Any, **values: Any) -> str:
+    """A project of one photo whose file was edited by hand while the studio was not running; its id."""
+    project = str(studio.project("Edited", photos=1))
+    file = studio.studio.store.folder / project / "project.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    studio.studio.store._open.clear()
+    return project
+
+
+@pytest.mark.parametrize("changed", [{"resolution": "x"}, {"resolution": [1], "rnk": 4}, {"buckets": "?"}, "text"])
+def test_settings_that_no_training_can_have_are_left_out(studio: Any, changed: Any) -> None:
+    kept = {"rank": 4} if isinstance(changed, dict) else {}
+    project = edited(studio, settings={"changed": changed | kept if isinstance(changed, dict) else changed})
+    for page in ("/p/{}/photos", "/p/{}/train", "/p/{}/results", "/ui/p/{}/cards", "/api/projects/{}/photos"):
+        assert studio.client.get(page.format(project)).status_code == 200, page
+    assert studio.studio.store.project(project).changed == kept
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("photos", [1]), ("photos", {"a": {}}), ("settings", "x"), ("kind", "robot"), ("kind", [1]), ("created", "now")],
+)
+def test_a_damaged_file_is_named_with_the_key(studio: Any, key: str, value: Any) -> None:
+    project = edited(studio, **{key: value})
+    answer = studio.client.get(f"/p/{project}/photos")
+    assert answer.status_code == 400 and f"its {key} cannot be read" in answer.text
+    assert studio.client.get("/").status_code == 200

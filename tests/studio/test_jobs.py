@@ -149,6 +149,11 @@ def test_a_new_comparison_takes_the_place_of_ones_own_choice(studio: Any, fast: 
     assert studio.client.get(f"/api/jobs/{job}/results").json()["choice"]["step"] == 10
 
 
+def test_a_merge_of_nothing_is_refused(studio: Any) -> None:
+    answer = studio.client.post("/api/merge", json={"jobs": ["a", "b"], "weights": [0, -0.0]})
+    assert answer.status_code == 400 and "the weight 0, so nothing would be merged" in answer.json()["error"]
+
+
 @pytest.mark.heavy
 def test_evaluate_and_merge(studio: Any, fast: None) -> None:
     jobs = [studio.train(studio.project(name, photos=4)) for name in ("A", "B")]

@@ -13,11 +13,13 @@ import maquette
 from maquette import adapters, families
 from maquette.adapters.embeddings import Embedding
 from maquette.adapters.file import Adapter, AdapterModule
+from maquette.config.weights import MergeConfig
 from maquette.errors import MaquetteError
 from maquette.families import checkpoint, save
 from maquette.formats import safetensors
 from maquette.sampling.apply_loras import apply_loras
 from maquette.stages import lora_option
+from maquette.stages.merge import run as run_merge
 from maquette.weights import stream
 from tests.families import tiny
 from tests.weights.narrow import flat, numbers, with_few_words
@@ -324,3 +326,12 @@ def test_how_loras_are_written(text: str, file: str, te: float, unet: float, lbw
 def test_how_they_are_not(text: str, told: str) -> None:
     with pytest.raises(MaquetteError, match=told):
         lora_option.parse(text)
+
+
+@pytest.mark.parametrize("to", ["lora", "checkpoint"])
+def test_a_merge_of_nothing_is_refused(tmp_path: Path, to: str) -> None:
+    config = MergeConfig.parse(
+        {"base": "pocket", "loras": ["a.safetensors:0", "b.safetensors:te=0,unet=0"], "to": to, "out": tmp_path / "x"}
+    )
+    with pytest.raises(MaquetteError, match=r"Every LoRA has the weight 0, so nothing would be merged; .*FILE:0\.8"):
+        run_merge(config)

@@ -30,6 +30,8 @@ def run(config: MergeConfig, on_event: Listener = ignore, cancel: Cancel | None 
     """Merge. Raises MaquetteError naming the fault; nothing is written then."""
     on_event = until(cancel, on_event)
     options = [lora_option.parse(text) for text in config.loras]
+    if not any(option.te or option.unet for option in options):
+        raise MaquetteError("Every LoRA has the weight 0, so nothing would be merged; give one another: FILE:0.8.")
     sources = [option.file for option in options] + ([config.base] if config.base else [])
     if config.to == "lora" and config.out.suffix.lower() != ".safetensors":
         raise MaquetteError(f"{config.out} must end in .safetensors.")

@@ -107,6 +107,8 @@ def merge(studio: Studio, jobs: Sequence[str], weights: Sequence[float], name: s
     """Queue the merging of jobs' files into one LoRA, as a job of the first one's project."""
     if len(jobs) != len(weights):
         raise MaquetteError("Give each file a weight.")
+    if not any(weights):
+        raise MaquetteError("Every file has the weight 0, so nothing would be merged; give one another.")
     found = [studio.queue.job(identity) for identity in jobs]
     for job in found:
         if not job.run.final.exists():

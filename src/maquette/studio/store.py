@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..config import Kind, TrainConfig
 from ..errors import MaquetteError
 from ..files import read_object, write_json
@@ -35,7 +37,7 @@ class Project:
         self.id = path.name
         self.lock = threading.RLock()
         self._gone = False
-        self._facts = read_object(path / "project.json")
+        self._facts = _read(path / "project.json")
         self._examined: tuple[str, Examined] | None = None
         self._photos = PhotoFolder(path / "photos", self._facts.setdefault("photos", {}), self.save)
 
@@ -74,9 +76,11 @@ class Project:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """Keys of the training that the user has changed."""
+        """Keys of the training that the user has changed; without what no training can have, as after an edit of the
+        file by hand.
+        """
         changed = self.settings.get("changed")
-        return TrainConfig.in_new_names(changed) if isinstance(changed, dict) else {}
+        return _possible(TrainConfig.in_new_names(changed)) if isinstance(changed, dict) else {}
 
     def change(self, **values: Any) -> None:
         """Change name, kind, subject, token or settings. Raises MaquetteError for what they cannot be."""
@@ -191,6 +195,35 @@ class Store:
             )
             os.replace(making, self.folder / identity)
         return self.project(identity)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What project.json says. Raises MaquetteError naming file and key where somebody has damaged it."""
+    facts = read_object(file)
+    kinds = {"created": (int, float), "settings": (dict,), "photos": (dict,)}
+    wrong = [key for key, kind in kinds.items() if key in facts and type(facts[key]) not in kind]
+    if facts.get("kind", "object") not in tuple(CLASSES):
+        wrong.append("kind")
+    if not wrong and not all(_is_photo(photo) for photo in facts.get("photos", {}).values()):
+        wrong.append("photos")
+    if wrong:
+        raise MaquetteError(f"{file} is damaged: its {wrong[0]} cannot be read; mend it, or remove the folder.")
+    return facts
+
+
+def _is_photo(facts: Any) -> bool:
+    kinds = {"name": str, "ending": str, "width": int, "height": int}
+    return isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in kinds.items())
+
+
+def _possible(changed: dict[str, Any]) -> dict[str, Any]:
+    """The keys and values that a training can have."""
+    try:
+        TrainConfig.model_validate({**changed, "photos": "photos", "subject": "zkw thing"})
+    except ValidationError as error:
+        wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        return {key: value for key, value in changed.items() if key not in wrong}
+    return changed
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
