@@ -88,7 +88,8 @@ class RunFolder:
 
     def _entries(self) -> Iterator[Path]:
         """The files and folders that a run reads, replaces or removes, links not followed."""
-        final = [self.name + suffix for suffix in (".safetensors", ".json", ".png")]
+        stems = {self.name, *([self.chosen.stem] if self.chosen else [])}
+        final = [stem + suffix for stem in sorted(stems) for suffix in (".safetensors", ".json", ".png")]
         records = [
             "run.toml",
             "dataset.json",
@@ -168,8 +169,15 @@ class RunFolder:
 
     @property
     def final(self) -> Path:
-        """The chosen checkpoint."""
+        """Where the chosen checkpoint is written."""
         return self.path / f"{self.name}.safetensors"
+
+    @property
+    def chosen(self) -> Path | None:
+        """The chosen checkpoint, also under a name that the folder had before; None while there is none."""
+        stems = [file.stem.rpartition("-")[0] for file in reversed(self.checkpoints().values())]
+        places = [self.final, *(self.path / f"{stem}.safetensors" for stem in stems)]
+        return next((place for place in places if place.exists()), None)
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"{self.name}-{step:06d}.safetensors"

@@ -192,3 +192,16 @@ def test_nothing_is_written_through_a_link(run: RunFolder, tmp_path: Path, name:
     with pytest.raises(MaquetteError, match=rf"{name} is a link, and a run keeps to its own folder"):
         maquette.push(run.path, "hf:me/disc")
     assert elsewhere.read_bytes() == b"mine" if elsewhere.is_file() else not any(elsewhere.iterdir())
+
+
+def test_a_renamed_run_is_pushed_with_the_file_that_it_has(run: RunFolder) -> None:
+    moved = RunFolder(run.path.rename(run.path.parent / "other"))
+    made = maquette.push(moved.path, "hf:me/disc")
+    assert f"{run.name}.safetensors" in made.files
+    assert not any("other" in name for name in made.files)
+    (moved.path / f"{run.name}.safetensors").unlink()
+    outside = moved.path.parent / "secret"
+    outside.write_text("s")
+    (moved.path / f"{run.name}.safetensors").symlink_to(outside)
+    with pytest.raises(MaquetteError, match=r"safetensors is a link, and a run keeps to its own folder"):
+        maquette.push(moved.path, "hf:me/disc")

@@ -196,3 +196,22 @@ def test_a_run_that_began_meanwhile_loses_nothing(place: Path, monkeypatch: pyte
     with RunFolder(place / "disc").locked(), pytest.raises(MaquetteError, match=r"Another run is writing into .*disc"):
         maquette.runs(folder=place, clean=True, yes=True)
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("now", ["renamed", "disc one"])
+def test_a_renamed_run_is_as_finished_as_before(place: Path, now: str) -> None:
+    named = RunFolder((place / "disc").rename(place / now))
+    (named.path / ".disc.safetensors.part").write_bytes(b"x")
+    (named.path / "other.safetensors").write_bytes(b"x" * 7)
+    assert named.chosen == named.path / "disc.safetensors"
+    assert maquette.runs(runs=[named.path], folder=place).runs[0].state == "finished"
+    told = maquette.runs(runs=[named.path, place / "disc-3"], out=place / "a.png").differences
+    assert ("size of the file", "100", "") in told
+    assert str(named.state(4)) in [one.path for one in maquette.runs(folder=place, clean=True).freed]
+    assert RunFolder(place / "disc-3").chosen is None
+
+
+def test_of_a_renamed_run_the_file_under_the_new_name_counts_first(place: Path) -> None:
+    named = RunFolder((place / "disc").rename(place / "new"))
+    named.final.write_bytes(b"n")
+    assert named.chosen == named.final

@@ -32,7 +32,7 @@ def write(folder: RunFolder, verdict: dict[str, Any] | None = None) -> Path:
     data = _dataset(folder)
     metrics = folder.read_metrics()
     step = metrics[-1]["step"] if metrics else 0
-    state = "finished" if folder.final.exists() else f"stopped at step {step} of {config.steps}"
+    state = "finished" if folder.chosen else f"stopped at step {step} of {config.steps}"
     page = render(
         "report.html",
         style=style_sheet("report.css"),
@@ -94,19 +94,20 @@ def _dataset(folder: RunFolder) -> dict[str, Any]:
 
 def commands(folder: RunFolder, config: TrainConfig) -> str:
     """Command lines that go on from here."""
-    if not folder.final.exists():
+    file = folder.chosen
+    if file is None:
         return f"maquette train --resume {shlex.quote(str(folder.path))}"
     prompt = (config.sample_prompts or [f"a photo of {config.subject}" if config.subject else "a photo"])[0]
     path = shlex.quote(str(folder.path))
     longer = f"maquette train --resume {path} --steps {2 * (config.steps or 0)}"
     product = METHODS[config.method].product
-    drawing = _generate(product, prompt, config.subject or folder.name, config.base, folder.final)
+    drawing = _generate(product, prompt, config.subject or folder.name, config.base, file)
     if product != "adapter":
         return f"{drawing}\n{longer}"
     return (
         f"{drawing}\n"
         f"maquette evaluate {path} --prefer flexible    # or likeness: another choice, from the same files\n"
-        f"maquette inspect {shlex.quote(str(folder.final))}\n"
+        f"maquette inspect {shlex.quote(str(file))}\n"
         f"{longer}    # twice as long"
     )
 

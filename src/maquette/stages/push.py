@@ -48,7 +48,8 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
     if not config.to.startswith("hf:") or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise MaquetteError(f"{config.to!r} is no place on the hub; write hf:owner/name.")
     folder = RunFolder.open(config.run)
-    if not folder.final.exists():
+    file = folder.chosen
+    if file is None:
         raise MaquetteError(f"{folder.path} has not finished: go on with maquette train --resume {folder.path}.")
     hub = folder.path / HUB
     pictures = _pictures(folder, hub)
@@ -56,12 +57,12 @@ def run(config: PushConfig, on_event: Listener = ignore, cancel: Cancel | None =
     product = METHODS[training.method].product
     reasons, photos = folder.read_evaluation().get("reasons", []), folder.read_photos()
     card = Card(
-        repository.split("/")[1], training, config.license, folder.final.name,
-        preferred_weight(folder.final) if product == "adapter" else None, pictures,
+        repository.split("/")[1], training, config.license, file.name,
+        preferred_weight(file) if product == "adapter" else None, pictures,
         [str(reason) for reason in reasons], sum(photo.get("role") == "instance" for photo in photos),
     )  # fmt: skip
     write_text(hub / "README.md", text(card))
-    sent = {"README.md": hub / "README.md", folder.final.name: folder.final}
+    sent = {"README.md": hub / "README.md", file.name: file}
     sent |= {f"{PICTURES}/{i}.png": hub / PICTURES / f"{i}.png" for i in range(len(pictures))}
     size = sum(path.stat().st_size for path in sent.values())
     result = PushResult(str(folder.path), repository, str(hub / "README.md"), list(sent), size)

@@ -58,7 +58,7 @@ def _of_run(folder: RunFolder, checkpoints: bool) -> Iterator[Removable]:
     for part in sorted(folder.path.rglob(".*.part")):
         if part.is_file() and not part.is_symlink():
             yield Removable(str(part), size_of(part), "left by a kill", "nothing")
-    if not folder.final.exists():
+    if folder.chosen is None:
         return  # a run that stopped needs the rest to go on
     for place in folder.states().values():
         yield Removable(str(place), size_of(place), "state", "longer training of the run begins from its last file")

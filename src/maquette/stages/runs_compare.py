@@ -45,7 +45,7 @@ def _outcome(folder: RunFolder) -> list[tuple[str, str]]:
             "chosen",
             f"step {evaluation['step']} at {evaluation['weight']}" if {"step", "weight"} <= evaluation.keys() else "",
         ),
-        ("size of the file", str(folder.final.stat().st_size) if folder.final.exists() else ""),
+        ("size of the file", str(folder.chosen.stat().st_size) if folder.chosen else ""),
     ]
 
 
