@@ -20,6 +20,12 @@ def visible(text: object, lines: bool = False) -> str:
     return _COMMANDING.sub(lambda match: match[0] if lines and match[0] in "\n\t" else _escape(match[0]), str(text))
 
 
+def reason_of(error: BaseException, most: int = 300) -> str:
+    """The first line of another program's error, its type's name where it says nothing; cut between words."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()
+    return line if len(line) <= most else f"{line[:most].rpartition(' ')[0] or line[:most]} …"
+
+
 def is_unicode(text: object) -> bool:
     """Whether it can be written in UTF-8; a file's name or an argument may hold other bytes."""
     return not re.search("[\ud800-\udfff]", str(text))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -63,4 +64,29 @@ def test_without_a_network_the_sentence_says_so(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(MaquetteError, match=r"hf:a/b could not be fetched from the hub \(connection refused\)"):
+        families.load("hf:a/b")
+
+
+def test_another_program_s_long_reason_is_cut_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("word " * 100)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(MaquetteError, match=r"from the hub \((word ){60}…\); check name and network"):
+        families.load("hf:a/b")
+
+
+def test_an_error_without_a_word_is_named_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise TimeoutError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(MaquetteError, match=r"from the hub \(TimeoutError\); check name and network"):
+        families.load("hf:a/b")
+
+
+def test_where_fetching_is_forbidden_the_sentence_says_by_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MaquetteError, match=r"^hf:a/b is not on this computer, .*set HF_HUB_OFFLINE=0, or name .*\.$"):
         families.load("hf:a/b")

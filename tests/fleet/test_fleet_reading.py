@@ -127,3 +127,13 @@ def test_files_of_jobs_that_are_none(folder: Path, name: str, text: str, says: s
     (folder / name).write_text(text)
     with pytest.raises(MaquetteError, match=says):
         list(read_rows(folder / name))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_semicolons_of_a_csv_are_read_as_commas_are(folder: Path, ends: str) -> None:
+    lines = ["id;photos;subject;rank;learning_rate;then", 'x;"a";zkw dog, small;4;5,5E-05;"evaluate;generate:p.toml"']
+    (folder / "j.csv").write_bytes(b"\xef\xbb\xbf" + ends.join(lines).encode())
+    (row,) = read_rows(folder / "j.csv")
+    told = {"id": "x", "photos": "a", "subject": "zkw dog, small", "rank": 4, "then": "evaluate;generate:p.toml"}
+    told["learning_rate"] = 5.5e-05
+    assert (row.values, row.fault) == (told, "")

@@ -201,6 +201,22 @@ def test_deadlines_and_budgets(tmp_path: Path, write_jobs: Write) -> None:
     assert "2 of 5 jobs done" in page and "budget" in page
 
 
+def test_a_limit_of_cost_is_refused_where_nothing_tells_the_cost(tmp_path: Path, write_jobs: Write) -> None:
+    jobs = write_jobs({"id": "dear", "max_cost": 5}, {"id": "good"})
+    (bad,) = planning.plan(settings(tmp_path, jobs)).bad
+    assert bad["place"].endswith("line 1") and bad["why"].startswith("max_cost needs [prices] in fleet.toml")
+    ended = run(tmp_path, jobs)
+    assert (ended.invalid, ended.done) == (1, 1)
+    (tmp_path / "fleet.toml").write_text("[prices]\nH200 = 3.5\n")
+    ended = run(tmp_path, jobs, settings=tmp_path / "fleet.toml")
+    assert (ended.invalid, ended.failed, ended.known) == (0, 1, 1)
+    told = results(tmp_path)["dear"]
+    assert told["kind"] == "budget" and told["message"].startswith("[prices] in fleet.toml has none for cpu")
+    (tmp_path / "fleet.toml").write_text("[quotas.poor]\nmoney = 1.0\n")
+    with pytest.raises(MaquetteError, match=r"fleet\.toml.*money in \[quotas\.poor\] needs \[prices\]"):
+        planning.plan(settings(tmp_path, jobs, settings=tmp_path / "fleet.toml"))
+
+
 def test_photos_are_deleted_when_all_jobs_with_them_are_done(tmp_path: Path, write_jobs: Write) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()

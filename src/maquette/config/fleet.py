@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Positive, StageConfig
 
@@ -76,3 +76,10 @@ class FleetSettings(StageConfig):
     """By tenant."""
     defaults: dict[str, object] = Field(default_factory=dict)
     """Keys that every job has which does not say otherwise."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> FleetSettings:
+        limited = [name for name, quota in self.quotas.items() if quota.money is not None]
+        if limited and not self.prices:
+            raise ValueError(f"money in [quotas.{limited[0]}] needs [prices], by which it is counted")
+        return self

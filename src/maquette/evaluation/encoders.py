@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import MaquetteError
 from ..files import read_object
+from ..shown import reason_of
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -130,7 +131,7 @@ def _load(folder: Path, kind: str, words: bool) -> tuple[Any, Any]:
         reader: Any = transformers.AutoTokenizer
         return model, reader.from_pretrained(folder, local_files_only=True) if words else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = reason_of(error)
         raise MaquetteError(f"{folder} cannot be opened: {reason}") from error
 
 

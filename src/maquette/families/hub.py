@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import MaquetteError
+from ..shown import reason_of
 
 _PREFIX = "hf:"
 _FILES = ["model_index.json", "*/config.json", "*/scheduler_config.json", "tokenizer*/*", "*/*.safetensors*"]
@@ -31,11 +32,16 @@ def download(name: str) -> Path:
     repository = name.removeprefix(_PREFIX)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise MaquetteError(f"{name!r} is not a hub model; write hf:owner/name.")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, allow_patterns=_FILES, ignore_patterns=_NOT_NEEDED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+        if constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError):
+            raise MaquetteError(
+                f"{name} is not on this computer, and HF_HUB_OFFLINE forbids to fetch it: set HF_HUB_OFFLINE=0, or "
+                "name a local file or folder."
+            ) from error
+        reason = reason_of(error).rstrip(".")
         raise MaquetteError(f"{name} could not be fetched from the hub ({reason}); check name and network.") from error

@@ -95,6 +95,9 @@ class Attempt:
         if self.made.fault is not None:
             raise self.made.fault
         self._require_free()
+        if self.made.max_cost is not None and price_of(self.device, self.task.prices) is None:
+            why = f"[prices] in fleet.toml has none for {self.device}, so that max_cost cannot be kept: add it."
+            return self._commit(self._result("failed", "budget", why))
         with claimed(self.store, self.folder, self.node):
             trained = yield from self._train()
             if trained.status == "stopped" and not self.over_budget:

@@ -51,6 +51,9 @@ class Job(NamedTuple):  # which is made in a third of a data class's time
         return cls(**written)
 
 
+UNPRICED = "max_cost needs [prices] in fleet.toml: name it with --settings, or leave max_cost out."
+
+
 @dataclass(frozen=True, slots=True)
 class Bad:
     """A row that cannot be run, and why."""
@@ -61,9 +64,11 @@ class Bad:
     row: str = ""  # as of a Job, where the row itself is in order and only its files are missing
 
 
-def read_jobs(rows: Iterable[Row], folder: Path) -> Iterator[Job | Bad]:
-    """Each row as a job, or as what is wrong with it. folder: paths in rows begin here."""
-    reader = _Reader(folder)
+def read_jobs(rows: Iterable[Row], folder: Path, priced: bool = True) -> Iterator[Job | Bad]:
+    """Each row as a job, or as what is wrong with it. folder: paths in rows begin here. priced: whether there are
+    prices, without which nothing is known of what a job costs.
+    """
+    reader = _Reader(folder, priced)
     for row in rows:
         if row.fault:
             yield Bad(row.place, "", row.fault)
@@ -107,8 +112,8 @@ class _Place:
 class _Reader:
     """Makes jobs of rows. What many of them share is checked, hashed and encoded once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, priced: bool) -> None:
+        self.folder, self.priced = folder, priced
         self.seen: set[int] = set()
         self.known = known_keys()
         self.shapes: dict[str, _Shape | str] = {}  # or what is wrong with it
@@ -171,6 +176,8 @@ class _Reader:
             files = self._files(given)
         except MaquetteError as error:
             fault = str(error)
+        if most is not None and not self.priced:
+            fault = fault or UNPRICED
         base = given.get("base", "pocket")
         named = tuple(f"{key} {given[key]}" for key in keys.FILES if given.get(key) not in (None, "pocket"))
         text = _format(body, varies)

@@ -93,7 +93,8 @@ def jobs_of(config: FleetConfig, store: Store, settings: FleetSettings) -> Itera
     """The jobs of the file that is named, else all that were submitted to the root. Raises MaquetteError."""
     if config.jobs is not None:
         check_defaults(settings)
-        yield from read_jobs(read_rows(config.jobs, settings.defaults), config.jobs.absolute().parent)
+        found = read_rows(config.jobs, settings.defaults)
+        yield from read_jobs(found, config.jobs.absolute().parent, priced=bool(settings.prices))
         return
     submitted = [entry.name for entry in store.files(layout.JOBS)]
     if not submitted:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ..files import parse_json, read_text, read_toml, slug
 
 LARGEST_ROWS = 4_000_000_000  # bytes of a file of jobs; a million rows take some 200 MB
 OWN = ("id", "tenant", "photos", "subject", "base", "set", "seed", "priority", "deadline", "max_cost", "then")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")  # 0,0001, where semicolons are between cells
 NOT_OF_A_JOB = ("out", "device", "two_pass")  # keys of the training that the fleet decides
 
 
@@ -75,7 +77,9 @@ def _lines(file: Path) -> Iterator[str]:
 
 def _of_csv(file: Path) -> Iterator[Row]:
     text = read_text(file, LARGEST_ROWS, "file of jobs")
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    head = text.partition("\n")[0]
+    between = ";" if head.count(";") > head.count(",") else ","  # as Excel writes where numbers have commas
+    reader = csv.DictReader(io.StringIO(text), strict=True, delimiter=between)
     for number, cells in enumerate(_cells(reader, file), start=2):
         place = f"{file}, line {number}"
         if None in cells:
@@ -85,6 +89,8 @@ def _of_csv(file: Path) -> Iterator[Row]:
         values: dict[str, Any] = {}
         for key, value in filled.items():
             plain = key in ("id", "tenant", "photos", "subject", "base", "deadline", "then")
+            if between == ";" and not plain and _DECIMAL_COMMA.fullmatch(value):
+                value = value.replace(",", ".")
             values[key] = value if plain else parse_setting(f"{key}={value}")[1]
         yield Row(place, values)
 

@@ -16,6 +16,7 @@ from ..data.dataset import Photo
 from ..data.images import open_photo
 from ..errors import MaquetteError
 from ..files import read_text
+from ..shown import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ def _image_to_text(source: str, local: bool) -> Captioner:
         processor: Any = reader.from_pretrained(source, local_files_only=local)
         model: Any = AutoModelForImageTextToText.from_pretrained(source, local_files_only=local, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise MaquetteError(f"{source} cannot be opened as an image-to-text model: {reason}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval()
@@ -131,7 +132,7 @@ def _open_wd14(folder: Path) -> Captioner:
     try:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
-        reason = str(error).splitlines()[0][:200]
+        reason = reason_of(error)
         raise MaquetteError(f"{folder / 'model.onnx'} cannot be opened as an ONNX model: {reason}") from error
     entry = session.get_inputs()[0]
     side = entry.shape[1] if isinstance(entry.shape[1], int) else 448

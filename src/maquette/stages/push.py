@@ -18,6 +18,7 @@ from ..report.model_card import PICTURES, Card, text
 from ..report.run_page import preferred_weight
 from ..report.samples import drawn
 from ..run_folder import HUB, RunFolder
+from ..shown import reason_of
 
 MOST = 6  # pictures on the card
 
@@ -102,7 +103,7 @@ def upload(repository: str, files: dict[str, Path], private: bool) -> str:
         made = api.create_repo(repository, private=private, exist_ok=True)
         api.create_commit(repository, operations, commit_message="Upload by maquette")
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = reason_of(error)
         raise MaquetteError(
             f"hf:{repository} was not written ({reason}); log in with `hf auth login`, and see that the name is yours."
         ) from error
