@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maquette.config.photos import RegularizeConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
 from maquette.families.sdxl import refiner
@@ -20,6 +21,7 @@ from maquette.formats.png import parse_infotext
 from maquette.sampling.images import to_image
 from maquette.sampling.pipeline import Pipeline
 from maquette.sampling.upscaling import upscaled
+from maquette.stages import regularize
 from maquette.stages.repeat import repeated
 from tests.drawn_by_diffusers import PROMPT, SEED, SIDE, agree, asked, ours, theirs
 
@@ -218,3 +220,17 @@ def test_from_names_every_model_that_is_missing(folder: Path, pipeline: Pipeline
     values.pop("base")
     again = pipeline.generate(values.pop("prompt"), **values)[0]
     assert again.image.tobytes() == drawn.image.tobytes() and again.infotext == drawn.infotext
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_a_base_that_takes_more_than_drawing_has_is_refused(folder: Path, tmp_path: Path, channels: int) -> None:
+    base = tiny.write_folder(tmp_path / "base", "sd1", channels=channels)
+    message = rf"base takes {channels} channels \(an editing or depth model\), which drawing cannot feed"
+    with pytest.raises(MaquetteError, match=message):
+        Pipeline(base)
+    with pytest.raises(MaquetteError, match=message):
+        Pipeline(folder / "sd1").generate("a cat", steps=1, hires_scale=1.5, hires_base=str(base))
+    config = RegularizeConfig.parse({"out": tmp_path / "out", "base": str(base), "prompt": ["a cat"], "count": 1})
+    with pytest.raises(MaquetteError, match=message):
+        regularize.run(config)
+    assert not list(tmp_path.glob("out/*.png"))

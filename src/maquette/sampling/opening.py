@@ -33,8 +33,21 @@ def require_unasked(**opening: str | None) -> None:
         raise MaquetteError(f"The base is open already: give {' and '.join(asked)} where it is opened.")
 
 
+def require_drawable(base: BaseModel) -> None:
+    """Raise MaquetteError for a base that takes what drawing has not: pictures to edit, or depth."""
+    latent = base.spec.latent_channels
+    if base.input_channels not in (latent, 2 * latent + 1):
+        raise MaquetteError(
+            f"{base.source} takes {base.input_channels} channels (an editing or depth model), which drawing cannot "
+            "feed; draw with an ordinary base or an inpainting model."
+        )
+
+
 def quickened(base: Model) -> Model:
-    """The same base, whose network draws quicker on a processor: the same numbers but for rounding, and its tensors."""
+    """The same base, whose network draws quicker on a processor: the same numbers but for rounding, and its tensors.
+    Raises MaquetteError for one that cannot be drawn with.
+    """
+    require_drawable(base)
     if base.device.type == "cpu":
         resting.install(base.network)
     return base

@@ -109,11 +109,13 @@ def _open(config: RegularizeConfig, on_event: Listener) -> BaseModel:
     import torch
 
     from .. import families
+    from ..sampling.opening import require_drawable
     from ..training.defaults import pick_device
 
     device = pick_device(config.device)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     base = families.load(config.base, dtype, device, config.vae, config.prediction_type)
+    require_drawable(base)
     for notice in base.notices:
         on_event(Event("warning", {"message": notice}))
     return base
