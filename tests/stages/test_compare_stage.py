@@ -14,6 +14,7 @@ import pytest
 
 import maquette
 from maquette.cli.main import main
+from maquette.config import TrainConfig
 from maquette.config.compare import METHODS, CompareConfig
 from maquette.errors import MaquetteError
 from maquette.evaluation.choice import Row
@@ -21,6 +22,7 @@ from maquette.evaluation.comparing import base_matters, ranking
 from maquette.evaluation.panel import Size
 from maquette.events import Cancelled, Event
 from maquette.fleet import comparing as compare
+from maquette.fleet import unchanged
 from maquette.stages import compare_judge
 from maquette.training.variants import variants
 from tests.training.interrupted import make_photos
@@ -174,6 +176,13 @@ def test_a_comparison_is_stopped_goes_on_and_is_not_done_twice(
     assert json.loads(capsys.readouterr().out)["trainings"] == [vars(one) for one in result.trainings]
     with pytest.raises(MaquetteError, match=r"holds another comparison .*choose another --out"):
         maquette.compare(**{**values, "steps": 3})
+    more = photos / "more.txt"
+    more.write_text("a caption")
+    try:
+        with pytest.raises(MaquetteError, match=rf"{more} is new since the comparison in {out} began"):
+            maquette.compare(**values)
+    finally:
+        more.unlink()
     (out / "measured/lora.json").write_text('{"step": 1}')
     with pytest.raises(MaquetteError, match=r"lora\.json is damaged; remove it, and it is measured again"):
         maquette.compare(**values)
@@ -206,3 +215,27 @@ def test_a_training_that_fails_says_why_and_a_taken_folder_is_refused(photos: Pa
         maquette.compare(**values, base=str(tmp_path / "none.safetensors"), out=tmp_path / "c", jobs=2)
     with pytest.raises(MaquetteError, match="is not empty; choose another --out"):
         maquette.compare(**values, out=photos)
+
+
+def test_what_was_trained_on_must_not_change(tmp_path: Path) -> None:
+    photos, base, out = tmp_path / "photos", tmp_path / "base.safetensors", tmp_path / "out"
+    photos.mkdir()
+    made = [TrainConfig.parse({"photos": photos, "subject": "zkw disc", "base": str(base), "rank": r}) for r in (4, 8)]
+    unchanged.require(out, made)
+    assert not out.exists()  # nothing is there to be compared with
+    (photos / "a.png").write_bytes(b"a")
+    base.write_bytes(b"b")
+    unchanged.require(out, made)
+    (photos / "notes.npz").write_bytes(b"another program's")
+    unchanged.require(out, made)
+    for path, before in ((photos / "a.png", b"a"), (photos / "a.txt", None), (base, b"b")):
+        path.write_bytes(b"other")
+        fault = "is new" if before is None else "has changed"
+        with pytest.raises(MaquetteError, match=rf"{path} {fault} since the comparison in {out} began.*another --out"):
+            unchanged.require(out, made)
+        path.unlink()
+        if before is not None:
+            with pytest.raises(MaquetteError, match=rf"{path} is gone since .*put it back as it was"):
+                unchanged.require(out, made)
+            path.write_bytes(before)
+    unchanged.require(out, made)

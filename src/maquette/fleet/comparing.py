@@ -19,7 +19,7 @@ from ..report import compare_page
 from ..run_folder import RunFolder
 from ..stages import compare_judge
 from ..training.variants import Variant, variants
-from . import driving, index, keys, layout
+from . import driving, index, keys, layout, unchanged
 from .local import LocalExecutor
 from .run_trainer import RUN_TRAINER, record_of
 from .store import LocalStore
@@ -69,11 +69,12 @@ def run(config: CompareConfig, on_event: Listener = ignore, cancel: Cancel | Non
     """Train what is not trained yet, measure what is not measured yet, and write the table and its page.
 
     After a kill the same call goes on. Raises MaquetteError for what cannot be trained, and for a folder that holds
-    another comparison.
+    another comparison, or one of other photos.
     """
     out = config.out or Path("runs") / f"compare-{slug(config.subject)}"
     chosen, left = variants(config, out)
     _begin(config, out)
+    unchanged.require(out, [variant.config for variant in chosen])
     for message in left:
         on_event(Event("warning", {"message": message}))
     on_event = until(cancel, on_event)

@@ -149,7 +149,7 @@ def _read_recipe(config: BlendConfig) -> RecipeConfig:
 
 
 def _cook(recipe: RecipeConfig, config: BlendConfig, kitchen: _Kitchen) -> Node:
-    """The tree of a recipe: its last step. Raises MaquetteError for names that are unknown or stand for two things."""
+    """The tree of a recipe: its last step. Raises MaquetteError for names that are unknown, unused or stand for two things."""
     assert config.recipe is not None
     made: dict[str, Node] = {name: kitchen.model(path) for name, path in recipe.models.items()}
     node: Node | None = None
@@ -169,6 +169,12 @@ def _cook(recipe: RecipeConfig, config: BlendConfig, kitchen: _Kitchen) -> Node:
         else:
             node = kitchen.blend(step, inputs)
         made[step.name] = node
+    used = {name for step in recipe.steps for name in step.models} | {recipe.steps[-1].name}
+    if idle := [name for name in made if name not in used]:
+        raise MaquetteError(
+            f"{config.recipe}: no step uses {idle[0]!r}, and the result is the last step, {recipe.steps[-1].name!r}: "
+            "name it there, or take it out."
+        )
     assert node is not None
     return node
 
