@@ -251,6 +251,8 @@ def test_a_recipe_is_its_steps(files: dict[str, dict[str, Path]], tmp_path: Path
         ("alpha = 0.25", "layers = {attn2 = 25}", r"number 2 of steps: layers\.attn2 = 25 is not possible"),
         ('name = "softer"', "", "number 2 of steps lacks 'name': What later steps call the result"),
         ('name = "softer"', 'name = "softer"\nseed = 3', "seed has no effect on the mode"),
+        ('["transferred", "rv"]', '["me", "rv"]', r"no step uses 'transferred', .*'softer': name it"),
+        ('sd = "c.safetensors"', 'sd = "c.safetensors"\nx = "b.safetensors"', r"mine\.toml: no step uses 'x', and the"),
         ('["transferred", "rv"]', '["transferred"]', r"weighted-sum is .* it takes 2 models, not 1"),
     ],
 )

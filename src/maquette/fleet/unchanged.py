@@ -44,7 +44,9 @@ def _contents(configs: Sequence[TrainConfig]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for folder in folders:
         files = [path for path in walk(folder) if is_photo(path) or path.suffix.lower() in endings]
-        found |= {str(path): digests.of(str(path)) for path in files} or {str(folder): None}
+        found |= {str(path): digests.of(str(path)) for path in files}
+        if not files:
+            found[str(folder)] = None
     for place in places:
         if not keys.is_name(place):
             found[place] = digests.of(place) if Path(place).exists() else None

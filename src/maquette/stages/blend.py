@@ -149,7 +149,7 @@ def _read_recipe(config: BlendConfig) -> RecipeConfig:
 
 
 def _cook(recipe: RecipeConfig, config: BlendConfig, kitchen: _Kitchen) -> Node:
-    """The tree of a recipe: its last step. Raises MaquetteError for names that are unknown, unused or stand for two things."""
+    """The tree of a recipe: its last step. Raises MaquetteError for names unknown, unused or of two things."""
     assert config.recipe is not None
     made: dict[str, Node] = {name: kitchen.model(path) for name, path in recipe.models.items()}
     node: Node | None = None
