@@ -313,3 +313,10 @@ def test_a_damaged_file_is_named_with_the_key(studio: Any, key: str, value: Any)
     answer = studio.client.get(f"/p/{project}/photos")
     assert answer.status_code == 400 and f"its {key} cannot be read" in answer.text
     assert studio.client.get("/").status_code == 200
+
+
+def test_a_typed_name_keeps_its_slashes_and_a_files_name_loses_its_folders(studio: Any) -> None:
+    project = studio.project("He/She \\ <b>they</b>")
+    assert studio.client.get(f"/api/projects/{project}").json()["name"] == "He/She \\ <b>they</b>"
+    told = studio.upload(project, ("C:\\photos\\one.jpg", photo_bytes(1)), ("album/two.jpg", photo_bytes(2)))
+    assert [photo["name"] for photo in told["added"]] == ["one.jpg", "two.jpg"]

@@ -56,7 +56,11 @@ def new_job_id() -> str:
 
 
 def shown_name(text: str, most: int = 120) -> str:
-    """A name that a person typed or a file had, as text to show: one line, no control or direction marks, not long."""
-    kept = "".join(c for c in text.replace("\\", "/").rsplit("/", 1)[-1] if unicodedata.category(c)[0] != "C")
-    kept = " ".join(kept.split())
+    """A name that a person typed, as text to show: one line, no control or direction marks, not long."""
+    kept = " ".join("".join(c for c in text if unicodedata.category(c)[0] != "C").split())
     return kept if len(kept) <= most else kept[: most - 1] + "…"
+
+
+def shown_file(path: str) -> str:
+    """The name of a file that came with a path of any system, as text to show."""
+    return shown_name(path.replace("\\", "/").rsplit("/", 1)[-1])

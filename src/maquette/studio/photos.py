@@ -16,7 +16,7 @@ from ..errors import MaquetteError
 from ..files import atomic_writer, write_text
 from ..formats import pictures
 from .examine import look_of, told_look
-from .names import NotFound, require_id, shown_name
+from .names import NotFound, require_id, shown_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -166,7 +166,7 @@ class PhotoFolder:
 
     def add(self, data: bytes, original_name: str, lock: threading.RLock) -> Photo:
         """Decode, then keep. Raises MaquetteError."""
-        name = shown_name(original_name) or "photo"
+        name = shown_file(original_name) or "photo"
         sha256 = hashlib.sha256(data).hexdigest()
         ending = ending_of(data, name)
         with lock:

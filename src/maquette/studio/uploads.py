@@ -125,9 +125,9 @@ def is_archive(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    from .names import shown_name
+    from .names import shown_file
 
-    return shown_name(name) or "a file"
+    return shown_file(name) or "a file"
 
 
 async def take(project: Project, content_type: str, body: AsyncIterator[bytes], incoming: Path) -> Outcome:

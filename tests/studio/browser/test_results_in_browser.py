@@ -78,6 +78,18 @@ def test_results_are_compared_overridden_and_given_away(
     expect(page.get_by_test_id("grid")).to_contain_text("Step 60")
 
 
+def test_a_merge_shows_the_weights_that_it_gives(visit: Callable[..., Page], studio: Running, project: str) -> None:
+    other = studio.project("Other", photos=4)
+    studio.wait(studio.train(other), "finished")
+    page = visit(f"/p/{project}/results")
+    form = page.get_by_test_id("merge")
+    this, others = form.locator("output").all()
+    expect(this).to_have_text(f"{float(form.locator('[name=a]').input_value()):.2f}")
+    expect(others).to_have_text("0.80")
+    form.locator("[name=b]").fill("0.35")
+    expect(others).to_have_text("0.35")
+
+
 def test_pause_stop_and_sample(
     visit: Callable[..., Page], studio: Running, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,10 +22,8 @@ function pick(cell) {
   const other = first; first = null; from = cell;
   if (other !== cell) compare(other, cell);
 }
-on("click", "[data-cell]", pick);
-on("input", "[data-slider]", slider => divide(+slider.value));
-let sliding = false;
-const slide = event => { const box = $("[data-compare]").getBoundingClientRect(); divide(100 * (event.clientX - box.left) / box.width); };
+on("click", "[data-cell]", pick); on("input", "[data-slider]", slider => divide(+slider.value));
+let sliding = false; const slide = event => { const box = $("[data-compare]").getBoundingClientRect(); divide(100 * (event.clientX - box.left) / box.width); };
 on("pointerdown", "[data-compare]", (box, event) => { sliding = true; box.setPointerCapture(event.pointerId); slide(event); });
 on("pointermove", "[data-compare]", (_, event) => { if (sliding) slide(event); });
 for (const type of ["pointerup", "pointercancel"]) document.addEventListener(type, () => { sliding = false; });
@@ -39,6 +37,8 @@ on("submit", "[data-longer]", async (form, event) => {
   event.preventDefault();
   if (form.reportValidity() && await api("POST", `/api/jobs/${job}/continue`, { steps: +form.steps.value, fresh: form.fresh.checked })) location.href = `/p/${room.dataset.project}/train`;
 });
+const weigh = input => { $("output", input.parentNode).value = (+input.value).toFixed(2); };
+$$("[data-merge] [type=range]").forEach(weigh); on("input", "[data-merge] [type=range]", weigh);
 on("submit", "[data-merge]", async (form, event) => {
   event.preventDefault();
   if (await api("POST", "/api/merge", { jobs: [job, form.other.value], weights: [+form.a.value, +form.b.value] })) location.href = "/queue";
