@@ -215,3 +215,13 @@ def test_of_a_renamed_run_the_file_under_the_new_name_counts_first(place: Path) 
     named = RunFolder((place / "disc").rename(place / "new"))
     named.final.write_bytes(b"n")
     assert named.chosen == named.final
+
+
+def test_a_finished_run_that_stopped_while_trained_longer_keeps_its_states(place: Path) -> None:
+    run = make_run(place, "longer", steps=8)
+    (run.path / "state/finished.json").write_text('{"step": 2}')
+    assert maquette.runs(runs=[run.path]).runs[0].state == "stopped at step 4 of 8"
+    assert maquette.runs(runs=[run.path], clean=True, checkpoints=True).freed == []
+    (run.path / "state/finished.json").write_text('{"step": 4}')  # it ended by itself before its last step
+    assert maquette.runs(runs=[run.path]).runs[0].state == "finished"
+    assert [one.what for one in maquette.runs(runs=[run.path], clean=True).freed] == ["state"]

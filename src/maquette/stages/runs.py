@@ -92,7 +92,7 @@ def entry(folder: RunFolder) -> RunEntry:
     made.photos = sum(photo.get("role") == "instance" for photo in photos)
     if folder.in_use():
         made.state = f"running, step {step} of {config.steps}"
-    elif folder.chosen is not None:
+    elif folder.chosen is not None and not runs_clean.stopped_longer(folder, config):
         made.state = "finished"
     else:
         made.state = f"stopped at step {step} of {config.steps}"

@@ -58,7 +58,7 @@ def _of_run(folder: RunFolder, checkpoints: bool) -> Iterator[Removable]:
     for part in sorted(folder.path.rglob(".*.part")):
         if part.is_file() and not part.is_symlink():
             yield Removable(str(part), size_of(part), "left by a kill", "nothing")
-    if folder.chosen is None:
+    if folder.chosen is None or stopped_longer(folder, TrainConfig.read(folder.config)):
         return  # a run that stopped needs the rest to go on
     for place in folder.states().values():
         yield Removable(str(place), size_of(place), "state", "longer training of the run begins from its last file")
@@ -68,6 +68,14 @@ def _of_run(folder: RunFolder, checkpoints: bool) -> Iterator[Removable]:
         for step, file in files.items():
             if step not in kept:
                 yield Removable(str(file), size_of(file), "checkpoint", "nothing can be chosen anew among what is gone")
+
+
+def stopped_longer(folder: RunFolder, config: TrainConfig) -> bool:
+    """Whether a run that had finished was trained for longer and stopped on the way, so that its states are needed."""
+    proof = folder.path / "state" / "finished.json"
+    before = read_object(proof).get("step") if proof.is_file() else None
+    newest = max(folder.states(), default=0)
+    return type(before) is int and before < newest < (config.steps or 0)
 
 
 def _chosen(folder: RunFolder) -> int:
