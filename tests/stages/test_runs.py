@@ -225,3 +225,5 @@ def test_a_finished_run_that_stopped_while_trained_longer_keeps_its_states(place
     (run.path / "state/finished.json").write_text('{"step": 4}')  # it ended by itself before its last step
     assert maquette.runs(runs=[run.path]).runs[0].state == "finished"
     assert [one.what for one in maquette.runs(runs=[run.path], clean=True).freed] == ["state"]
+    (run.path / "state/finished.json").write_text("{")
+    assert "finished.json" in maquette.runs(folder=place).runs[-1].problem

@@ -83,6 +83,7 @@ def entry(folder: RunFolder) -> RunEntry:
         config = TrainConfig.read(folder.config)
         lines = folder.read_metrics()
         evaluation, photos = folder.read_evaluation(), folder.read_photos()
+        finished = folder.chosen is not None and not runs_clean.stopped_longer(folder, config)
     except MaquetteError as error:
         made.problem = str(error)
         return made
@@ -92,7 +93,7 @@ def entry(folder: RunFolder) -> RunEntry:
     made.photos = sum(photo.get("role") == "instance" for photo in photos)
     if folder.in_use():
         made.state = f"running, step {step} of {config.steps}"
-    elif folder.chosen is not None and not runs_clean.stopped_longer(folder, config):
+    elif finished:
         made.state = "finished"
     else:
         made.state = f"stopped at step {step} of {config.steps}"
