@@ -18,7 +18,7 @@ from maquette.stages import generate, train
 from tests.training.interrupted import make_photos
 
 VALUES: dict[str, Any] = {
-    "subject": "zkw disc", "batch_size": 1, "rank": 2, "steps": 2, "sample_prompts": [], "device": "cpu",
+    "subject": "zkw disc", "batch_size": 1, "steps": 2, "sample_prompts": [], "device": "cpu",
     "lr_scheduler": "constant", "optimizer": "sgd", "learning_rate": 1e-3,
 }  # fmt: skip
 TOLD = "This processor has no instructions for {}: everything is computed in fp32"
@@ -52,7 +52,8 @@ def test_a_run_in_half_precision_learns_with_either_answer(
     found: list[int] = []
     install = packed.install
     monkeypatch.setattr(packed, "install", lambda *given: found.append(install(*given)) or found[-1])
-    values = {**VALUES, "photos": photos, "method": method}
+    rank = {"rank": 2} if method == "lora" else {}
+    values = {**VALUES, **rank, "photos": photos, "method": method}
     events: list[Event] = []
     result = train.run(TrainConfig.parse({**values, "out": tmp_path / "half", "dtype": dtype}), events.append)
     assert result.status == "finished"
