@@ -354,6 +354,11 @@ def test_controlnet_lists(client: TestClient) -> None:
     answer = client.post("/controlnet/detect", json=body).json()
     colours = picture_of(answer["images"][0]).convert("L").getcolors()
     assert colours is not None and {colour for _, colour in colours} == {0, 255}
+    wrong = json.dumps({**body, "controlnet_module": "blur", "controlnet_threshold_a": 7777})
+    for a in ("NaN", "Infinity", "1e308"):
+        sent = {"content": wrong.replace("7777", a), "headers": {"content-type": "application/json"}}
+        refused = client.post("/controlnet/detect", **sent)
+        assert refused.status_code == 422 and "controlnet_threshold_a" in refused.json()["detail"]
 
 
 # Bodies as clients send them, written from the lists of their fields.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..config import Fraction, StageConfig
 from ..errors import MaquetteError
@@ -21,6 +21,10 @@ MODES = {
 }
 RESIZE_MODES = {"just": "Just Resize", "crop": "Crop and Resize", "fill": "Resize and Fill"}
 _KEYS = {"threshold_a": "a", "threshold_b": "b", "module": "preprocessor", "picture": "image"}
+Threshold = Annotated[
+    Annotated[float, Field(ge=0, le=4096, allow_inf_nan=False)] | None,
+    BeforeValidator(lambda value: None if value in (-1, "-1") else value),
+]
 
 
 class ControlUnit(StageConfig):
@@ -42,10 +46,16 @@ class ControlUnit(StageConfig):
     """What counts more: neither, the prompt, or the ControlNet, which then guides the prompt's side alone."""
     resize: Literal["just", "crop", "fill"] = "crop"
     """How its picture is brought to the size."""
-    a: float | None = None
-    """The preprocessor's first threshold; otherwise its usual one."""
-    b: float | None = None
+    a: Threshold = None
+    """The preprocessor's first threshold; otherwise, and for A1111's -1, its usual one."""
+    b: Threshold = None
     """Its second threshold."""
+
+    @model_validator(mode="after")
+    def _guides_at_all(self) -> Self:
+        if self.start > self.end:
+            raise ValueError("it starts after its end and would never guide: give shares such as start=0.2, end=0.8")
+        return self
 
     @classmethod
     def of_text(cls, text: str) -> Self:
@@ -58,7 +68,10 @@ class ControlUnit(StageConfig):
             key = key.strip().lower().replace("-", "_")
             if not equals or Path(part).exists():
                 key, value = "model", part
-            values[_KEYS.get(key, key)] = value.strip()
+            key = _KEYS.get(key, key)
+            if key in values:
+                raise MaquetteError(f"--control {text}: {key} is given twice, {values[key]} and {value.strip()}.")
+            values[key] = value.strip()
         unit = cls.parse(values, f"--control {text}")
         from .pictures.preprocessors import PREPROCESSORS
 

@@ -23,6 +23,8 @@ def read_sides(texts: Sequence[str]) -> dict[str, int]:
             raise MaquetteError(
                 f"--extend {text} is not possible: write a side and pixels, such as left=64 ({', '.join(SIDES)})."
             )
+        if side in found:
+            raise MaquetteError(f"--extend names the side {side} twice, {found[side]} and {number} pixels: give one.")
         found[side] = int(number)
     return found
 

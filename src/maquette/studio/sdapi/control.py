@@ -155,13 +155,20 @@ def settings() -> dict[str, int]:
     return {"control_net_unit_count": MOST_UNITS}
 
 
+Threshold = Annotated[
+    float,
+    Field(le=4096, allow_inf_nan=False),
+    BeforeValidator(lambda value: -1 if value is None else value),
+]
+
+
 class Detection(BaseModel):
     """Body of detect."""
 
     controlnet_module: str = "none"
     controlnet_input_images: Annotated[list[str], Field(max_length=4)] = Field(default_factory=list)
-    controlnet_threshold_a: Annotated[float, BeforeValidator(lambda value: -1 if value is None else value)] = -1
-    controlnet_threshold_b: Annotated[float, BeforeValidator(lambda value: -1 if value is None else value)] = -1
+    controlnet_threshold_a: Threshold = -1
+    controlnet_threshold_b: Threshold = -1
 
 
 @router.post("/controlnet/detect")
