@@ -8,6 +8,7 @@ state (ZeRO stage 1, arXiv 1910.02054). Only the first process writes.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -143,6 +144,7 @@ def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
         yield ProcessGroup(torch.distributed.get_rank(), size)
     finally:
         if begun:
+            gc.collect()  # a split optimizer in a cycle would hold the group, whose threads abort an ending process
             torch.distributed.destroy_process_group()
 
 
