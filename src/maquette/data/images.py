@@ -48,8 +48,10 @@ class OpenedPhoto:
     notes: tuple[str, ...]  # what was done to it that the user may want to know
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every visible file below a folder, in a fixed order; links are followed, each real folder is entered once."""
+def folders_once(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`: a folder, the names of the folders in it (those taken out are not entered) and of the files; links
+    are followed, each real folder is entered once.
+    """
     entered: set[str] = set()
     for root, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -57,10 +59,16 @@ def walk(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         entered.add(real)
+        yield Path(root), names, files
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every visible file below a folder, in a fixed order; links are followed, each real folder is entered once."""
+    for root, names, files in folders_once(folder):
         names[:] = sorted(n for n in names if not is_hidden(n))
         for name in sorted(files):
             if not is_hidden(name):
-                yield Path(root, name)
+                yield root / name
 
 
 def directly_in(folder: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from ..config import Count, DenoisingSteps, Fraction, Prediction, StageConfig
 from ..prompts.attention import Emphasis
 from ..prompts.schedule import Counting
+from ..shown import is_unicode
 from .control_unit import ControlUnit
 from .pictures.fitting import ResizeMode
 from .pictures.outpainting import read_sides
@@ -25,7 +26,6 @@ AUTOMATIC = "Automatic"
 SEEDS = 2**63
 
 Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
-_HALF = re.compile("[\ud800-\udfff]")
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 
 
@@ -215,7 +215,7 @@ class DrawSettings(RefinerSettings, HiresSettings, ImageSettings, SamplingSettin
         from .samplers import find_sampler
 
         for key in ("prompt", "negative_prompt", "hires_prompt", "hires_negative_prompt"):
-            if _HALF.search(getattr(self, key) or ""):
+            if not is_unicode(getattr(self, key) or ""):
                 raise ValueError(f"{key} holds half of a character, which no file can: write it in UTF-8")
         named = {"sampler", "hires_sampler"} & self.model_fields_set
         self._as_given = {key: getattr(self, key) for key in named}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Literal
 
 from ..adapters.dialects import is_adapter
 from ..adapters.peft_folder import parts_of
+from ..data.images import folders_once
 from ..errors import MaquetteError
 from ..formats.headers import header_of
 
@@ -151,16 +151,10 @@ def _walk(place: Path) -> Iterator[Path]:
         yield place
         return
     count = 0
-    entered: set[str] = set()
-    for root, folders, files in os.walk(place, followlinks=True):
-        real = os.path.realpath(root)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
+    for root, folders, files in folders_once(place):
         inside = []
         for name in sorted(folders):
-            path = Path(root, name)
+            path = root / name
             if (path / "model_index.json").is_file() or parts_of(path):
                 yield path
             elif not name.startswith(".") and name != "state":
@@ -171,7 +165,7 @@ def _walk(place: Path) -> Iterator[Path]:
                 count += 1
                 if count > _MOST:
                     return
-                yield Path(root, name)
+                yield root / name
 
 
 def _metadata(path: Path) -> dict[str, str]:
