@@ -59,6 +59,20 @@ def test_an_edit_that_changes_nothing_offers_no_undo(visit: Callable[..., Page],
         expect(toast.get_by_role("button")).to_have_count(1 if told.startswith("Added") else 0)
 
 
+def test_a_tag_being_typed_outlives_a_new_list_of_tags(visit: Callable[..., Page], studio: Running) -> None:
+    page = visit(f"/p/{studio.project('Typed', photos=2)}/photos")
+    page.get_by_text("Find and replace").click()
+    page.get_by_test_id("find").fill("old")
+    page.get_by_test_id("new-tag").press_sequentially("ha")
+    with page.expect_response("**/tags"):
+        page.evaluate("document.body.dispatchEvent(new Event('studio:tags'))")
+    page.wait_for_function("!document.querySelector('#tags.htmx-request')")
+    page.keyboard.type("t")
+    expect(page.get_by_test_id("new-tag")).to_have_value("hat")
+    expect(page.get_by_test_id("find")).to_have_value("old")
+    expect(page.get_by_test_id("find")).to_be_visible()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_of_who_is_not_let_in(
     visit: Callable[..., Page], studio: Running, watched: Watched, theme: str
