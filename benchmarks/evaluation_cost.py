@@ -37,8 +37,9 @@ from maquette.config import TrainConfig
 from maquette.core.dtypes import DTYPES
 from maquette.evaluation import build_panel
 from maquette.evaluation.drawing import decoded
+from maquette.evaluation.example import Example
 from maquette.evaluation.measures import examine
-from maquette.evaluation.panel import QUICK, STANDARD, Example
+from maquette.evaluation.panel import QUICK, STANDARD
 from maquette.evaluation.tuned import tuned
 from maquette.families import load
 from maquette.families.base import BaseModel

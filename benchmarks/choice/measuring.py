@@ -23,8 +23,9 @@ from benchmarks.choice.subjects import Subject, to_pixels
 from benchmarks.choice.training import GROUNDS
 from benchmarks.choice.truth import keep, label
 from maquette import evaluation
+from maquette.evaluation.example import Example
 from maquette.evaluation.measures import examine
-from maquette.evaluation.panel import STANDARD, Example, Panel, build_panel
+from maquette.evaluation.panel import STANDARD, Panel, build_panel
 from maquette.evaluation.rows import answers
 from maquette.evaluation.tuned import Tuned, tuned
 

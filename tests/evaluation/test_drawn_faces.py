@@ -15,8 +15,8 @@ from maquette import MaquetteError
 from maquette.data.faces import FaceReader
 from maquette.evaluation import faces
 from maquette.evaluation.choice import Row
+from maquette.evaluation.example import Example
 from maquette.evaluation.faces import STRANGERS, FaceJudge, sentence
-from maquette.evaluation.panel import Example
 from tests.data.people import cat, stranger, woman
 from tests.training.interrupted import SETTINGS, make_photos
 

@@ -38,8 +38,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .choice import Choice, Row, choose
+    from .example import Example
     from .measures import measure, measure_items
-    from .panel import Example, Panel, build_panel
+    from .panel import Panel, build_panel
     from .rule import RULE, Rule
 
 __all__ = ["RULE", "Choice", "Example", "Panel", "Row", "Rule", "build_panel", "choose", "measure", "measure_items"]

@@ -17,7 +17,7 @@ from ..data.captions import caption_for_class, class_of
 from ..families.base import BaseModel
 from .drawing import decoded, draw_latents, plan_of
 from .encoders import Encoder
-from .panel import Example
+from .example import Example
 from .tuned import Tuned
 from .words import attributes_of, others_of
 

@@ -14,7 +14,7 @@ from ..data.faces import SAME_PERSON, Face, FaceReader, distances, faces_of_one_
 from ..errors import MaquetteError
 from .choice import Row
 from .drawing import picture_of
-from .panel import Example
+from .example import Example
 
 STRANGERS = 0.85  # mean distance of people who are not the same, where the base drew no face of the class
 

@@ -4,14 +4,14 @@
 features of a block in the middle. Which block, how much noise and which part of the picture suit a base is not written
 down here: those are taken by which the photos best recognise each other among pictures of their class.
 
-How near a picture is to the photos is measured otherwise: mean and deviation of every channel over the plane (the style
-statistics of AdaIN, arXiv 1703.06868) of one block, in units in which pictures of the class differ (Mahalanobis 1936).
+How like the photos a picture is, is measured by other numbers: mean and deviation of every channel over the plane (the
+style statistics of AdaIN, arXiv 1703.06868) of one block; `references.py` compares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,20 +25,16 @@ from .rows import batch_of
 
 NOISE_LEVELS = (0.1, 0.25, 0.4)  # shares of the schedule's steps
 KEPT = 3  # of the ways to look that recognise the photos best; their similarities are averaged
-NEAR_LEVEL = 0.25  # of the noise at which nearness is measured
-SHRINK = 1.0  # of the mean variance of class pictures, added to each direction: few pictures tell few directions
-LEAST_DEVIATION = 0.05  # of a channel, as a share of the mean one
+STATISTICS_LEVEL = 0.25  # of the noise at which statistics are taken
 Way = tuple[str, int, str]  # block, timestep, and "centre", "attention" or "statistics" of the plane
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the eye makes of B pictures. features: for each way (B, D), centred unit vectors. place: (B, D) where the
-    pictures lie, in units in which pictures of the class differ.
-    """
+    """What the eye makes of B pictures. features: for each way (B, D), centred unit vectors. statistics: (B, 2 D')."""
 
     features: tuple[Tensor, ...]
-    place: Tensor
+    statistics: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,8 @@ class Eye:
     """Looks at latents and compares them with the photos'.
 
     means: for each way the mean feature of class pictures, (D,), which is taken away. photos, others: for each way the
-    unit features of n photos and of m class pictures. recognition: of each way kept, in standard deviations. near: the
-    way by which places are told; middle (D,), scale (D, D): place = (statistics - middle) @ scale. places: (n, D) the
-    photos' own.
+    unit features of n photos and of m class pictures. recognition: of each way kept, in standard deviations. whole: the
+    way of the statistics.
     """
 
     base: BaseModel
@@ -57,31 +52,23 @@ class Eye:
     seed: int
     clip_skip: int
     ways: tuple[Way, ...]
-    near: Way
+    whole: Way
     means: tuple[Tensor, ...] = ()
     photos: tuple[Tensor, ...] = ()
     others: tuple[Tensor, ...] = ()
     recognition: tuple[float, ...] = ()
-    middle: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
-    scale: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
-    places: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     @torch.no_grad()
     def look(self, latents: Tensor) -> Look:
         """latents: (B, C, h, w), clean."""
-        *raw, statistics = _raw(self, latents, (*self.ways, self.near))
+        *raw, statistics = _raw(self, latents, (*self.ways, self.whole))
         unit = tuple(F.normalize(f - mean, dim=1) for f, mean in zip(raw, self.means, strict=True))
-        return Look(unit, (statistics - self.middle) @ self.scale)
+        return Look(unit, statistics)
 
     @torch.no_grad()
-    def place(self, latents: Tensor) -> Tensor:
-        """`look(latents).place` alone, by one pass."""
-        (statistics,) = _raw(self, latents, (self.near,))
-        return (statistics - self.middle) @ self.scale
-
-    def distances(self, place: Tensor) -> Tensor:
-        """(B, D) places -> (B, n) distance to each photo."""
-        return torch.cdist(place, self.places)
+    def statistics(self, latents: Tensor) -> Tensor:
+        """`look(latents).statistics` alone, by one pass."""
+        return _raw(self, latents, (self.whole,))[0]
 
     def similarity(self, features: Sequence[Tensor]) -> Tensor:
         """(B, n) mean cosine to each photo, over the ways."""
@@ -96,14 +83,12 @@ def make_eye(
     base: BaseModel,
     photos: Tensor,
     others: Tensor,
-    spread: Tensor,
     class_word: str,
     schedule: NoiseSchedule,
     seed: int = 0,
     clip_skip: int = 1,
 ) -> Eye:
-    """photos: (n, C, h, w), others: (m, C, h, w) pictures of the class by the base, spread: (k, C, h, w) more of them;
-    from both together it is told how pictures of the class differ. All are clean latents.
+    """photos: (n, C, h, w), others: (m, C, h, w) pictures of the class by the base, clean latents.
 
     A way's recognition: mean similarity of photos among themselves minus that of photos and others, over the root of
     their pooled variance (Cohen's d).
@@ -111,11 +96,9 @@ def make_eye(
     blocks = ["mid_block", *(f"up_blocks.{i}" for i in range(len(base.unet.up_blocks) - 1))]
     times = [int(share * len(schedule)) for share in NOISE_LEVELS]
     every = tuple((block, t, part) for t in times for block in blocks for part in ("centre", "attention"))
-    near = f"up_blocks.{len(base.unet.up_blocks) - 2}", int(NEAR_LEVEL * len(schedule)), "statistics"
-    eye = Eye(base, class_word, schedule, seed, clip_skip, every, near)
-    *seen, photo_places = _raw(eye, photos, (*every, near))
-    *class_seen, class_places = _raw(eye, others, (*every, near))
-    middle, scale = whitening(torch.cat([class_places, *_raw(eye, spread, (near,))]))
+    whole = f"up_blocks.{len(base.unet.up_blocks) - 2}", int(STATISTICS_LEVEL * len(schedule)), "statistics"
+    eye = Eye(base, class_word, schedule, seed, clip_skip, every, whole)
+    seen, class_seen = _raw(eye, photos, every), _raw(eye, others, every)
     found: list[tuple[float, int]] = []
     centred: list[tuple[Tensor, Tensor, Tensor]] = []
     for i, (a, b) in enumerate(zip(seen, class_seen, strict=True)):
@@ -132,23 +115,7 @@ def make_eye(
         photos=tuple(centred[i][1] for i in kept),
         others=tuple(centred[i][2] for i in kept),
         recognition=tuple(recognition[i] for i in kept),
-        middle=middle,
-        scale=scale,
-        places=(photo_places - middle) @ scale,
     )
-
-
-def whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Middle (D,) and scale (D, D) of samples (m, D), so that all directions in which they differ count alike: each
-    number by its own deviation first, then all together by the root of the inverse covariance, shrunk towards equal
-    variances (Ledoit and Wolf 2004), as m is smaller than D.
-    """
-    middle, deviation = samples.mean(0), samples.std(0)
-    deviation = deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
-    covariance = torch.cov(((samples - middle) / deviation).T)
-    covariance += SHRINK * covariance.diagonal().mean() * torch.eye(len(covariance), device=samples.device)
-    values, vectors = torch.linalg.eigh(covariance.double())
-    return middle, (vectors * values.rsqrt()).to(samples) / deviation[:, None]
 
 
 def _recognition(photos: Tensor, others: Tensor) -> float:

@@ -83,13 +83,12 @@ def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tenso
     """The measures on what a checkpoint drew, judged by the frozen base. Likeness is that of pictures asked for with an
     attribute: what is drawn without one says more of the photos than of the subject.
     """
-    eye = panel.eye
+    eye, like = panel.eye, panel.references
     look = eye.look(drawn.subject)
     seen = judging.margins(base, drawn, panel.plan, panel.schedule, panel.draws, panel.seed, panel.clip_skip)
-    unit, asked = panel.margins, [i for i, which in enumerate(panel.plan.asked) if which >= 0] or [0]
-    near = [eye.distances(place) for place in (look.place[asked], eye.places, panel.look.place[asked])]
+    unit = panel.margins
     return {
-        "likeness": likeness(*near),
+        "likeness": likeness(like.similarity(look.statistics), like.low, like.high),
         "identity": identity(eye.similarity(look.features), eye.similarity_to_others(look.features)),
         "obedience": seen.subject_share,
         "obedience_margin": seen.subject_margin / unit.subject_margin.mean().clamp(min=1e-6),
@@ -135,19 +134,12 @@ def edit_retention(change: Tensor, base_change: Tensor) -> Tensor:
     return _dot(change, base_change) / _square(base_change).mean().clamp(min=1e-12)
 
 
-def likeness(to_photos: Tensor, among_photos: Tensor, of_class: Tensor) -> Tensor:
-    """(B,) how near each drawn picture is to the nearest photo, so that 0 is how near the base's pictures of the class
-    are and 1 how near the photos are to each other: (c - d) / (c - p), c and p the means of those nearest distances.
-
-    to_photos: (B, n), among_photos: (n, n), of_class: (B, n) distances of what the checkpoint drew, of the photos, and
-    of what the base drew of the class with the same prompts and seeds. Where there is one photo, or p is no less than
-    c, half of c stands for p.
+def likeness(similarity: Tensor, low: float, high: float) -> Tensor:
+    """(B,) how like the subject before the asked background each drawn picture is (`references.py`), so that 0 is what
+    the base's pictures of the class reach, with the same prompts and seeds, and 1 the references among themselves:
+    (s - l) / (h - l), s the mean cosine of features.
     """
-    low, high = of_class.amin(1).mean(), of_class.new_tensor(torch.inf)
-    if len(among_photos) > 1:
-        high = (among_photos + torch.diag(torch.full_like(among_photos[0], torch.inf))).amin(1).mean()
-    high = torch.where(high < low, high, low / 2)
-    return (low - to_photos.amin(1)) / (low - high).clamp(min=1e-6)
+    return (similarity - low) / (high - low)
 
 
 def identity(to_photos: Tensor, to_class: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .choice import Row, faults
 from .drawing import picture_of
-from .panel import Example
+from .example import Example
 from .reasons import phrase, summary
 from .rule import RULE, Rule
 from .search import main_weight

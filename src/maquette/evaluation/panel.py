@@ -13,8 +13,10 @@ from ..data.captions import caption_for_class, caption_of_class, class_of
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan, draw, draw_latents, plan_of
+from .example import Example
 from .features import Eye, Look, make_eye
 from .judging import Margins, margins
+from .references import References, make_references
 from .rows import Rows, answers, answers_of, stratified
 from .words import attributes_of, others_of
 
@@ -22,21 +24,11 @@ GALLERY_SEED = 500  # of the class pictures that photos are told from; none of t
 
 
 @dataclass(frozen=True)
-class Example:
-    """A photo. pixels: (3, H, W) in [-1, 1]. held: training did not see it."""
-
-    pixels: Tensor
-    caption: str
-    name: str = ""
-    held: bool = False
-
-
-@dataclass(frozen=True)
 class Size:
     """How much is measured. photos: at most so many of those trained, and of those held out; probed: of these asked
     without caption. timesteps: of each photo. kept: class pictures, and others: other things whose change is measured;
-    these are drawn once more by every checkpoint. pictures: drawn of the subject. steps: denoising steps of a drawing.
-    draws: noises of each judgement.
+    these are drawn once more by every checkpoint. pictures: drawn of the subject; references: photos with which each of
+    them is compared. steps: denoising steps of a drawing. draws: noises of each judgement.
     """
 
     photos: int = 16
@@ -45,12 +37,13 @@ class Size:
     kept: int = 6
     others: int = 6
     pictures: int = 16
+    references: int = 8
     steps: int = 10
     draws: int = 2
 
 
-QUICK = Size(probed=4, kept=4, others=4, pictures=8, steps=6, draws=1)
-SMALL = Size(probed=4, kept=4, others=4, pictures=8, steps=8, draws=1)
+QUICK = Size(probed=4, kept=4, others=4, pictures=8, references=4, steps=6, draws=1)
+SMALL = Size(probed=4, kept=4, others=4, pictures=8, references=4, steps=8, draws=1)
 STANDARD = Size()
 LARGE = Size(photos=40, probed=10, timesteps=8, kept=10, others=10, pictures=24, steps=20, draws=3)
 
@@ -62,7 +55,7 @@ class Panel:
     photos: (n, C, h, w) latents. target: (n T, C, h, w) what should be answered of the photos. held: n times whether
     a photo was held out. every: (N, C, h, w) latents of all photos, not of the chosen n alone. eye: what pictures are
     judged by. drawn: what the base drew for the class under the prompts and seeds with which checkpoints draw the
-    subject; look, margins: what the eye and the judge say of it.
+    subject; look, margins: what the eye and the judge say of it. references: what the subject should look like there.
     """
 
     subject: str
@@ -80,6 +73,7 @@ class Panel:
     eye: Eye = field(repr=False)
     drawn: Drawing = field(repr=False)
     look: Look = field(repr=False)
+    references: References = field(repr=False)
     margins: Margins = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
     noisy: Tensor = field(repr=False)  # which of the rows "subject" the rows "edits" are
@@ -133,7 +127,8 @@ def build_panel(
     own = answers_of(base, {name: part.asking(texts[name]) for name, part in rows.items()}, clip_skip)
     empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
     gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
-    eye = make_eye(base, every, gallery, drawn.subject, class_word, schedule, seed, clip_skip)
+    eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)
+    look = eye.look(drawn.subject)
     return Panel(
         subject,
         class_word,
@@ -149,7 +144,8 @@ def build_panel(
         plan,
         eye,
         drawn,
-        eye.look(drawn.subject),
+        look,
+        make_references(eye, photos, plan, size.references, drawn.subject, look.statistics, eye.statistics(gallery)),
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
         torch.arange(len(rows["subject"]), device=base.device) % size.timesteps < (size.timesteps + 1) // 2,

@@ -15,11 +15,12 @@ from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
 from .drawing import decoded
+from .example import Example
 from .faces import FaceJudge
 from .faces import sentence as face_sentence
 from .measures import copying, distances_to, examine
 from .noise import Noise, between_seeds, joined, of_twins
-from .panel import Example, Panel, Size, build_panel
+from .panel import Panel, Size, build_panel
 from .reasons import reason
 from .rule import PANEL_NOISE, Prefer
 from .search import main_weight, search

@@ -19,9 +19,10 @@ from ..errors import MaquetteError
 from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
 from ..evaluation.encoders import Encoder, open_clip, open_dino
+from ..evaluation.example import Example
 from ..evaluation.faces import FaceJudge
 from ..evaluation.folding import folded
-from ..evaluation.panel import LARGE, QUICK, STANDARD, Example
+from ..evaluation.panel import LARGE, QUICK, STANDARD
 from ..evaluation.tuned import product_of, tuned
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until

@@ -14,7 +14,8 @@ from ..data.dataset import Dataset
 from ..data.views import View
 from ..errors import MaquetteError
 from ..evaluation.candidates import Candidate
-from ..evaluation.panel import QUICK, SMALL, STANDARD, Example, Size
+from ..evaluation.example import Example
+from ..evaluation.panel import QUICK, SMALL, STANDARD, Size
 from ..evaluation.validated import require_measurable
 from ..evaluation.verdict import Verdict, forwards, judge
 from ..families.base import BaseModel
@@ -35,11 +36,12 @@ PANEL = 1.5  # cells that the panel itself costs
 
 
 def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
-    """The photos as squares of the base's native size, with their captions. Raises MaquetteError without any."""
+    """The photos as squares of the base's native size, captioned and masked. Raises MaquetteError without any."""
     squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
     require_large_enough(squares)
     photos = [photo for photo in squares.photos if photo.role != "class"]
-    return [Example(View.planned(p).pixels(), p.caption_at(0), p.name, p.role == "held") for p in photos]
+    seen = [(photo, View.planned(photo)) for photo in photos]
+    return [Example(view.pixels(), p.caption_at(0), p.name, p.role == "held", view.mask(1)) for p, view in seen]
 
 
 def weights_for(method: str, weights: Sequence[float]) -> list[float]:

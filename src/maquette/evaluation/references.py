@@ -1,0 +1,95 @@
+"""What the subject should look like where a prompt asks for it: the photos' subject before the backgrounds that the
+base draws for the same words. Drawings are compared with these, since no photo shows the subject there, and a comparison
+with the photos themselves rewards their backgrounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .cutouts import backgrounds, set_before, subject_outlines
+from .drawing import Plan, decoded
+from .example import Example
+from .features import Eye
+
+LEAST_DEVIATION = 0.05  # of a number, as a share of the mean one
+
+
+@dataclass(frozen=True)
+class References:
+    """unit: (A, r, D) for each of A asked attributes r references, as unit vectors of (statistics - middle) / scale.
+    row_of: the attribute of each of the plan's pictures -> its row of `unit`, -1 for pictures that are not compared.
+    low: mean cosine of the base's class pictures with the references of their attribute; high: of references of other
+    photos. pixels: (A, r, 3, H, W) the references themselves, on the CPU.
+    """
+
+    unit: Tensor
+    row_of: tuple[int, ...]
+    middle: Tensor
+    scale: Tensor
+    low: float
+    high: float
+    pixels: Tensor = field(repr=False)
+
+    @property
+    def compared(self) -> list[int]:
+        """Which of the plan's pictures."""
+        return [i for i, row in enumerate(self.row_of) if row >= 0]
+
+    def similarity(self, statistics: Tensor) -> Tensor:
+        """(B, D) of the plan's pictures, all of them -> (b,) mean cosine of those compared with their references."""
+        rows = [self.row_of[i] for i in self.compared]
+        unit = F.normalize((statistics[self.compared] - self.middle) / self.scale, dim=1)
+        cosines: Tensor = torch.einsum("bd,brd->br", unit, self.unit[rows])
+        return cosines.mean(1)
+
+
+def make_references(
+    eye: Eye,
+    photos: Sequence[Example],
+    plan: Plan,
+    each: int,
+    drawn: Tensor,
+    statistics: Tensor,
+    more: Tensor,
+) -> References:
+    """each: so many photos, in turn, before each background. drawn: (B, C, h, w) what the base drew of the class by the
+    plan, statistics: (B, D) of these, more: (m, D) of other pictures of the class.
+    """
+    asked = list(dict.fromkeys(which for which in plan.asked if which >= 0))
+    rows = tuple(asked.index(which) if which >= 0 else -1 for which in plan.asked) if asked else (0,) * len(plan.asked)
+    each = min(each, len(photos))
+    cut = [_cut(photos[i]) for i in _turns(len(photos), each * max(len(asked), 1))]
+    pixels = torch.stack([own for own, _ in cut]).unflatten(0, (-1, each))  # (A, r, 3, H, W)
+    if asked:
+        outlines = torch.stack([outline for _, outline in cut]).unflatten(0, (-1, each))
+        pictures = decoded(eye.base, drawn[[plan.asked.index(which) for which in asked]]) * 2 - 1
+        pixels = set_before(pixels, outlines, backgrounds(pictures, subject_outlines(pictures))[:, None])
+    device = eye.base.device
+    latents = [eye.base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
+    found = eye.statistics(torch.cat(latents)).unflatten(0, (-1, each))  # (A, r, D)
+    known = torch.cat([statistics, more])
+    middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, known.std(0)
+    scale = scale + LEAST_DEVIATION * scale.mean() + 1e-6
+    unit = F.normalize((found - middle) / scale, dim=2)
+    others = ~torch.eye(each, dtype=torch.bool, device=device)
+    result = References(unit, rows, middle, scale, 0.0, 1.0, pixels)
+    low = float(result.similarity(statistics).mean())
+    high = float(torch.einsum("ard,asd->ars", unit, unit)[:, others].mean()) if each > 1 else -1.0
+    return replace(result, low=low, high=high if high > low else (1 + low) / 2)
+
+
+def _turns(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` things: each in turn, or, of more than that, some evenly spread."""
+    return [i * count // wanted if count > wanted else i % count for i in range(wanted)]
+
+
+def _cut(photo: Example) -> tuple[Tensor, Tensor]:
+    """A photo's pixels and outline; the outline by its mask, where it has one."""
+    outline = subject_outlines(photo.pixels[None])[0] if photo.mask is None else photo.mask
+    return photo.pixels.float(), outline
