@@ -110,7 +110,7 @@ def hostile_verdict() -> dict[str, Any]:
             | {"noise": None, "window": (SCRIPT, SCRIPT), "ticks": [(SCRIPT, SCRIPT)], "dots": [(SCRIPT, SCRIPT)]}
             | {"width": 320, "height": 150}
         ],
-        "pairs": [{"prompt": SCRIPT, "drawn": "AAAA", "photo": "AAAA", "name": SCRIPT, "copied": True}],
+        "pairs": [{"prompt": SCRIPT, "drawn": "AAAA", "photo": "AAAA", "like": "AAAA", "name": SCRIPT, "copied": True}],
         "held": [SCRIPT],
         "hard": [{"name": SCRIPT, "caption": SCRIPT, "picture": "AAAA", "times": SCRIPT}],
         "noisy": False,

@@ -19,7 +19,7 @@ on the panel     benefit          how much better the photos are predicted than 
                  neighbour_drift  the same for other things
                  leak             share of what was learned that answers to the class word alone
                  edit_retention   how far attributes in the prompt still move the prediction
-on drawings      likeness         to the nearest photo, by the base's inner features; 0: like any of the class
+on drawings      likeness         to the photos' subject before the asked background; 0: like any of the class
                  identity         rank among photos and pictures of the class
                  obedience        share of other attributes that fit worse than the one asked for; chance is 1/2
                  obedience_margin by how much, over the base's own pictures

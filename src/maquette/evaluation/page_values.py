@@ -51,6 +51,7 @@ def values(verdict: Verdict, photos: Sequence[Example], encoders: Sequence[Mappi
                 "drawn": png(shown.pixels),
                 "photo": png(photos[shown.photo].pixels / 2 + 0.5),
                 "name": photos[shown.photo].name,
+                "like": "" if shown.reference is None else png(shown.reference),
                 "copied": shown.copy,
             }
             for shown in verdict.shown

@@ -1,5 +1,5 @@
 """What the subject should look like where a prompt asks for it: the photos' subject before the backgrounds that the
-base draws for the same words. Drawings are compared with these, since no photo shows the subject there, and a comparison
+base draws for the same words. Drawings are compared with these, since no photo shows the subject there, and to compare
 with the photos themselves rewards their backgrounds.
 """
 
@@ -25,7 +25,7 @@ class References:
     """unit: (A, r, D) for each of A asked attributes r references, as unit vectors of (statistics - middle) / scale.
     row_of: the attribute of each of the plan's pictures -> its row of `unit`, -1 for pictures that are not compared.
     low: mean cosine of the base's class pictures with the references of their attribute; high: of references of other
-    photos. pixels: (A, r, 3, H, W) the references themselves, on the CPU.
+    photos. pixels: (A, r, 3, H, W) in [-1, 1] the references themselves, on the CPU.
     """
 
     unit: Tensor
@@ -64,7 +64,7 @@ def make_references(
     asked = list(dict.fromkeys(which for which in plan.asked if which >= 0))
     rows = tuple(asked.index(which) if which >= 0 else -1 for which in plan.asked) if asked else (0,) * len(plan.asked)
     each = min(each, len(photos))
-    cut = [_cut(photos[i]) for i in _turns(len(photos), each * max(len(asked), 1))]
+    cut = [_cut(photos[i]) for i in turns(len(photos), each * max(len(asked), 1))]
     pixels = torch.stack([own for own, _ in cut]).unflatten(0, (-1, each))  # (A, r, 3, H, W)
     if asked:
         outlines = torch.stack([outline for _, outline in cut]).unflatten(0, (-1, each))
@@ -84,7 +84,7 @@ def make_references(
     return replace(result, low=low, high=high if high > low else (1 + low) / 2)
 
 
-def _turns(count: int, wanted: int) -> list[int]:
+def turns(count: int, wanted: int) -> list[int]:
     """`wanted` of `count` things: each in turn, or, of more than that, some evenly spread."""
     return [i * count // wanted if count > wanted else i % count for i in range(wanted)]
 

@@ -42,12 +42,15 @@ class HardPhoto:
 
 @dataclass(frozen=True)
 class Shown:
-    """A drawn picture beside the photo nearest to it. pixels: (3, H, W) in [0, 1]."""
+    """A drawn picture beside the photo nearest to it. pixels: (3, H, W) in [0, 1]; reference: the same of what its
+    likeness is measured by, one of several, None where that is not measured.
+    """
 
     prompt: str
     pixels: Tensor
     photo: int
     copy: bool
+    reference: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -232,8 +235,6 @@ def losses_over_base(panel: Panel, items: Sequence[Mapping[str, Sequence[float]]
 def _shown(base: BaseModel, panel: Panel, latents: Tensor) -> list[Shown]:
     nearest = distances_to(latents, panel.every).argmin(1).tolist()
     copies = copying(latents, panel.every).bool().tolist()
-    pixels = decoded(base, latents)
-    return [
-        Shown(prompt, picture, photo, copy)
-        for prompt, picture, photo, copy in zip(panel.plan.subject_prompts, pixels, nearest, copies, strict=True)
-    ]
+    like = [(panel.references.pixels[row, 0] + 1) / 2 if row >= 0 else None for row in panel.references.row_of]
+    seen = zip(panel.plan.subject_prompts, decoded(base, latents), nearest, copies, like, strict=True)
+    return [Shown(*values) for values in seen]
