@@ -3,7 +3,8 @@
 python -m benchmarks.likeness --sprites FOLDER [--work out/choice] [--runs N]
 
 Takes the pictures that benchmarks/checkpoint_choice.py kept of 36 (step, weight) of each run: four of the subject alone
-and one on each of twelve colours. Prints Spearman's correlation, over those 36, of each way with the similarity to
+and one on each of twelve colours. The photos' subject set before the same colours is cut out as `maquette evaluate`
+does it (evaluation/cutouts.py). Prints Spearman's correlation, over those 36, of each way with the similarity to
 fresh scenes on the same colour in the judge's image tower, the truth of docs/overtraining.md. Seconds a run, kept in
 WORK/likeness.json as they come: a stopped call goes on.
 """
@@ -30,13 +31,16 @@ from benchmarks.choice.measuring import photos_of
 from benchmarks.choice.subjects import Subject
 from benchmarks.choice.truth import keep, label
 from maquette.core.noise import NoiseSchedule
-from maquette.evaluation.features import NEAR_LEVEL, whitening
+from maquette.evaluation.cutouts import backgrounds, set_before, subject_outlines
+from maquette.evaluation.features import STATISTICS_LEVEL
+from maquette.evaluation.references import LEAST_DEVIATION, turns
 from maquette.families import load
 from maquette.families.base import BaseModel
 from tools.pocket.scenes import COLOURS
 
 SHOWN = BARE + len(COLOURS)  # pictures of a cell that are looked at, those without a colour first
 SCENES = 12  # fresh ones on each colour
+EACH = 8  # photos set before each colour
 BLOCKS = ("mid_block", "up_blocks.1")
 Scores = dict[str, np.ndarray]
 """Of each way a number for each cell."""
@@ -49,7 +53,7 @@ def features(base: BaseModel, latents: Tensor, prompt: str) -> dict[str, Tensor]
     noise = torch.randn((1, *latents.shape[1:]), generator=torch.Generator().manual_seed(0))
     cond, parts = base.encode_text([prompt]), dict[str, list[Tensor]]()
     for x0 in latents.split(64):
-        t, found = torch.full((len(x0),), int(NEAR_LEVEL * len(schedule))), dict[str, Tensor]()
+        t, found = torch.full((len(x0),), int(STATISTICS_LEVEL * len(schedule))), dict[str, Tensor]()
         base.predict(schedule.add_noise(x0, noise.expand_as(x0), t), t, cond[[0] * len(x0)], found)
         for block in BLOCKS:
             plane = found[block].float()
@@ -60,16 +64,57 @@ def features(base: BaseModel, latents: Tensor, prompt: str) -> dict[str, Tensor]
 def compared(photos: Tensor, gallery: Tensor, pictures: Tensor) -> Iterator[tuple[str, Tensor]]:
     """(B,) likeness of pictures (B, D) to photos (n, D) in several ways; gallery: (m, D) pictures of the class."""
     middle = gallery.mean(0)
-    yield (
-        "mean cosine, centred",
-        (F.normalize(pictures - middle, dim=1) @ F.normalize(photos - middle, dim=1).T).mean(1),
-    )
-    middle, scale = whitening(gallery)
+    yield "mean cosine, centred", cosine(pictures - middle, photos - middle).mean(1)
+    scale = whitening(gallery)
     p, x = (photos - middle) @ scale, (pictures - middle) @ scale
-    yield "mean cosine, whitened", (F.normalize(x, dim=1) @ F.normalize(p, dim=1).T).mean(1)
-    distances = torch.cdist(x, p)
-    yield "mean distance, whitened", -distances.mean(1)
-    yield "distance to the nearest, whitened", -distances.amin(1)
+    yield "mean cosine, whitened", cosine(x, p).mean(1)
+    yield "distance to the nearest, whitened", -torch.cdist(x, p).amin(1)
+
+
+def compared_where_asked(references: Tensor, gallery: Tensor, pictures: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same of pictures (cells, K, D) to references (K, r, D) on the same colour: (cells, K)."""
+    own, middle, deviation = gallery.mean(0), (gallery.mean(0) + references.mean((0, 1))) / 2, deviations(gallery)
+    for name, centre in (("the class", own), ("class and references", middle)):
+        x, r = ((values - centre) / deviation for values in (pictures, references))
+        yield f"mean cosine, centred on {name}", torch.stack([cosine(x[:, k], r[k]).mean(1) for k in range(len(r))], 1)
+    scale = whitening(gallery)
+    x, r = (pictures - own) @ scale, (references - own) @ scale
+    yield (
+        "distance to the nearest, whitened",
+        -torch.stack([torch.cdist(x[:, k], r[k]).amin(1) for k in range(len(r))], 1),
+    )
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """(n, D), (m, D) -> (n, m)."""
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+
+
+def deviations(samples: Tensor) -> Tensor:
+    """(m, D) -> (D,), none much below the mean one."""
+    deviation = samples.std(0)
+    return deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
+
+
+def whitening(samples: Tensor) -> Tensor:
+    """Scale (D, D) of samples (m, D), so that all directions in which they differ count alike: each number by its own
+    deviation first, then all together by the root of the inverse covariance, shrunk by its mean variance.
+    """
+    deviation = deviations(samples)
+    covariance = torch.cov(((samples - samples.mean(0)) / deviation).T)
+    covariance += covariance.diagonal().mean() * torch.eye(len(covariance))
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return (vectors * values.rsqrt()).to(samples) / deviation[:, None]
+
+
+def set_where_asked(room: Room, pixels: Tensor, drawn: Tensor) -> Tensor:
+    """The subject of photos (n, 3, H, W) before what is behind the class in K drawn latents: (K, r, C, h, w)."""
+    pictures = room.seen(drawn) * 2 - 1
+    behind, outlines = backgrounds(pictures, subject_outlines(pictures)), subject_outlines(pixels)
+    each = min(EACH, len(pixels))
+    picked = torch.tensor(turns(len(pixels), each * len(drawn))).reshape(len(drawn), each)
+    made = [set_before(pixels[own], outlines[own], empty) for own, empty in zip(picked, behind, strict=True)]
+    return torch.stack([room.base.encode_images(each)[0].float() for each in made])
 
 
 @torch.no_grad()
@@ -78,15 +123,20 @@ def scores(room: Room, eye: BaseModel, run: Run, subject: Subject, kept: dict[st
     cells = kept["cells"][:, :SHOWN]
     towers = torch.stack([room.court.embed(room.seen(latents)) for latents in cells])  # (cells, SHOWN, D)
     scenes = torch.stack([room.embedded(subject.fresh(colour, SCENES, 1)) for colour in COLOURS])
-    photos = room.base.encode_images(torch.stack([p.pixels for p in photos_of(run, subject)]))[0]
+    pixels = torch.stack([p.pixels for p in photos_of(run, subject)])
+    photos = room.base.encode_images(pixels)[0]
+    asked = set_where_asked(room, pixels, kept["base"][BARE:SHOWN])
     learned = room.court.embed(room.seen(photos))
+    moved = room.court.embed(room.seen(asked.flatten(0, 1))).unflatten(0, asked.shape[:2])
     found = {
         "judge's tower, fresh scenes of the same colour": torch.einsum("ckd,ksd->c", towers[:, BARE:], scenes),
         "judge's tower, the photos": torch.einsum("ckd,nd->c", towers[:, BARE:], learned),
+        "judge's tower, where asked": torch.einsum("ckd,krd->c", towers[:, BARE:], moved),
     }
     prompt = f"a photo of {with_article(subject.class_word)}"
     own, others = (features(eye, latents, prompt) for latents in (photos, torch.cat([kept["base"], kept["gallery"]])))
     drawn = features(eye, cells.flatten(0, 1), prompt)
+    references = features(eye, asked.flatten(0, 1), prompt)
     for block in BLOCKS:
         half = own[block].shape[1] // 2
         for kind, part in (("means", slice(half)), ("means and deviations", slice(None))):
@@ -94,6 +144,10 @@ def scores(room: Room, eye: BaseModel, run: Run, subject: Subject, kept: dict[st
                 each = values.unflatten(0, (len(CELLS), SHOWN))
                 found[f"{block}, {kind}: {way}"] = each[:, BARE:].mean(1)
                 found[f"{block}, {kind}: {way}, without a colour"] = each[:, :BARE].mean(1)
+            where = references[block][:, part].unflatten(0, asked.shape[:2])
+            planes = drawn[block][:, part].unflatten(0, (len(CELLS), SHOWN))[:, BARE:]
+            for way, values in compared_where_asked(where, others[block][:, part], planes):
+                found[f"{block}, {kind}, where asked: {way}"] = values.mean(1)
     return {name: values.cpu().numpy() for name, values in found.items()}
 
 

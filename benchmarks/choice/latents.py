@@ -24,6 +24,8 @@ from benchmarks.choice.utility import Cell
 from maquette.core.noise import NoiseSchedule
 from maquette.evaluation.features import make_eye
 from maquette.evaluation.measures import likeness
+from maquette.evaluation.panel import STANDARD
+from maquette.evaluation.references import make_references
 from maquette.evaluation.words import POCKET_COLOURS, POCKET_OTHERS
 from maquette.formats import safetensors
 from tools.pocket.scenes import COLOURS, STYLES
@@ -98,16 +100,18 @@ def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Pat
         i for i, ask in enumerate(asked(subject, "")) if ask.what == "subject" and ask.colour and not ask.style
     ]
     cells, base, gallery = (state[name][..., on_colours, :, :, :].to(device) for name in ("cells", "base", "gallery"))
-    photos = [room.base.encode_images(e.pixels[None].to(device))[0].float() for e in photos_of(run, subject)]
+    photos = photos_of(run, subject)
+    latents = torch.cat([room.base.encode_images(e.pixels[None].to(device))[0].float() for e in photos])
     schedule = NoiseSchedule.from_config(room.base.scheduler_config).to(device)
-    eye = make_eye(room.base, torch.cat(photos), gallery[:8], base[:8], subject.class_word, schedule, PANEL_SEED)
-    places = [eye.place(cells.flatten(0, 1)), eye.places, eye.place(base)]
-    near = likeness(*(eye.distances(place) for place in places))
+    eye = make_eye(room.base, latents, gallery[:8], subject.class_word, schedule, PANEL_SEED)
+    own, more = eye.statistics(base), eye.statistics(gallery)
+    like = make_references(eye, photos, range(len(base)), STANDARD.references, base, own, more)
+    near = [likeness(like.similarity(eye.statistics(cell)), like.low, like.high) for cell in cells]
     told = json.loads(measures.read_text())
     for items in told["cells"].values():
         items.pop("likeness", None)
-    for cell, own in zip(CELLS, near.split(len(on_colours)), strict=True):
-        told["cells"][label(*cell)]["likeness"] = rounded(own)
+    for cell, values in zip(CELLS, near, strict=True):
+        told["cells"][label(*cell)]["likeness"] = rounded(values)
     keep(measures, {**told, "code": code()})
 
 

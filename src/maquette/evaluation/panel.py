@@ -145,7 +145,9 @@ def build_panel(
         eye,
         drawn,
         look,
-        make_references(eye, photos, plan, size.references, drawn.subject, look.statistics, eye.statistics(gallery)),
+        make_references(
+            eye, photos, plan.asked, size.references, drawn.subject, look.statistics, eye.statistics(gallery)
+        ),
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
         torch.arange(len(rows["subject"]), device=base.device) % size.timesteps < (size.timesteps + 1) // 2,

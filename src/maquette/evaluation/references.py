@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cutouts import backgrounds, set_before, subject_outlines
-from .drawing import Plan, decoded
+from .drawing import decoded
 from .example import Example
 from .features import Eye
 
@@ -52,23 +52,24 @@ class References:
 def make_references(
     eye: Eye,
     photos: Sequence[Example],
-    plan: Plan,
+    asked_of: Sequence[int],
     each: int,
     drawn: Tensor,
     statistics: Tensor,
     more: Tensor,
 ) -> References:
-    """each: so many photos, in turn, before each background. drawn: (B, C, h, w) what the base drew of the class by the
-    plan, statistics: (B, D) of these, more: (m, D) of other pictures of the class.
+    """asked_of: the attribute of each of the plan's B pictures, -1 for none. each: so many photos, in turn, before each
+    background. drawn: (B, C, h, w) what the base drew of the class by the plan, statistics: (B, D) of these, more:
+    (m, D) of other pictures of the class.
     """
-    asked = list(dict.fromkeys(which for which in plan.asked if which >= 0))
-    rows = tuple(asked.index(which) if which >= 0 else -1 for which in plan.asked) if asked else (0,) * len(plan.asked)
+    asked = list(dict.fromkeys(which for which in asked_of if which >= 0))
+    rows = tuple(asked.index(which) if which >= 0 else -1 for which in asked_of) if asked else (0,) * len(asked_of)
     each = min(each, len(photos))
     cut = [_cut(photos[i]) for i in turns(len(photos), each * max(len(asked), 1))]
     pixels = torch.stack([own for own, _ in cut]).unflatten(0, (-1, each))  # (A, r, 3, H, W)
     if asked:
         outlines = torch.stack([outline for _, outline in cut]).unflatten(0, (-1, each))
-        pictures = decoded(eye.base, drawn[[plan.asked.index(which) for which in asked]]) * 2 - 1
+        pictures = decoded(eye.base, drawn[[asked_of.index(which) for which in asked]]) * 2 - 1
         pixels = set_before(pixels, outlines, backgrounds(pictures, subject_outlines(pictures))[:, None])
     device = eye.base.device
     latents = [eye.base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
