@@ -49,6 +49,11 @@ def test_options_that_are_keys_or_others_words_are_answered(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_where_a_sweeps_results_go_is_called_root(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sweep", "photos", "--subject", "x", "--out", "y") == 2
+    assert "No such option: --out; results go to --root FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

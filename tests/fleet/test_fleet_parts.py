@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import random
 import threading
 from pathlib import Path
@@ -405,6 +406,10 @@ def test_settings_are_checked() -> None:
     with pytest.raises(MaquetteError, match="unknown key 'quota'; did you mean 'quotas'"):
         FleetSettings.parse({"quota": {}}, "fleet.toml")
     assert FleetSettings.parse({"quotas": {"a": {"in_flight": 2}}}).quotas["a"].in_flight == 2
+    assert FleetSettings.parse({"prices": {"cpu": 0.0}}).prices == {"cpu": 0.0}
+    for price in (-1.0, math.nan, math.inf):
+        with pytest.raises(MaquetteError, match=r"fleet\.toml: prices\.cpu"):
+            FleetSettings.parse({"prices": {"cpu": price}}, "fleet.toml")
 
 
 def test_signs_of_life() -> None:

@@ -39,7 +39,7 @@ class Command(TyperCommand):
             fault: Any = error
             name = getattr(error, "option_name", "")  # click's NoSuchOption
             if name and any("--set" in parameter.opts for parameter in self.params):
-                _explain(error, name)
+                _explain(error, name, {option for parameter in self.params for option in parameter.opts})
             if type(error).__name__ == "MissingParameter":
                 fault.message = fault.message or fault.param.help
             raise
@@ -62,13 +62,16 @@ class Command(TyperCommand):
                     formatter.write_dl(rows)
 
 
-def _explain(error: Any, name: str) -> None:
+def _explain(error: Any, name: str, options: set[str]) -> None:
+    """Say what to write instead of an option that the command does not have."""
     from ..config import TrainConfig
     from ..trainers.words import meaning
 
     key = name.lstrip("-").replace("-", "_")
     foreign = meaning(key, TrainConfig.model_fields)
-    if key in TrainConfig.model_fields:
+    if key == "out" and "--root" in options:
+        error.message, error.possibilities = f"No such option: {name}; results go to --root FOLDER", None
+    elif key in TrainConfig.model_fields:
         error.message, error.possibilities = f"No such option: {name}; it is a key: --set {key}=VALUE", None
     elif foreign:
         error.message, error.possibilities = f"No such option: {name}; {foreign} (keys: --set KEY=VALUE)", None

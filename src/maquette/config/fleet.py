@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,9 @@ class FleetConfig(StageConfig):
     """Of gc: remove what it lists."""
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Quota(StageConfig):
     """What one tenant may use at most, in one `fleet run`."""
 
@@ -66,9 +69,9 @@ class FleetSettings(StageConfig):
 
     currency: str = "$"
     """Of the prices."""
-    prices: dict[str, float] = Field(default_factory=dict)
+    prices: dict[str, Price] = Field(default_factory=dict)
     """Price of an hour of a worker by the name of its device, or a part of it: {cpu = 0.05, H200 = 3.5}."""
-    storage_price: float = Field(default=0.023, ge=0)
+    storage_price: Price = 0.023
     """Price of a gigabyte kept for a month."""
     seconds_per_job: Positive | None = None
     """For the plan, until results of the same base tell how long a job takes."""
