@@ -2,7 +2,8 @@
 be compared with: no photo shows the subject there.
 
 What belongs to the background is found by colour: whatever is reached from the border through pixels of the border's
-colours (region growing, Adams and Bischof 1994; the colours by k-means). Photos whose border tells nothing stay whole.
+colours (region growing, Adams and Bischof 1994; the colours by k-means). An outline is believed where it hardly moves
+when the tolerance does (as of MSER, Matas et al. 2002); other photos stay whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ BORDER = 0.03  # of the shorter side: pixels that are taken for background
 COLOURS = 4  # of the border, at most
 TOLERANCE = 0.12  # distance of a pixel from one of them in any channel, of values in [-1, 1]
 SPREAD = 3.0  # or so many of that colour's own deviations, if that is more
+STABLE = 0.8  # overlap of the outlines by 0.8 and 1.25 of the tolerance: the part of the larger that the smaller covers
 LEAST, MOST = 0.03, 0.85  # of the picture; an outline that takes less or more is none
 HALO = 0.05  # of the shorter side around a subject: its edge and shadow are no background either
 ROUNDS = 8  # of k-means
@@ -38,11 +40,14 @@ def _outline(picture: Tensor) -> Tensor:
     edge = _frame(picture.shape[-2:], BORDER).to(picture.device)
     colours, tolerances = _palette(picture[:, edge].T)
     off = (picture[:, None] - colours.T[:, :, None, None]).abs().amax(0)  # (K, H, W)
-    around = _reached((off <= tolerances[:, None, None]).any(0), edge)
-    outline = (~around).float()[None]
-    if not LEAST <= outline.mean() <= MOST:
-        return torch.ones_like(outline)
-    return F.avg_pool2d(outline, 3, 1, 1, count_include_pad=False) * outline
+    wide, outline, narrow = (
+        ~_reached((off <= factor * tolerances[:, None, None]).any(0), edge) for factor in (0.8, 1.0, 1.25)
+    )
+    found = LEAST <= outline.float().mean() <= MOST and narrow.sum() >= STABLE * wide.sum()
+    if not found:
+        return torch.ones_like(picture[:1])
+    soft = outline.float()[None]
+    return F.avg_pool2d(soft, 3, 1, 1, count_include_pad=False) * soft
 
 
 def _frame(size: Sequence[int], share: float) -> Tensor:
