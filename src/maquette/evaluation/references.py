@@ -23,6 +23,8 @@ LEAST_DEVIATION = 0.05  # of a number, as a share of the mean one
 @dataclass(frozen=True)
 class References:
     """unit: (A, r, D) for each of A asked attributes r references, as unit vectors of (statistics - middle) / scale.
+    middle: half way between the class and the references; scale: the geometric mean of how pictures of the class differ
+    and how references of one attribute do.
     row_of: the attribute of each of the plan's pictures -> its row of `unit`, -1 for pictures that are not compared.
     low: mean cosine of the base's class pictures with the references of their attribute; high: of references of other
     photos. pixels: (A, r, 3, H, W) in [-1, 1] the references themselves, on the CPU.
@@ -75,14 +77,21 @@ def make_references(
     latents = [eye.base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
     found = eye.statistics(torch.cat(latents)).unflatten(0, (-1, each))  # (A, r, D)
     known = torch.cat([statistics, more])
-    middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, known.std(0)
-    scale = scale + LEAST_DEVIATION * scale.mean() + 1e-6
+    middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, _deviations(known)
+    if each > 1:
+        scale = (scale * _deviations((found - found.mean(1, keepdim=True)).flatten(0, 1))).sqrt()
     unit = F.normalize((found - middle) / scale, dim=2)
     others = ~torch.eye(each, dtype=torch.bool, device=device)
     result = References(unit, rows, middle, scale, 0.0, 1.0, pixels)
     low = float(result.similarity(statistics).mean())
     high = float(torch.einsum("ard,asd->ars", unit, unit)[:, others].mean()) if each > 1 else -1.0
     return replace(result, low=low, high=high if high > low else (1 + low) / 2)
+
+
+def _deviations(samples: Tensor) -> Tensor:
+    """(m, D) -> (D,), none much below the mean one."""
+    deviation = samples.std(0)
+    return deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
 
 
 def turns(count: int, wanted: int) -> list[int]:

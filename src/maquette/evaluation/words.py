@@ -6,7 +6,9 @@ import re
 
 from ..families.base import FamilySpec
 
-POCKET_COLOURS = ("orange", "purple", "red", "green", "white", "blue", "black", "yellow")
+POCKET_COLOURS = (
+    "orange", "purple", "red", "green", "white", "blue", "black", "yellow", "pink", "gray", "cyan", "brown",
+)  # fmt: skip
 POCKET_OTHERS = ("cat", "car", "rose", "house", "camera", "star", "umbrella", "penguin", "pizza", "drum")
 ATTRIBUTES = (
     "in the snow", "on a beach", "in a jungle", "in a city street at night", "on a wooden table", "in a kitchen",
