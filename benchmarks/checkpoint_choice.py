@@ -5,7 +5,7 @@ python -m benchmarks.checkpoint_choice together --jobs 15 --seconds 500 --sprite
 
 Phases, each of which goes on where it was stopped:
   train    learn every subject in four settings of a balanced fraction (choice/plan.py), each far past its best
-  truth    judge every checkpoint at five weights on fresh scenes, 64 pictures each
+  truth    judge every checkpoint at five weights on fresh scenes, 64 pictures each (--draws 4, of 16 pictures)
   measure  what `maquette evaluate` measures of the same checkpoints, which sees the photos only
   again    likeness by the eye as it is now, of the pictures that `measure` kept; several processes at once
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
@@ -116,22 +116,22 @@ def done(folder: Path, key: str) -> bool:
     return file.exists() and json.loads(file.read_text())["key"] == key
 
 
-def judge(work: Path, people: list[subjects.Subject], most: int | None) -> None:
+def judge(work: Path, people: list[subjects.Subject], most: int | None, draws: int = truth.DRAWS) -> None:
     """Judge what is trained; whatever is trained meanwhile, too."""
     room, juries = Room.open(), {}
     known = everything_else(room, work)
-    while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run)]:
+    while todo := [run for run in finished(work, len(people))[:most] if not judged(work, run, draws)]:
         number = todo[0].told["subject"]
         if number not in juries:
             juries[number] = truth.Jury(room, people[number], known)
-        judge_one(work, todo[0], juries[number])
+        judge_one(work, todo[0], juries[number], draws)
 
 
-def judge_one(work: Path, run: Run, jury: truth.Jury) -> None:
+def judge_one(work: Path, run: Run, jury: truth.Jury, draws: int) -> None:
     """Judge a run's cells."""
     (work / "truth").mkdir(exist_ok=True)
     with timed(f"{run.name}: judged"):
-        truth.judge_run(run, jury, work / "truth" / f"{run.name}.json")
+        truth.judge_run(run, jury, work / "truth" / f"{run.name}.json", draws)
 
 
 @contextmanager
@@ -142,8 +142,8 @@ def timed(what: str) -> Iterator[None]:
     log(f"{what}, {time.process_time() - processor:.0f} s of processor, {time.perf_counter() - began:.0f} s")
 
 
-def judged(work: Path, run: Run) -> bool:
-    return truth.judged(run, work / "truth" / f"{run.name}.json")
+def judged(work: Path, run: Run, draws: int) -> bool:
+    return truth.judged(run, work / "truth" / f"{run.name}.json", draws)
 
 
 def measure(work: Path, people: list[subjects.Subject], most: int | None) -> None:
@@ -186,7 +186,7 @@ def again(work: Path, people: list[subjects.Subject], most: int | None) -> None:
     together.share(list(runs), work / "locks", float("inf"), one, lambda name: measured(work, runs[name]))
 
 
-def worker(work: Path, people: list[subjects.Subject], most: int | None, until: float) -> None:
+def worker(work: Path, people: list[subjects.Subject], most: int | None, draws: int, until: float) -> None:
     """Whole runs, those that no other process is at: train, judge, measure."""
     room = Room.open()
     known = everything_else(room, work)
@@ -199,7 +199,7 @@ def worker(work: Path, people: list[subjects.Subject], most: int | None, until: 
         if (folder / "failed.txt").exists():
             return True
         run = Run.read(folder)
-        return judged(work, run) and measured(work, run)
+        return judged(work, run, draws) and measured(work, run)
 
     def whole(name: str) -> None:
         train_one(work, people, settings[name])
@@ -207,7 +207,7 @@ def worker(work: Path, people: list[subjects.Subject], most: int | None, until: 
         if (folder / "failed.txt").exists():
             return
         run, jury = Run.read(folder), truth.Jury(room, people[settings[name].subject], known)
-        judge_one(work, run, jury)
+        judge_one(work, run, jury, draws)
         measure_one(work, people, room, run)
 
     together.share(list(settings), work / "locks", until, whole, complete)
@@ -277,13 +277,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/choice"))
     parser.add_argument("--subjects", type=int, default=plan.SUBJECTS)
     parser.add_argument("--runs", type=int, help="the first so many of the runs only")
+    parser.add_argument("--draws", type=int, default=truth.DRAWS, help="of 16 pictures, by which a cell is judged")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of `together`")
     parser.add_argument("--seconds", type=float, default=1e9, help="that `together` may take")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     sprites = sprites_at(args.sprites)
     if args.phase == "worker":
-        worker(args.work, cast(args.work, sprites, args.subjects), args.runs, time.time() + args.seconds)
+        worker(args.work, cast(args.work, sprites, args.subjects), args.runs, args.draws, time.time() + args.seconds)
         return
     if args.phase == "together":
         with alone(args.work, args.phase):
@@ -296,7 +297,8 @@ def main() -> None:
         return
     with alone(args.work, args.phase):
         people = cast(args.work, sprites, args.subjects)
-        PHASES[args.phase](args.work, people, args.runs)
+        more = {"draws": args.draws} if args.phase == "truth" else {}
+        PHASES[args.phase](args.work, people, args.runs, **more)
 
 
 if __name__ == "__main__":

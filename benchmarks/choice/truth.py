@@ -1,7 +1,7 @@
 """What a checkpoint is worth, judged by what no program has that chooses: fresh scenes and pocket's own judge.
 
 A draw is 16 pictures of a cell (step, weight), the same prompts and seeds for every cell of a run: the subject on each
-colour that no photo had, in styles, its class and other objects. Every cell gets DRAWS of them.
+colour that no photo had, in styles, its class and other objects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tools.pocket.scenes import COLOURS, STYLES
 
 SCENES = 12  # fresh scenes on each colour, to which pictures are compared
 DRAW_SEED = 70_000  # of the first draw; each draw has a hundred seeds of its own
-DRAWS = 4  # of every cell
+DRAWS = 4  # of every cell, where nothing else is said
+FEWEST_DRAWS = 2  # with which a cell counts as judged: halves of the truth are compared
 STYLED, CLASSED, NEIGHBOURS = 5, 3, 3  # pictures of a draw in other styles, of the class and of other things
 BASE_DRAWS = 8  # draws of the base itself, to which obedience and neighbours are compared
 
@@ -142,33 +143,34 @@ def probe(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda features: torch.sigmoid(logit(features)).detach()
 
 
-def judge_run(run: Run, jury: Jury, file: Path) -> dict[str, Any]:
-    """All draws of every cell of a run. Kept in `file` after every step, so that a stopped call goes on."""
+def judge_run(run: Run, jury: Jury, file: Path, draws: int = DRAWS) -> dict[str, Any]:
+    """So many draws of every cell of a run. Kept in `file` after every step, so that a stopped call goes on."""
     told: dict[str, Any] = {"name": run.name, "key": run.key, "reference": jury.told(), "draws": {}}
     if file.exists():
         known = json.loads(file.read_text())
         if known["key"] == run.key:
             told["draws"] = known["draws"]
-    draws = told["draws"]
+    cells = told["draws"]
     for step in plan.CHECKPOINTS:
-        missing = [weight for weight in plan.WEIGHTS if len(draws.get(label(step, weight), [])) < DRAWS]
+        missing = [weight for weight in plan.WEIGHTS if len(cells.get(label(step, weight), [])) < draws]
         for weight, base in run.opened(jury.room, step, missing):
-            found = jury.judged(base, range(DRAWS), jury.subject.prompt)
-            draws[label(step, weight)] = [_rounded(draw) for draw in found]
+            found = jury.judged(base, range(draws), jury.subject.prompt)
+            cells[label(step, weight)] = [_rounded(draw) for draw in found]
         if missing:
             keep(file, told)
     return told
 
 
-def judged(run: Run, file: Path) -> bool:
-    """Whether every cell of a run has every draw in `file`."""
-    return file.exists() and whole(run, json.loads(file.read_text()))
+def judged(run: Run, file: Path, draws: int = DRAWS) -> bool:
+    """Whether every cell of a run has so many draws in `file`."""
+    return file.exists() and whole(run, json.loads(file.read_text()), draws)
 
 
-def whole(run: Run, told: Mapping[str, Any]) -> bool:
-    """Whether every cell of a run has every draw in what `judge_run` kept."""
+def whole(run: Run, told: Mapping[str, Any], draws: int = FEWEST_DRAWS) -> bool:
+    """Whether every cell of a run has at least so many draws in what `judge_run` kept, and all the same number."""
     cells = [label(step, weight) for step in plan.CHECKPOINTS for weight in plan.WEIGHTS]
-    return bool(told["key"] == run.key and all(len(told["draws"].get(cell, [])) >= DRAWS for cell in cells))
+    counts = {len(told["draws"].get(cell, [])) for cell in cells}
+    return bool(told["key"] == run.key and len(counts) == 1 and min(counts) >= draws)
 
 
 def label(step: int, weight: float) -> str:
