@@ -105,7 +105,7 @@ def look_again(room: Room, run: Run, subject: Subject, file: Path, measures: Pat
     schedule = NoiseSchedule.from_config(room.base.scheduler_config).to(device)
     eye = make_eye(room.base, latents, gallery[:8], subject.class_word, schedule, PANEL_SEED)
     own, more = eye.statistics(base), eye.statistics(gallery)
-    like = make_references(eye, photos, range(len(base)), STANDARD.references, base, own, more)
+    like = make_references(eye.statistics, room.base, photos, range(len(base)), STANDARD.references, base, own, more)
     near = [likeness(like.similarity(eye.statistics(cell)), like.low, like.high) for cell in cells]
     told = json.loads(measures.read_text())
     for items in told["cells"].values():

@@ -11,9 +11,11 @@ import torch
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from maquette.errors import MaquetteError
-from maquette.evaluation import Example, dreambench
+from maquette.evaluation import Example, build_panel, dreambench, measure
 from maquette.evaluation.dreambench import alike, apart, prompts
 from maquette.evaluation.encoders import Seen, open_clip, open_dino
+from maquette.evaluation.measures import likeness
+from maquette.evaluation.panel import QUICK
 from maquette.evaluation.tuned import tuned
 from maquette.families import load
 from maquette.families.pocket.spec import WEIGHTS
@@ -90,6 +92,27 @@ def test_dreambench_has_25_prompts_for_things_and_25_for_what_lives() -> None:
     assert things[0] == "a zkw can in the jungle" and living[-1] == "a cube shaped zkw dog"
     assert sum("wearing" in p or "outfit" in p for p in living) == 10
     assert not any("wearing" in p for p in things)
+
+
+def test_likeness_by_an_encoder(dino: Path) -> None:
+    """What the base draws of the class has 0, references among themselves 1; the other measures are as without."""
+    base, encoder = load("pocket"), open_dino(dino, CPU)
+    random = torch.Generator().manual_seed(0)
+    photos = [
+        Example(torch.rand((3, 64, 64), generator=random) * 2 - 1, "a photo of zkw cat", str(i)) for i in range(3)
+    ]
+    panel = build_panel(base, photos, "zkw cat", size=QUICK, encoder=encoder)
+    plain = build_panel(base, photos, "zkw cat", size=QUICK)
+    assert panel.references.unit.shape[-1] == SMALL["hidden_size"] != plain.references.unit.shape[-1]
+    like = panel.references
+    seen, usual = measure(base, None, 1.0, panel), measure(base, None, 1.0, plain)
+    assert seen.pop("likeness") != usual.pop("likeness") and seen == usual
+    assert panel.describe is not None
+    of_class = likeness(like.similarity(panel.describe(panel.drawn.subject)), like.low, like.high)
+    assert of_class.mean().item() == pytest.approx(0.0, abs=1e-3)
+    alike = torch.einsum("ard,asd->ars", like.unit, like.unit)
+    assert like.high == pytest.approx(alike[:, ~torch.eye(3, dtype=torch.bool)].mean().item(), abs=1e-5)
+    assert like.high > like.low
 
 
 def test_the_table_has_the_papers_columns(clip: Path, dino: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,9 @@ class EvaluateConfig(StageConfig):
     twin: Path | None = None
     """Another run of the same settings, or its folder of LoRA files: how far the two differ is noise too."""
     clip: Path | None = None
-    """Folder with a CLIP model of transformers: adds CLIP-I and CLIP-T on DreamBench's prompts."""
+    """Folder with a CLIP model of transformers: likeness by it, and CLIP-I and CLIP-T on DreamBench's prompts."""
     dino: Path | None = None
-    """Folder with a DINO model of transformers: adds DINO, PRES and, with two pictures a prompt, DIV."""
+    """Folder with a DINO model of transformers: likeness by it, and DINO, PRES and, with two pictures a prompt, DIV."""
     per_prompt: Count = 1
     """Pictures of each of DreamBench's 25 prompts; the paper draws 4."""
     faces: bool = False

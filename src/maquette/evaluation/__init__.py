@@ -47,7 +47,7 @@ __all__ = ["RULE", "Choice", "Example", "Panel", "Row", "Rule", "build_panel", "
 
 _HOMES = {
     "RULE": "rule", "Rule": "rule", "Choice": "choice", "Row": "choice", "choose": "choice", "measure": "measures",
-    "measure_items": "measures", "Example": "panel", "Panel": "panel", "build_panel": "panel",
+    "measure_items": "measures", "Example": "example", "Panel": "panel", "build_panel": "panel",
 }  # fmt: skip
 
 

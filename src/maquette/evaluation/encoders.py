@@ -54,6 +54,10 @@ class Encoder:
     seen: Seen
     device: torch.device
 
+    @property
+    def name(self) -> str:
+        return "DINO" if self.tokenizer is None else "CLIP"
+
     @torch.no_grad()
     def images(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) unit vectors: CLIP's projected feature, DINO's class token."""

@@ -87,8 +87,9 @@ def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tenso
     look = eye.look(drawn.subject)
     seen = judging.margins(base, drawn, panel.plan, panel.schedule, panel.draws, panel.seed, panel.clip_skip)
     unit = panel.margins
+    compared = look.statistics if panel.describe is None else panel.describe(drawn.subject)
     return {
-        "likeness": likeness(like.similarity(look.statistics), like.low, like.high),
+        "likeness": likeness(like.similarity(compared), like.low, like.high),
         "identity": identity(eye.similarity(look.features), eye.similarity_to_others(look.features)),
         "obedience": seen.subject_share,
         "obedience_margin": seen.subject_margin / unit.subject_margin.mean().clamp(min=1e-6),

@@ -13,10 +13,11 @@ from ..data.captions import caption_for_class, caption_of_class, class_of
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan, draw, draw_latents, plan_of
+from .encoders import Encoder
 from .example import Example
 from .features import Eye, Look, make_eye
 from .judging import Margins, margins
-from .references import References, make_references
+from .references import Describe, References, by_encoder, make_references
 from .rows import Rows, answers, answers_of, stratified
 from .words import attributes_of, others_of
 
@@ -55,7 +56,8 @@ class Panel:
     photos: (n, C, h, w) latents. target: (n T, C, h, w) what should be answered of the photos. held: n times whether
     a photo was held out. every: (N, C, h, w) latents of all photos, not of the chosen n alone. eye: what pictures are
     judged by. drawn: what the base drew for the class under the prompts and seeds with which checkpoints draw the
-    subject; look, margins: what the eye and the judge say of it. references: what the subject should look like there.
+    subject; look, margins: what the eye and the judge say of it. references: what the subject should look like there;
+    describe: by what drawings are compared with them, None for the eye's statistics.
     """
 
     subject: str
@@ -74,6 +76,7 @@ class Panel:
     drawn: Drawing = field(repr=False)
     look: Look = field(repr=False)
     references: References = field(repr=False)
+    describe: Describe | None = field(repr=False)
     margins: Margins = field(repr=False)
     schedule: NoiseSchedule = field(repr=False)
     noisy: Tensor = field(repr=False)  # which of the rows "subject" the rows "edits" are
@@ -95,10 +98,11 @@ def build_panel(
     seed: int = 0,
     clip_skip: int = 1,
     cfg_scale: float | None = None,
+    encoder: Encoder | None = None,
 ) -> Panel:
     """Encode the photos, draw the class and other things with the base, and ask the base everything that checkpoints
-    will be asked. class_word: otherwise the subject without its first word. Raises MaquetteError without a photo that
-    training saw.
+    will be asked. class_word: otherwise the subject without its first word. encoder: measures likeness instead of the
+    base. Raises MaquetteError without a photo that training saw.
     """
     class_word = class_word or class_of(subject)
     picked = _chosen(photos, size.photos, seed)
@@ -129,6 +133,8 @@ def build_panel(
     gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
     eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)
     look = eye.look(drawn.subject)
+    describe = eye.statistics if encoder is None else by_encoder(base, encoder)
+    seen = look.statistics if encoder is None else describe(drawn.subject)
     return Panel(
         subject,
         class_word,
@@ -145,9 +151,8 @@ def build_panel(
         eye,
         drawn,
         look,
-        make_references(
-            eye, photos, plan.asked, size.references, drawn.subject, look.statistics, eye.statistics(gallery)
-        ),
+        make_references(describe, base, photos, plan.asked, size.references, drawn.subject, seen, describe(gallery)),
+        None if encoder is None else describe,
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
         torch.arange(len(rows["subject"]), device=base.device) % size.timesteps < (size.timesteps + 1) // 2,

@@ -5,19 +5,22 @@ with the photos themselves rewards their backgrounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..families.base import BaseModel
 from .cutouts import backgrounds, set_before, subject_outlines
 from .drawing import decoded
+from .encoders import Encoder
 from .example import Example
-from .features import Eye
 
 LEAST_DEVIATION = 0.05  # of a number, as a share of the mean one
+Describe = Callable[[Tensor], Tensor]
+"""(B, C, h, w) latents -> (B, D) numbers by which pictures are compared: `Eye.statistics`, or `by_encoder`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,18 @@ class References:
         return cosines.mean(1)
 
 
+def by_encoder(base: BaseModel, encoder: Encoder) -> Describe:
+    """Compare decoded pictures by CLIP's or DINO's features."""
+
+    def describe(latents: Tensor) -> Tensor:
+        return encoder.images(decoded(base, latents)).to(latents.device)
+
+    return describe
+
+
 def make_references(
-    eye: Eye,
+    describe: Describe,
+    base: BaseModel,
     photos: Sequence[Example],
     asked_of: Sequence[int],
     each: int,
@@ -71,11 +84,11 @@ def make_references(
     pixels = torch.stack([own for own, _ in cut]).unflatten(0, (-1, each))  # (A, r, 3, H, W)
     if asked:
         outlines = torch.stack([outline for _, outline in cut]).unflatten(0, (-1, each))
-        pictures = decoded(eye.base, drawn[[asked_of.index(which) for which in asked]]) * 2 - 1
+        pictures = decoded(base, drawn[[asked_of.index(which) for which in asked]]) * 2 - 1
         pixels = set_before(pixels, outlines, backgrounds(pictures, subject_outlines(pictures))[:, None])
-    device = eye.base.device
-    latents = [eye.base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
-    found = eye.statistics(torch.cat(latents)).unflatten(0, (-1, each))  # (A, r, D)
+    device = base.device
+    latents = [base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
+    found = describe(torch.cat(latents)).unflatten(0, (-1, each))  # (A, r, D)
     known = torch.cat([statistics, more])
     middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, _deviations(known)
     if each > 1:

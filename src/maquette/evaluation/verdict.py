@@ -15,6 +15,7 @@ from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose
 from .drawing import decoded
+from .encoders import Encoder
 from .example import Example
 from .faces import FaceJudge
 from .faces import sentence as face_sentence
@@ -134,12 +135,13 @@ def judge(
     clip_skip: int = 1,
     cfg_scale: float | None = None,
     faces: FaceJudge | None = None,
+    encoder: Encoder | None = None,
     on_progress: Progress = lambda what, done, of: None,
 ) -> Verdict:
     """Measure up to so many (step, weight), all for cells None, and choose. seeds: panels on which the same cells are
     measured. twin: checkpoints of a run of the same settings, some at the same steps. How far both differ is the noise
-    below which files count as equal. faces: measures whose face is drawn, too. Raises MaquetteError for a file that
-    does not fit the base, and for a twin without such steps.
+    below which files count as equal. faces: measures whose face is drawn, too. encoder: measures likeness. Raises
+    MaquetteError for a file that does not fit the base, and for a twin without such steps.
     """
     require_measurable(base)
     _require_common(candidates, twin)
@@ -155,7 +157,9 @@ def judge(
 
     def panel_of(which: int) -> Panel:
         on_progress("building the panel", which - seed, seeds)
-        made = build_panel(base, photos, subject, size=size, seed=which, clip_skip=clip_skip, cfg_scale=cfg_scale)
+        made = build_panel(
+            base, photos, subject, size=size, seed=which, clip_skip=clip_skip, cfg_scale=cfg_scale, encoder=encoder
+        )
         on_progress("building the panel", which - seed + 1, seeds)
         return made
 
@@ -175,7 +179,8 @@ def judge(
     every = joined(panels) if seeds > 1 else rows
     choice = choose(every, prefer, floor=noise.difference if noise else PANEL_NOISE)
     unit = candidates[0].unit
-    more = (noise and noise.sentence(), face_sentence(choice.row), caution(base))
+    by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
+    more = (noise and noise.sentence(), face_sentence(choice.row), by_whom, caution(base))
     return Verdict(
         choice,
         tuple(every),

@@ -113,6 +113,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             clip_skip=training.clip_skip,
             cfg_scale=training.sample_cfg_scale,
             faces=faces,
+            encoder=encoders.eye,
             on_progress=progress_of_parts(on_event),
         )
         verdict = _said_to_be_folded(verdict, config.fold_weight)
@@ -154,6 +155,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         seeds=config.seeds,
         twin=twin,
         faces=faces,
+        encoder=encoders.eye,
         on_progress=progress_of_parts(on_event),
     )
     verdict = _said_to_be_folded(verdict, config.fold_weight)
@@ -187,6 +189,11 @@ class _Encoders:
     def open(cls, config: EvaluateConfig, base: BaseModel) -> _Encoders:
         clip = None if config.clip is None else open_clip(config.clip, base.device)
         return cls(config, base, clip, None if config.dino is None else open_dino(config.dino, base.device))
+
+    @property
+    def eye(self) -> Encoder | None:
+        """By which likeness is measured: DINO, which tells subjects of one class apart, before CLIP."""
+        return self.dino or self.clip
 
     def table(
         self, candidates: Sequence[Candidate], verdict: Verdict, photos: Sequence[Example], subject: str,
