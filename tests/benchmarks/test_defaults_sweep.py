@@ -132,7 +132,7 @@ def case(subject: int, noise: float, peak: int = 160, best: float = 0.7) -> case
         for one in own:
             one["similarity"] = [v + noise * float(random.normal()) for v in one["similarity"]]
         draws[f"{step}@{weight:g}"] = own
-        measured = {"likeness": 0.5 + 0.1 * float(random.random()), "edit_retention": value}
+        measured = {"likeness": 0.5 + 0.02 * float(random.random()), "edit_retention": value}
         cells[f"{step}@{weight:g}"] = {**{n: [v] * 3 for n, v in measured.items()}, "tower": [value] * 2}
     told = {
         "name": f"run {subject}", "subject": subject, "method": "lora-4", "rate": 0, "prior": False, "data": "five",
