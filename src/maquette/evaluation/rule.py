@@ -32,23 +32,23 @@ class Rule:
 
 
 LEAST = 0.02
-PANEL_NOISE = 0.02  # by how much scores of one panel differ that another panel would turn round (docs/overtraining.md)
+PANEL_NOISE = 0.015  # by how much scores of one panel differ that another panel would turn round (docs/overtraining.md)
 
 # Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the
 # other half, with likeness by the nearest photo. When likeness became what it is now its power was raised, and all were
-# scaled to the sum they had: between 1 and 2 nothing differs by more than the noise (docs/overtraining.md). The
+# scaled to the sum they had: between 0.7 and 1.3 nothing differs by more than the noise (docs/overtraining.md). The
 # limits are practitioners', not fitted: they say why a file is overtrained.
 RULE = Rule(
     terms={
-        "likeness": Term(1.35),
-        "benefit": Term(0.58),
-        "obedience": Term(0.42),
-        "edit_retention": Term(0.4),
-        "neighbours_margin": Term(0.28),
-        "diversity": Term(0.17),
-        "gap": Term(0.17, scale=0.7),
-        "drift": Term(0.13, scale=0.7),
-        "obedience_margin": Term(0.06),
+        "likeness": Term(1),
+        "benefit": Term(0.66),
+        "obedience": Term(0.49),
+        "edit_retention": Term(0.46),
+        "neighbours_margin": Term(0.32),
+        "diversity": Term(0.19),
+        "gap": Term(0.19, scale=0.7),
+        "drift": Term(0.15, scale=0.7),
+        "obedience_margin": Term(0.07),
         "held_benefit": Term(0.05),
     },
     least={"edit_retention": 0.5, "diversity": 0.3},
