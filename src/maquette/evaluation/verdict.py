@@ -51,7 +51,7 @@ class Shown:
     pixels: Tensor
     photo: int
     copy: bool
-    reference: Tensor | None
+    reference: Tensor | None = None
 
 
 @dataclass(frozen=True)

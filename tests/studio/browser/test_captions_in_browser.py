@@ -74,7 +74,7 @@ def test_tags_are_counted_filtered_changed_and_taken_back(visit: Callable[..., P
     expect(page.locator("[data-tag=sunny]")).to_contain_text("5")
     page.keyboard.press("Control+z")
     expect(page.locator("[data-tag=sunny]")).to_contain_text("6")
-    page.locator("#tags summary").click()
+    page.get_by_test_id("tags").locator("summary").click()
     page.locator(f"#photo-{ids[0]} [data-select]").uncheck(force=True)
     page.get_by_test_id("find").fill("kitchen")
     page.get_by_test_id("replace").fill("workshop")
