@@ -90,7 +90,8 @@ def backgrounds(pixels: Tensor, outlines: Tensor) -> Tensor:
     Gortler et al. 1996, "The lumigraph"). Of a picture without an outline the border alone is taken.
     """
     wide = 2 * max(1, round(HALO * min(pixels.shape[-2:]))) + 1
-    known = 1 - F.max_pool2d((outlines > 0).float(), wide, 1, wide // 2)
+    covered = F.max_pool2d((outlines > 0).float(), (wide, 1), 1, (wide // 2, 0))
+    known = 1 - F.max_pool2d(covered, (1, wide), 1, (0, wide // 2))
     frame = _frame(pixels.shape[-2:], BORDER).to(known)
     known = torch.where(known.flatten(1).amax(1)[:, None, None, None] > 0, known, frame)
     return _filled(pixels.float() * known, known)
