@@ -4,7 +4,7 @@ python -m benchmarks.likeness --sprites FOLDER [--work out/choice] [--runs N]
 
 Takes the pictures that benchmarks/checkpoint_choice.py kept of 36 (step, weight) of each run: four of the subject alone
 and one on each of twelve colours. The photos' subject set before the same colours is cut out as `maquette evaluate`
-does it (evaluation/cutouts.py). Prints Spearman's correlation, over those 36, of each way with the similarity to
+does it (evaluation/references.py). Prints Spearman's correlation, over those 36, of each way with the similarity to
 fresh scenes on the same colour in the judge's image tower, the truth of docs/overtraining.md. Seconds a run, kept in
 WORK/likeness.json as they come: a stopped call goes on.
 """
@@ -31,16 +31,15 @@ from benchmarks.choice.measuring import photos_of
 from benchmarks.choice.subjects import Subject
 from benchmarks.choice.truth import keep, label
 from maquette.core.noise import NoiseSchedule
-from maquette.evaluation.cutouts import backgrounds, set_before, subject_outlines
 from maquette.evaluation.features import STATISTICS_LEVEL
-from maquette.evaluation.references import LEAST_DEVIATION, turns
+from maquette.evaluation.panel import STANDARD
+from maquette.evaluation.references import deviations, set_where_asked
 from maquette.families import load
 from maquette.families.base import BaseModel
 from tools.pocket.scenes import COLOURS
 
 SHOWN = BARE + len(COLOURS)  # pictures of a cell that are looked at, those without a colour first
 SCENES = 12  # fresh ones on each colour
-EACH = 8  # photos set before each colour
 BLOCKS = ("mid_block", "up_blocks.1")
 Scores = dict[str, np.ndarray]
 """Of each way a number for each cell."""
@@ -90,12 +89,6 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
 
 
-def deviations(samples: Tensor) -> Tensor:
-    """(m, D) -> (D,), none much below the mean one."""
-    deviation = samples.std(0)
-    return deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
-
-
 def whitening(samples: Tensor) -> Tensor:
     """Scale (D, D) of samples (m, D), so that all directions in which they differ count alike: each number by its own
     deviation first, then all together by the root of the inverse covariance, shrunk by its mean variance.
@@ -107,25 +100,16 @@ def whitening(samples: Tensor) -> Tensor:
     return (vectors * values.rsqrt()).to(samples) / deviation[:, None]
 
 
-def set_where_asked(room: Room, pixels: Tensor, drawn: Tensor) -> Tensor:
-    """The subject of photos (n, 3, H, W) before what is behind the class in K drawn latents: (K, r, C, h, w)."""
-    pictures = room.seen(drawn) * 2 - 1
-    behind, outlines = backgrounds(pictures, subject_outlines(pictures)), subject_outlines(pixels)
-    each = min(EACH, len(pixels))
-    picked = torch.tensor(turns(len(pixels), each * len(drawn))).reshape(len(drawn), each)
-    made = [set_before(pixels[own], outlines[own], empty) for own, empty in zip(picked, behind, strict=True)]
-    return torch.stack([room.base.encode_images(each)[0].float() for each in made])
-
-
 @torch.no_grad()
 def scores(room: Room, eye: BaseModel, run: Run, subject: Subject, kept: dict[str, Tensor]) -> Scores:
     """What each way says of each cell."""
     cells = kept["cells"][:, :SHOWN]
     towers = torch.stack([room.court.embed(room.seen(latents)) for latents in cells])  # (cells, SHOWN, D)
     scenes = torch.stack([room.embedded(subject.fresh(colour, SCENES, 1)) for colour in COLOURS])
-    pixels = torch.stack([p.pixels for p in photos_of(run, subject)])
-    photos = room.base.encode_images(pixels)[0]
-    asked = set_where_asked(room, pixels, kept["base"][BARE:SHOWN])
+    examples = photos_of(run, subject)
+    photos = room.base.encode_images(torch.stack([p.pixels for p in examples]))[0]
+    set_before = set_where_asked(room.base, examples, kept["base"][BARE:SHOWN], STANDARD.references)
+    asked = room.base.encode_images(set_before.flatten(0, 1))[0].unflatten(0, set_before.shape[:2])
     learned = room.court.embed(room.seen(photos))
     moved = room.court.embed(room.seen(asked.flatten(0, 1))).unflatten(0, asked.shape[:2])
     found = {

@@ -37,7 +37,7 @@ def subject_outlines(pixels: Tensor) -> Tensor:
 
 
 def _outline(picture: Tensor) -> Tensor:
-    edge = _frame(picture.shape[-2:], BORDER).to(picture.device)
+    edge = _frame(picture.shape[-2:]).to(picture.device)
     colours, tolerances = _palette(picture[:, edge].T)
     off = (picture[:, None] - colours.T[:, :, None, None]).abs().amax(0)  # (K, H, W)
     wide, outline, narrow = (
@@ -50,9 +50,9 @@ def _outline(picture: Tensor) -> Tensor:
     return F.avg_pool2d(soft, 3, 1, 1, count_include_pad=False) * soft
 
 
-def _frame(size: Sequence[int], share: float) -> Tensor:
-    """(H, W) bool: the border, so wide as `share` of the shorter side."""
-    width = max(2, round(share * min(size)))
+def _frame(size: Sequence[int]) -> Tensor:
+    """(H, W) bool: the border."""
+    width = max(2, round(BORDER * min(size)))
     edge = torch.ones(*size, dtype=torch.bool)
     edge[width:-width, width:-width] = False
     return edge
@@ -92,7 +92,7 @@ def backgrounds(pixels: Tensor, outlines: Tensor) -> Tensor:
     wide = 2 * max(1, round(HALO * min(pixels.shape[-2:]))) + 1
     covered = F.max_pool2d((outlines > 0).float(), (wide, 1), 1, (wide // 2, 0))
     known = 1 - F.max_pool2d(covered, (1, wide), 1, (0, wide // 2))
-    frame = _frame(pixels.shape[-2:], BORDER).to(known)
+    frame = _frame(pixels.shape[-2:]).to(known)
     known = torch.where(known.flatten(1).amax(1)[:, None, None, None] > 0, known, frame)
     return _filled(pixels.float() * known, known)
 

@@ -79,29 +79,41 @@ def make_references(
     """
     asked = list(dict.fromkeys(which for which in asked_of if which >= 0))
     rows = tuple(asked.index(which) if which >= 0 else -1 for which in asked_of) if asked else (0,) * len(asked_of)
-    each = min(each, len(photos))
-    cut = [_cut(photos[i]) for i in turns(len(photos), each * max(len(asked), 1))]
-    pixels = torch.stack([own for own, _ in cut]).unflatten(0, (-1, each))  # (A, r, 3, H, W)
     if asked:
-        outlines = torch.stack([outline for _, outline in cut]).unflatten(0, (-1, each))
-        pictures = decoded(base, drawn[[asked_of.index(which) for which in asked]]) * 2 - 1
-        pixels = set_before(pixels, outlines, backgrounds(pictures, subject_outlines(pictures))[:, None])
-    device = base.device
-    latents = [base.encode_images(own[None].to(device))[0].float() for own in pixels.flatten(0, 1)]
+        pixels = set_where_asked(base, photos, drawn[[asked_of.index(which) for which in asked]], each)
+    else:
+        pixels = torch.stack([photos[i].pixels.float() for i in turns(len(photos), min(each, len(photos)))])[None]
+    each = pixels.shape[1]
+    latents = [base.encode_images(own[None].to(base.device))[0].float() for own in pixels.flatten(0, 1)]
     found = describe(torch.cat(latents)).unflatten(0, (-1, each))  # (A, r, D)
     known = torch.cat([statistics, more])
-    middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, _deviations(known)
+    middle, scale = (known.mean(0) + found.mean((0, 1))) / 2, deviations(known)
     if each > 1:
-        scale = (scale * _deviations((found - found.mean(1, keepdim=True)).flatten(0, 1))).sqrt()
+        scale = (scale * deviations((found - found.mean(1, keepdim=True)).flatten(0, 1))).sqrt()
     unit = F.normalize((found - middle) / scale, dim=2)
-    others = ~torch.eye(each, dtype=torch.bool, device=device)
+    others = ~torch.eye(each, dtype=torch.bool, device=base.device)
     result = References(unit, rows, middle, scale, 0.0, 1.0, pixels)
     low = float(result.similarity(statistics).mean())
     high = float(torch.einsum("ard,asd->ars", unit, unit)[:, others].mean()) if each > 1 else -1.0
     return replace(result, low=low, high=high if high > low else (1 + low) / 2)
 
 
-def _deviations(samples: Tensor) -> Tensor:
+def set_where_asked(base: BaseModel, photos: Sequence[Example], drawn: Tensor, each: int) -> Tensor:
+    """(A, r, 3, H, W) in [-1, 1]: the subject of `each` photos, in turn, before what is behind the class in each of the
+    drawn latents (A, C, h, w). Where a photo has a mask, that is its outline.
+    """
+    picked = turns(len(photos), min(each, len(photos)) * len(drawn))
+    own = {i: photos[i].pixels.float() for i in picked}
+    outlines = {
+        i: subject_outlines(pixels[None])[0] if (mask := photos[i].mask) is None else mask for i, pixels in own.items()
+    }
+    pictures = decoded(base, drawn) * 2 - 1
+    behind = backgrounds(pictures, subject_outlines(pictures))
+    subjects, cuts = (torch.stack([one[i] for i in picked]).unflatten(0, (len(drawn), -1)) for one in (own, outlines))
+    return set_before(subjects, cuts, behind[:, None])
+
+
+def deviations(samples: Tensor) -> Tensor:
     """(m, D) -> (D,), none much below the mean one."""
     deviation = samples.std(0)
     return deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
@@ -110,9 +122,3 @@ def _deviations(samples: Tensor) -> Tensor:
 def turns(count: int, wanted: int) -> list[int]:
     """`wanted` of `count` things: each in turn, or, of more than that, some evenly spread."""
     return [i * count // wanted if count > wanted else i % count for i in range(wanted)]
-
-
-def _cut(photo: Example) -> tuple[Tensor, Tensor]:
-    """A photo's pixels and outline; the outline by its mask, where it has one."""
-    outline = subject_outlines(photo.pixels[None])[0] if photo.mask is None else photo.mask
-    return photo.pixels.float(), outline
