@@ -10,7 +10,7 @@ Phases, each of which goes on where it was stopped:
   again    likeness by the eye as it is now, of the pictures that `measure` kept; several processes at once
   fit      limits and weights of the rule on half of the subjects, regret on the other half, beside rivals'
   bounds   what the truth's own noise allows, and other forms of the rule (choice/floor.py, choice/others.py)
-  report   the same as tables and a plot in docs/overtraining.md, every row in benchmarks/results/
+  report   the same as tables and a plot in docs/measurements/checkpoint_choice.md, every row in benchmarks/results/
 FOLDER holds sprites: PNG files with transparency, or one folder of them for each style.
 """
 
@@ -52,7 +52,7 @@ from maquette.formats import safetensors
 
 SEED = 2026
 ROOT = Path(__file__).parent.parent
-PAGE, PLOT = ROOT / "docs/overtraining.md", ROOT / "docs/images/checkpoint_choice.svg"
+PAGE, PLOT = ROOT / "docs/measurements/checkpoint_choice.md", ROOT / "docs/images/checkpoint_choice.svg"
 ROWS = ROOT / "benchmarks/results/checkpoint_choice.jsonl.gz"
 PLOTTED = (
     "the rule as shipped", "last step, weight 1", "least train loss, weight 1", "least held-out loss, weight 1",
@@ -230,7 +230,7 @@ def report(work: Path, people: list[subjects.Subject], most: int | None) -> None
     if told["runs"] != len(known):
         raise SystemExit(f"{work}/results.json knows {told['runs']} runs, {len(known)} are there: call fit first.")
     worth = f"Mean worth by step and weight, each run's best being 1:\n\n{telling.worth_map(known)}"
-    picture = f"![Share of the runs by regret, a line for each way to choose]({PLOT.relative_to(PAGE.parent)})"
+    picture = f"![Share of the runs by regret, a line for each way to choose](../images/{PLOT.name})"
     text = f"{telling.tables(told)}\n\n{picture}\n\n{worth}"
     PAGE.write_text(telling.put_between_marks(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
     ways = {"the rule as shipped": fitting.chooser(RULE), **rivals(known)}

@@ -1,4 +1,4 @@
-"""Tables and a plot of the results, as docs/overtraining.md has them."""
+"""Tables and a plot of the results, as docs/measurements/checkpoint_choice.md has them."""
 
 from __future__ import annotations
 

@@ -32,12 +32,13 @@ class Rule:
 
 
 LEAST = 0.02
-PANEL_NOISE = 0.015  # by how much scores of one panel differ that another panel would turn round (docs/overtraining.md)
+# By how much scores of one panel differ that another panel would turn round (docs/measurements/panel.md)
+PANEL_NOISE = 0.015
 
 # Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the
 # other half, with likeness by the nearest photo. When likeness became what it is now its power was raised, and all were
-# scaled to the sum they had: between 0.7 and 1.3 nothing differs by more than the noise (docs/overtraining.md). The
-# limits are practitioners', not fitted: they say why a file is overtrained.
+# scaled to the sum they had: between 0.7 and 1.3 nothing differs by more than the noise. The limits are practitioners',
+# not fitted: they say why a file is overtrained.
 RULE = Rule(
     terms={
         "likeness": Term(1),

@@ -9,10 +9,9 @@ from .choice import Row, choose
 from .rule import RULE, Prefer, Rule
 
 FIRST_SHARE = 0.6  # of the cells, for the steps at one weight; what is left is for the weights
-FIRST_WEIGHT = (
-    0.7  # most files are better at 0.5 or 0.7 than at 1: with the few cells of a training's end, beginning at
-)
-# 1 doubles the regret (docs/overtraining.md)
+# Most files are better at 0.5 or 0.7 than at 1: with the few cells of a training's end, beginning at 1 costs more
+# regret (docs/measurements/checkpoint_choice.md)
+FIRST_WEIGHT = 0.7
 
 
 def search(
