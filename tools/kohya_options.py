@@ -33,6 +33,9 @@ def main() -> None:
         for theirs, (ours, differs) in kohya.NEAR_WORDS.get(option, {}).items():
             print(f"| `{option}` | `{theirs}` | `{key} = {ours}` | {differs} |")
     print("\n## Fields of kohya_ss\n")
+    print(
+        "A number that is 0 is not passed on to the trainer, so that its own default counts; listed where it differs.\n"
+    )
     print("Fields that are named as an option above become that option. The others:\n")
     print(table(sorted(kohya_gui.FIELDS.values(), key=lambda option: option.name.lower())))
     print("## Words of other trainers\n")

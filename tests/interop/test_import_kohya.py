@@ -147,6 +147,74 @@ def test_the_tab_of_the_form_says_the_method(tmp_path: Path) -> None:
             form(tmp_path, **{box: True})
 
 
+OTHER_TABS = {"LoRA_type": ..., "network_dim": ..., "network_alpha": ..., "unet_lr": ..., "text_encoder_lr": ...}
+
+
+def test_the_rates_decide_of_text_encoders_in_the_tab_dreambooth_of_sdxl(tmp_path: Path) -> None:
+    tab = OTHER_TABS | {"sdxl": True, "learning_rate": 1e-6}
+    found = form(tmp_path, **tab, learning_rate_te1=3e-7, learning_rate_te2=3e-7)
+    assert found.config["text_encoder"] is True and found.config["text_encoder_learning_rate"] == 3e-7
+    assert found.no_equal == []
+    found = form(tmp_path, **tab, learning_rate_te1=0, learning_rate_te2=0)
+    assert found.config["text_encoder"] is False and found.no_equal == []
+    second = form(tmp_path, **tab, learning_rate_te1=3e-7, learning_rate_te2=0)
+    assert second.config["text_encoder"] is True
+    assert second.no_equal == [
+        "learning_rate_te2 = 0: kohya_ss passes no 0 on, so that it becomes learning_rate",
+        "learning_rate_te2 = 1e-06: both text encoders learn at 3e-07",
+    ]
+    tuning = OTHER_TABS | {"sdxl_checkbox": True, "train_dir": "img", "learning_rate_te1": 3e-7}
+    assert form(tmp_path, **tuning, train_text_encoder=False).config["text_encoder"] is False  # which has a box
+
+
+def test_the_second_text_encoder_learns_at_the_common_rate_where_it_has_none(tmp_path: Path) -> None:
+    line = LINE.format("sdxl_train.py") + "--train_text_encoder --learning_rate=1e-6 --learning_rate_te1=3e-7"
+    found = read(tmp_path, line)
+    assert found.config["text_encoder_learning_rate"] == 3e-7
+    assert found.no_equal == ["learning_rate_te2 = 1e-06: both text encoders learn at 3e-07"]
+
+
+def test_the_form_passes_on_no_zero(tmp_path: Path) -> None:
+    assert read(tmp_path, NETWORK + "--max_grad_norm=0").config["max_grad_norm"] == 0
+    found = form(tmp_path, max_grad_norm=0, network_alpha=0, prior_loss_weight=0, min_timestep=False)
+    assert "max_grad_norm" not in found.config and found.config["alpha"] == 1.0
+    assert TrainConfig.parse({"photos": ".", **found.config}, "x", {}).max_grad_norm == 1.0
+    assert set(found.no_equal) == {
+        "max_grad_norm = 0: kohya_ss passes no 0 on, so that it becomes 1.0",
+        "network_alpha = 0: kohya_ss passes no 0 on, so that it becomes 1.0",
+    }
+    text = form(tmp_path, **OTHER_TABS, learning_rate_te=0)  # train_db.py learns both parts at one rate then
+    assert text.config["text_encoder"] is True and text.config["text_encoder_learning_rate"] == 1e-4
+    assert text.no_equal == ["learning_rate_te = 0: kohya_ss passes no 0 on, so that it becomes learning_rate"]
+    assert form(tmp_path, **OTHER_TABS, learning_rate_te=0, stop_text_encoder_training=-1).no_equal == []
+
+
+def test_mirrored_photos_are_half_as_many_steps_in_the_tab_finetuning(tmp_path: Path) -> None:
+    tab = OTHER_TABS | {"train_dir": "img", "train_data_dir": ..., "flip_aug": True}
+    assert form(tmp_path, **tab, max_train_steps=101).config["steps"] == 51
+    assert form(tmp_path, **tab, max_train_epochs=6).config["epochs"] == 6
+    assert form(tmp_path, **tab).config["epochs"] == 5
+    odd = form(tmp_path, **tab, epoch=5)
+    assert odd.config["epochs"] == 3 and odd.no_equal == ["epoch = 5: half of it there, for flip_aug is set"]
+    assert form(tmp_path, **tab, max_train_steps=101, dataset_config="d.toml").config["steps"] == 101
+    assert form(tmp_path, max_train_steps=101, flip_aug=True).config["steps"] == 101
+
+
+def test_what_a_tab_or_script_does_not_know_is_not_taken_over(tmp_path: Path) -> None:
+    word = form(tmp_path, **OTHER_TABS, token_string="zkw", caption_dropout_rate=0.1)
+    assert "caption_dropout" not in word.config
+    line = LINE.format("sdxl_train.py") + "--reg_data_dir=reg --train_batch_size=2 --prior_loss_weight=0.5"
+    whole = read(tmp_path, line)
+    assert "prior_loss_weight" not in whole.config
+    assert whole.needless == ["prior_loss_weight (sdxl_train.py passes over it)"]
+
+
+def test_a_data_set_file_is_no_configuration(tmp_path: Path) -> None:
+    text = "[general]\nshuffle_caption = true\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'photos'\n"
+    with pytest.raises(MaquetteError, match=r"d\.toml is a data set file, .*name it as the photos: maquette train"):
+        read(tmp_path, text, "d.toml")
+
+
 def test_a_preset_without_photos_or_base_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from maquette.cli.main import main
 

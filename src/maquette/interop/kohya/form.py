@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import MaquetteError
 from ...trainers import kohya_gui as gui
-from ...trainers.kohya import neutral
+from ...trainers.kohya import OPTIONS, neutral
 from .values import Values
 from .words import listed, options
 
@@ -41,7 +41,7 @@ def read(values: dict[str, Any], source: str) -> Form:
     for key, value in gui.DEFAULTS.items():
         if key not in given:
             given[key] = value
-    _length(values, given, source)
+    _length(values, form, source)
     _noise(values, given, script)
     if "network" in script:
         _network(values, given, source)
@@ -51,6 +51,7 @@ def read(values: dict[str, Any], source: str) -> Form:
     if not number(values.get("seed", 0), "seed", source):
         given.pop("seed", None)  # 0: another at each start
     form.processes = max(1, int(number(values.get("num_processes", 1), "num_processes", source)))
+    _zeros(form)
     _more(values, form, source)
     form.given = {key: value for key, value in given.items() if value not in ("", None, [], {})}
     return form
@@ -74,6 +75,40 @@ def _today(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _zeros(form: Form) -> None:
+    """The interface passes on no number that is 0 or false: the trainer's own default counts, which may be another."""
+    given = form.given
+    for name, value in list(given.items()):
+        option = OPTIONS.get(name)
+        if option is None or option.kind not in ("int", "float") or not isinstance(value, int | float) or value != 0:
+            continue
+        usual = "learning_rate" if name.startswith("learning_rate_te") else option.default
+        if usual and value is not False and _counts(name, form):
+            form.notes.append(f"{name} = 0: kohya_ss passes no 0 on, so that it becomes {usual}")
+        if usual or value is False:
+            del given[name]
+
+
+def _counts(name: str, form: Form) -> bool:
+    """Whether a number of the form, whatever it is, changes the training."""
+    given = form.given
+    if name.startswith("learning_rate_te"):
+        trained = given.get("train_text_encoder", form.script == "train_db.py")
+        return bool(trained) and given.get("stop_text_encoder_training") != -1
+    return {
+        "network_alpha": True,
+        "max_grad_norm": True,
+        "learning_rate": "network" not in form.script,
+        "prior_loss_weight": not neutral(given.get("reg_data_dir")),
+        "multires_noise_discount": not neutral(given.get("multires_noise_iterations")),
+        "lr_scheduler_power": given.get("lr_scheduler") == "polynomial",
+    }.get(name, False)
+
+
+def _is_fine_tuning(values: dict[str, Any]) -> bool:
+    return any(name in values for name in gui.FINE_TUNING_FIELDS)
+
+
 def _script(values: dict[str, Any]) -> str:
     """The tab that wrote the file, by the fields that only it has, and the script that it starts."""
     xl = "sdxl_" if values.get("sdxl") is True or values.get("sdxl_checkbox") is True else ""
@@ -83,7 +118,7 @@ def _script(values: dict[str, Any]) -> str:
         return f"{xl}train_textual_inversion.py"
     if xl:
         return "sdxl_train.py"
-    return "fine_tune.py" if any(name in values for name in gui.FINE_TUNING_FIELDS) else "train_db.py"
+    return "fine_tune.py" if _is_fine_tuning(values) else "train_db.py"
 
 
 def number(value: Any, name: str, source: str) -> float:
@@ -93,8 +128,13 @@ def number(value: Any, name: str, source: str) -> float:
     return Values({}, source).as_number(name, value)
 
 
-def _length(values: dict[str, Any], given: dict[str, Any], source: str) -> None:
-    """How long, in the order of the form: epochs, else steps, else its own field `epoch`; and the warm-up."""
+def _length(values: dict[str, Any], form: Form, source: str) -> None:
+    """How long, in the order of the form: epochs, else steps, else its own field `epoch`; and the warm-up.
+
+    The tab Finetuning takes half as many steps where photos are mirrored.
+    """
+    given, named = form.given, neutral(values.get("dataset_config"))
+    parts = 2 if named and _is_fine_tuning(values) and not neutral(values.get("flip_aug")) else 1
 
     def whole(name: str) -> int:
         return int(number(values.get(name), name, source))
@@ -102,9 +142,11 @@ def _length(values: dict[str, Any], given: dict[str, Any], source: str) -> None:
     if whole("max_train_epochs"):
         given["max_train_epochs"] = whole("max_train_epochs")
     elif whole("max_train_steps"):
-        given["max_train_steps"] = whole("max_train_steps")
-    elif "epoch" in values and neutral(values.get("dataset_config")):
-        given["max_train_epochs"] = whole("epoch")
+        given["max_train_steps"] = -(-whole("max_train_steps") // parts)
+    elif "epoch" in values and named:
+        given["max_train_epochs"] = -(-whole("epoch") // parts)
+        if whole("epoch") % parts:
+            form.notes.append(f"epoch = {whole('epoch')}: half of it there, for flip_aug is set")
     percent = number(values.get("lr_warmup"), "lr_warmup", source)
     if steps := whole("lr_warmup_steps"):
         given["lr_warmup_steps"] = steps
@@ -178,6 +220,11 @@ def _whole_model(values: dict[str, Any], given: dict[str, Any], source: str, for
     for name in ("learning_rate_te1", "learning_rate_te2") if not form.script.startswith("sdxl") else (
         "learning_rate_te",):  # fmt: skip
         given.pop(name, None)
+    if form.script == "sdxl_train.py" and not _is_fine_tuning(values):  # the tab Dreambooth has no box for it
+        rates = [number(values.get(name), name, source) for name in ("learning_rate_te1", "learning_rate_te2")]
+        given["train_text_encoder"] = any(rate > 0 for rate in rates)
+    if "inversion" in form.script:
+        given.pop("caption_dropout_rate", None)  # which that tab does not pass on
     percent = number(given.pop("stop_text_encoder_training", 0), "stop_text_encoder_training", source)
     if percent < 0:
         given["stop_text_encoder_training"] = -1

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import TrainConfig, toml_text
 from ...errors import MaquetteError
-from ...trainers.kohya import OPTIONS, SAME, SCRIPTS, THEIR_DEFAULTS, neutral
+from ...trainers.kohya import OPTIONS, SAME, SCRIPTS, THEIR_DEFAULTS, UNKNOWN, neutral
 from ...trainers.kohya_gui import FIELDS
 from . import dataset as kohya_dataset
 from . import network as kohya_network
@@ -134,6 +134,9 @@ class _Reader:
             if name not in self.values or OPTIONS[name].own:
                 continue
             value = self.values.take(name)
+            if name == "prior_loss_weight" and name in UNKNOWN.get(self.source.script, ()):
+                self.needless.append(f"{name} ({self.source.script} passes over it)")
+                continue
             if name in _KEPT and value:
                 self.lose(name, value, _KEPT[name])
             if not (value is None or (name in _ZERO_IS_NONE and not value)):

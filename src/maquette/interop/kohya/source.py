@@ -57,7 +57,13 @@ def read(path: str | Path) -> Source:
         form = kohya_form.read(values, str(path))
         return Source(path, form.given, form.script, processes=form.processes, notes=form.notes)
     if suffix == ".toml":
-        values = _flat(files.parse_toml(text, str(path)))
+        content = files.parse_toml(text, str(path))
+        if isinstance(content.get("datasets"), list):
+            raise MaquetteError(
+                f"{path} is a data set file, which lists photos and trains nothing; name it as the photos: "
+                f"maquette train {path}."
+            )
+        values = _flat(content)
         _require_known(values, path)
         return Source(path, values)
     return _from_script(text, path)

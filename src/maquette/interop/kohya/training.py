@@ -92,8 +92,8 @@ def _whole_model(reader: _Reader) -> list[str]:
     made["text_encoder"] = stop is None or stop > 0 if old else bool(flag)
     if made["text_encoder"] and old and stop and stop < made.get("steps", math.inf):
         reader.lose("stop_text_encoder_training", stop, "the text encoder learns to the end here")
-    found = [name for name in ("learning_rate_te", "learning_rate_te1", "learning_rate_te2") if name in values]
-    return found or (["learning_rate_te1", "learning_rate_te2"] if reader.xl else ["learning_rate_te"])
+    both = ["learning_rate_te1", "learning_rate_te2"]
+    return both if reader.xl or any(name in values for name in both) else ["learning_rate_te"]
 
 
 def _optimizer(reader: _Reader) -> None:
