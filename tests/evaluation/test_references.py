@@ -12,6 +12,7 @@ from maquette.evaluation.cutouts import set_before, subject_outlines
 from maquette.evaluation.measures import likeness
 from maquette.evaluation.panel import QUICK
 from maquette.evaluation.references import References, turns
+from maquette.evaluation.words import PLACES, POCKET_COLOURS, STYLES, changes_look
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.pocket.judge import judge
@@ -70,6 +71,19 @@ def test_each_asked_background_has_references_of_its_own(panel: Panel) -> None:
         assert f" {names[row]} background" in panel.plan.attributes[which]
     eyes = like.pixels[:, 0, :, 17:21, 27:31]
     assert (eyes - 1).abs().max() < 0.1, "the subject is the photo's, before every background"
+
+
+def test_pictures_that_ought_to_look_otherwise_are_not_compared(base: BaseModel) -> None:
+    """A photo before an oil painting is no example of the subject as an oil painting."""
+    photos = [Example(robot(colour), f"a photo of {SUBJECT}", colour) for colour in ("pink", "cyan")]
+    attributes = ["on a red background", "as an oil painting"]
+    panel = build_panel(base, photos, SUBJECT, attributes=attributes, size=QUICK)
+    assert {panel.plan.asked[i] for i in panel.references.compared} == {0} < set(panel.plan.asked)
+    assert len(panel.references.pixels) == 1
+
+
+def test_places_leave_the_subject_as_it_is() -> None:
+    assert not any(map(changes_look, (*PLACES, *POCKET_COLOURS))) and all(map(changes_look, STYLES))
 
 
 def test_pictures_without_an_attribute_are_not_compared(panel: Panel) -> None:

@@ -19,7 +19,7 @@ from .features import Eye, Look, make_eye
 from .judging import Margins, margins
 from .references import Describe, References, by_encoder, make_references
 from .rows import Rows, answers, answers_of, stratified
-from .words import attributes_of, others_of
+from .words import attributes_of, changes_look, others_of
 
 GALLERY_SEED = 500  # of the class pictures that photos are told from; none of them is drawn for another use
 
@@ -135,6 +135,8 @@ def build_panel(
     look = eye.look(drawn.subject)
     describe = eye.statistics if encoder is None else by_encoder(base, encoder)
     seen = look.statistics if encoder is None else describe(drawn.subject)
+    asked_of, each = _compared(plan), size.references
+    references = make_references(describe, base, photos, asked_of, each, drawn.subject, seen, describe(gallery))
     return Panel(
         subject,
         class_word,
@@ -151,7 +153,7 @@ def build_panel(
         eye,
         drawn,
         look,
-        make_references(describe, base, photos, plan.asked, size.references, drawn.subject, seen, describe(gallery)),
+        references,
         None if encoder is None else describe,
         margins(base, drawn, plan, schedule, size.draws, seed, clip_skip),
         schedule,
@@ -174,6 +176,11 @@ def _chosen(photos: Sequence[Example], most: int, seed: int) -> list[int]:
     for part in (seen, held):
         found += [part[i] for i in sorted(torch.randperm(len(part), generator=random)[:most].tolist())]
     return found
+
+
+def _compared(plan: Plan) -> list[int]:
+    """The attribute of each picture that can be compared with references, -1 for the others."""
+    return [-1 if which >= 0 and changes_look(plan.attributes[which]) else which for which in plan.asked]
 
 
 def _base_text(prompt: str, subject: str) -> str:

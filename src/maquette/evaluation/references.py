@@ -73,9 +73,9 @@ def make_references(
     statistics: Tensor,
     more: Tensor,
 ) -> References:
-    """asked_of: the attribute of each of the plan's B pictures, -1 for none. each: so many photos, in turn, before each
-    background. drawn: (B, C, h, w) what the base drew of the class by the plan, statistics: (B, D) of these, more:
-    (m, D) of other pictures of the class.
+    """asked_of: the attribute of each of the plan's B pictures, -1 for those that are not compared. each: so many
+    photos, in turn, before each background. drawn: (B, C, h, w) what the base drew of the class by the plan,
+    statistics: (B, D) of these, more: (m, D) of other pictures of the class.
     """
     asked = list(dict.fromkeys(which for which in asked_of if which >= 0))
     rows = tuple(asked.index(which) if which >= 0 else -1 for which in asked_of) if asked else (0,) * len(asked_of)

@@ -10,10 +10,10 @@ POCKET_COLOURS = (
     "orange", "purple", "red", "green", "white", "blue", "black", "yellow", "pink", "gray", "cyan", "brown",
 )  # fmt: skip
 POCKET_OTHERS = ("cat", "car", "rose", "house", "camera", "star", "umbrella", "penguin", "pizza", "drum")
-ATTRIBUTES = (
+PLACES = (
     "in the snow", "on a beach", "in a jungle", "in a city street at night", "on a wooden table", "in a kitchen",
-    "as an oil painting", "as a pencil drawing",
 )  # fmt: skip
+STYLES = ("as an oil painting", "as a pencil drawing")
 OTHERS = ("dog", "car", "house", "tree", "woman", "cup of coffee", "bicycle", "chair", "bird", "book")
 
 
@@ -21,7 +21,12 @@ def attributes_of(spec: FamilySpec) -> tuple[str, ...]:
     """Ends of a prompt, of which any two exclude each other."""
     if spec.name == "pocket":
         return tuple(f"on {article(colour)} background" for colour in POCKET_COLOURS)
-    return ATTRIBUTES
+    return PLACES + STYLES
+
+
+def changes_look(attribute: str) -> bool:
+    """Whether the subject itself looks otherwise where the attribute is obeyed, so that no photo shows it: "as …"."""
+    return attribute.startswith("as ")
 
 
 def others_of(spec: FamilySpec, class_word: str) -> tuple[str, ...]:
