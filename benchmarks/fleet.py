@@ -61,10 +61,10 @@ class Waiting:
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained:
         return self.train(config, on_event, cancel)
 
-    def evaluate(self, config: TrainConfig) -> Judged:
+    def evaluate(self, config: TrainConfig, cancel: Cancel) -> Judged:
         return Judged(1, 1.0, True, 1.0)
 
-    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None:
+    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float, cancel: Cancel) -> None:
         return None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from maquette import limits
 from maquette.errors import MaquetteError
-from maquette.files import is_regular, open_regular, parse_json, read_bytes, read_json, read_text
+from maquette.files import at_home, is_regular, open_regular, parse_json, read_bytes, read_json, read_text
 from maquette.shown import visible, visible_json
 
 
@@ -113,3 +113,10 @@ def test_no_character_that_commands_a_terminal_is_left() -> None:
         unicodedata.bidirectional(c) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
         for c in visible(every)
     )
+
+
+def test_a_home_that_nobody_has_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert at_home("~/photos") == tmp_path / "photos" and at_home("a/~") == Path("a/~")
+    assert at_home("~no-such-user/photos") == Path("~no-such-user/photos")

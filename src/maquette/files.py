@@ -242,10 +242,18 @@ def shown_bytes(size: int) -> str:
     return f"{size} bytes"
 
 
+def at_home(path: str | Path) -> Path:
+    """A path in which ~ is the home folder that it means; as it is where it means none ("~nobody/photos")."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def named_cache() -> Path | None:
     """$MAQUETTE_CACHE, where the user names a folder for everything that is kept between runs."""
     named = os.environ.get("MAQUETTE_CACHE")
-    return Path(named).expanduser() if named else None
+    return at_home(named) if named else None
 
 
 def cache_of_user() -> Path:

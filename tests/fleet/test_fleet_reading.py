@@ -106,6 +106,17 @@ def test_rows_that_differ_in_a_file_that_a_setting_names_are_two(folder: Path) -
     assert usual.row == found[0].row
 
 
+def test_ids_that_are_numbers_and_photos_of_users_that_are_not_here(folder: Path) -> None:
+    rows = [
+        {"id": 0, "photos": "a"}, {"id": "home", "photos": "~no-such-user/a"}, {"id": "nul", "photos": "a\0b"},
+        {"id": 1, "photos": "a"},
+    ]  # fmt: skip
+    told = list(read_jobs([Row(str(n), {"subject": "zkw dog", **row}) for n, row in enumerate(rows)], folder))
+    assert [type(one).__name__ for one in told] == ["Job", "Bad", "Bad", "Job"]
+    assert [one.id for one in told] == ["0", "home", "nul", "1"]
+    assert isinstance(told[1], Bad) and "There is no folder of photos" in told[1].why
+
+
 @pytest.mark.parametrize("most", ["1e999", "NaN", "0", "true"])
 def test_a_limit_of_cost_that_is_none(folder: Path, most: str) -> None:
     (folder / "jobs.jsonl").write_text(f'{{"photos": "a", "subject": "zkw dog", "max_cost": {most}}}\n')

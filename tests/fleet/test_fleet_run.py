@@ -217,6 +217,40 @@ def test_a_limit_of_cost_is_refused_where_nothing_tells_the_cost(tmp_path: Path,
         planning.plan(settings(tmp_path, jobs, settings=tmp_path / "fleet.toml"))
 
 
+def test_money_that_cannot_be_counted_holds_its_tenant(tmp_path: Path, write_jobs: Write) -> None:
+    (tmp_path / "fleet.toml").write_text("[prices]\nH200 = 3.5\n[quotas.poor]\nmoney = 1.0\n")
+    jobs = write_jobs({"id": "p1", "tenant": "poor"}, {"id": "p2", "tenant": "poor"}, {"id": "good"})
+    ended = run(tmp_path, jobs, settings=tmp_path / "fleet.toml")
+    assert (ended.held, ended.done, ended.failed, ended.attempts) == (2, 1, 0, 1)
+    assert ended.problems == [
+        "poor: [prices] in fleet.toml has none for cpu, so that the tenant's money cannot be counted: add it."
+    ]
+    (tmp_path / "fleet.toml").write_text("[prices]\ncpu = 0.1\n[quotas.poor]\nmoney = 1.0\n")
+    ended = run(tmp_path, jobs, settings=tmp_path / "fleet.toml")
+    assert (ended.held, ended.done, ended.known, ended.problems) == (0, 2, 1, [])
+
+
+def test_a_signal_ends_an_evaluation_too(tmp_path: Path, write_jobs: Write) -> None:
+    jobs = write_jobs({"subject": "judged thing", "then": ["evaluate"]})
+    cancel = threading.Event()
+
+    class Interrupted(LocalExecutor):
+        def wait(self, timeout: float) -> list[Outcome]:
+            if list((tmp_path / "root").rglob("claim.json")):
+                cancel.set()
+            return super().wait(0.1)
+
+    ended = driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Interrupted(trainer=FAKE))
+    assert (ended.status, ended.done) == ("stopped", 0)
+    assert not results(tmp_path) and not list((tmp_path / "root").rglob("claim.json"))
+
+
+def test_a_root_that_is_empty(tmp_path: Path, write_jobs: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MaquetteError, match="root is empty: name a folder"):
+        driving.run(FleetConfig.parse({"root": "", "jobs": write_jobs({})}), trainer=FAKE)
+
+
 def test_photos_are_deleted_when_all_jobs_with_them_are_done(tmp_path: Path, write_jobs: Write) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from maquette.cli.main import main
 from maquette.config.sweep import SweepConfig
 from maquette.errors import MaquetteError
 from maquette.fleet.sweeping import rows_of, sweep
@@ -30,6 +31,26 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
         (4, True, 7), (4, False, 7), (16, True, 7), (16, False, 7),
     ]  # fmt: skip
     assert rows[0]["id"] == "sweep-rank-4-flip_aug-true" and rows[0]["then"] == ["evaluate"]
+
+
+def test_values_below_zero_have_names_of_their_own(tmp_path: Path) -> None:
+    rows = rows_of(config(tmp_path, "noise_offset_adaptive=-0.5,0.5"))
+    assert [row["id"] for row in rows] == ["sweep-noise_offset_adaptive--0.5", "sweep-noise_offset_adaptive-0.5"]
+
+
+def test_what_is_wrong_is_told_by_the_combination(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    ended = sweep(
+        config(tmp_path, "rank=4,8", base=str(tmp_path / "gone.safetensors")),
+        lambda event: told.append(event.data["message"]) if event.kind == "warning" else None,
+        trainer="fleet_fakes:FakeTrainer",
+    )
+    why = f"There is no file or folder {tmp_path / 'gone.safetensors'}."
+    assert told == [f"sweep-rank-4: {why}", f"sweep-rank-8: {why}"] and ended.problems == [why]
+    words = ["sweep", str(tmp_path / "p"), "--subject", "zkw robot", "--set", "rank=4,8", "--base", "gone.safetensors"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--root", str(tmp_path / "root")])
+    assert end.value.code == 1 and "gone.safetensors" in capsys.readouterr().out
 
 
 def test_a_random_search_draws_the_same_each_time(tmp_path: Path) -> None:
@@ -54,6 +75,7 @@ def test_fewer_combinations_than_samples(tmp_path: Path) -> None:
     [
         (["rank=4"], "nothing to try"), (["rank=4..64"], "say how many"), (["rnk=4,8"], "did you mean 'rank'"),
         (["rank=a..b"], "no range of numbers"), (["rank=9..4"], "no range of numbers"),
+        (["rank=4,4"], "rank is to be 4 twice"), (["learning_rate=1e-4,0.0001"], "is to be 0.0001 twice"),
         (["rank=4,8", "rank=16"], r"rank is set twice: give all its values at once \(--set rank=A,B\)"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_templates_name_root_and_workers_and_are_printed(name: str, capsys: pyte
     assert ended.value.code == 0 and printed == template(name, CONFIG)
     assert "maquette fleet run --root s3://shop/fleet --address auto --workers 3" in printed
     assert not re.search("@[A-Z]+@", printed)
+
+
+@pytest.mark.parametrize("root", ["/shared/my fleet's", 'a: b #"$(id)"', "@WORKERS@"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_root_of_whatever_name_is_one_word_of_the_shell(name: str, root: str) -> None:
+    text = template(name, CONFIG.model_copy(update={"root": root}))
+    if name == "kuberay":
+        run = yaml.safe_load(text)["spec"]["entrypoint"]
+    elif name == "ray":
+        line = next(line for line in text.splitlines() if "ray exec" in line)
+        run = shlex.split(line.removeprefix("#"))[-1]
+    else:
+        script = yaml.safe_load(text)["run"] if name == "skypilot" else text
+        run = next(line for line in script.splitlines() if "fleet run" in line)
+    words = shlex.split(run)
+    assert words[words.index("--root") + 1] == root
+    if name != "slurm":
+        yaml.safe_load(text)
+
+
+def test_a_root_that_would_break_a_line() -> None:
+    with pytest.raises(MaquetteError, match="no root for a template"):
+        template("slurm", CONFIG.model_copy(update={"root": "a\nrm -r b"}))
 
 
 def test_an_unknown_template() -> None:

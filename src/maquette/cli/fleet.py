@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,7 @@ def run(values: dict[str, Any], json_output: Json = False) -> None:
     print_json(found) if json_output else show_run(found)
     if found.status == "stopped":
         raise typer.Exit(INTERRUPTED)
-    if found.invalid or found.rejected or found.failed:
+    if found.invalid or found.problems:
         raise typer.Exit(1)
 
 
@@ -194,10 +195,10 @@ def show_run(found: RunResult) -> None:
     names = ("done", "rejected", "failed", "known", "cancelled", "late", "held", "invalid")
     screen.table([(name, getattr(found, name)) for name in names if getattr(found, name)])
     if found.held:
-        screen.line("Held are jobs of tenants whose budget in fleet.toml is used up.")
+        screen.line("Held are jobs of tenants whose budget in fleet.toml is used up, or cannot be counted.")
     if found.status == "stopped":
         screen.line("Stopped; the same command goes on.")
-    screen.line(f"Results: {found.root}   (maquette fleet status --root {found.root})")
+    screen.line(f"Results: {found.root}   (maquette fleet status --root {shlex.quote(found.root)})")
 
 
 def show_status(found: StatusResult) -> None:

@@ -41,6 +41,8 @@ def command(
     print_json(result) if json_output else show(result)
     if result.status == "stopped":
         raise typer.Exit(INTERRUPTED)
+    if result.problems:
+        raise typer.Exit(1)
 
 
 def show(result: SweepResult) -> None:
@@ -54,8 +56,8 @@ def show(result: SweepResult) -> None:
         )
         for place, one in enumerate(result.tried, start=1)
     ]  # fmt: skip
-    screen.table(rows, ("", *keys, "score", "step × weight", "time"))
     if result.tried:
+        screen.table(rows, ("", *keys, "score", "step × weight", "time"))
         screen.line(f"The best: {result.tried[0].file}")
     for problem in result.problems:
         screen.line(problem, style="yellow", before="warning:")

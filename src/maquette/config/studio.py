@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ..files import at_home
 from .base import StageConfig
 
 PASSWORD_VARIABLE = "MAQUETTE_PASSWORD"  # of the environment: the list of processes shows command lines to everybody
@@ -49,7 +50,7 @@ class StudioSettings(StageConfig):
     @classmethod
     def _placed(cls, base: str) -> str:
         """Jobs work in folders of their own: what is named from here is named by its whole path."""
-        path = Path(base).expanduser()
+        path = at_home(base)
         return base if base == "pocket" or not path.exists() else str(path.absolute())
 
     @model_validator(mode="after")
@@ -64,7 +65,7 @@ class StudioSettings(StageConfig):
     @property
     def folder(self) -> Path:
         """The data folder, absolute."""
-        return self.data.expanduser().absolute()
+        return at_home(self.data).absolute()
 
     @property
     def address(self) -> str:
@@ -73,7 +74,7 @@ class StudioSettings(StageConfig):
 
     @property
     def bases_folder(self) -> Path:
-        return (self.bases or self.folder / "bases").expanduser().absolute()
+        return at_home(self.bases or self.folder / "bases").absolute()
 
 
 def with_password(values: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

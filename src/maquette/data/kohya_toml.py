@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import read_toml
+from ..files import at_home, read_toml
 from .buckets import ShapeWish
 from .caption_options import CaptionOptions
 from .dataset import Problem
@@ -232,7 +232,7 @@ def _masks(file: Path, where: str, values: Mapping[str, Any], root: Path) -> tup
 
 def _path(file: Path, name: str, exists: Callable[[Path], bool], where: str) -> Path:
     """A path of the file: absolute, relative to the file's folder, or to the current folder."""
-    for path in (file.parent / Path(name).expanduser(), Path(name).expanduser()):
+    for path in (file.parent / at_home(name), at_home(name)):
         if exists(path):
             return path
     raise MaquetteError(f"{file}, {where}: there is no {name}.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.photos import TEMPLATE
 from ..errors import MaquetteError
+from ..files import at_home
 from ..shown import is_unicode, visible
 from .caption_options import CaptionOptions
 from .captions import class_of
@@ -98,7 +99,7 @@ def groups_in(folder: str | Path, subject: str | None = None, reg: str | Path | 
 
 def _found(folder: str | Path, subject: str | None, reg: str | Path | None) -> _Found:
     """What lies in the folder, with the regularization images that are named or lie there too."""
-    path = Path(folder).expanduser()
+    path = at_home(folder)
     if path.is_file() and path.suffix.lower() == ".toml":
         told = read_dataset_file(path, subject)
         found = _Found(path.parent, "toml", told.groups, told.problems, told.settings)
@@ -109,7 +110,7 @@ def _found(folder: str | Path, subject: str | None, reg: str | Path | None) -> _
         found = _find_in_folder(_existing_folder(path), subject)
     wanted = found.reg if reg is None else reg
     if wanted is not None:
-        found.reg = _existing_folder(Path(wanted).expanduser())
+        found.reg = _existing_folder(at_home(wanted))
         found.groups = [_without(group, found.reg) for group in found.groups]
         named = next((group.subject for group in found.groups if group.subject), subject or "")
         found.groups += _class_groups(found.reg, named, found.problems)

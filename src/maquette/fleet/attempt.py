@@ -18,6 +18,8 @@ from .preparing import Prepared
 from .records import Outcome, Result, price_of, read_result
 from .trainer import Trained, Trainer, Training
 
+UNPRICED = "[prices] in fleet.toml has none for {}, so that the tenant's money cannot be counted: add it."
+
 
 class Refused(Exception):
     """The job is another's already."""
@@ -98,6 +100,8 @@ class Attempt:
         if self.made.max_cost is not None and price_of(self.device, self.task.prices) is None:
             why = f"[prices] in fleet.toml has none for {self.device}, so that max_cost cannot be kept: add it."
             return self._commit(self._result("failed", "budget", why))
+        if self.task.money_limited and price_of(self.device, self.task.prices) is None:
+            return self._outcome("unpriced", message=UNPRICED.format(self.device))
         with claimed(self.store, self.folder, self.node):
             trained = yield from self._train()
             if trained.status == "stopped" and not self.over_budget:
@@ -105,7 +109,12 @@ class Attempt:
             if self.over_budget:
                 why = f"The job would cost more than its max_cost of {self.made.max_cost:g}."
                 return self._commit(self._result("failed", "budget", why))
-            result = self._follow(trained)
+            try:
+                result = self._follow(trained)
+            except Cancelled:
+                if not self.cancel.is_set():
+                    raise
+                return self._stopped(trained)
             if not self.task.runs:
                 with self._timed("upload"):
                     result.files, result.size = carrying.upload(self.made.config, trained, self.store, self.folder)
@@ -161,12 +170,13 @@ class Attempt:
         for step in self.made.then:
             if step == "evaluate":
                 with self._timed("evaluate"):
-                    judged = self.trainer.evaluate(self.made.config)
+                    judged = self.trainer.evaluate(self.made.config, self.cancel)
                 result.step, result.weight = judged.step, judged.weight
                 result.accepted, result.score = judged.accepted, judged.score
             else:
                 with self._timed("generate"):
-                    self.trainer.generate(self.made.config, step["generate"], result.weight or 1.0)
+                    pack, weight = step["generate"], result.weight or 1.0
+                    self.trainer.generate(self.made.config, pack, weight, self.cancel)
         return result
 
     def _stopped(self, trained: Trained) -> Outcome:

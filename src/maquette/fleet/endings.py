@@ -59,7 +59,7 @@ class Endings:
         """An attempt at a job has ended."""
         money = float((outcome.result or {}).get("cost") or 0.0)
         self.schedule.ended(item.job.tenant, outcome.seconds, money)
-        self.counts["attempts"] += outcome.state not in ("known", "busy")
+        self.counts["attempts"] += outcome.state not in ("known", "busy", "unpriced")
         if outcome.state == "committed":
             self._committed(item, outcome)
         elif outcome.state == "known":
@@ -73,13 +73,18 @@ class Endings:
             self.schedule.add(item, BUSY)
         elif outcome.state == "drained":
             self.schedule.add(item)
+        elif outcome.state == "unpriced":
+            self.schedule.add(item)
+            if self.schedule.hold(item.job.tenant):
+                self.tally.problem(item.job.tenant, outcome.message)
         else:
             self._failed(item, outcome, draining)
 
     def task(self, item: Waiting, number: int) -> Task:
         """The next attempt at a job."""
-        prices = self.opened.settings.prices
-        return item.task(number, self.store.address, self.config.scratch, prices, self.runs)
+        prices, quota = self.opened.settings.prices, self.opened.settings.quotas.get(item.job.tenant)
+        limited = quota is not None and quota.money is not None
+        return item.task(number, self.store.address, self.config.scratch, prices, limited, self.runs)
 
     def left_out(self, job: Job, why: str) -> None:
         """A job ends without a result; another that is the same work takes its place."""

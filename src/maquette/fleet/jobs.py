@@ -124,7 +124,7 @@ class _Reader:
 
     def read(self, row: Row) -> Job | Bad:
         values = row.values
-        name = str(values.get("id") or "")
+        name = str(values.get("id", "")) if values.get("id") is not None else ""
         bare = ""
         try:
             shape, place = self._shape(values), self._photos(values.get("photos"))

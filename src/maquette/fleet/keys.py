@@ -10,6 +10,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..data.images import walk
 from ..errors import MaquetteError
+from ..files import at_home
 from . import layout
 from . import photos as photo_files
 
@@ -72,7 +73,7 @@ def is_name(place: str) -> bool:
 
 def path_from(folder: Path, place: str) -> str:
     """A path that is written as seen from a folder; an address as it is."""
-    return place if photo_files.is_remote(place) else str(folder / Path(place).expanduser())
+    return place if photo_files.is_remote(place) else str(folder / at_home(place))
 
 
 def base_from(folder: Path, place: str) -> str:

@@ -64,6 +64,8 @@ def _local_files(folder: str) -> list[tuple[str, int, float]]:
         raise MaquetteError(f"There is no folder of photos {folder}.") from error
     except OSError as error:
         raise MaquetteError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise MaquetteError(f"{folder!r} is no name of a folder: {error}.") from error
     for path in below:
         for file in walk(Path(path)):
             facts = file.stat()

@@ -28,6 +28,7 @@ class Task:
     wasted_seconds: float = 0.0  # of earlier attempts
     scratch: str | None = None
     prices: dict[str, float] = field(default_factory=dict)
+    money_limited: bool = False  # the tenant's quota is in money, which needs a price of the device
     runs: str | None = None  # folder where the job's run folder stays, under its id, instead of the scratch folder
 
     def to_json(self) -> dict[str, Any]:
@@ -39,12 +40,12 @@ class Outcome:
     """How an attempt ended.
 
     state: "committed" (its result is the job's), "known" (another's is), "drained" (stopped, to go on elsewhere),
-    "cancelled", "busy" (another driver's worker is at it), "failed" (to be tried again, for `kind`), "died" (its worker
-    is gone).
+    "cancelled", "busy" (another driver's worker is at it), "unpriced" (the tenant's money cannot be counted on this
+    device), "failed" (to be tried again, for `kind`), "died" (its worker is gone).
     """
 
     number: int
-    state: Literal["committed", "known", "drained", "cancelled", "busy", "failed", "died"]
+    state: Literal["committed", "known", "drained", "cancelled", "busy", "unpriced", "failed", "died"]
     node: str = ""
     worker: str = ""
     kind: Kind = ""

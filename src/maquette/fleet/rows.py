@@ -139,8 +139,14 @@ def combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 def grid_name(name: str, values: dict[str, Any]) -> str:
     """ "anna" and {rank: 8} -> "anna-rank-8"."""
-    texts = (str(value).lower() if isinstance(value, bool) else slug(str(value)) for value in values.values())
-    return "-".join([name, *(f"{key}-{text}" for key, text in zip(values, texts, strict=True))])
+    return "-".join([name, *(f"{key}-{_in_a_name(value)}" for key, value in values.items())])
+
+
+def _in_a_name(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    below_zero = isinstance(value, int | float) and value < 0
+    return ("-" if below_zero else "") + slug(str(value))
 
 
 def settings_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,13 +28,15 @@ class Waiting:
     busy: int = 0  # how often another driver's worker was at it
 
     def task(
-        self, number: int, store: str, scratch: Path | None, prices: dict[str, float], runs: Path | None
+        self, number: int, store: str, scratch: Path | None, prices: dict[str, float], money_limited: bool,
+        runs: Path | None,
     ) -> Task:  # fmt: skip
         """The next attempt at it. store: address."""
         job = self.job
         return Task(
             number, job.tenant, job.id, job.row, job.mark, job.body, store, self.trial, self.low_memory, self.alone,
-            self.ready, self.wasted, str(scratch) if scratch else None, prices, str(runs) if runs else None,
+            self.ready, self.wasted, str(scratch) if scratch else None, prices, money_limited,
+            str(runs) if runs else None,
         )  # fmt: skip
 
 
@@ -46,12 +48,13 @@ class _Tenant:
     seconds: float = 0.0
     money: float = 0.0
     served: float = 0.0  # jobs given to workers, over the share
+    unpriced: bool = False  # his money cannot be counted
 
     @property
     def spent(self) -> bool:
-        """Whether a budget is used up."""
+        """Whether a budget is used up, or cannot be counted."""
         over_time = self.quota.seconds is not None and self.seconds >= self.quota.seconds
-        return over_time or (self.quota.money is not None and self.money >= self.quota.money)
+        return self.unpriced or over_time or (self.quota.money is not None and self.money >= self.quota.money)
 
     @property
     def full(self) -> bool:
@@ -106,12 +109,18 @@ class Schedule:
         entry.seconds += seconds
         entry.money += money
 
+    def hold(self, tenant: str) -> bool:
+        """Give out nothing more of a tenant whose money cannot be counted. Returns whether that is new."""
+        entry = self._tenant(tenant)
+        before, entry.unpriced = entry.unpriced, True
+        return not before
+
     def pause(self) -> float | None:
         """Seconds until a delayed job is ready; None where none is delayed."""
         return max(0.0, self.delayed[0][0] - self.now()) if self.delayed else None
 
     def held(self) -> list[Waiting]:
-        """Jobs of tenants whose budget is used up, taken out."""
+        """Jobs of tenants whose budget is used up or cannot be counted, taken out."""
         found: list[Waiting] = []
         for tenant in self.tenants.values():
             if tenant.spent:

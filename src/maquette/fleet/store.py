@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import MaquetteError
-from ..files import link_new, whole_file
+from ..files import at_home, link_new, whole_file
 from .failures import StoreError
 
 
@@ -54,6 +54,8 @@ class Store(Protocol):
 def open_store(address: str) -> Store:
     """The store at an address. Raises MaquetteError where fsspec is needed and not installed, or knows it not."""
     scheme, separator, rest = address.partition("://")
+    if not address.strip():
+        raise MaquetteError("root is empty: name a folder, or an address such as s3://bucket/fleet.")
     if not separator:
         return LocalStore(address)
     if scheme in ("file", "local"):
@@ -67,7 +69,7 @@ class LocalStore:
     exclusive = True
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = at_home(root).absolute()
         self.address = str(self.root)
 
     def _path(self, name: str) -> Path:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..config import TrainConfig, parse_setting
 from ..config.fleet import FleetConfig
 from ..config.sweep import SweepConfig
 from ..errors import MaquetteError
-from ..events import Cancel, Listener, ignore
+from ..events import Cancel, Event, Listener, ignore
 from . import driving, index, keys, layout
 from .executor import Executor
 from .jobs import Bad, Job
@@ -72,11 +73,24 @@ def sweep(
         fleet = FleetConfig(
             jobs=jobs, root=config.root, address=config.address, workers=config.workers, slots=config.slots
         )
-        ended = driving.run(fleet, on_event, cancel, executor, trainer)
+        ended = driving.run(fleet, _by_id(on_event, jobs, rows), cancel, executor, trainer)
         store = open_store(config.root)
         jobs_now = list(jobs_of(fleet, store, read_settings(fleet, store)))
-    problems = [*(bad["why"] for bad in ended.bad), *ended.problems]
+    problems = [*dict.fromkeys(bad["why"] for bad in ended.bad), *ended.problems]
     return SweepResult(config.root, ended.status, _ranked(store, rows, jobs_now), problems)
+
+
+def _by_id(on_event: Listener, jobs: Path, rows: list[dict[str, Any]]) -> Listener:
+    """A listener that hears of a combination by its id, instead of its line in a file that goes."""
+    line = re.compile(re.escape(f"{jobs}, line ") + r"(\d+)")
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            told = line.sub(lambda found: str(rows[int(found[1]) - 1]["id"]), event.data["message"])
+            event = Event("warning", {"message": told})
+        on_event(event)
+
+    return listen
 
 
 def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
@@ -95,6 +109,8 @@ def rows_of(config: SweepConfig) -> list[dict[str, Any]]:
             ranges[key] = _ends(key, value)
         elif isinstance(value, str) and "," in value:
             lists[key] = [parse_setting(f"{key}={part.strip()}")[1] for part in value.split(",")]
+            if twice := next((one for one in lists[key] if lists[key].count(one) > 1), None):
+                raise MaquetteError(f"{key} is to be {twice} twice, which would be the same training: name it once.")
         else:
             fixed[key] = value
     if ranges and config.samples is None:

@@ -25,13 +25,13 @@ class RunResult:
     known: int  # done before, or by others meanwhile
     cancelled: int
     late: int  # whose deadline had passed
-    held: int  # of tenants whose budget is used up
+    held: int  # of tenants whose budget is used up or cannot be counted
     invalid: int
     attempts: int
     seconds: float
     driver_seconds: float  # of the driver's own work, between waits
     bad: list[dict[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # why jobs were rejected or failed, the first of them
+    problems: list[str] = field(default_factory=list)  # why jobs were rejected, failed or held, the first of them
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

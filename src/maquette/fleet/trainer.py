@@ -69,8 +69,10 @@ class Trainer(Protocol):
 
     def train(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
     def resume(self, config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trained: ...
-    def evaluate(self, config: TrainConfig) -> Judged: ...
-    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None: ...
+    def evaluate(self, config: TrainConfig, cancel: Cancel) -> Judged:
+        """Raises Cancelled once `cancel` is set; `generate` too."""
+
+    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float, cancel: Cancel) -> None: ...
     def alike(self, config: TrainConfig) -> str | None:
         """Trainings of which it is the same can be done together; None: alone. Only asked where there are slots."""
 
@@ -186,21 +188,21 @@ class WarmFleetTrainer:
                 self._warm = WarmTrainer()
             return self._warm
 
-    def evaluate(self, config: TrainConfig) -> Judged:
+    def evaluate(self, config: TrainConfig, cancel: Cancel) -> Judged:
         from ..config.runs import EvaluateConfig
         from ..stages import evaluate
 
         assert config.out is not None
-        verdict = evaluate.run(EvaluateConfig(run=config.out, device=config.device))
+        verdict = evaluate.run(EvaluateConfig(run=config.out, device=config.device), cancel=cancel)
         row = next(row for row in verdict.rows if row["step"] == verdict.step and row["weight"] == verdict.weight)
         return Judged(verdict.step, verdict.weight, not verdict.overtrained, float(row["score"]))
 
-    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float) -> None:
+    def generate(self, config: TrainConfig, pack: dict[str, Any], weight: float, cancel: Cancel) -> None:
         from ..stages import generate
 
         assert config.out is not None
         for values in pack_of(config, pack, weight):
-            generate.run(generate.GenerateConfig.parse(values, "the pack"))
+            generate.run(generate.GenerateConfig.parse(values, "the pack"), cancel=cancel)
 
 
 def pack_of(config: TrainConfig, pack: dict[str, Any], weight: float) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from .. import limits
 from ..data.dataset import Photo
 from ..data.images import open_photo
 from ..errors import MaquetteError
-from ..files import read_text
+from ..files import at_home, read_text
 from ..shown import reason_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class _Known:
 
 def models_folder() -> Path:
     """$MAQUETTE_MODELS, or `models` in the current folder."""
-    return Path(os.environ.get(MODELS, "models")).expanduser()
+    return at_home(os.environ.get(MODELS, "models"))
 
 
 def open_captioner(name: str, model: Path | None = None) -> Captioner:

@@ -16,6 +16,7 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel, FamilySpec
 from ..families.hub import is_hub_id
 from ..fast import processor
+from ..files import at_home
 from ..methods import METHODS
 from . import kinds
 from .optim import schedules, steps_of
@@ -94,9 +95,9 @@ def resolve(config: TrainConfig, base: BaseModel, dataset: Dataset, dtype: torch
             "dtype": next(name for name, kind in DTYPES.items() if kind == dtype),
             "base": placed(config.base),  # this and what follows: so that the run can be resumed from any folder
             "vae": config.vae and placed(config.vae),
-            "photos": config.photos.expanduser().resolve(),
-            "reg": config.reg and config.reg.expanduser().resolve(),
-            "from_lora": config.from_lora and config.from_lora.expanduser().resolve(),
+            "photos": at_home(config.photos).resolve(),
+            "reg": config.reg and at_home(config.reg).resolve(),
+            "from_lora": config.from_lora and at_home(config.from_lora).resolve(),
         }
     )
 
