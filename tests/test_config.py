@@ -129,3 +129,9 @@ def test_every_key_has_a_heading() -> None:
     groups = [TrainConfig.group_of(key) for key in TrainConfig.model_fields]
     assert "" not in groups
     assert len(list(dict.fromkeys(groups))) == sum(a != b for a, b in zip(groups, ["", *groups], strict=False))
+
+
+def test_paths_may_be_path_objects() -> None:
+    """Keys that are text because they may also be "pocket" or hf:owner/name."""
+    made = TrainConfig.parse({"photos": Path("photos"), "base": Path("a") / "base", "vae": Path("b.safetensors")})
+    assert (made.base, made.vae) == (str(Path("a") / "base"), "b.safetensors")

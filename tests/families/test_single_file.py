@@ -342,3 +342,25 @@ def test_sdxl_uses_the_layer_before_the_last_whatever_is_asked(files: Folders, c
         found = base.encode_text(["a photo of a cat"], clip_skip=clip_skip).tokens
         layers = [encoder(window).hidden_states[-2] for encoder, window in zip(base.text_encoders, ids, strict=True)]
     assert torch.equal(found, torch.cat(layers, -1))
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
+def test_v_and_zero_terminal_snr_are_written_as_other_programs_read_them(tmp_path: Path, ending: str) -> None:
+    """By tensors called `v_pred` and `ztsnr`, which ComfyUI and A1111 look for; they go where they are not true."""
+    read = checkpoint.read(tiny.write_folder(tmp_path / "v", "sdxl", prediction="v_prediction"))
+    read.scheduler["rescale_betas_zero_snr"] = True
+    file = tmp_path / f"v{ending}"
+    save.write_single_file(read, file)
+    assert {name for name in tensor_files.read(file).tensors if "." not in name} == {"v_pred", "ztsnr"}
+    assert "maquette.configuration" not in tensor_files.read(file).metadata
+    again = checkpoint.read(file)
+    assert again.scheduler["rescale_betas_zero_snr"] is True and again.scheduler["prediction_type"] == "v_prediction"
+    other = tmp_path / f"epsilon{ending}"
+    save.write_single_file(checkpoint.read(file, prediction_type="flow"), other)
+    assert not [name for name in tensor_files.read(other).tensors if "." not in name]
+
+
+def test_sd2_is_written_without_a_mark_for_v(files: Folders, tmp_path: Path) -> None:
+    read = checkpoint.read(files["sd2", 4], prediction_type="v_prediction")
+    save.write_single_file(read, tmp_path / "v.safetensors")
+    assert not [name for name in safetensors.load(tmp_path / "v.safetensors") if "." not in name]

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
@@ -54,7 +55,8 @@ class StageConfig(BaseModel):
         for old in cls.renamed.keys() & values.keys():
             if cls.renamed[old] in values:
                 raise ValueError(f"{old} is the old name of {cls.renamed[old]}: give one of them")
-        return cls.in_new_names(values)
+        paths_as_text = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in values.items()}
+        return cls.in_new_names(paths_as_text)
 
     @classmethod
     def in_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:

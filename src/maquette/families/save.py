@@ -21,6 +21,7 @@ from ..formats.streaming import Entry
 from ..formats.tokenizer import EMBEDDED
 from .checkpoint import EXTRAS, FLOW_SCHEDULER, Checkpoint, derive_configs
 from .configs import scheduler_config
+from .pocket.spec import POCKET
 
 _PIPELINES = {
     ("sd", 4): "StableDiffusionPipeline",
@@ -77,6 +78,7 @@ def write_single_file(
     if pickled and "maquette.configuration" in metadata:
         raise MaquetteError(f"{path}: this model's configuration can only be kept in a .safetensors file.")
     prefixes = {**ldm.standard_prefixes(checkpoint.spec.name, checkpoint.parts), **checkpoint.prefixes}
+    checkpoint.extras = _marked(checkpoint)
     entries = {
         name: Entry(tensor.dtype, tuple(tensor.shape), partial(_whole, tensor))
         for name, tensor in checkpoint.extras.items()
@@ -94,6 +96,23 @@ def write_single_file(
         writing.threads,
         writing.on_bytes,
     )
+
+
+def _marked(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The extras, with the empty tensors by which ComfyUI and A1111 tell v-prediction and zero terminal SNR, and
+    without those that are no longer true. SD2's files have no `v_pred`: there v is what programs expect.
+    """
+    family, scheduler = checkpoint.spec.name, checkpoint.scheduler
+    if family == POCKET.name:
+        return checkpoint.extras
+    v = scheduler.get("prediction_type") == "v_prediction"
+    kept = {name: t for name, t in checkpoint.extras.items() if name not in ("v_pred", "ztsnr")}
+    wanted = {"v_pred": v and (family != "sd2" or "v_pred" in checkpoint.extras), "ztsnr": _zero_terminal(scheduler)}
+    return kept | {name: checkpoint.extras.get(name, torch.empty(0)) for name, true in wanted.items() if true}
+
+
+def _zero_terminal(scheduler: Mapping[str, Any]) -> bool:
+    return bool(scheduler.get("rescale_betas_zero_snr"))
 
 
 def _whole(tensor: Tensor) -> Iterable[Tensor]:
@@ -138,9 +157,9 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _is_derivable(checkpoint: Checkpoint) -> bool:
-    """Whether a reader finds the same configuration from the shapes and `modelspec.prediction_type`."""
+    """Whether a reader finds the same configuration from the shapes, `modelspec.prediction_type` and `ztsnr`."""
     family = checkpoint.spec.name
-    if family == "pocket":
+    if family == POCKET.name:
         return False
     derived = derive_configs(checkpoint.parts, family, checkpoint.source)
     silent = {
@@ -164,7 +183,7 @@ def _is_derivable(checkpoint: Checkpoint) -> bool:
             if name not in silent and name in actual and _listed(actual[name], count) != _listed(value, count):
                 return False
     scheduler = checkpoint.scheduler
-    usual = scheduler_config(family, str(scheduler.get("prediction_type", "epsilon")))
+    usual = scheduler_config(family, str(scheduler.get("prediction_type", "epsilon")), _zero_terminal(scheduler))
     names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr", "shift")
     return all(scheduler.get(name, usual[name]) == usual[name] for name in names if name in usual)
 

@@ -19,10 +19,8 @@ from ..adapters.reading import load as load_adapter
 from ..config import TrainConfig
 from ..core.dtypes import DTYPES
 from ..data.dataset import Dataset
-from ..families import checkpoint
 from ..families.base import BaseModel
-from ..families.loading import load
-from ..families.pocket.spec import POCKET, WEIGHTS
+from ..families.loading import find, load
 from ..families.save import write_single_file
 from ..files import write_json
 from ..report.run_page import WEIGHT
@@ -124,18 +122,17 @@ class EmbeddingWriter(CheckpointWriter):
 
 
 class ModelWriter(CheckpointWriter):
-    """Writes whole models: the base's single file with what was learned in place of its own."""
+    """Writes whole models: the base's single file with what was learned in place of its own, and the VAE of the run."""
 
     def save(self, state: dict[str, Tensor], path: Path, step: int) -> None:
-        """`state` holds "unet.NAME" and, where it learned too, "te.NAME"; the VAE is the base's."""
-        base = self.config.base
-        model = checkpoint.read_folder(WEIGHTS, POCKET) if base == "pocket" else checkpoint.read(base)
-        if (predicts := self.config.prediction_type) != "auto":
-            checkpoint.override_prediction(model, predicts)
+        """`state` holds "unet.NAME" and, where it learned too, "te.NAME"."""
+        model = find(self.config.base, self.config.vae, self.config.prediction_type)
+        if self.config.zero_terminal_snr and model.scheduler.get("prediction_type") == "v_prediction":
+            model.scheduler["rescale_betas_zero_snr"] = True
         parts = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2"}
         for key, tensor in state.items():
             network, _, name = key.partition(".")
-            model.parts[parts[network]][name] = tensor
+            model.parts[parts[network]][name.removeprefix("text_model.")] = tensor
         model.metadata = {"modelspec.title": path.stem, "modelspec.architecture": self.base.spec.architecture}
         if subject := subject_of(self.config, self.dataset):
             model.metadata["modelspec.trigger_phrase"] = subject
