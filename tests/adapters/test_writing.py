@@ -126,6 +126,31 @@ def test_strengths_that_diffusers_keeps_in_the_metadata_count_once(target: str, 
     assert torch.allclose(adapters.load(out).delta(LINEAR), 4 * product, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["LoRA", "LoCon, Tucker", "LoHa", "LoKr"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
+def test_the_strength_costs_no_precision(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Eight bits have no room for alpha / rank beside their numbers, nor have sixteen for a tiny one."""
+    torch.manual_seed(0)
+    tensors = {}
+    for name in (LINEAR, CONV):
+        made = {part: 0.1 * t for part, t in factors(kind, SHAPES[name]).items() if part != "alpha"}
+        if kind == "LoKr":  # whose alpha counts beside a factor that is a product itself
+            made = {"lokr_w1_a": torch.randn(4, 1), "lokr_w1_b": torch.randn(1, 4), "lokr_w2": made["lokr_w2"]}
+        tensors |= {f"{name}.{part}": t.to(dtype) for part, t in made.items()}
+        tensors[f"{name}.alpha"] = torch.tensor(7e-4)
+    source = adapters.from_state_dict(tensors, {}, "a LoRA")
+    expected = changes(source)
+    for target in ["peft"] if kind in ("LoHa", "LoKr") else ["diffusers", "peft"]:
+        out = tmp_path / (target if target == "peft" else f"{target}.safetensors")
+        source.save(out, target)
+        read = adapters.load(out)
+        for name, change in changes(read).items():
+            lost = torch.linalg.vector_norm(change - expected[name]) / torch.linalg.vector_norm(expected[name])
+            assert lost < 1e-3, (target, name)
+            # the programs multiply them as they are
+            assert len({t.dtype for part, t in read.modules[name].factors.items() if part != "alpha"}) == 1
+
+
 def test_names_are_those_of_the_programs(tmp_path: Path) -> None:
     one = adapter("LoRA, LoCon")
     found = {}

@@ -191,6 +191,18 @@ def test_half_precision_stays_half_precision() -> None:
 # Several as one
 
 
+def test_eight_bits_become_sixteen() -> None:
+    """Three bits of mantissa hold neither the new factors nor the rank as alpha."""
+    before = lora(20, alpha=10.0, dtype=torch.float8_e4m3fn)
+    made = resize(before, RankRule(rank=17)).adapter
+    for name, module in made.modules.items():
+        assert module.factors["lora_down.weight"].dtype == torch.float16 and module.alpha == 17
+        svd = svd_of(before.modules[name].factors, 17, None)
+        best = torch.linalg.vector_norm(before.delta(name).double()).square() - svd.s[:17].double().square().sum()
+        lost = torch.linalg.vector_norm((made.delta(name) - before.delta(name)).double())
+        assert float(lost) < 1.01 * float(best.clamp(min=0).sqrt()) + 1e-3 * float(svd.s[0])
+
+
 def test_the_sum_is_exact() -> None:
     loras = [lora(8, 0, alpha=4.0), lora(3, 1), lora(5, 2, alpha=1.0)]
     weights = (0.7, -1.2, 0.5)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..core.dtypes import alike, narrowed, scaled
 from . import maths
 from . import parts as adapter_parts
 
@@ -53,8 +54,8 @@ def lokr(modules: Modules) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
     ranks, made, sides = {}, {}, {}
     for path, factors in modules.items():
         left, right = maths.kronecker_factors(factors)
-        dtype = next(iter(factors.values())).dtype
-        parts = {"lokr_w1": (left.flatten(1) * adapter_parts.scale(factors)).to(dtype)}
+        dtype = next(tensor.dtype for part, tensor in factors.items() if part.startswith("lokr_"))
+        parts = {"lokr_w1": narrowed(left.flatten(1) * adapter_parts.scale(factors), dtype)}
         largest, rank = max(right.shape[:2]), adapter_parts.rank(factors)
         low = "lokr_w2" not in factors and "lokr_t2" not in factors and rank is not None and rank < largest / 2
         if low and rank is not None:
@@ -62,8 +63,8 @@ def lokr(modules: Modules) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
             parts |= {part: factors[part].flatten(1) for part in ("lokr_w2_a", "lokr_w2_b")}
         else:  # at this rank PEFT has the factor as one matrix
             ranks[path] = math.ceil(largest / 2)
-            parts["lokr_w2"] = right.to(dtype)
-        made[path] = parts
+            parts["lokr_w2"] = narrowed(right, dtype)
+        made[path] = dict(zip(parts, alike(*parts.values()), strict=True))
         sides[path] = [(left.shape[i], right.shape[i]) for i in (0, 1)]
     config = _config("LOKR", ranks) | {
         "decompose_both": False,
@@ -76,7 +77,8 @@ def lokr(modules: Modules) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
 def _strength_in(factors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     scale = adapter_parts.scale(factors)
     kept = {name: tensor for name, tensor in factors.items() if name.startswith("hada_")}
-    return kept | {part: (kept[part].float() * scale).to(kept[part].dtype)}
+    kept[part] = scaled(kept[part], scale)
+    return dict(zip(kept, alike(*kept.values()), strict=True))
 
 
 def _factor(sides: Mapping[str, list[tuple[int, int]]]) -> int:

@@ -98,9 +98,11 @@ def _fitted(name: str, factors: dict[str, Tensor], family: str) -> dict[str, Ten
     if "lora_mid.weight" in factors:
         import torch
 
+        from ..core.dtypes import computed
+
         mid, down = factors.pop("lora_mid.weight"), factors["lora_down.weight"]
         whole = torch.einsum("rshw,si->rihw", mid.float(), down.float().flatten(1))
-        factors["lora_down.weight"] = whole.to(down.dtype)
+        factors["lora_down.weight"] = whole.to(computed(down.dtype))
     convolution = {"sd1": True, "pocket": True, "sd2": False, "sdxl": False}.get(family)
     try:
         path = kohya_names.layer(name)[1]
@@ -147,13 +149,21 @@ def _diffusers(modules: Modules) -> dict[str, Tensor]:
     for name, factors in modules.items():
         if _changes_nothing(name, factors):
             continue
-        layer, down = network_path(name), factors["lora_down.weight"]
-        found[f"{layer}.lora_A.weight"] = (down.float() * adapter_parts.scale(factors)).to(down.dtype)
-        found[f"{layer}.lora_B.weight"] = factors["lora_up.weight"]
+        layer = network_path(name)
+        down, up = _strength_in(factors)
+        found |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
         if "dora_scale" in factors:
             shape = (1, -1, 1, 1) if down.ndim == 4 else (-1,)
             found[f"{layer}.lora_magnitude_vector"] = factors["dora_scale"].reshape(shape)
     return found
+
+
+def _strength_in(factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Down and up with alpha / rank in them, of one type, as the programs' layers need them."""
+    from ..core.dtypes import alike, scaled
+
+    down, up = alike(scaled(factors["lora_down.weight"], adapter_parts.scale(factors)), factors["lora_up.weight"])
+    return down, up
 
 
 def network_path(name: str) -> str:
@@ -179,8 +189,6 @@ def _processors(modules: Modules) -> dict[str, Tensor]:
     for name, factors in modules.items():
         match = _PROCESSOR.fullmatch(kohya_names.layer(name)[1])
         assert match is not None
-        down = factors["lora_down.weight"]
         layer = f"{match[1]}.processor.{match[2]}_lora"
-        found[f"{layer}.down.weight"] = (down.float() * adapter_parts.scale(factors)).to(down.dtype)
-        found[f"{layer}.up.weight"] = factors["lora_up.weight"]
+        found[f"{layer}.down.weight"], found[f"{layer}.up.weight"] = _strength_in(factors)
     return found

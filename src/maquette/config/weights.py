@@ -40,7 +40,7 @@ class ResizeConfig(RankConfig):
     target_size: str | None = None
     """Largest size of the file, like 20MB: the ranks that keep most energy in it."""
     dtype: Precision | None = None
-    """Precision of the result; otherwise that of the LoRA."""
+    """Precision of the result; otherwise that of the LoRA (fp16 where that has 8 bits)."""
 
 
 class ExtractConfig(RankConfig):

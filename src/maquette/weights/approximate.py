@@ -13,6 +13,7 @@ from torch import Tensor
 from ..adapters import maths, writing
 from ..adapters import parts as adapter_parts
 from ..adapters.file import Adapter, AdapterModule, method_of
+from ..core.dtypes import computed
 from ..core.lowrank import RankRule, squares
 from ..errors import MaquetteError
 from .extract import Plan, as_dora
@@ -128,7 +129,7 @@ def _lora(
     adapter: Adapter, name: str, rank: int, weight: Tensor | None, target: str
 ) -> tuple[dict[str, Tensor], Tensor]:
     factors = adapter.modules[name].factors
-    dtype = next((t.dtype for t in factors.values() if t.is_floating_point() and t.ndim), torch.float32)
+    dtype = computed(next((t.dtype for t in factors.values() if t.is_floating_point() and t.ndim), torch.float32))
     change = adapter.delta(name, weight)
     if "dora_scale" in factors and weight is not None and target in ("diffusers", "peft"):
         before, rule = weight.float(), RankRule(rank=rank)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..adapters import parts as adapter_parts
 from ..adapters.file import Adapter, AdapterModule, method_of
 from ..core import lowrank
+from ..core.dtypes import computed, scaled
 from ..core.lowrank import RankRule
 from ..errors import MaquetteError
 from ..formats import safetensors
@@ -126,14 +127,14 @@ def _factors(
 ) -> dict[str, Tensor]:
     shape = adapter_parts.change_shape(before)
     assert shape is not None
-    made = product_from(svd.first(rank), shape).factors(dtype or before["lora_down.weight"].dtype)
+    made = product_from(svd.first(rank), shape).factors(dtype or computed(before["lora_down.weight"].dtype))
     if not with_alpha:
         made.pop("alpha")
     scale = adapter_parts.scale(before)
     for part in _KEPT:
         if part in before:
             added = part in ("bias", "bias_values")  # readers scale these as the product
-            made[part] = (before[part].float() * scale).to(before[part].dtype) if added else before[part]
+            made[part] = scaled(before[part], scale) if added else before[part]
     return made
 
 
@@ -168,7 +169,7 @@ def _fitting(
 def _bytes_per_rank(factors: Mapping[str, Tensor], dtype: torch.dtype | None) -> int:
     shape = adapter_parts.change_shape(factors)
     assert shape is not None
-    return (shape[0] + math.prod(shape[1:])) * (dtype or factors["lora_down.weight"].dtype).itemsize
+    return (shape[0] + math.prod(shape[1:])) * (dtype or computed(factors["lora_down.weight"].dtype)).itemsize
 
 
 def _file_bytes(
@@ -186,7 +187,7 @@ def _file_bytes(
 def _shapes_of(before: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     shape = adapter_parts.change_shape(before)
     assert shape is not None
-    dtype = before["lora_down.weight"].dtype
+    dtype = computed(before["lora_down.weight"].dtype)
     ones = [1] * len(shape[2:])
     kept = {part: before[part] for part in _KEPT if part in before}
     return kept | {
