@@ -86,7 +86,7 @@ def test_edits(text: str, first: str, second: str) -> None:
 def test_names_of_folders(name: str, subject: str) -> None:
     with quick():
         found = kohya_name(name, subject)
-        assert found is None or (found[0] >= 0 and isinstance(agrees(found[1], subject), bool))
+        assert found is None or (isinstance(found[0], int) and isinstance(agrees(found[1], subject), bool))
 
 
 values = st.recursive(

@@ -166,6 +166,42 @@ def test_repeats_and_subject_of_a_name_are_those_of_sd_scripts(
     assert (read.repeats, read.subject) == (expected or (1, ""))
 
 
+@pytest.mark.parametrize("name", [" 40_ohwx man", "+40_ohwx man", "040_ohwx  man ", "40 _ohwx man", "40_ ohwx\tman"])
+def test_numbers_are_what_sd_scripts_reads_as_one(name: str, photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo(f"{name}/a.jpg")
+    photo("3_ohwx man/b.jpg")
+    data = read_folder(tmp_path)
+    assert {(p.path.name, p.repeats, p.subject) for p in data.photos} == {
+        ("a.jpg", 40, "ohwx man"),
+        ("b.jpg", 3, "ohwx man"),
+    }
+    assert data.problems == []
+
+
+def test_less_than_one_repeat_leaves_a_folder_out_by_name(photo: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("img/3_ohwx man/a.jpg", "img/-5_ohwx man/b.jpg", "img/0_cat/c.jpg", "reg/0_man/d.jpg"):
+        photo(name)
+    with pytest.raises(MaquetteError, match=r"No readable regularization image .*'0_man' asks for 0 repeats"):
+        read_folder(tmp_path)
+    photo("reg/1_man/e.jpg")
+    data = read_folder(tmp_path)
+    assert [(p.path.name, p.repeats, p.role) for p in data.photos] == [("a.jpg", 3, "instance"), ("e.jpg", 1, "class")]
+    assert {p.message for p in data.left_out} == {
+        f"The folder '{name}' asks for {count} repeats and is left out."
+        for name, count in (("-5_ohwx man", -5), ("0_cat", 0), ("0_man", 0))
+    }
+
+
+def test_a_number_alone_lacks_the_subject(photo: Callable[..., Path], tmp_path: Path) -> None:
+    photo("40/a.jpg")
+    [problem] = read_folder(tmp_path, "zkw robot").problems
+    assert problem.message.startswith("The folder '40' is read without repeats; if they are meant")
+    assert "'40_zkw robot'" in problem.message
+    photo("3_zkw robot/b.jpg")
+    [problem] = read_folder(tmp_path).left_out
+    assert problem.message == "The folder '40' is left out: its name lacks the subject; rename it to '40_ohwx man'."
+
+
 def test_a_folder_of_the_subject_keeps_its_repeats(photo: Callable[..., Path], tmp_path: Path) -> None:
     photo("set/40_ohwx man/a.jpg")
     for folder in ("set", "set/40_ohwx man"):

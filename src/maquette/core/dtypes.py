@@ -11,12 +11,12 @@ PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 def computed(dtype: torch.dtype) -> torch.dtype:
-    """The type in which numbers made from those of a type are kept: 16 bits where they had 8, too few to round twice."""
+    """The type for numbers that are made from those of a type: 16 bits where they had 8, too few to round again."""
     return torch.float16 if dtype.itemsize == 1 else dtype
 
 
 def scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
-    """The tensor times a factor, in its own type, or in a wider one where that would lose more than it always rounds."""
+    """The tensor times a factor, in its own type, or in a wider one where that would lose more than its rounding."""
     if factor == 1:
         return tensor
     exact = tensor.to(torch.promote_types(computed(tensor.dtype), torch.float32)) * factor

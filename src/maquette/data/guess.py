@@ -63,7 +63,13 @@ def nearly_kohya(folders: Iterable[Path], subject: str | None) -> Iterable[Probl
     Without a subject that the user named, also those whose number is taken for a year's or a camera's.
     """
     for folder in folders:
-        if match := _NEARLY_KOHYA.match(folder.name):
+        if re.fullmatch(r"\d{1,3}", folder.name):
+            message = (
+                f"The folder '{folder.name}' is read without repeats; if they are meant, rename it to "
+                f"'{folder.name}_{subject or 'ohwx man'}', the subject behind them."
+            )
+            yield Problem("folder", folder.name, message)
+        elif match := _NEARLY_KOHYA.match(folder.name):
             message = (
                 f"The folder '{folder.name}' is read without repeats and subject; "
                 f"if they are meant, rename it to '{match[1]}_{match[2]}'."
@@ -101,6 +107,8 @@ def passed_over(source: Path, used: set[Path], folders: Iterable[Path]) -> Itera
             continue
         if looks_numbered(sub.name):
             why = "its number looks like a year's or a camera's; put its photos into a folder with repeats"
+        elif sub.name.isdecimal():
+            why = f"its name lacks the subject; rename it to '{sub.name}_ohwx man'"
         else:
             why = f"its name lacks repeats; rename it to '40_{sub.name}'"
         message = f"The folder '{sub.name}' is left out: {why}."

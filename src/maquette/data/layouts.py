@@ -86,7 +86,7 @@ def read_folder(
     ]
     dataset = Dataset(found.root, found.layout, photos, told, settings=found.settings)
     _require_photos(dataset, "instance", found.root)
-    if any(group.role == "class" for group in groups):
+    if found.reg is not None or any(group.role == "class" for group in groups):
         _require_photos(dataset, "class", found.reg or found.root)
     _refuse_endless(dataset)
     return dataset
@@ -233,14 +233,18 @@ def _kohya(root: Path, source: Path, named: list[tuple[Path, int, str]], subject
         subject = None
     groups: list[Group] = []
     for sub, count, words in named:
-        if count == 0:
-            message = f"The folder '{sub.name}' asks for 0 repeats and is left out."
-            problems.append(Problem("folder", sub.name, message, left_out=True))
+        if count < 1:
+            problems.append(_no_repeats(sub, count))
         else:
             groups.append(_flat(sub, subject or words, count, "instance", problems))
     problems += passed_over(source, {sub for sub, _, _ in named}, _folders(source))
     problems += unread_metadata(directly_in(source), lambda file: file.name)
     return _Found(root, "kohya", groups, problems, reg=_reg_beside(root))
+
+
+def _no_repeats(folder: Path, count: int) -> Problem:
+    message = f"The folder '{folder.name}' asks for {count} repeats and is left out."
+    return Problem("folder", folder.name, message, left_out=True)
 
 
 def _class_groups(reg: Path, subject: str, problems: list[Problem]) -> list[Group]:
@@ -251,7 +255,8 @@ def _class_groups(reg: Path, subject: str, problems: list[Problem]) -> list[Grou
     leaf = kohya_name(source.resolve().name)
     if named:
         problems += passed_over(source, {sub for sub, _, _ in named}, _folders(source))
-        return [_flat(sub, words, max(1, count), "class", problems) for sub, count, words in named]
+        problems += [_no_repeats(sub, count) for sub, count, _ in named if count < 1]
+        return [_flat(sub, words, count, "class", problems) for sub, count, words in named if count > 0]
     if leaf:
         return [replace(_flat(source, leaf[1], max(1, leaf[0]), "class", problems), root=source)]
     file = find_metadata(source)
