@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from maquette.errors import MaquetteError
@@ -113,6 +114,36 @@ def test_likeness_by_an_encoder(dino: Path) -> None:
     alike = torch.einsum("ard,asd->ars", like.unit, like.unit)
     assert like.high == pytest.approx(alike[:, ~torch.eye(3, dtype=torch.bool)].mean().item(), abs=1e-5)
     assert like.high > like.low
+
+
+def test_a_model_without_tokenizer_or_some_weights_is_told(clip: Path, dino: Path, tmp_path: Path) -> None:
+    """transformers would go on, with words that are all unknown and weights that are random."""
+    wordless = Path(shutil.copytree(clip, tmp_path / "wordless"))
+    (wordless / "tokenizer.json").unlink()
+    with pytest.raises(MaquetteError, match=r"--clip .*wordless has no tokenizer \(tokenizer\.json, or vocab\.json"):
+        open_clip(wordless, CPU)
+    half = Path(shutil.copytree(dino, tmp_path / "half"))
+    kept = {name: value for name, value in load_file(half / "model.safetensors").items() if "pooler" not in name}
+    save_file(kept, half / "model.safetensors", {"format": "pt"})
+    assert open_dino(half, CPU).images(torch.zeros(1, 3, 32, 32)).shape == (1, 16), "DINO's own files have no pooler"
+    save_file(dict(list(kept.items())[2:]), half / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MaquetteError, match=r"half lacks 2 of the model's weights, such as .*; get the whole model"):
+        open_dino(half, CPU)
+
+
+@pytest.mark.parametrize(
+    "told, said",
+    [
+        ({"image_mean": 5}, "image_mean is not three numbers"),
+        ({"image_std": [1, 1, "x"]}, "image_std is not three numbers"),
+        ({"size": {"shortest_edge": 0}}, "a size or image_std in it is not above 0"),
+    ],
+)
+def test_what_a_preprocessor_cannot_say_is_told(dino: Path, tmp_path: Path, told: object, said: str) -> None:
+    folder = Path(shutil.copytree(dino, tmp_path / "model"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    with pytest.raises(MaquetteError, match=rf"preprocessor_config\.json is damaged: .*{said}"):
+        open_dino(folder, CPU)
 
 
 def test_the_table_has_the_papers_columns(clip: Path, dino: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from maquette.evaluation import Example, Panel, build_panel
 from maquette.evaluation.cutouts import set_before, subject_outlines
 from maquette.evaluation.measures import likeness
 from maquette.evaluation.panel import QUICK
-from maquette.evaluation.references import References, turns
+from maquette.evaluation.references import References, make_references, turns
 from maquette.evaluation.words import PLACES, POCKET_COLOURS, STYLES, changes_look
 from maquette.families import load
 from maquette.families.base import BaseModel
@@ -110,6 +110,27 @@ def test_a_mask_says_where_the_subject_is(base: BaseModel, panel: Panel) -> None
 def test_a_single_photo_has_a_scale_too(base: BaseModel) -> None:
     like: References = build_panel(base, [Example(robot("pink"), "x", "a")], SUBJECT, size=QUICK).references
     assert like.high == pytest.approx((1 + like.low) / 2) and like.low < 1
+
+
+def test_likeness_stays_small_where_references_are_hardly_alike(base: BaseModel) -> None:
+    """Where they are about as like each other as the class is to them, a step from the one to the other is no unit."""
+    photos = [Example(robot("pink"), "x", "a"), Example(robot("cyan"), "x", "b")]
+    drawn = torch.zeros(2, 4, 8, 8)
+    found, of_class = torch.tensor([[1.0, 0.0], [0.6, 1.0]]), torch.tensor([[0.0, 1.0], [0.2, 1.1], [-0.2, 0.9]])
+    like = make_references(lambda latents: found, base, photos, [-1, -1], 2, drawn, of_class[:2], of_class[2:])
+    assert like.low == pytest.approx(-0.467, abs=0.001), "and between the references it is -0.118"
+    assert like.high == pytest.approx((1 + like.low) / 2)
+
+
+def test_photos_whose_mask_shows_nothing_are_no_references(base: BaseModel) -> None:
+    """As those are whose subject lies beside the square that is looked at."""
+    nothing = torch.zeros(1, 64, 64)
+    photos = [Example(robot("pink", 2.0 * i), "x", str(i), mask=nothing) for i in range(3)]
+    seen = Example(robot("cyan"), "x", "seen", mask=subject_outlines(robot("cyan")[None])[0])
+    like = build_panel(base, [*photos, seen], SUBJECT, size=QUICK).references
+    assert like.pixels.shape[1] == 1 and (like.pixels[:, 0, :, 17:21, 27:31] - 1).abs().max() < 0.1
+    whole = build_panel(base, photos, SUBJECT, size=QUICK).references
+    assert whole.pixels.shape[1] == 3 and (whole.pixels[:, :, :, 17, 31] - 1).abs().max() < 0.1
 
 
 def test_photos_take_turns() -> None:

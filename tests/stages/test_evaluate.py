@@ -15,10 +15,12 @@ from PIL import Image
 import maquette
 from maquette.cli.main import main
 from maquette.config import TrainConfig
+from maquette.data.layouts import read_folder
 from maquette.errors import MaquetteError
 from maquette.evaluation.choice import Row, choose
 from maquette.evaluation.panel import QUICK, SMALL, STANDARD
 from maquette.evaluation.verdict import Shown, Verdict
+from maquette.families import load
 from maquette.formats import safetensors
 from maquette.stages import evaluate, train
 from maquette.training import verdicts
@@ -317,3 +319,16 @@ def test_quick_measures_as_many_cells_as_there_are_checkpoints_on_the_smallest_p
     assert (extent["size"], extent["cells"], list(extent["weights"])) == (QUICK, 3, [0.7, 1.0])
     with pytest.raises(MaquetteError, match="give quick or thorough, not both"):
         evaluate.EvaluateConfig.parse({"run": "x", "quick": True, "thorough": True}, "evaluate")
+
+
+def test_transparency_says_where_the_subject_is(photos: Path, tmp_path: Path) -> None:
+    """Also where training did not use it (`alpha_mask`): it is the outline that likeness needs."""
+    picture = Image.open(photos / "0.png").convert("RGBA")
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[16:48, 8:40] = 255
+    picture.putalpha(Image.fromarray(alpha))
+    picture.save(tmp_path / "0.png")
+    shutil.copy(photos / "1.png", tmp_path / "1.png")
+    cut, plain = verdicts.examples(read_folder(tmp_path, "zkw disc"), load("pocket"))
+    assert cut.mask is not None and plain.mask is None
+    assert torch.equal(cut.mask[0] > 0.5, torch.from_numpy(alpha > 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ def _pooled(found: Any) -> Tensor:
 def open_clip(folder: Path, device: torch.device) -> Encoder:
     """Raises MaquetteError for a folder that holds no CLIP model of transformers, as safetensors."""
     config = _config(folder, "--clip", ("clip",))
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise MaquetteError(
+            f"--clip {folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt), without which CLIP "
+            "reads no prompt: copy it from where the model is from."
+        )
     model, tokenizer = _load(folder, "CLIPModel", True)
     size = int(config.get("vision_config", {}).get("image_size", 224))
     return Encoder(model.to(device).eval(), tokenizer, _seen(folder, size, CLIP_MEAN, CLIP_STD), device)
@@ -131,12 +137,20 @@ def _load(folder: Path, kind: str, words: bool) -> tuple[Any, Any]:
             "CLIP and DINO need the package transformers: pip install 'maquette-lora[encoders]'."
         ) from error
     try:
-        model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model, told = getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         reader: Any = transformers.AutoTokenizer
-        return model, reader.from_pretrained(folder, local_files_only=True) if words else None
+        tokenizer = reader.from_pretrained(folder, local_files_only=True) if words else None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = reason_of(error)
         raise MaquetteError(f"{folder} cannot be opened: {reason}") from error
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))  # DINO has none
+    if missing:
+        raise MaquetteError(
+            f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}; get the whole model again."
+        )
+    return model, tokenizer
 
 
 def _seen(folder: Path, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Seen:
@@ -146,12 +160,21 @@ def _seen(folder: Path, size: int, mean: tuple[float, ...], std: tuple[float, ..
     edge, crop = (_length(settings.get(key), size) for key in ("size", "crop_size"))
     if not settings.get("do_center_crop", "crop_size" in settings):
         crop = edge
-    own_mean, own_std = (tuple(settings.get(key, ())) for key in ("image_mean", "image_std"))
-    return Seen(edge, min(edge, crop), own_mean or mean, own_std or std)
+    own_mean, own_std = (settings.get(key) or usual for key, usual in (("image_mean", mean), ("image_std", std)))
+    for name, values in (("image_mean", own_mean), ("image_std", own_std)):
+        if not (isinstance(values, list | tuple) and len(values) == 3 and all(_is_number(v) for v in values)):
+            raise MaquetteError(f"{file} is damaged: its {name} is not three numbers.")
+    if min(edge, crop, *own_std) <= 0:
+        raise MaquetteError(f"{file} is damaged: a size or image_std in it is not above 0.")
+    return Seen(edge, min(edge, crop), tuple(own_mean), tuple(own_std))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _length(value: Any, usual: int) -> int:
     """A size as transformers writes it: a number, {"shortest_edge": n} or {"height": n, "width": n}."""
     if isinstance(value, dict):
         value = value.get("shortest_edge", value.get("height"))
-    return int(value) if isinstance(value, int | float) else usual
+    return int(value) if _is_number(value) else usual

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..families.base import BaseModel
-from .cutouts import backgrounds, set_before, subject_outlines
+from .cutouts import LEAST, backgrounds, set_before, subject_outlines
 from .drawing import decoded
 from .encoders import Encoder
 from .example import Example
@@ -30,7 +30,7 @@ class References:
     and how references of one attribute do.
     row_of: the attribute of each of the plan's pictures -> its row of `unit`, -1 for pictures that are not compared.
     low: mean cosine of the base's class pictures with the references of their attribute; high: of references of other
-    photos. pixels: (A, r, 3, H, W) in [-1, 1] the references themselves, on the CPU.
+    photos, at least half way from low to 1. pixels: (A, r, 3, H, W) in [-1, 1] the references themselves, on the CPU.
     """
 
     unit: Tensor
@@ -95,13 +95,14 @@ def make_references(
     result = References(unit, rows, middle, scale, 0.0, 1.0, pixels)
     low = float(result.similarity(statistics).mean())
     high = float(torch.einsum("ard,asd->ars", unit, unit)[:, others].mean()) if each > 1 else -1.0
-    return replace(result, low=low, high=high if high > low else (1 + low) / 2)
+    return replace(result, low=low, high=max(high, (1 + low) / 2))
 
 
 def set_where_asked(base: BaseModel, photos: Sequence[Example], drawn: Tensor, each: int) -> Tensor:
     """(A, r, 3, H, W) in [-1, 1]: the subject of `each` photos, in turn, before what is behind the class in each of the
     drawn latents (A, C, h, w). Where a photo has a mask, that is its outline.
     """
+    photos = _with_subject(photos)
     picked = turns(len(photos), min(each, len(photos)) * len(drawn))
     own = {i: photos[i].pixels.float() for i in picked}
     outlines = {
@@ -111,6 +112,14 @@ def set_where_asked(base: BaseModel, photos: Sequence[Example], drawn: Tensor, e
     behind = backgrounds(pictures, subject_outlines(pictures))
     subjects, cuts = (torch.stack([one[i] for i in picked]).unflatten(0, (len(drawn), -1)) for one in (own, outlines))
     return set_before(subjects, cuts, behind[:, None])
+
+
+def _with_subject(photos: Sequence[Example]) -> Sequence[Example]:
+    """Those whose mask, if they have one, leaves something to see: of a wide photo the subject may be cut off. Where
+    none does, all of them, without masks.
+    """
+    seen = [photo for photo in photos if photo.mask is None or photo.mask.mean() >= LEAST]
+    return seen or [replace(photo, mask=None) for photo in photos]
 
 
 def deviations(samples: Tensor) -> Tensor:

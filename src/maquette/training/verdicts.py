@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,13 @@ PANEL = 1.5  # cells that the panel itself costs
 
 
 def examples(dataset: Dataset, base: BaseModel) -> list[Example]:
-    """The photos as squares of the base's native size, captioned and masked. Raises MaquetteError without any."""
+    """The photos as squares of the base's native size, captioned and masked, by their transparency where they have no
+    other mask. Raises MaquetteError without any.
+    """
     squares = plan(dataset, base.spec.native_size, base.spec.latent_factor, aspect_buckets=False)
     require_large_enough(squares)
     photos = [photo for photo in squares.photos if photo.role != "class"]
+    photos = [replace(p, mask="alpha") if p.has_alpha and p.mask is None else p for p in photos]
     seen = [(photo, View.planned(photo)) for photo in photos]
     return [Example(view.pixels(), p.caption_at(0), p.name, p.role == "held", view.mask(1)) for p, view in seen]
 
