@@ -82,6 +82,7 @@ def test_a_list_in_brackets_is_one_value_and_what_makes_no_sense_is_left_out() -
         ({"settings": ["method=lora,loha"]}, "method is no setting here, .* option for it: --methods lora,loha"),
         ({"settings": ["method=loha", "rank=4,8"], "methods": ["lora"]}, "option for it: --methods lora,loha"),
         ({"settings": ["base=a,b"]}, "base is no setting here, .* option for it: --base, or --bases twice"),
+        ({"settings": ["prediction_type=epsilon,v_prediction"]}, "what the base predicts, of which one is right"),
         ({"settings": ["photos=a,b"]}, "photos is no setting here, .* option for it: PHOTOS"),
         ({"settings": ["steps=4,8"], "steps": 2}, "steps is no setting here, .* option for it: --steps"),
         ({"settings": ["rank=4,8", "rank=16"]}, r"rank is set twice: give all its values at once"),

@@ -332,3 +332,54 @@ def test_transparency_says_where_the_subject_is(photos: Path, tmp_path: Path) ->
     cut, plain = verdicts.examples(read_folder(tmp_path, "zkw disc"), load("pocket"))
     assert cut.mask is not None and plain.mask is None
     assert torch.equal(cut.mask[0] > 0.5, torch.from_numpy(alpha > 0))
+
+
+def test_the_base_predicts_what_the_run_said_it_does(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pocket predicts noise; that it is asked for v makes it a bad base, but the same one as in training."""
+    out = tmp_path / "v"
+    values = {**SMALLEST, "prediction_type": "v_prediction", "probe_prediction": False, "steps": 2}
+    train.run(TrainConfig.parse({**values, "photos": photos, "out": out, "save_every_steps": 1}))
+    given: list[Any] = []
+
+    def judged(base: Any, *_: Any, **__: Any) -> Verdict:
+        given.append(base.scheduler_config["prediction_type"])
+        return verdict_of(1, 0.7)
+
+    monkeypatch.setattr(evaluate, "judge", judged)
+    maquette.evaluate(out)
+    assert given == ["v_prediction"]
+
+
+def test_photos_keep_the_roles_they_had_in_the_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn anew among other photos, photos that were trained on would count as held out."""
+    folder, out = Path(shutil.copytree(photos, tmp_path / "photos")), tmp_path / "disc"
+    for i in range(3, 7):
+        Image.fromarray(np.full((64, 64, 3), (20, 30 * i, 200), np.uint8)).save(folder / f"{i}.png")
+    train.run(
+        TrainConfig.parse({**SMALLEST, "photos": folder, "out": out, "steps": 2, "save_every_steps": 1, "held_out": 3})
+    )
+    roles = {photo["name"]: photo["role"] for photo in json.loads((out / "dataset.json").read_text())["photos"]}
+    held, trained = ([name for name, role in roles.items() if role == kind] for kind in ("held", "instance"))
+    (folder / trained[0]).unlink()
+    (folder / held[0]).rename(folder / "renamed.png")
+    Image.open(folder / trained[1]).rotate(180).save(folder / trained[1])
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(folder / "0-new.png")
+    given: list[Any] = []
+
+    def judged(base: Any, candidates: Any, photos: Any, *_: Any, **__: Any) -> Verdict:
+        given.extend((example.name, example.held) for example in photos)
+        return verdict_of(1, 0.7)
+
+    monkeypatch.setattr(evaluate, "judge", judged)
+    said: list[str] = []
+    maquette.evaluate(out, on_event=lambda e: said.append(e.data["message"]) if e.kind == "warning" else None)
+    assert {name for name, is_held in given if is_held} == {"renamed.png", *held[1:]}
+    assert {name for name, is_held in given if not is_held} == set(trained[1:])
+    assert said == [
+        f"The photos in {folder} are not those of the run; changed since the run: {trained[1]}; left out, as the run "
+        "did not see them: 0-new.png."
+    ]

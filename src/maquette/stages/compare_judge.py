@@ -67,13 +67,15 @@ class Room:
 
     def __init__(self, config: CompareConfig, chosen: Sequence[Variant], used: str, on_event: Listener) -> None:
         self.config, self.used, self.on_event = config, used, on_event
-        self.base: BaseModel = open_base(used, config.device, None)
+        training = chosen[0].config
+        vaes = {variant.config.vae for variant in chosen}
+        vae = training.vae if len(vaes) == 1 else None  # of several, which are compared, the base's own judges
+        self.base: BaseModel = open_base(used, config.device, vae, training.prediction_type)
         require_measurable(self.base)
         if self.base.input_channels != TEXT_CHANNELS:
             raise MaquetteError(
                 f"{used} is an inpainting model, and compare draws from text alone: compare ordinary bases."
             )
-        training = chosen[0].config
         dataset, *_ = read_photos(training, self.base, lambda what, done, of: None)
         on_event(Event("progress", {"what": "building the panel", "done": 0, "of": 1}))
         self.panel: Panel = build_panel(

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from .. import adapters
+from ..config import TrainConfig
 from ..config.runs import EvaluateConfig
+from ..data.dataset import Dataset
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..evaluation import dreambench, page_values
@@ -31,6 +33,7 @@ from ..families.loading import load
 from ..methods import METHODS
 from ..report import run_page
 from ..run_folder import RunFolder
+from ..training import holding_out
 from ..training.checkpoint_writer import checkpoint_writer
 from ..training.defaults import pick_device, pick_dtype, subject_of
 from ..training.photos import read_photos
@@ -93,8 +96,8 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         _require_choice(folder.path, candidates)
         weights, twin = weights_for(training.method, config.weights), _twin(config.twin)
         _require_foldable(config, candidates, METHODS[training.method].product)
-        base = open_base(config.base or training.base, config.device, training.vae)
-        dataset, *_ = read_photos(training, base, progress_of_parts(on_event))
+        base = open_base(config.base or training.base, config.device, training.vae, training.prediction_type)
+        dataset = _photos_of(folder, training, base, on_event)
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
@@ -123,6 +126,19 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         page = run_page.write(folder, page_values.values(verdict, photos, found))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(folder.path, verdict, file, page, found)
+
+
+def _photos_of(folder: RunFolder, training: TrainConfig, base: BaseModel, on_event: Listener) -> Dataset:
+    """The run's photos in their roles of then, whatever has been added, changed or removed since."""
+    recorded = folder.read_photos()
+    config = holding_out.all_in(training) if recorded else training
+    dataset, *_ = read_photos(config, base, progress_of_parts(on_event))
+    if not recorded:
+        return dataset
+    dataset, told = holding_out.as_recorded(dataset, recorded)
+    if told:
+        on_event(Event("warning", {"message": told}))
+    return dataset
 
 
 def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
@@ -246,11 +262,11 @@ def _require_choice(path: Path, candidates: Sequence[Candidate]) -> None:
         )
 
 
-def open_base(base: str, device: str, vae: str | None) -> BaseModel:
+def open_base(base: str, device: str, vae: str | None, prediction_type: str = "auto") -> BaseModel:
     """A base to judge with: float32 on a CPU."""
     where = pick_device(device)
     dtype = pick_dtype("auto", where, "lora") if where.type == "cuda" else torch.float32
-    return load(base, device=where, dtype=dtype, vae=vae)
+    return load(base, device=where, dtype=dtype, vae=vae, prediction_type=prediction_type)
 
 
 def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
 from ..config import TrainConfig
 from ..data.dataset import Dataset, Problem
 from ..errors import MaquetteError
@@ -48,3 +52,37 @@ def findings(config: TrainConfig, dataset: Dataset) -> list[Problem]:
     return [
         Problem("held", "", f"{len(held)} of {of} photos are not trained on, to judge by: {', '.join(held)}.{back}")
     ]
+
+
+def all_in(config: TrainConfig) -> TrainConfig:
+    """The configuration that reads every photo and holds none out, for `as_recorded` to say which were."""
+    return config.model_copy(update={"held_out": 0, "fold": None, "stop": "never"})
+
+
+def as_recorded(dataset: Dataset, recorded: Sequence[Mapping[str, Any]]) -> tuple[Dataset, str | None]:
+    """The photos in the roles that they had in a run, and a sentence where some have changed since. recorded: those of
+    its dataset.json. A photo is known by its content, else by its name; what the run did not see is left out.
+
+    Where none is known all count as trained.
+    """
+    roles = {str(photo[key]): photo.get("role") for key in ("name", "sha256") for photo in recorded if key in photo}
+    contents = {photo.get("sha256") for photo in recorded}
+    kept, strange, changed = [], [], []
+    for photo in dataset.photos:
+        role = roles.get(photo.sha256, roles.get(photo.name))
+        if photo.role == "class":
+            kept.append(photo)
+        elif role in ("instance", "held"):
+            kept.append(replace(photo, role=role))
+            changed += [] if photo.sha256 in contents else [photo.name]
+        else:
+            strange.append(photo)
+    if len(strange) == len(dataset.photos) - len(dataset.of("class")):
+        return dataset, f"No photo in {dataset.folder} is one of the run's, by content or name: all count as trained."
+    told = []
+    if changed:
+        told.append(f"changed since the run: {', '.join(changed)}")
+    if strange:
+        told.append(f"left out, as the run did not see them: {', '.join(photo.name for photo in strange)}")
+    sentence = f"The photos in {dataset.folder} are not those of the run; {'; '.join(told)}." if told else None
+    return replace(dataset, photos=kept), sentence

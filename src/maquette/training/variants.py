@@ -91,6 +91,10 @@ def _require_settings(compare: CompareConfig, fixed: dict[str, Any], swept: dict
         raise MaquetteError(
             f"{owned[0]} is no setting here, compare has an option for it: {option.get(owned[0], f'--{owned[0]}')}."
         )
+    if "prediction_type" in swept:
+        raise MaquetteError(
+            "prediction_type is what the base predicts, of which one is right: give one value, or leave it out."
+        )
 
 
 def _combined(swept: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
