@@ -83,11 +83,26 @@ def test_damaged_bodies_are_422(client: TestClient, body: bytes) -> None:
 
 
 def test_an_unknown_lora_is_a_warning_in_info(client: TestClient) -> None:
-    info = drawn(client, prompt="a cat <lora:bob:1>", tiling=True)["info"]
+    info = drawn(client, prompt="a cat <lora:bob:1>", tiling=True, refiner_checkpoint="xl", restore_faces=False)["info"]
     assert info["warnings"] == [
         "tiling is not served and left out.",
+        "refiner_checkpoint is not served and left out.",
         "There is no LoRA 'bob'; there are Anna, anna. Drawn without it.",
     ]
+
+
+def test_options_of_one_drawing_stay_where_that_is_asked(client: TestClient) -> None:
+    wanted = {"CLIP_stop_at_last_layers": 2, "eta_noise_seed_delta": "31337", "randn_source": "NV"}
+
+    def options() -> dict[str, Any]:
+        told = client.get("/sdapi/v1/options").json()
+        return {key: told[key] for key in wanted}
+
+    usual = options()
+    drawn(client, prompt="a cat", override_settings=wanted)
+    assert options() == usual
+    drawn(client, prompt="a cat", override_settings=wanted, override_settings_restore_afterwards=False)
+    assert options() == {**wanted, "eta_noise_seed_delta": 31337}
 
 
 def test_what_is_switched_off_is_not_sent(client: TestClient, engine: DrawingEngine) -> None:

@@ -54,6 +54,9 @@ def test_every_screen_fits(visit: Callable[..., Page], studio: Running, project:
         main = page.locator("[data-main]")
         if path.endswith(("photos", "train")):
             expect(main).to_be_in_viewport()
+    for name in ("width", "height"):
+        page.get_by_test_id(name).fill("1024")
+        assert page.get_by_test_id(name).evaluate("field => field.scrollWidth <= field.clientWidth"), name
     page.get_by_test_id("settings-button").click()
     expect(page.get_by_test_id(f"delete-{project}")).to_be_visible()
     assert page.evaluate(CUT) == []

@@ -15,7 +15,7 @@ from ..engine import DrawingEngine
 from ..gallery import Gallery
 from .answering import A1111Route, Answer, engine_of
 from .requests import Common, ImageToImage, TextToImage
-from .settings import model_of, wish_of
+from .settings import model_of, overridden, wish_of
 
 router = APIRouter(route_class=A1111Route, tags=["a1111"], prefix="/sdapi/v1")
 
@@ -40,8 +40,10 @@ def _drawn(engine: DrawingEngine, body: Common) -> dict[str, Any]:
     wish, notes = wish_of(body, engine)
     models = model_of(body, engine)
     drawing = engine.draw(wish | models)
-    if models and body.override_settings_restore_afterwards is False:
-        engine.model, engine.vae = drawing.model, models.get("vae", engine.vae)
+    if body.override_settings_restore_afterwards is False:
+        if models:
+            engine.model, engine.vae = drawing.model, models.get("vae", engine.vae)
+        engine.options |= overridden(body, wish)
     if body.save_images:
         for picture in drawing.pictures:
             Gallery.of(engine).keep(picture)

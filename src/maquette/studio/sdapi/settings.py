@@ -161,15 +161,29 @@ def _beginning(body: ImageToImage) -> dict[str, Any]:
     return wish
 
 
+_LEFT_OUT = ("restore_faces", "tiling", "infotext", "refiner_checkpoint")
+
+
 def _unserved(body: Common) -> list[str]:
     """What is asked for and not done, in words."""
-    notes = [f"{key} is not served and left out." for key in ("restore_faces", "tiling") if getattr(body, key)]
+    asked = {key: getattr(body, key, None) for key in _LEFT_OUT}
+    notes = [f"{key} is not served and left out." for key, value in asked.items() if value and value != "None"]
     if isinstance(body, ImageToImage):
         if len(body.init_images) > 1:
             notes.append("Only the first of init_images is drawn from.")
         if body.initial_noise_multiplier not in (None, 0, 1):
             notes.append("initial_noise_multiplier is not served and left out.")
     return notes
+
+
+def overridden(body: Common, wish: dict[str, Any]) -> dict[str, Any]:
+    """The options that override_settings name, as they counted in a wish."""
+    counted = {
+        "CLIP_stop_at_last_layers": wish["clip_skip"],
+        "eta_noise_seed_delta": wish["ensd"],
+        "randn_source": wish["noise_source"],
+    }
+    return {key: value for key, value in counted.items() if body.override_settings.get(key) is not None}
 
 
 def model_of(body: Common, engine: DrawingEngine) -> dict[str, Any]:
