@@ -134,6 +134,16 @@ def test_a_job_that_kills_its_workers_is_poison(
     assert told["message"] == "The worker ended with 9."
 
 
+def test_a_failure_is_that_of_all_jobs_of_the_same_work(tmp_path: Path, write_jobs: Write) -> None:
+    row = {"subject": "user thing", "photos": str(tmp_path / "photos" / "good")}
+    jobs = write_jobs({"id": "good"}, {"id": "one", **row}, {"id": "two", **row})
+    run(tmp_path, jobs)
+    found = reporting.status(settings(tmp_path))
+    assert (found.done, found.rejected, found.same, found.by_tenant["default"]["rejected"]) == (1, 2, 0, 2)
+    assert keeping.retry(settings(tmp_path, ids=["two"])).names == ["one"]
+    assert planning.plan(settings(tmp_path, jobs)).new == 2
+
+
 def test_what_follows_the_training(tmp_path: Path, write_jobs: Write) -> None:
     (tmp_path / "pack.toml").write_text('prompts = ["a portrait of {subject}"]\nsteps = 4\n')
     jobs = write_jobs({"then": ["evaluate", "generate:pack.toml"]}, {"rank": 64, "then": "evaluate"})

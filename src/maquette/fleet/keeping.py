@@ -43,10 +43,12 @@ def retry(config: FleetConfig) -> KeptResult:
     store = open_store(config.root)
     parts, names, kinds = index.Parts(store), [], Counter[str]()
     known: set[str] = set()
+    shared = _shared(config, store)
     for result in index.results(store):
         job = result["job"]
         known.add(job)
-        wanted = job in config.ids if config.ids else result["status"] != "done"
+        named = job in config.ids or (result["tenant"], result.get("key")) in shared
+        wanted = named if config.ids else result["status"] != "done"
         if "alias" in result or result["status"] == "done" or not wanted:
             continue
         if config.failed not in ("all", result["kind"]):
@@ -64,6 +66,14 @@ def retry(config: FleetConfig) -> KeptResult:
             names.append(job.id)
     _require_known(config, known)
     return KeptResult(config.root, "retry", len(names), True, names=names, kinds=dict(kinds))
+
+
+def _shared(config: FleetConfig, store: Store) -> set[tuple[str, str]]:
+    """Tenant and key of results that named jobs have from others, since they are the same work."""
+    if not config.ids:
+        return set()
+    lines = index.results(store)
+    return {(line["tenant"], line["alias"]) for line in lines if "alias" in line and line["job"] in config.ids}
 
 
 def cancel(config: FleetConfig) -> KeptResult:

@@ -105,12 +105,16 @@ def status(config: FleetConfig) -> StatusResult:
     """Read the root; nothing is written. Raises MaquetteError where nothing was submitted."""
     store = open_store(config.root)
     settings = read_settings(config, store)
-    sums, known = _Sums(), set()
+    sums = _Sums()
+    known: dict[str, str] = {}  # by row
+    own: set[str] = set()  # rows of the results themselves, each of one job
     keys: set[tuple[str, str]] = set()
     for line in index.results(store):
-        known.add(line["row"])
         if "alias" in line:
+            known.setdefault(line["row"], line["status"])
             continue
+        known[line["row"]] = line["status"]
+        own.add(line["row"])
         sums.add(line)
         keys.add((line["tenant"], line["key"]))
     cancelled_names = set(store.folders(layout.CANCELLED))
@@ -120,6 +124,11 @@ def status(config: FleetConfig) -> StatusResult:
         assert isinstance(job, Job)  # what was submitted was in order
         if job.row in known:
             ended += 1
+            if job.row in own:
+                own.remove(job.row)
+            elif (status := known[job.row]) != "done":
+                sums.counts[status] += 1
+                sums.tenants.setdefault(job.tenant, Counter())[status] += 1
         elif layout.name_hash(job.tenant, job.id) in cancelled_names:
             cancelled += 1
         else:
