@@ -218,7 +218,10 @@ class RunFolder:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
         except OSError as error:
-            raise MaquetteError(f"The run folder cannot be locked: {path}: {error.strerror or error}.") from error
+            raise MaquetteError(
+                f"The run folder cannot be locked: {path}: {error.strerror or error}. Copy the folder to where you may "
+                "write, and name the copy."
+            ) from error
         try:
             try:
                 files.lock(file)
@@ -236,10 +239,28 @@ class RunFolder:
         if path.is_symlink() or not path.is_file():
             return False
         try:
-            with path.open("r+b") as file:
+            file = path.open("r+b")
+        except OSError:  # not ours to write, as a folder that is read-only
+            return self._held_by_another(path)
+        with file:
+            try:
                 files.lock(file.fileno())
+            except OSError:
+                return True
+        return False
+
+    @staticmethod
+    def _held_by_another(path: Path) -> bool:
+        """The same of a lock that can only be read, if at all: not every file system tells by such a one."""
+        try:
+            file = path.open("rb")
         except OSError:
-            return True
+            return False
+        with file:
+            try:
+                files.lock(file.fileno())
+            except OSError as error:
+                return isinstance(error, BlockingIOError | PermissionError)  # the latter on Windows
         return False
 
     def clear_unfinished(self) -> None:

@@ -100,6 +100,24 @@ def test_the_chosen_step_becomes_the_runs_file_with_its_weight(
     assert not (run / "evaluation.json").exists()  # it was of the shorter run
 
 
+def test_side_car_and_preview_are_those_of_the_chosen_file_of_a_renamed_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second file beside the one that the run has would be found too, with the weights of an earlier choice."""
+    for step in (1, 2):
+        samples = run / f"samples/{step:06d}"
+        samples.mkdir(parents=True)
+        Image.new("RGB", (64, 64), (step, 0, 0)).save(samples / "0.png")
+        (samples / "prompts.json").write_text('["a photo of zkw disc"]')
+    shutil.copy(run / "samples/000002/0.png", run / "disc.png")
+    moved = run.rename(run.with_name("moved"))
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
+    assert maquette.evaluate(moved).file == str(moved / "disc.safetensors")
+    assert [path.name for path in moved.glob("*.safetensors")] == ["disc.safetensors"]
+    assert Image.open(moved / "disc.png").getpixel((0, 0)) == (1, 0, 0)
+    assert json.loads((moved / "disc.json").read_text())["preferred weight"] == 0.7
+
+
 def test_a_folded_weight_is_one_in_the_side_car(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
     result = maquette.evaluate(run, fold_weight=True)

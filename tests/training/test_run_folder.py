@@ -3,6 +3,7 @@
 One tiny run is made and copied. What must be refused changes nothing in the folder; what may go on says what it found.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -266,6 +267,24 @@ def test_a_new_run_takes_no_folder_with_a_linked_lock(tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=r"cannot be locked: .*\.lock"), RunFolder(tmp_path / "disc").locked():
         pass
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_read_only_run_is_in_use_only_where_somebody_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, whom no permission stops: so opening it for writing is what fails here."""
+    folder = RunFolder(tmp_path / "disc")
+    opened = Path.open
+
+    def refuse_writing(self: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if "+" in mode and self.name == ".lock":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(self, mode, *args, **more)
+
+    with folder.locked():
+        monkeypatch.setattr(Path, "open", refuse_writing)
+        assert folder.in_use()
+    assert not folder.in_use()
 
 
 def forge(run: Path, name: str, change: Callable[[Path], None]) -> Path:

@@ -12,6 +12,7 @@ from ..evaluation.folding import folded
 from ..files import atomic_writer, open_regular
 from ..formats import safetensors
 from ..methods import METHODS
+from ..report.samples import drawn
 from ..run_folder import RunFolder
 from .checkpoint_writer import write_sidecar
 
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 
 
 def promote(writer: CheckpointWriter, folder: RunFolder, choice: Choice, fold: bool = False) -> Path:
-    """Write the run's own file from its chosen checkpoint, and the side-car with the chosen weight.
+    """Write the run's own file from its chosen checkpoint, the side-car with the chosen weight, and the first sample
+    picture of that step as preview, where it has some.
 
     fold: a LoRA's weight is folded in, and the side-car says 1. Raises MaquetteError where it cannot be.
     """
     source = folder.checkpoints()[choice.step]  # by what lies there: the folder may have been renamed
+    target = folder.chosen or folder.final
     if METHODS[writer.config.method].product == "model":
-        _copy(source, folder.final)
+        _copy(source, target)
     else:
-        writer.save(_state(writer, source, choice.weight if fold else 1.0), folder.final, choice.step)
-    writer.sidecar(folder.final, 1.0 if fold else choice.weight)
-    return folder.final
+        writer.save(_state(writer, source, choice.weight if fold else 1.0), target, choice.step)
+    writer.sidecar(target, 1.0 if fold else choice.weight)
+    if drawn(samples := folder.samples(choice.step)):
+        _copy(samples / "0.png", target.with_suffix(".png"))
+    return target
 
 
 def promote_file(
