@@ -89,6 +89,26 @@ def test_both_passes_run_and_a_stopped_one_goes_on(tmp_path: Path, monkeypatch: 
         train.run(config(photos, out=out, rank=4))
 
 
+def test_a_first_pass_that_was_killed_while_it_was_evaluated_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training has finished and left no state."""
+    from maquette.stages import two_pass as stage
+
+    photos, out = make_photos(tmp_path / "photos", 7), tmp_path / "runs/disc"
+
+    def killed(folder: Any, on_event: Any) -> Found:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(stage, "_found", killed)
+        train.run(config(photos, out=out))
+    first = out.with_name("disc-first")
+    assert (first / "disc-first.safetensors").exists() and not (first / "evaluation.json").exists()
+    monkeypatch.setattr(stage, "_found", lambda *_: Found(2, 0.7, 4, 6, 7))
+    assert train.run(config(photos, out=out)).status == "finished"
+
+
 def test_two_photos_are_too_few(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 2)
     with pytest.raises(MaquetteError, match=r"two_pass measures photos that are not trained on, and .* holds 2"):

@@ -34,7 +34,7 @@ def train_twice(config: TrainConfig, on_event: Listener, cancel: Cancel) -> Trai
     for first in two_pass.first_passes(config, dataset, out):
         assert first.out is not None
         folder = RunFolder(first.out)
-        if not (folder.final.exists() and folder.evaluation.exists()):
+        if not (folder.final.exists() and (folder.evaluation.exists() or resuming.has_dropped_state(folder))):
             result = _once(first, lambda event: None if event.kind == "done" else on_event(event), cancel)
             if result.status == "stopped":
                 return result

@@ -116,6 +116,11 @@ def drop_state(folder: RunFolder, job: Job, step: int) -> None:
         shutil.rmtree(place)
 
 
+def has_dropped_state(folder: RunFolder) -> bool:
+    """Whether the run has finished so that its state was no longer needed."""
+    return (folder.path / "state" / FINISHED).is_file()
+
+
 def _finished(folder: RunFolder, config: TrainConfig) -> tuple[int, Path] | None:
     """Step and last checkpoint with which the run finished and left its state behind, or None. The file must be as it
     was then; its name is that of the folder at that time.
