@@ -45,6 +45,15 @@ FOREIGN: list[tuple[str, Tensors, dict[str, str]]] = [
     ("Flux", lora("lora_unet_double_blocks_0_img_attn_qkv", "lora_te1_text_model_encoder_layers_0_mlp_fc1"), {}),
     ("Flux", lora("lora_transformer_single_transformer_blocks_3_attn_to_q"), {}),
     ("Flux", ab("transformer.transformer_blocks.0.attn.to_q", width=3072), {}),
+    (
+        "Flux",
+        lora(
+            *(f"double_blocks.0.processor.{name}_lora{i}" for name in ("qkv", "proj") for i in (1, 2)),
+            "single_blocks.0.processor.qkv_lora",
+            forms=("down.weight", "up.weight"),
+        ),
+        {},
+    ),  # of XLabs
     ("Flux 2", ab("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"), {}),
     ("Flux 2", ab("diffusion_model.double_blocks.0.img_attn.qkv", width=6144), {}),
     ("Chroma", lora("lora_unet_double_blocks_0_img_attn_qkv"), {"modelspec.architecture": "chroma/lora"}),

@@ -136,6 +136,32 @@ def test_every_family_and_container(
     assert all(torch.allclose(found[key].double(), expected[key], atol=2e-6) for key in found)
 
 
+def test_a_base_of_eight_bits_keeps_the_change(files: dict[str, Path], tmp_path: Path) -> None:
+    """Three bits of mantissa would round a small change away: what it changes becomes fp16, the rest stays."""
+    narrow = {
+        key: t.to(torch.float8_e4m3fn) if t.is_floating_point() and t.ndim > 1 else t
+        for key, t in safetensors.load(files["sd1"]).items()
+    }
+    safetensors.save(narrow, tmp_path / "base.safetensors")
+    adapter = adapter_for(files["sd1"], "lora")
+    heard: list[dict[str, int]] = []
+    config = MergeConfig.parse(
+        {"base": tmp_path / "base.safetensors", "loras": [f"{write(adapter, tmp_path / 'l.safetensors')}:0.02"],
+         "out": tmp_path / "x.safetensors"}, "merge")  # fmt: skip
+    run_merge(config, lambda event: heard.append(event.data) if event.kind == "progress" else None)
+    before, after = (checkpoint.read(tmp_path / f"{name}.safetensors").parts for name in ("base", "x"))
+    changed = {name for name in adapter.modules if "text_model" not in name}
+    assert changed
+    for name in changed:
+        part, _, path = name.partition(".")
+        old, new = before[part][f"{path}.weight"], after[part][f"{path}.weight"]
+        assert new.dtype == (torch.float16 if old.ndim > 1 else old.dtype)
+        wanted = old.float() + 0.02 * adapter.delta(name, old.float())
+        assert torch.allclose(new.float(), wanted, rtol=1e-3, atol=1e-6)
+    assert after["vae"]["decoder.conv_in.weight"].dtype == torch.float8_e4m3fn
+    assert heard[-1]["done"] <= heard[-1]["of"]
+
+
 def test_double_precision_where_asked(files: dict[str, Path], tmp_path: Path) -> None:
     adapter = adapter_for(files["sd1"], "lora")
     lora = write(adapter, tmp_path / "lora.safetensors")

@@ -52,7 +52,9 @@ _REFUSED = {
 _SUFFIX = re.compile(
     r"\.(" + "|".join(re.escape(p) for p in sorted({**_FACTORS, **_REFUSED}, key=len, reverse=True)) + r")$"
 )
-_OLD_PROCESSOR = re.compile(r"\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
+_OLD_PROCESSOR = re.compile(
+    r"\.processor\.(to_[qkv]|to_out|qkv|proj)_lora([12]?)\.(down|up)\.weight$"
+)  # the last two: Flux
 _JOINED = re.compile(r"(?:lora|oft)_(unet|te1|te2|te)_(.+)")
 _DOTTED_PREFIXES = {
     "base_model.model.": "",
@@ -134,7 +136,7 @@ def read(tensors: Mapping[str, Tensor]) -> tuple[list[Module], list[str]]:
 
 def split(key: str) -> tuple[str, str]:
     """(module, part as the file calls it) of a key; the part is "" for what is none."""
-    key = _OLD_PROCESSOR.sub(lambda m: f".{'to_out.0' if m[1] == 'to_out' else m[1]}.lora.{m[2]}.weight", key)
+    key = _OLD_PROCESSOR.sub(lambda m: f".{'to_out.0' if m[1] == 'to_out' else m[1] + m[2]}.lora.{m[3]}.weight", key)
     match = _SUFFIX.search(key)
     return (key, "") if match is None else (key[: match.start()], match[1])
 

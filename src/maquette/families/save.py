@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.dtypes import computed
 from ..errors import MaquetteError
 from ..formats import ldm, pickle_writer, safetensors, streaming
 from ..formats.streaming import Entry
@@ -48,7 +49,8 @@ class Writing:
     pieces: (part, name, dtype in the file) -> the numbers to write in that tensor's place, in pieces of any shape that
     follow one another; the checkpoint's own tensors say the shapes. memory: bytes that computing one as a whole needs.
     metadata: more of it; finish: the same keys with values that are known only at the end, and as long. beside: other
-    work for the threads. on_bytes: see `streaming.write`.
+    work for the threads. on_bytes: see `streaming.write`. widened: (part, name) of those that become 16 bits where they
+    have 8 and no dtype is asked for.
     """
 
     pieces: Callable[[str, str, torch.dtype], Iterable[Tensor]] | None = None
@@ -58,6 +60,7 @@ class Writing:
     beside: Sequence[Callable[[], None]] = ()
     threads: int = 1
     on_bytes: Callable[[int], None] | None = None
+    widened: Container[tuple[str, str]] = ()
 
 
 def write_single_file(
@@ -123,6 +126,8 @@ def _entry(checkpoint: Checkpoint, place: ldm.Place, dtype: torch.dtype | None, 
     """What stands in a file at one place of it."""
     own = [checkpoint.parts[place.part][name] for name in place.names]
     stored = dtype if dtype is not None and own[0].is_floating_point() else own[0].dtype
+    if dtype is None and any((place.part, name) in writing.widened for name in place.names):
+        stored = computed(stored)
     shape = place.shape([tensor.shape for tensor in own])
     pieces_of = writing.pieces or (lambda part, name, dtype: (checkpoint.parts[part][name],))
 

@@ -70,7 +70,7 @@ def _into_checkpoint(
         return merge.pieces(model, made, part, name, dtype, precision)
 
     memory = partial(merge.memory, model, made, precision)
-    result = write(config, model, pieces, memory, len(made.changes), ancestry, "merging", on_event)
+    result = write(config, model, pieces, memory, len(made.changes), ancestry, "merging", on_event, made.changes)
     for file, word in words.items():
         save_embedding(word, file)
     result.words, result.warnings = [str(file) for file in words], warnings

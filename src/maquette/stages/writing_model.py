@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import openmp
 from ..config.weights import WritingConfig
-from ..core.dtypes import DTYPES
+from ..core.dtypes import DTYPES, computed
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..families import save
@@ -73,9 +73,13 @@ def write(
     ancestry: Ancestry,
     what: str,
     on_event: Listener,
+    widened: Container[tuple[str, str]] = (),
 ) -> WrittenModel:
-    """Write a model whose shape, names and configuration are those of `model`, and whose numbers `pieces` gives."""
-    meter = _Meter(model, config, what, on_event)
+    """Write a model whose shape, names and configuration are those of `model`, and whose numbers `pieces` gives.
+
+    widened: as of `save.Writing`.
+    """
+    meter = _Meter(model, config, what, on_event, widened)
     writing = save.Writing(
         pieces,
         memory,
@@ -84,6 +88,7 @@ def write(
         [parent.hash_now for parent in ancestry.parents],
         config.threads or processors(),
         meter.add,
+        widened,
     )
     dtype = DTYPES[config.dtype] if config.dtype else None
     if config.out.suffix.lower() in _SUFFIXES:
@@ -108,14 +113,22 @@ def processors() -> int:
 class _Meter:
     """Tells how many megabytes are written, and how fast."""
 
-    def __init__(self, model: Checkpoint, config: WritingConfig, what: str, on_event: Listener) -> None:
+    def __init__(
+        self,
+        model: Checkpoint,
+        config: WritingConfig,
+        what: str,
+        on_event: Listener,
+        widened: Container[tuple[str, str]],
+    ) -> None:
         self.what, self.on_event, self.done, self.start = what, on_event, 0, time.perf_counter()
         dtype = DTYPES[config.dtype] if config.dtype else None
         self.of = 0
         for part, named in model.parts.items():
-            for tensor in named.values():
+            for name, tensor in named.items():
                 cast = dtype if dtype and tensor.is_floating_point() and (config.half_vae or part != "vae") else None
-                self.of += tensor.numel() * (cast or tensor.dtype).itemsize
+                own = computed(tensor.dtype) if (part, name) in widened else tensor.dtype
+                self.of += tensor.numel() * (cast or own).itemsize
         self.of += sum(tensor.nbytes for tensor in model.extras.values())
 
     def add(self, size: int) -> None:
