@@ -47,8 +47,9 @@ class EvaluateConfig(StageConfig):
     """Pictures of each of DreamBench's 25 prompts; the paper draws 4."""
     faces: bool = False
     """Of a person: also measure whose face is drawn, beside the photos'."""
-    kind: Kind = "object"
-    """What the subject is: of people and animals DreamBench asks for other things than of objects."""
+    kind: Kind | None = None
+    """What the subject is; of a run folder what the run was told. A style is asked for things in it; of people and
+    animals DreamBench asks for other things than of objects."""
     out: Path | None = None
     """Where page and chosen file go; for a run folder that folder itself, else runs/ and the folder's name."""
     device: str = "auto"
@@ -59,9 +60,9 @@ class EvaluateConfig(StageConfig):
         if self.quick and self.thorough:
             raise ValueError("give quick or thorough, not both")
         if self.clip is None and self.dino is None:
-            for key in ("per_prompt", "kind"):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{key} is of the measures that clip and dino add: name one of them")
+            given = {"per_prompt": self.per_prompt != 1, f"kind {self.kind}": self.kind not in (None, "style")}
+            for key in (key for key, is_given in given.items() if is_given):
+                raise ValueError(f"{key} is of the measures that clip and dino add: name one of them")
         return self
 
 

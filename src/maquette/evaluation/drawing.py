@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..data.captions import caption_for_class
 from ..families.base import BaseModel
 from ..sampling.infotext import usual_cfg_scale
 from ..sampling.loop import sample
 from .rows import cells_at_once
-from .words import article
+from .words import Wording, article
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,8 +31,7 @@ class Plan:
     and of its class; asked: the attribute of each, -1 for none.
     """
 
-    subject: str
-    class_word: str
+    wording: Wording
     attributes: tuple[str, ...]
     things: tuple[str, ...]
     subject_prompts: tuple[str, ...]
@@ -57,8 +55,7 @@ class Drawing:
 
 def plan_of(
     base: BaseModel,
-    subject: str,
-    class_word: str,
+    wording: Wording,
     attributes: Sequence[str],
     others: Sequence[str],
     *,
@@ -70,20 +67,22 @@ def plan_of(
     seed: int,
     clip_skip: int,
 ) -> Plan:
-    """Every fourth picture of the subject without attribute, the others with one of them in turn."""
+    """Every fourth picture of the subject without attribute, the others with one of them in turn; a style is never
+    asked for without a thing.
+    """
     asked, turn = [], 0
     for i in range(pictures):
-        asked.append(-1 if i % BARE == 0 else turn % len(attributes))
-        turn += i % BARE != 0
-    ends = ["" if which < 0 else f" {attributes[which]}" for which in asked]
+        bare = i % BARE == 0 and not wording.style
+        asked.append(-1 if bare else turn % len(attributes))
+        turn += not bare
+    ends = ["" if which < 0 else attributes[which] for which in asked]
     things = tuple(others[:others_drawn])
     return Plan(
-        subject,
-        class_word,
+        wording,
         tuple(attributes),
         things,
-        tuple(f"a photo of {subject}{end}" for end in ends),
-        tuple(f"{caption_for_class(class_word)}{end}" for end in ends),
+        tuple(wording.of(end) for end in ends),
+        tuple(wording.instead(end) for end in ends),
         tuple(asked),
         tuple(f"a photo of {article(thing)}" for thing in things),
         seed,

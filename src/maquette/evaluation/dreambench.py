@@ -19,7 +19,7 @@ from .drawing import decoded, draw_latents, plan_of
 from .encoders import Encoder
 from .example import Example
 from .tuned import Tuned
-from .words import attributes_of, others_of
+from .words import Wording, attributes_of, others_of
 
 STEPS = 25
 PLACES = (
@@ -81,7 +81,7 @@ def table(
     class_word = class_of(subject)
     size = tuple(photos[0].pixels.shape[-2:])
     plan = plan_of(
-        base, subject, class_word, attributes_of(base.spec), others_of(base.spec, class_word), pictures=0,
+        base, Wording(subject, class_word), attributes_of(base.spec), others_of(base.spec, class_word), pictures=0,
         others_drawn=0, steps=STEPS, cfg_scale=cfg_scale, size=size, seed=seed, clip_skip=clip_skip,
     )  # fmt: skip
     subject_prompts, plain = (

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.noise import NoiseSchedule
-from ..data.captions import caption_for_class
 from ..families.base import BaseModel
 from ..families.unet.attention_maps import word_maps
 from .rows import batch_of
+from .words import Wording
 
 NOISE_LEVELS = (0.1, 0.25, 0.4)  # shares of the schedule's steps
 KEPT = 3  # of the ways to look that recognise the photos best; their similarities are averaged
@@ -47,7 +47,7 @@ class Eye:
     """
 
     base: BaseModel
-    class_word: str
+    wording: Wording
     schedule: NoiseSchedule
     seed: int
     clip_skip: int
@@ -83,7 +83,7 @@ def make_eye(
     base: BaseModel,
     photos: Tensor,
     others: Tensor,
-    class_word: str,
+    wording: Wording,
     schedule: NoiseSchedule,
     seed: int = 0,
     clip_skip: int = 1,
@@ -95,9 +95,10 @@ def make_eye(
     """
     blocks = ["mid_block", *(f"up_blocks.{i}" for i in range(len(base.unet.up_blocks) - 1))]
     times = [int(share * len(schedule)) for share in NOISE_LEVELS]
-    every = tuple((block, t, part) for t in times for block in blocks for part in ("centre", "attention"))
+    parts = ("statistics",) if wording.style else ("centre", "attention")
+    every = tuple((block, t, part) for t in times for block in blocks for part in parts)
     whole = f"up_blocks.{len(base.unet.up_blocks) - 2}", int(STATISTICS_LEVEL * len(schedule)), "statistics"
-    eye = Eye(base, class_word, schedule, seed, clip_skip, every, whole)
+    eye = Eye(base, wording, schedule, seed, clip_skip, every, whole)
     seen, class_seen = _raw(eye, photos, every), _raw(eye, others, every)
     found: list[tuple[float, int]] = []
     centred: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -131,11 +132,11 @@ def _raw(eye: Eye, latents: Tensor, ways: Sequence[Way]) -> list[Tensor]:
     """For each way (B, D): the block's features averaged over the middle half of the plane, or over the plane as the
     class word is attended to (DAAM, arXiv 2210.04885), or its channels' means and deviations (B, 2 D).
     """
-    base, caption = eye.base, caption_for_class(eye.class_word)
+    base, caption = eye.base, eye.wording.instead()
     conditioning = base.encode_text([caption], eye.clip_skip)
     random = torch.Generator().manual_seed(eye.seed)
     noise = torch.randn((1, *latents.shape[1:]), generator=random).to(latents)  # the same for every picture
-    places = _places(base, caption, eye.class_word)
+    places = _places(base, caption, eye.wording.class_word)
     parts: list[list[Tensor]] = [[] for _ in ways]
     for x0 in latents.split(batch_of(latents)):
         for time in sorted({t for _, t, _ in ways}):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..core.noise import NoiseSchedule
-from ..data.captions import caption_for_class
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan
 from .rows import Rows, answers
@@ -62,14 +61,15 @@ def margins(
 ) -> Margins:
     """What the pictures of a drawing show, among what they might."""
     places = [i for i, which in enumerate(plan.asked) if which >= 0]
-    plain = caption_for_class(plan.class_word)
-    subject_texts = [
-        [f"{plain} {plan.attributes[which]}" for which in _and_others(plan.asked[i], len(plan.attributes))]
-        for i in places
-    ]
+    wording = plan.wording
+    asked_texts = [wording.instead(attribute) for attribute in plan.attributes]
+    subject_texts = [[asked_texts[which] for which in _and_others(plan.asked[i], len(asked_texts))] for i in places]
     things = [f"a photo of {article(thing)}" for thing in plan.things]
+    # a thing may have become the subject, but not a style
+    more = [] if wording.style else [wording.instead()]
     others_texts = [
-        [*(things[which] for which in _and_others(i, len(things), DISTRACTORS - 1)), plain] for i in range(len(things))
+        [*(things[which] for which in _and_others(i, len(things), DISTRACTORS - len(more))), *more]
+        for i in range(len(things))
     ]
     found = []
     for latents, texts in ((drawn.subject[places], subject_texts), (drawn.others, others_texts)):

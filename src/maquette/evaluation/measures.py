@@ -96,7 +96,8 @@ def of_drawing(base: BaseModel, panel: Panel, drawn: Drawing) -> dict[str, Tenso
         "neighbours": seen.others_share,
         "neighbours_margin": seen.others_margin / unit.others_margin.mean().clamp(min=1e-6),
         "copying": copying(drawn.subject, panel.every),
-        "diversity": (vendi(look.features) / vendi(panel.look.features))[None],
+        # all pictures in a style are alike, and ought to be
+        **({} if panel.style else {"diversity": (vendi(look.features) / vendi(panel.look.features))[None]}),
     }
 
 

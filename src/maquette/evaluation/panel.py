@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..config.base import Kind
 from ..core.noise import NoiseSchedule
-from ..data.captions import caption_for_class, caption_of_class, class_of
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan, draw, draw_latents, plan_of
@@ -19,8 +19,9 @@ from .features import Eye, Look, make_eye
 from .judging import Margins, margins
 from .references import Describe, References, by_encoder, make_references
 from .rows import Rows, answers, answers_of, stratified
-from .words import attributes_of, changes_look, others_of
+from .words import Wording, attributes_of, changes_look, others_of
 
+STYLE_REFERENCES = 4  # photos of a style show many things, so as many times more are compared
 GALLERY_SEED = 500  # of the class pictures that photos are told from; none of them is drawn for another use
 
 
@@ -60,8 +61,6 @@ class Panel:
     describe: by what drawings are compared with them, None for the eye's statistics.
     """
 
-    subject: str
-    class_word: str
     names: tuple[str, ...]
     held: tuple[bool, ...]
     photos: Tensor
@@ -84,6 +83,15 @@ class Panel:
     clip_skip: int = 1
     seed: int = 0
 
+    @property
+    def subject(self) -> str:
+        return self.plan.wording.subject
+
+    @property
+    def style(self) -> bool:
+        """Whether the subject is a style."""
+        return self.plan.wording.style
+
 
 @torch.no_grad()
 def build_panel(
@@ -91,6 +99,7 @@ def build_panel(
     photos: Sequence[Example],
     subject: str,
     *,
+    kind: Kind | None = None,
     class_word: str | None = None,
     attributes: Sequence[str] | None = None,
     others: Sequence[str] | None = None,
@@ -101,10 +110,10 @@ def build_panel(
     encoder: Encoder | None = None,
 ) -> Panel:
     """Encode the photos, draw the class and other things with the base, and ask the base everything that checkpoints
-    will be asked. class_word: otherwise the subject without its first word. encoder: measures likeness instead of the
-    base. Raises MaquetteError without a photo that training saw.
+    will be asked. kind, class_word: as `Wording.for_subject` has them. encoder: measures likeness instead of the base.
+    Raises MaquetteError without a photo that training saw.
     """
-    class_word = class_word or class_of(subject)
+    wording = Wording.for_subject(subject, kind, class_word)
     picked = _chosen(photos, size.photos, seed)
     chosen = [photos[i] for i in picked]
     schedule = NoiseSchedule.from_config(base.scheduler_config).to(base.device)
@@ -112,10 +121,9 @@ def build_panel(
     every, latents = torch.cat(encoded), torch.cat([encoded[i] for i in picked])
     plan = plan_of(
         base,
-        subject,
-        class_word,
-        attributes or attributes_of(base.spec),
-        others or others_of(base.spec, class_word),
+        wording,
+        attributes or attributes_of(base.spec, wording.style),
+        others or others_of(base.spec, wording.class_word),
         pictures=size.pictures,
         others_drawn=size.others,
         steps=size.steps,
@@ -127,19 +135,17 @@ def build_panel(
     drawn = draw(base, plan, plan.class_prompts)
     random = torch.Generator().manual_seed(seed)
     rows, target = _rows(chosen, latents, schedule, size, plan, drawn, random)
-    texts = {name: [_base_text(prompt, subject) for prompt in part.prompts] for name, part in rows.items()}
+    texts = {name: [wording.caption_instead(prompt) for prompt in part.prompts] for name, part in rows.items()}
     own = answers_of(base, {name: part.asking(texts[name]) for name, part in rows.items()}, clip_skip)
     empty = {name: answers(base, rows[name].asking([""] * len(rows[name])), clip_skip) for name in ("kept", "others")}
     gallery = draw_latents(base, plan, plan.class_prompts, seed * 1000 + GALLERY_SEED)
-    eye = make_eye(base, every, gallery, class_word, schedule, seed, clip_skip)
+    eye = make_eye(base, every, gallery, wording, schedule, seed, clip_skip)
     look = eye.look(drawn.subject)
     describe = eye.statistics if encoder is None else by_encoder(base, encoder)
     seen = look.statistics if encoder is None else describe(drawn.subject)
-    asked_of, each = _compared(plan), size.references
+    asked_of, each = _compared(plan), (STYLE_REFERENCES if wording.style else 1) * size.references
     references = make_references(describe, base, photos, asked_of, each, drawn.subject, seen, describe(gallery))
     return Panel(
-        subject,
-        class_word,
         tuple(e.name for e in chosen),
         tuple(e.held for e in chosen),
         latents,
@@ -179,13 +185,10 @@ def _chosen(photos: Sequence[Example], most: int, seed: int) -> list[int]:
 
 
 def _compared(plan: Plan) -> list[int]:
-    """The attribute of each picture that can be compared with references, -1 for the others."""
-    return [-1 if which >= 0 and changes_look(plan.attributes[which]) else which for which in plan.asked]
-
-
-def _base_text(prompt: str, subject: str) -> str:
-    """What the base is asked instead: the class in the subject's place."""
-    return caption_of_class(prompt, subject) or prompt
+    """The attribute of each picture that can be compared with references, -1 for the others; of a style all are -1, as
+    the photos themselves are what a picture in it should look like.
+    """
+    return [-1 if plan.wording.style or changes_look(plan.attributes[which]) else which for which in plan.asked]
 
 
 def _rows(
@@ -204,7 +207,7 @@ def _rows(
     noise = noise.flatten(0, 1)  # (n T, C, h, w)
     x0, t = latents.repeat_interleave(len(times), 0), times.repeat(n)
     x_t = schedule.add_noise(x0, noise, t)
-    bare, plain = f"a photo of {plan.subject}", caption_for_class(plan.class_word)
+    bare, plain = plan.wording.of(), plan.wording.instead()
     few = torch.arange(len(t), device=t.device) < size.probed * len(times)
     noisy = few & ((torch.arange(len(t), device=t.device) % len(times)) < (len(times) + 1) // 2)
     asked = [plan.attributes[i % len(plan.attributes)] for i in range(size.probed * ((len(times) + 1) // 2))]
@@ -214,7 +217,7 @@ def _rows(
         "photos": Rows(x_t, t, tuple(e.caption for e in chosen for _ in times)),
         "subject": one,
         "class": one.asking([plain] * len(one)),
-        "edits": Rows(x_t[noisy], t[noisy], tuple(f"{bare} {attribute}" for attribute in ends)),
+        "edits": Rows(x_t[noisy], t[noisy], tuple(plan.wording.of(attribute) for attribute in ends)),
         "kept": _kept(drawn.subject[: size.kept], plan.class_prompts[: size.kept], times, schedule, random),
         "others": _kept(drawn.others, plan.others_prompts, times, schedule, random),
     }

@@ -5,6 +5,10 @@ from __future__ import annotations
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 
+STYLE_CAUTION = (
+    "The limits were set on things, not on styles: how often they are right for a style nobody has measured yet. "
+    "Look at the pictures before you trust them."
+)
 VALIDATED = ("pocket",)  # families on which benchmarks/checkpoint_choice.py has compared the rule with the truth
 
 
@@ -18,10 +22,10 @@ def require_measurable(base: BaseModel) -> None:
         )
 
 
-def caution(base: BaseModel) -> str | None:
-    """A sentence for a base on which the rule has not been compared with the truth."""
+def caution(base: BaseModel, style: bool = False) -> str | None:
+    """A sentence for a base, and for a style, on which the rule has not been compared with the truth."""
     if base.spec.name in VALIDATED:
-        return None
+        return STYLE_CAUTION if style else None
     return (
         "The limits were set on the small built-in base; on this family nobody has measured yet how often they are "
         "right. Look at the pictures before you trust them."

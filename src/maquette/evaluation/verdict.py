@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config.base import Kind
 from ..config.runs import WEIGHTS
 from ..errors import MaquetteError
 from ..families.base import BaseModel
@@ -125,6 +126,7 @@ def judge(
     photos: Sequence[Example],
     subject: str,
     *,
+    kind: Kind | None = None,
     size: Size,
     cells: int | None,
     weights: Sequence[float] = WEIGHTS,
@@ -158,8 +160,9 @@ def judge(
     def panel_of(which: int) -> Panel:
         on_progress("building the panel", which - seed, seeds)
         made = build_panel(
-            base, photos, subject, size=size, seed=which, clip_skip=clip_skip, cfg_scale=cfg_scale, encoder=encoder
-        )
+            base, photos, subject, kind=kind, size=size, seed=which, clip_skip=clip_skip, cfg_scale=cfg_scale,
+            encoder=encoder,
+        )  # fmt: skip
         on_progress("building the panel", which - seed + 1, seeds)
         return made
 
@@ -180,7 +183,7 @@ def judge(
     choice = choose(every, prefer, floor=noise.difference if noise else PANEL_NOISE)
     unit = candidates[0].unit
     by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
-    more = (noise and noise.sentence(), face_sentence(choice.row), by_whom, caution(base))
+    more = (noise and noise.sentence(), face_sentence(choice.row), by_whom, caution(base, panel.style))
     return Verdict(
         choice,
         tuple(every),
@@ -240,6 +243,7 @@ def losses_over_base(panel: Panel, items: Sequence[Mapping[str, Sequence[float]]
 def _shown(base: BaseModel, panel: Panel, latents: Tensor) -> list[Shown]:
     nearest = distances_to(latents, panel.every).argmin(1).tolist()
     copies = copying(latents, panel.every).bool().tolist()
-    like = [(panel.references.pixels[row, 0] + 1) / 2 if row >= 0 else None for row in panel.references.row_of]
+    rows = [-1] * len(latents) if panel.style else panel.references.row_of
+    like = [(panel.references.pixels[row, 0] + 1) / 2 if row >= 0 else None for row in rows]
     seen = zip(panel.plan.subject_prompts, decoded(base, latents), nearest, copies, like, strict=True)
     return [Shown(*values) for values in seen]

@@ -79,8 +79,9 @@ class Room:
         dataset, *_ = read_photos(training, self.base, lambda what, done, of: None)
         on_event(Event("progress", {"what": "building the panel", "done": 0, "of": 1}))
         self.panel: Panel = build_panel(
-            self.base, examples(dataset, self.base), config.subject, size=LARGE if config.thorough else SMALL,
-            seed=config.seed, clip_skip=training.clip_skip, cfg_scale=training.sample_cfg_scale,
+            self.base, examples(dataset, self.base), config.subject, kind=training.kind,
+            size=LARGE if config.thorough else SMALL, seed=config.seed, clip_skip=training.clip_skip,
+            cfg_scale=training.sample_cfg_scale,
         )  # fmt: skip
 
     def measure(self, variant: Variant, home: Row | None, place: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from .. import adapters
 from ..config import TrainConfig
+from ..config.base import Kind
 from ..config.runs import EvaluateConfig
 from ..data.dataset import Dataset
 from ..data.layouts import read_folder
@@ -27,6 +28,7 @@ from ..evaluation.folding import folded
 from ..evaluation.panel import LARGE, QUICK, STANDARD
 from ..evaluation.tuned import product_of, tuned
 from ..evaluation.verdict import Verdict, judge
+from ..evaluation.words import Wording
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
 from ..families.loading import load
@@ -101,13 +103,14 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         subject = config.subject or subject_of(training, dataset)
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
-        photos = examples(dataset, base)
-        encoders, faces = _Encoders.open(config, base), FaceJudge(photos) if config.faces else None
+        photos, kind = examples(dataset, base), config.kind or training.kind
+        encoders, faces = _Encoders.open(config, base, subject, kind), FaceJudge(photos) if config.faces else None
         verdict = judge(
             base,
             candidates,
             photos,
             subject,
+            kind=kind,
             **_extent(config, candidates, weights),
             prefer=config.prefer,
             seed=config.seed,
@@ -120,7 +123,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
             on_progress=progress_of_parts(on_event),
         )
         verdict = _said_to_be_folded(verdict, config.fold_weight)
-        found = encoders.table(candidates, verdict, photos, subject, training.clip_skip, training.sample_cfg_scale)
+        found = encoders.table(candidates, verdict, photos, training.clip_skip, training.sample_cfg_scale)
         file = promote(checkpoint_writer(training, base, dataset), folder, verdict.choice, config.fold_weight)
         record(folder.path, verdict, config.fold_weight, found)
         page = run_page.write(folder, page_values.values(verdict, photos, found))
@@ -159,12 +162,14 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
-    encoders, faces = _Encoders.open(config, base), FaceJudge(photos) if config.faces else None
+    encoders = _Encoders.open(config, base, config.subject, config.kind)
+    faces = FaceJudge(photos) if config.faces else None
     verdict = judge(
         base,
         candidates,
         photos,
         config.subject,
+        kind=config.kind,
         **_extent(config, candidates, config.weights if product == "adapter" else [1.0]),
         prefer=config.prefer,
         seed=config.seed,
@@ -175,7 +180,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         on_progress=progress_of_parts(on_event),
     )
     verdict = _said_to_be_folded(verdict, config.fold_weight)
-    found = encoders.table(candidates, verdict, photos, config.subject)
+    found = encoders.table(candidates, verdict, photos)
     out.mkdir(parents=True, exist_ok=True)
     chosen = next(candidate for candidate in candidates if candidate.step == verdict.choice.step)
     file = promote_file(chosen.file, out, verdict.choice, config.fold_weight, base, config.subject, len(photos))
@@ -198,13 +203,21 @@ class _Encoders:
 
     config: EvaluateConfig
     base: BaseModel
+    wording: Wording
+    living: bool
     clip: Encoder | None
     dino: Encoder | None
 
     @classmethod
-    def open(cls, config: EvaluateConfig, base: BaseModel) -> _Encoders:
+    def open(cls, config: EvaluateConfig, base: BaseModel, subject: str, kind: Kind | None) -> _Encoders:
+        wording, living = Wording.for_subject(subject, kind), kind in ("person", "animal")
+        if wording.style and config.per_prompt != 1:
+            raise MaquetteError("DreamBench asks for subjects, not for styles: leave --per-prompt out.")
+        if wording.style and config.faces:
+            raise MaquetteError("Faces are looked for in pictures of a person, not of a style: leave --faces out.")
         clip = None if config.clip is None else open_clip(config.clip, base.device)
-        return cls(config, base, clip, None if config.dino is None else open_dino(config.dino, base.device))
+        dino = None if config.dino is None else open_dino(config.dino, base.device)
+        return cls(config, base, wording, living, clip, dino)
 
     @property
     def eye(self) -> Encoder | None:
@@ -212,17 +225,18 @@ class _Encoders:
         return self.dino or self.clip
 
     def table(
-        self, candidates: Sequence[Candidate], verdict: Verdict, photos: Sequence[Example], subject: str,
-        clip_skip: int = 1, cfg_scale: float | None = None,
+        self, candidates: Sequence[Candidate], verdict: Verdict, photos: Sequence[Example], clip_skip: int = 1,
+        cfg_scale: float | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Rows on the chosen file; none without encoders."""
-        if self.clip is None and self.dino is None:
+        """Rows on the chosen file; none without encoders, nor of a style, which DreamBench knows nothing of."""
+        if (self.clip is None and self.dino is None) or self.wording.style:
             return []
+        subject = self.wording.subject
         file = next(one.file for one in candidates if one.step == verdict.choice.step)
         return dreambench.table(
             self.base, tuned(self.base, file, subject), verdict.choice.weight, photos, subject, clip=self.clip,
-            dino=self.dino, living=self.config.kind in ("person", "animal"), per_prompt=self.config.per_prompt,
-            seed=self.config.seed, clip_skip=clip_skip, cfg_scale=cfg_scale,
+            dino=self.dino, living=self.living, per_prompt=self.config.per_prompt, seed=self.config.seed,
+            clip_skip=clip_skip, cfg_scale=cfg_scale,
         )  # fmt: skip
 
 

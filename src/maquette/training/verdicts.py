@@ -108,6 +108,7 @@ def at_the_end(
                 [Candidate(step, file) for step, file in files.items()],
                 photos,
                 subject,
+                kind=config.kind,
                 size=size,
                 cells=cells,
                 weights=weights_for(config.method, WEIGHTS),

@@ -58,8 +58,8 @@ class Watcher:
             if self.panel is None:
                 photos, config = examples(self.job.dataset, base), self.job.config
                 self.panel = build_panel(
-                    base, photos, self.subject, size=QUICK, seed=config.seed, clip_skip=config.clip_skip,
-                    cfg_scale=config.sample_cfg_scale,
+                    base, photos, self.subject, kind=config.kind, size=QUICK, seed=config.seed,
+                    clip_skip=config.clip_skip, cfg_scale=config.sample_cfg_scale,
                 )  # fmt: skip
             row = Row.of(step, 1.0, measure_items(base, file, 1.0, self.panel, drawings=False))
         self.rows[step] = row
