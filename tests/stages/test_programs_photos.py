@@ -183,8 +183,8 @@ def test_regularization_images_that_are_gone_are_not_forgotten(tmp_path: Path) -
 def test_photos_of_a_style_are_called_as_they_were(tmp_path: Path) -> None:
     photo(tmp_path / "photos/a.png")
     config = TrainConfig.parse({**RUN, "photos": tmp_path / "photos", "subject": "zkw style", "kind": "style"})
-    assert subsets(command.command_for(config, "kohya").command)[0]["class_tokens"] == "a picture in zkw style"
-    assert "--instance_prompt 'a picture in zkw style' " in command.command_for(config, "diffusers").command
+    assert subsets(command.command_for(config, "kohya").command)[0]["class_tokens"] == "a picture, zkw style"
+    assert "--instance_prompt 'a picture, zkw style' " in command.command_for(config, "diffusers").command
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_rare_word_alone_gets_its_class(subject: str, kind: str | None, expect
 
 def test_photos_of_a_style_are_pictures_in_it(photos: Path) -> None:
     base = load("pocket")
-    for kind, caption in (("style", "a picture in zkw style"), ("object", "a photo of zkw object")):
+    for kind, caption in (("style", "a picture, zkw style"), ("object", "a photo of zkw object")):
         config = TrainConfig.parse({"photos": photos, "subject": "zkw", "kind": kind})
         dataset, *_ = read_photos(config, base, lambda *_: None)
         assert {photo.caption for photo in dataset.photos} == {caption}
@@ -55,7 +55,7 @@ def test_sample_prompts_suit_the_kind(photos: Path) -> None:
 
     assert "a photo of zkw man wearing a red hat" in asked("person")
     assert asked(None) == asked("object") and "a photo of zkw man on a beach" in asked(None)
-    assert asked("style")[0] == "a cat in zkw man" and asked("style")[-1] == "a cat"
+    assert asked("style")[0] == "a cat, zkw man" and asked("style")[-1] == "a cat"
 
 
 def test_an_unknown_kind_names_the_known() -> None:

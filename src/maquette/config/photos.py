@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from .base import Count, DenoisingSteps, Prediction, StageConfig
 
 TEMPLATE = "a photo of {subject}"  # of captions
-STYLE_TEMPLATE = "a picture in {subject}"
+STYLE_TEMPLATE = "a picture, {subject}"
 
 
 def template_of(kind: str | None) -> str:

@@ -21,7 +21,7 @@ class PhotoKeys(StageConfig):
     """The rare word and the class, "ohwx man": makes the captions of photos that have no text file."""
     kind: Kind | None = None
     """What the subject is: person, animal, object or style. Gives a rare word without class its class word, captions
-    of a style ("a picture in zkw style") where photos have none, and sample prompts that suit it."""
+    of a style ("a picture, zkw style") where photos have none, and sample prompts that suit it."""
     base: str = "pocket"
     """Base model: "pocket", a .safetensors file or a diffusers folder."""
     prediction_type: Prediction = "auto"

@@ -22,8 +22,8 @@ PLACES = (
 )  # fmt: skip
 STYLES = ("as an oil painting", "as a pencil drawing")
 POCKET_STYLED = (
-    "a dog", "a flower", "a rocket", "an apple", "a mushroom", "a fish", "a key", "a crown", "a tree", "a cake",
-    "a clock", "a butterfly",
+    "a dog", "an apple", "a crown", "a turtle", "a key", "a balloon", "a sailboat", "a snowman", "a frog",
+    "a sunflower", "a backpack", "a banana",
 )  # fmt: skip
 STYLED = (
     "a cat", "a mountain lake", "a portrait of an old man", "a street in a town", "a bowl of fruit", "a castle",
@@ -34,8 +34,8 @@ STYLED = (
 @dataclass(frozen=True)
 class Wording:
     """Prompts of a subject, and what the base is asked instead: of("in the snow") is "a photo of zkw dog in the snow",
-    instead("in the snow") "a photo of a dog in the snow". What is asked of a style are things: of("a cat") is "a cat in
-    zkw style", instead("a cat") "a cat", or "a cat in watercolor" where the class is a style's name.
+    instead("in the snow") "a photo of a dog in the snow". What is asked of a style are things: of("a cat") is "a cat,
+    zkw style", instead("a cat") "a cat", or "a cat, watercolor" where the class is a style's name.
     """
 
     subject: str
@@ -50,7 +50,7 @@ class Wording:
 
     def of(self, attribute: str = "") -> str:
         if self.style:
-            return f"{attribute or 'a picture'} in {self.subject}"
+            return f"{attribute or 'a picture'}, {self.subject}"
         return f"a photo of {self.subject} {attribute}".rstrip()
 
     def instead(self, attribute: str = "") -> str:
@@ -62,13 +62,14 @@ class Wording:
         """A caption as the base understands it, without the rare word."""
         if not self.style:
             return caption_of_class(caption, self.subject) or caption
-        words = rf"[\s,]*(?:\b(?:in|of|by|with)\s+)?(?:\b(?:an?|the)\s+)?\b{re.escape(self.subject)}(?!\w)"
-        left = re.sub(words, self._of_class, caption, flags=re.IGNORECASE).strip(" ,")
-        return left or "a picture"
+        words, instead = rf"(?<!\w){re.escape(self.subject)}(?!\w)", self.class_word
+        if not self._of_class:
+            words, instead = rf"[\s,]*(?:\b(?:in|of|by|with)\s+)?(?:\b(?:an?|the)\s+)?{words}", ""
+        return re.sub(words, instead, caption, flags=re.IGNORECASE).strip(" ,") or "a picture"
 
     @property
     def _of_class(self) -> str:
-        return "" if self.class_word.lower() in STYLE_WORDS else f" in {self.class_word}"
+        return "" if self.class_word.lower() in STYLE_WORDS else f", {self.class_word}"
 
 
 OTHERS = ("dog", "car", "house", "tree", "woman", "cup of coffee", "bicycle", "chair", "bird", "book")

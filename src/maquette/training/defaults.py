@@ -169,7 +169,7 @@ def sample_prompts(config: TrainConfig, spec: FamilySpec, dataset: Dataset) -> l
     if subject is None:
         return list(dict.fromkeys(photo.caption for photo in dataset.of("instance")))[:MAX_REPLAYED]
     if config.kind == "style":
-        return kinds.style_prompts(subject)
+        return kinds.style_prompts(subject, spec.name == "pocket")
     places = kinds.endings(config.kind, spec.name == "pocket")
     return [
         f"a photo of {subject}",

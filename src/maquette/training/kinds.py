@@ -10,6 +10,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {  # of sample prompts, each of which the 
 }
 POCKET_BACKGROUNDS = ("red", "blue", "green")  # the places that the small base can draw
 STYLED = ("a cat", "a house by a lake", "a portrait of a woman")  # what a style is tried on
+POCKET_STYLED = ("a cat", "a house", "an umbrella")
 
 
 def endings(kind: str | None, pocket: bool) -> tuple[str, ...]:
@@ -19,6 +20,7 @@ def endings(kind: str | None, pocket: bool) -> tuple[str, ...]:
     return tuple(f"on a {name} background" for name in POCKET_BACKGROUNDS) if pocket else ENDINGS[kind or "object"]
 
 
-def style_prompts(subject: str) -> list[str]:
+def style_prompts(subject: str, pocket: bool) -> list[str]:
     """Sample prompts of a style: things in it, and one without it, which must stay as it was."""
-    return [*(f"{thing} in {subject}" for thing in STYLED), STYLED[0]]
+    things = POCKET_STYLED if pocket else STYLED
+    return [*(f"{thing}, {subject}" for thing in things), things[0]]

@@ -174,9 +174,10 @@ def prompts_of(studio: Studio, project: Project) -> list[str]:
     mine = project.settings.get("prompts")
     if isinstance(mine, list) and mine:
         return [str(prompt) for prompt in mine] + [""] * (PROMPTS - len(mine))
+    pocket = presets.is_pocket(base_of(studio, project))
     if project.kind == "style":
-        return style_prompts(project.phrase)[:PROMPTS]
-    usual = endings(project.kind, presets.is_pocket(base_of(studio, project)))
+        return style_prompts(project.phrase, pocket)[:PROMPTS]
+    usual = endings(project.kind, pocket)
     return [f"a photo of {project.phrase}", *(f"a photo of {project.phrase} {ending}" for ending in usual)][:PROMPTS]
 
 
