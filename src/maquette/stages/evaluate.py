@@ -104,7 +104,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
         photos, kind = examples(dataset, base), config.kind or training.kind
-        encoders, faces = _Encoders.open(config, base, subject, kind), FaceJudge(photos) if config.faces else None
+        encoders, faces = _judges(config, base, photos, subject, kind)
         verdict = judge(
             base,
             candidates,
@@ -162,8 +162,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     base = open_base(config.base or "pocket", config.device, None)
     dataset = read_folder(config.photos, config.subject)
     photos = examples(dataset, base)
-    encoders = _Encoders.open(config, base, config.subject, config.kind)
-    faces = FaceJudge(photos) if config.faces else None
+    encoders, faces = _judges(config, base, photos, config.subject, config.kind)
     verdict = judge(
         base,
         candidates,
@@ -199,7 +198,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
 
 @dataclass(frozen=True)
 class _Encoders:
-    """The user's CLIP and DINO, opened before anything is measured."""
+    """The user's CLIP and DINO."""
 
     config: EvaluateConfig
     base: BaseModel
@@ -207,17 +206,6 @@ class _Encoders:
     living: bool
     clip: Encoder | None
     dino: Encoder | None
-
-    @classmethod
-    def open(cls, config: EvaluateConfig, base: BaseModel, subject: str, kind: Kind | None) -> _Encoders:
-        wording, living = Wording.for_subject(subject, kind), kind in ("person", "animal")
-        if wording.style and config.per_prompt != 1:
-            raise MaquetteError("DreamBench asks for subjects, not for styles: leave --per-prompt out.")
-        if wording.style and config.faces:
-            raise MaquetteError("Faces are looked for in pictures of a person, not of a style: leave --faces out.")
-        clip = None if config.clip is None else open_clip(config.clip, base.device)
-        dino = None if config.dino is None else open_dino(config.dino, base.device)
-        return cls(config, base, wording, living, clip, dino)
 
     @property
     def eye(self) -> Encoder | None:
@@ -238,6 +226,20 @@ class _Encoders:
             dino=self.dino, living=self.living, per_prompt=self.config.per_prompt, seed=self.config.seed,
             clip_skip=clip_skip, cfg_scale=cfg_scale,
         )  # fmt: skip
+
+
+def _judges(
+    config: EvaluateConfig, base: BaseModel, photos: Sequence[Example], subject: str, kind: Kind | None
+) -> tuple[_Encoders, FaceJudge | None]:
+    """What judges beside the base, opened before anything is measured."""
+    wording, living = Wording.for_subject(subject, kind), kind in ("person", "animal")
+    if wording.style and config.per_prompt != 1:
+        raise MaquetteError("DreamBench asks for subjects, not for styles: leave --per-prompt out.")
+    if wording.style and config.faces:
+        raise MaquetteError("Faces are looked for in pictures of a person, not of a style: leave --faces out.")
+    clip = None if config.clip is None else open_clip(config.clip, base.device)
+    dino = None if config.dino is None else open_dino(config.dino, base.device)
+    return _Encoders(config, base, wording, living, clip, dino), FaceJudge(photos) if config.faces else None
 
 
 def _twin(path: Path | None) -> list[Candidate]:
