@@ -364,3 +364,19 @@ def test_sd2_is_written_without_a_mark_for_v(files: Folders, tmp_path: Path) -> 
     read = checkpoint.read(files["sd2", 4], prediction_type="v_prediction")
     save.write_single_file(read, tmp_path / "v.safetensors")
     assert not [name for name in safetensors.load(tmp_path / "v.safetensors") if "." not in name]
+
+
+@pytest.mark.parametrize("mark", ["edm_mean", "edm_vpred.sigma_max"])
+def test_models_on_other_noise_levels_are_not_drawn_with(files: Folders, tmp_path: Path, mark: str) -> None:
+    """Their tensors are SDXL's, and as SDXL they would draw noise."""
+    file = tmp_path / "edm.safetensors"
+    safetensors.save(safetensors.load(files["sdxl", 4]) | {mark: torch.tensor(120.0)}, file)
+    with pytest.raises(MaquetteError, match=r"edm.safetensors is an EDM model .*can be inspected and converted"):
+        families.load(file)
+    folder = tmp_path / "folder"
+    read = checkpoint.read(file)
+    read.scheduler |= {"sigma_data": 0.5}
+    read.extras.clear()
+    save.write_folder(read, folder)
+    with pytest.raises(MaquetteError, match=r"folder is an EDM model"):
+        families.load(folder)

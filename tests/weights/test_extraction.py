@@ -286,3 +286,10 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert one.layers == three.layers and one.left_out == three.left_out
     count = told[0][1]
     assert told == [(i + 1, count) for i in range(count)] * 2
+
+
+@pytest.mark.parametrize(("predicts", "said"), [("epsilon", "epsilon"), ("v_prediction", "v"), ("flow", "flow")])
+def test_the_lora_says_what_its_base_predicts(predicts: str, said: str) -> None:
+    base, tuned = model("sd1"), model("sd1", "tuned", low_rank(1))
+    checkpoint.override_prediction(base, predicts)
+    assert extract(tuned, base, Plan(RankRule(rank=1))).adapter.metadata["modelspec.prediction_type"] == said

@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint, override_prediction, read, read_folder
 from .detect import FAMILY_NAMES
 from .parts import read_vae, replace_vae
 from .pocket.spec import POCKET, WEIGHTS
+from .prediction import is_edm
 from .registry import family_of
 from .sd.model import StableDiffusion
 from .sd.spec import TARGETS
@@ -90,6 +91,11 @@ def find(path: str | Path, vae: str | Path | None = None, prediction_type: str |
             override_prediction(checkpoint, prediction_type)
     else:
         checkpoint = read(hub.download(str(path)) if hub.is_hub_id(path) else path, prediction_type)
+        if is_edm(checkpoint.extras, checkpoint.scheduler):
+            raise MaquetteError(
+                f"{path} is an EDM model (CosXL, Playground 2.5 and the like), whose noise levels are not Stable "
+                "Diffusion's: it can be inspected and converted, but neither drawn with nor trained on."
+            )
     if vae is not None:
         replace_vae(checkpoint, Path(vae))
     if "vae" not in checkpoint.parts:

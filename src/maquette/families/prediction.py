@@ -35,3 +35,10 @@ def prediction_rule(
         step = extras.get("global_step")
         return "epsilon" if step is not None and step.numel() == 1 and int(step) == 875000 else "v_prediction"
     return "epsilon"
+
+
+def is_edm(extras: Mapping[str, Tensor], scheduler: Mapping[str, object]) -> bool:
+    """Whether a model was trained on EDM's noise levels (Karras et al. 2206.00364): a single file has tensors that say
+    them, a folder's scheduler the spread of the data.
+    """
+    return "edm_mean" in extras or "edm_vpred.sigma_max" in extras or "sigma_data" in scheduler

@@ -307,7 +307,7 @@ def _finish(result: Extraction, tuned: Checkpoint, base: Checkpoint, plan: Plan)
     ):  # a missing alpha is the rank to all; diffusers misreads differing ones
         for module in result.adapter.modules.values():
             module.factors.pop("alpha", None)
-    spec = base.spec
+    spec, predicts = base.spec, base.scheduler.get("prediction_type", "epsilon")
     metadata = {
         "ss_base_model_version": spec.base_model_version,
         "ss_network_module": "networks.lora" if plan.method == "lora" else "lycoris.kohya",
@@ -316,7 +316,7 @@ def _finish(result: Extraction, tuned: Checkpoint, base: Checkpoint, plan: Plan)
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{spec.architecture}/lora",
         "modelspec.implementation": "diffusers",
-        "modelspec.prediction_type": "v" if base.scheduler.get("prediction_type") == "v_prediction" else "epsilon",
+        "modelspec.prediction_type": "v" if predicts == "v_prediction" else predicts,
         "maquette.extracted_from": f"{_file(tuned)} minus {_file(base)}",
     }
     if plan.method != "lora":
