@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,15 @@ class Running:
                 == photos
             )
         return str(answer.json()["id"])
+
+    def lose_base(self, project: str) -> None:
+        """Give a project a base that is not there any more."""
+        base = self.studio.folder / "bases" / "gone"
+        base.mkdir(parents=True)
+        (base / "model_index.json").write_text("{}")
+        answer = self.client.patch(f"/api/projects/{project}", json={"settings": {"base": str(base)}})
+        assert answer.status_code == 200, answer.text
+        shutil.rmtree(base)
 
     def upload(self, project: str, *files: tuple[str, bytes]) -> dict[str, Any]:
         """What became of files, given as names and bytes."""

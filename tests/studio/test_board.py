@@ -243,7 +243,9 @@ def test_presets_check_options_and_texts(studio: Any) -> None:
 
 def test_a_base_that_is_not_there_is_a_sentence(studio: Any) -> None:
     project = studio.project(photos=5)
-    studio.client.patch(f"/api/projects/{project}", json={"settings": {"base": "/etc/passwd"}})
+    wrong = studio.client.patch(f"/api/projects/{project}", json={"settings": {"base": "/etc/passwd"}})
+    assert wrong.status_code == 400 and "There is no model '/etc/passwd'" in wrong.json()["error"]
+    studio.lose_base(project)
     check = studio.client.get(f"/api/projects/{project}/check").json()
     assert not check["ready"] and [line["level"] for line in check["lines"] if line["key"] == "base"] == ["bad"]
     assert studio.client.post(f"/api/projects/{project}/jobs", json={}).status_code == 400

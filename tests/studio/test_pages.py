@@ -157,7 +157,7 @@ def test_readiness_names_what_is_missing_and_the_start_repeats_it(studio: Runnin
     assert "3 photos are too few; it takes 4 at least." in page and "Add photos" in page
     answer = studio.client.post(f"/ui/p/{project}/start", json={})
     assert answer.status_code == 400 and "too few" in answer.json()["error"]
-    studio.client.patch(f"/api/projects/{project}", json={"settings": {"base": "gone.safetensors"}})
+    studio.lose_base(project)
     assert "Choose another base." in studio.client.get(f"/p/{project}/train").text
 
 

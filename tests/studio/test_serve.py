@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from maquette.config.serve import ServeSettings
+from maquette.errors import MaquetteError
 from maquette.studio.app import PROGRAMS, create_app
+from maquette.studio.serve import Served
 
 
 def test_serves_nothing_but_the_interfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +45,20 @@ def test_the_command_draws_and_ends(tmp_path: Path) -> None:
         server.wait(20)
         server.stdout.close()
     assert not (tmp_path / "data" / "drawing").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("base", "gone.safetensors", "There is no base gone.safetensors"),
+        ("bases", "gone", r"There is no folder gone \(--bases\)"), ("loras", ["gone"], r"no folder gone \(--loras\)"),
+    ],
+)  # fmt: skip
+def test_what_is_named_and_not_there_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object, says: str
+) -> None:
+    monkeypatch.setenv("MAQUETTE_ENGINE", "fake")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MaquetteError, match=says):
+        Served(ServeSettings.parse({"data": tmp_path / "data", "port": 0, key: value}, "the command line"), PROGRAMS)
+    assert not (tmp_path / "data").exists()

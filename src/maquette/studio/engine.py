@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.serve import ServeSettings
 from ..errors import MaquetteError
+from ..files import at_home
 from . import frames
 from .drawings import Drawing, DrawingFailed, Picture, Progress, Refused, failure_of, filed
 from .library import Library, Weights
@@ -78,7 +79,7 @@ class DrawingEngine:
             job = queue.training()
             return None if job is None else f"{job.spec.get('title') or 'A job'} has the machine: pause it to draw."
 
-        loras, upscalers = [queue.folder, *settings.loras], [studio.folder / "upscalers"]
+        loras, upscalers = [queue.folder, *map(at_home, settings.loras)], [studio.folder / "upscalers"]
         library = Library([settings.bases_folder], loras, settings.base, upscalers)
         if isinstance(settings, ServeSettings) and settings.replicas > 1:
             from .replicas import ReplicaEngine

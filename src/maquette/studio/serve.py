@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from ..config.studio import StudioSettings
 from ..errors import MaquetteError
+from ..files import at_home
 from .app import ROUTERS, create_app
 
 TRIES = 20
@@ -32,8 +34,9 @@ class Served:
     def __init__(self, settings: StudioSettings, routers: Sequence[str] = ROUTERS) -> None:
         """routers: see `create_app`.
 
-        Raises MaquetteError where the data folder is another studio's, or no port is free.
+        Raises MaquetteError where the data folder is another studio's, what is named is not there, or no port is free.
         """
+        require_there(settings)
         self.app = create_app(settings, routers)
         self.studio = self.app.state.studio
         try:
@@ -81,6 +84,19 @@ class Served:
         """From another thread: end the server."""
         self.server.should_exit = True
         self.app.state.ending.set()
+
+
+def require_there(settings: StudioSettings) -> None:
+    """Raise MaquetteError for a base or a folder that is named and is not there."""
+    named = settings.base != "pocket" and not settings.base.startswith("hf:")
+    if named and not Path(settings.base).exists():
+        raise MaquetteError(f"There is no base {settings.base}: name a file or a diffusers folder that is there.")
+    for key in ("bases", "loras"):
+        if key in settings.model_fields_set:
+            value = getattr(settings, key)
+            for folder in value if isinstance(value, list) else [value]:
+                if folder is not None and not at_home(folder).is_dir():
+                    raise MaquetteError(f"There is no folder {folder} (--{key}): name one that is there, or make it.")
 
 
 def bind(settings: StudioSettings) -> socket.socket:

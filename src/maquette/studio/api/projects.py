@@ -42,6 +42,8 @@ def change_project(request: Request, project_id: str, change: ProjectChange) -> 
     with project.lock:
         if change.settings is not None:
             plans.require_possible(change.settings.changed or {})
+            if change.settings.base is not None:
+                studio.engine.library.model(change.settings.base)
             kept = project.settings | change.settings.model_dump(exclude_unset=True)
             values["settings"] = {key: value for key, value in kept.items() if value is not None}
         project.change(**values)
