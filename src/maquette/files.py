@@ -319,11 +319,16 @@ def atomic_writer(path: str | Path, new: bool = False) -> Iterator[BinaryIO]:
         raise MaquetteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
+def unfinished(path: Path) -> str:
+    """What the name of a temporary file beside `path` begins with: cut, for a name has 255 bytes at most."""
+    return f".{os.fsencode(path.name)[:200].decode('utf-8', 'ignore')}."
+
+
 @contextmanager
 def whole_file(path: Path, place: Callable[[Path, Path], object] | None = None) -> Iterator[BinaryIO]:
     """The same, raising OSError: a temporary file beside it, fsync, then `place` (`os.replace`) gives it the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=unfinished(path), suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

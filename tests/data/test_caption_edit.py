@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.data.caption_edit import Edits, name_subject, parse_replacements, tags_of
+from maquette.data.caption_edit import Edits, name_subject, parse_replacements, parse_tags, tags_of
 from maquette.errors import MaquetteError
 
 
@@ -58,6 +58,16 @@ def test_replacements_are_parsed_or_refused() -> None:
     for wrong in ["ab", "=x"]:
         with pytest.raises(MaquetteError, match="is not of the form old=new"):
             parse_replacements([wrong])
+
+
+def test_tags_are_parsed_or_refused() -> None:
+    assert parse_tags("add", ["red hat", "a,  b ,"]) == ("red hat", "a", "b")
+    with pytest.raises(MaquetteError, match="add ' , ' names no tag"):
+        parse_tags("add", ["x", " , "])
+
+
+def test_a_tag_that_is_not_there_changes_nothing() -> None:
+    assert Edits(remove=("hat",)).apply("a photo,of x, ") == "a photo,of x,"
 
 
 def test_no_edit_is_false() -> None:

@@ -75,6 +75,24 @@ def test_batch_edit_changes_all_and_dry_run_nothing(folder: Path) -> None:
     assert texts(folder)["a.txt.bak"] == before["a.txt"]
 
 
+def test_tags_with_commas_are_added_and_removed_once(folder: Path) -> None:
+    for _ in range(2):
+        caption(folder, subject="ohwx man", add=["indoors, blurry"])
+        assert texts(folder)["a.txt"] == "ohwx man, red hat, indoors, blurry\n"
+    caption(folder, remove=["red hat, blurry"])
+    assert texts(folder)["a.txt"] == "ohwx man, indoors\n"
+    for option in ("add", "remove"):
+        with pytest.raises(MaquetteError, match=f"{option} '' names no tag"):
+            caption(folder, **{option: [""]})
+
+
+def test_photos_of_the_longest_names_are_captioned(folder: Path) -> None:
+    for name in ("n" * 251, "é" * 125 + "n"):
+        (folder / f"{name}.png").write_bytes((folder / "b.PNG").read_bytes())
+        caption(folder, subject="ohwx man")
+        assert (folder / f"{name}.txt").read_text() == "a photo of ohwx man\n"
+
+
 def test_the_shuffle_preview_is_what_training_reads_and_changes_nothing(folder: Path) -> None:
     (folder / "a.txt").write_text("zkw robot, red, big, hat")
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

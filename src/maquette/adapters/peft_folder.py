@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MaquetteError
+from ..files import unfinished
 from . import parts as adapter_parts
 from . import writing
 
@@ -48,7 +49,7 @@ def write(
     if folder.exists():
         raise MaquetteError(f"{folder} exists already; choose another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=unfinished(folder), dir=folder.parent) as temporary:
         root = Path(temporary) / "adapter"
         for part, tensors in found.items():
             place = root if list(found) == ["unet"] else root / part

@@ -83,9 +83,9 @@ class CaptionConfig(StageConfig):
     replace: list[str] = Field(default_factory=list)
     """Replace whole words in every caption: old=new."""
     remove: list[str] = Field(default_factory=list)
-    """Remove this comma-separated tag from every caption."""
+    """Remove this tag from every caption; several have commas between them."""
     add: list[str] = Field(default_factory=list)
-    """Add this tag to every caption that lacks it."""
+    """Add this tag to every caption that lacks it; several have commas between them."""
     prefix: str = ""
     """Put this before every caption that does not begin with it."""
     suffix: str = ""

@@ -38,7 +38,9 @@ class Edits:
             caption = _replace(caption, old, new)
         if self.remove:
             gone = {tag.lower() for tag in self.remove}
-            caption = ", ".join(tag for tag in tags_of(caption) if tag.lower() not in gone)
+            tags = tags_of(caption)
+            kept = [tag for tag in tags if tag.lower() not in gone]
+            caption = caption if kept == tags else ", ".join(kept)
         for tag in self.add:
             if tag.lower() not in (t.lower() for t in tags_of(caption)):
                 caption = f"{caption}, {tag}" if caption else tag
@@ -59,6 +61,14 @@ def parse_replacements(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise MaquetteError(f"The replacement '{pair}' is not of the form old=new.")
         found.append((" ".join(old.split()), " ".join(new.split())))
     return tuple(found)
+
+
+def parse_tags(option: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Tags as they stand in captions; a text with commas is several. Raises MaquetteError for a text without any."""
+    for text in texts:
+        if not tags_of(text):
+            raise MaquetteError(f"{option} {text!r} names no tag; write the tag behind it.")
+    return tuple(tag for text in texts for tag in tags_of(text))
 
 
 def _replace(caption: str, old: str, new: str) -> str:

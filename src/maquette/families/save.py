@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.dtypes import computed
 from ..errors import MaquetteError
+from ..files import unfinished
 from ..formats import ldm, pickle_writer, safetensors, streaming
 from ..formats.streaming import Entry
 from ..formats.tokenizer import EMBEDDED
@@ -213,7 +214,7 @@ def write_folder(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MaquetteError(f"{folder} exists already and is not empty; choose another name with --out.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=unfinished(folder), dir=folder.parent) as temporary:
         root = Path(temporary) / "model"
         root.mkdir()
         write_configuration(checkpoint, root)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from ..files import shown_bytes, sync_folder, umask
+from ..files import shown_bytes, sync_folder, umask, unfinished
 from .safetensors import head, layout, tensor_bytes
 
 MEMORY = 160_000_000
@@ -219,7 +219,7 @@ def reserved(path: str | Path, size: int) -> Iterator[int]:
     block ends well. Raises MaquetteError naming the path when it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f"{unfinished(path)}{secrets.token_hex(4)}.part")
     named = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.photos import CaptionConfig
-from ..data.caption_edit import Edits, name_subject, parse_replacements
+from ..data.caption_edit import Edits, name_subject, parse_replacements, parse_tags
 from ..data.caption_options import CaptionOptions
 from ..data.captions import caption_for_class, caption_for_subject, same_name
 from ..data.dataset import Dataset, Photo, Problem
@@ -68,8 +68,8 @@ def run(config: CaptionConfig, on_event: Listener = ignore, cancel: Cancel | Non
     on_event = until(cancel, on_event)
     edits = Edits(
         parse_replacements(config.replace),
-        tuple(config.remove),
-        tuple(config.add),
+        parse_tags("remove", config.remove),
+        parse_tags("add", config.add),
         " ".join(config.prefix.split()),
         " ".join(config.suffix.split()),
     )
