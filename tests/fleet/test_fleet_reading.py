@@ -117,6 +117,22 @@ def test_ids_that_are_numbers_and_photos_of_users_that_are_not_here(folder: Path
     assert isinstance(told[1], Bad) and "There is no folder of photos" in told[1].why
 
 
+@pytest.mark.parametrize(
+    ("pack", "says"),
+    [
+        ('prompts = ["x"]\nstepps = 4\n', "unknown key 'stepps'; did you mean 'steps'"),
+        ('prompts = ["x"]\nsteps = 0\n', "steps = 0 is not possible"), 
+        ("steps = 4\n", "pack.toml: The pack has no prompts"),
+        ('prompts = ["x"]\nbase = "other"\n', "pack.toml: base is not a pack's: the fleet decides it"),
+    ],
+)  # fmt: skip
+def test_a_pack_that_cannot_be_drawn_is_told_before_the_training(folder: Path, pack: str, says: str) -> None:
+    (folder / "pack.toml").write_text(pack)
+    row = Row("1", {"photos": "a", "subject": "zkw dog", "then": ["generate:pack.toml"]})
+    (bad,) = read_jobs([row], folder)
+    assert isinstance(bad, Bad) and says in bad.why
+
+
 @pytest.mark.parametrize("most", ["1e999", "NaN", "0", "true"])
 def test_a_limit_of_cost_that_is_none(folder: Path, most: str) -> None:
     (folder / "jobs.jsonl").write_text(f'{{"photos": "a", "subject": "zkw dog", "max_cost": {most}}}\n')

@@ -16,6 +16,7 @@ from ..errors import MaquetteError
 from ..files import portable, read_toml
 from . import keys, layout, photos
 from .rows import Row, known_keys, settings_of
+from .trainer import require_pack
 
 THEN = ("evaluate", "generate:PACK.toml")
 LOWEST, HIGHEST, USUAL = 0, 9, 5
@@ -231,7 +232,9 @@ class _Reader:
             elif what == "generate" and file:
                 path = keys.path_from(self.folder, file)
                 if path not in self.packs:
-                    self.packs[path] = read_toml(path)
+                    pack = read_toml(path)
+                    require_pack(pack, path)
+                    self.packs[path] = pack
                 found.append({"generate": self.packs[path]})
             else:
                 raise MaquetteError(f"then = {step!r} is no step; there are {' and '.join(THEN)}.")

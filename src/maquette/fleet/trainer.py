@@ -205,6 +205,24 @@ class WarmFleetTrainer:
             generate.run(generate.GenerateConfig.parse(values, "the pack"), cancel=cancel)
 
 
+NOT_OF_A_PACK = ("out", "lora_dir", "base")  # keys of a drawing that the fleet decides
+
+
+def require_pack(pack: dict[str, Any], name: str) -> None:
+    """Raise MaquetteError for a pack that cannot be drawn, before anything is trained. name: of its file."""
+    from ..sampling.draw_settings import GenerateConfig
+
+    for key in NOT_OF_A_PACK:
+        if key in pack:
+            raise MaquetteError(f"{name}: {key} is not a pack's: the fleet decides it. Leave it out.")
+    try:
+        found = pack_of(TrainConfig.parse({"photos": "photos"}), pack, 1.0)
+    except MaquetteError as error:
+        raise MaquetteError(f"{name}: {error}") from error
+    for values in found:
+        GenerateConfig.parse(values, name)
+
+
 def pack_of(config: TrainConfig, pack: dict[str, Any], weight: float) -> list[dict[str, Any]]:
     """The settings of each prompt of a pack: keys of `maquette generate`, and `prompts`, a list of them. {subject}
     becomes the job's subject, and the LoRA is added to prompts that name none. Raises MaquetteError.
@@ -212,7 +230,7 @@ def pack_of(config: TrainConfig, pack: dict[str, Any], weight: float) -> list[di
     prompts = pack.get("prompts", [pack["prompt"]] if "prompt" in pack else [])
     if not isinstance(prompts, list) or not prompts or not all(isinstance(one, str) for one in prompts):
         raise MaquetteError('The pack has no prompts: give prompts = ["a portrait of {subject}"].')
-    shared = {key: value for key, value in pack.items() if key not in ("prompts", "prompt", "out", "lora_dir", "base")}
+    shared = {key: value for key, value in pack.items() if key not in ("prompts", "prompt", *NOT_OF_A_PACK)}
     out = Path(config.out or "lora")
     found = []
     for prompt in prompts:
