@@ -64,7 +64,7 @@ def test_what_does_not_differ_by_a_standard_error_is_taken_early() -> None:
     shifted = {"likeness": [v + 0.01 for v in late.items["likeness"]], "obedience": [1.0] * 16}
     choice = choose([early, Row.of(300, 1.0, shifted)], rule=RULE)
     assert choice.step == 100
-    assert "within the noise" in " ".join(reason(choice, [early, late], rule=RULE)) or choice.best.step == 100
+    assert "within the noise" in " ".join(reason(choice, [early, late])) or choice.best.step == 100
 
 
 def test_a_small_difference_in_every_picture_counts() -> None:
@@ -81,7 +81,7 @@ def test_no_rows_are_an_error() -> None:
 
 def test_the_reason_names_what_is_wrong_with_the_last_step_in_practitioners_words() -> None:
     rows = [row(400, likeness=0.8), row(1200, likeness=0.9, edit_retention=0.39, copying=0.41)]
-    told = " ".join(reason(choose(rows, rule=RULE), rows, rule=RULE))
+    told = " ".join(reason(choose(rows, rule=RULE), rows))
     assert "Take step 400 at weight 1" in told
     assert (
         "Step 1200 at weight 1 is overtrained: 41 % of the pictures copy a photo; "
@@ -90,7 +90,7 @@ def test_the_reason_names_what_is_wrong_with_the_last_step_in_practitioners_word
 
 
 def test_a_chosen_file_past_its_limits_comes_with_a_remedy() -> None:
-    told = " ".join(reason(choose([row(100, copying=0.5)], rule=RULE), [row(100, copying=0.5)], rule=RULE))
+    told = " ".join(reason(choose([row(100, copying=0.5)], rule=RULE), [row(100, copying=0.5)]))
     assert "Even the chosen one is overtrained: 50 % of the pictures copy a photo." in told
     assert "give more photos in different places" in told
 

@@ -57,6 +57,7 @@ class Choice:
     faults: tuple[Fault, ...]
     scores: tuple[float, ...]
     errors: tuple[float, ...]
+    rule: Rule = RULE
 
     @property
     def step(self) -> int:
@@ -121,6 +122,7 @@ def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, 
         tuple(faults(rows[chosen].values, rule)),
         tuple(scores),
         tuple(errors),
+        rule,
     )
 
 

@@ -13,7 +13,6 @@ from .choice import Row, faults
 from .drawing import picture_of
 from .example import Example
 from .reasons import phrase, summary
-from .rule import RULE, Rule
 from .search import main_weight
 from .verdict import Verdict
 
@@ -103,7 +102,7 @@ def _map(verdict: Verdict) -> dict[str, Any]:
                 cells.append(None)
                 continue
             share = scores[step, weight] / best if best > 0 else 0.0
-            wrong = faults(row.values)
+            wrong = faults(row.values, choice.rule)
             cells.append(
                 {
                     "share": f"{100 * share:.0f}",
@@ -123,11 +122,11 @@ def _line(verdict: Verdict) -> list[Row]:
     return sorted((row for row in verdict.rows if row.weight == usual), key=lambda row: row.step)
 
 
-def _curve(verdict: Verdict, name: str, title: str, rule: Rule = RULE) -> dict[str, Any]:
+def _curve(verdict: Verdict, name: str, title: str) -> dict[str, Any]:
     """One measure over the steps: points of a polyline, the band of steps that do not differ, the chosen step."""
     rows, choice = _line(verdict), verdict.choice
     numbers = [row.values[name] for row in rows]
-    limit = rule.least.get(name, rule.most.get(name))
+    limit = choice.rule.least.get(name, choice.rule.most.get(name))
     low = min([0.0, *numbers])
     high = max([1.0 if name != "held_benefit" else 0.1, *numbers, *([limit] if limit is not None else [])])
     first, last = rows[0].step, rows[-1].step

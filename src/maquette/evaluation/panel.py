@@ -19,6 +19,7 @@ from .features import Eye, Look, make_eye
 from .judging import Margins, margins
 from .references import Describe, References, by_encoder, make_references
 from .rows import Rows, answers, answers_of, stratified
+from .rule import RULE, STYLE_RULE, Rule
 from .words import Wording, attributes_of, changes_look, others_of
 
 STYLE_REFERENCES = 4  # photos of a style show many things, so as many times more are compared
@@ -91,6 +92,11 @@ class Panel:
     def style(self) -> bool:
         """Whether the subject is a style."""
         return self.plan.wording.style
+
+    @property
+    def rule(self) -> Rule:
+        """By which files measured on this panel are chosen."""
+        return STYLE_RULE if self.style else RULE
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .choice import Choice, Fault, Row, faults
-from .rule import RULE, Rule
 
 # What practitioners call it, and what helps.
 NAMES: dict[str, tuple[str, str]] = {
@@ -60,7 +59,7 @@ def place(row: Row, unit: str = "step") -> str:
     return f"{unit} {row.step} at weight {row.weight:g}"
 
 
-def reason(choice: Choice, rows: Sequence[Row], unit: str = "step", rule: Rule = RULE) -> list[str]:
+def reason(choice: Choice, rows: Sequence[Row], unit: str = "step") -> list[str]:
     """Sentences: what was chosen and what it does; how sure that is; what is wrong with the last step; what is wrong
     with the chosen one itself.
     """
@@ -78,7 +77,7 @@ def reason(choice: Choice, rows: Sequence[Row], unit: str = "step", rule: Rule =
         sentences.append(f"The difference to {span} is within the noise of the measurement, so the earliest is taken.")
     last = max(rows, key=lambda other: (other.step, -abs(other.weight - 1)))
     if last.step != row.step:
-        found = faults(last.values, rule)
+        found = faults(last.values, choice.rule)
         if found:
             sentences.append(f"{place(last, unit).capitalize()} is overtrained: {'; '.join(map(phrase, found))}.")
     if choice.faults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Prefer = Literal["likeness", "balanced", "flexible"]
@@ -60,3 +60,5 @@ RULE = Rule(
         "flexible": {"neighbours_margin": 2.0, "drift": 2.0, "edit_retention": 2.0},
     },
 )
+# Of a style: pictures in it ought to be alike, and that the things asked for are seen in them is asked directly.
+STYLE_RULE = replace(RULE, least={"obedience": 0.75})

@@ -170,17 +170,17 @@ def judge(
     if faces is not None:
         faces.look_at_class(decoded(base, panel.drawn.subject))
     measure = Cells(base, candidates, panel, on_measured, faces)
-    rows = search(list(measure.files), weights, measure, cells, prefer)
+    rows = search(list(measure.files), weights, measure, cells, prefer, panel.rule)
     rows.sort(key=lambda row: (row.step, row.weight))
     panels = [rows]
     for again in range(seed + 1, seed + seeds):
         other = Cells(base, candidates, panel_of(again), on_measured, faces)
         panels.append([other(row.step, row.weight) for row in rows])
-    noises = [between_seeds(panels, prefer)] if seeds > 1 else []
+    noises = [between_seeds(panels, prefer, panel.rule)] if seeds > 1 else []
     noises += _of_twin(measure, Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
-    choice = choose(every, prefer, floor=noise.difference if noise else PANEL_NOISE)
+    choice = choose(every, prefer, panel.rule, floor=noise.difference if noise else PANEL_NOISE)
     unit = candidates[0].unit
     by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
     more = (noise and noise.sentence(), face_sentence(choice.row), by_whom, caution(base, panel.style))
@@ -213,7 +213,7 @@ def _of_twin(run: Cells, twin: Cells, rows: Sequence[Row], prefer: Prefer) -> li
     weight = main_weight(rows)
     wanted = [row for row in rows if row.weight == weight and row.step in twin.files]
     wanted = wanted or [run(step, weight) for step in run.files if step in twin.files]
-    noise = of_twins(wanted, [twin(row.step, weight) for row in wanted], prefer)
+    noise = of_twins(wanted, [twin(row.step, weight) for row in wanted], prefer, run.panel.rule)
     return [] if noise is None else [noise]
 
 

@@ -17,6 +17,7 @@ from ..evaluation import comparing
 from ..evaluation.candidates import Candidate
 from ..evaluation.choice import Row, faults
 from ..evaluation.panel import LARGE, SMALL, Panel, build_panel
+from ..evaluation.rule import Rule
 from ..evaluation.validated import require_measurable
 from ..events import Event, Listener
 from ..families.base import BaseModel
@@ -111,7 +112,7 @@ class Room:
         names = [str(path.relative_to(place.parent)) for path in pictures]
         items = {name: list(values) for name, values in row.items.items()}
         prompts = list(self.panel.plan.subject_prompts)
-        write_json(place, {**_record(row), "items": items, "pictures": names, "prompts": prompts})
+        write_json(place, {**_record(row, self.panel.rule), "items": items, "pictures": names, "prompts": prompts})
 
     @torch.no_grad()
     def _pictures(self, drawn: Tensor, place: Path) -> list[Path]:
@@ -123,8 +124,9 @@ class Room:
         return found
 
 
-def _record(row: Row) -> dict[str, Any]:
-    return {"step": row.step, "weight": row.weight, "overtrained": [fault.measure for fault in faults(row.values)]}
+def _record(row: Row, rule: Rule) -> dict[str, Any]:
+    wrong = [fault.measure for fault in faults(row.values, rule)]
+    return {"step": row.step, "weight": row.weight, "overtrained": wrong}
 
 
 def _place(out: Path, variant: Variant, used: str) -> Path:

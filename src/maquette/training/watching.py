@@ -69,7 +69,8 @@ class Watcher:
 
     def ending(self) -> str | None:
         """Why training should end now, else None."""
-        return ending([row for _, row in sorted(self.rows.items())])
+        rows = [row for _, row in sorted(self.rows.items())]
+        return ending(rows) if self.panel is None else ending(rows, self.panel.rule)
 
 
 def _read(folder: RunFolder) -> list[Row]:

@@ -1,0 +1,201 @@
+"""How well the verdict chooses for a style: three that pocket never saw, every cell judged by pocket's own judge.
+
+python -m benchmarks.style_choice OUT [--steps 200] [--styles washed,night,sketch]
+
+A style is a change of the pictures' colours and edges. Its 14 photos are things that pocket drew, changed so, each with
+its caption; other things, seeds and prompts are the truth. Worth of a (step, weight) = style x obedience x kept: how
+near drawings in the style are, in the judge's image tower, to pocket's own drawings of the same things changed so (0
+the unchanged, 1 two such drawings of other seeds); how surely the judge sees the thing asked for, over those drawings;
+how surely it sees things asked for without the style, over pocket's. Prints the regret of the verdict and of others,
+and keeps the rows in OUT/style.json, so that a stopped call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+
+import maquette
+from benchmarks.choice.drawing import Room, with_article
+from benchmarks.questions import style as washed
+from maquette.evaluation import Row, build_panel, choose, measure_items
+from maquette.evaluation.choice import score
+from maquette.evaluation.panel import STANDARD
+from maquette.evaluation.rule import RULE, STYLE_RULE
+from maquette.evaluation.tuned import tuned
+from maquette.evaluation.words import POCKET_COLOURS
+from maquette.run_folder import RunFolder
+from maquette.training.photos import read_photos
+from maquette.training.resuming import read_config
+from maquette.training.verdicts import examples
+from tools.pocket.scenes import OBJECTS
+
+SUBJECT = "zkw style"
+TRAINED = tuple(OBJECTS)[:56:4]
+TRUE = ("bee", "whale", "lemon", "bell", "candle", "gift", "soccer ball", "doughnut")  # neither trained nor measured
+PLAIN = ("cow", "duck", "strawberry", "carrot", "hamburger", "basketball", "light bulb", "sun")
+SEEDS, FIRST_SEED = 2, 60_000
+PARTS = 5  # checkpoints that are judged
+WEIGHTS = (0.5, 0.7, 0.85, 1.0, 1.15)
+
+
+def sketch(image: Image.Image) -> Image.Image:
+    """Blue lines on cream paper."""
+    edges = ImageOps.autocontrast(ImageOps.invert(image.convert("L").filter(ImageFilter.FIND_EDGES)), cutoff=2)
+    return ImageOps.colorize(edges, (30, 30, 90), (250, 246, 230))
+
+
+def night(image: Image.Image) -> Image.Image:
+    """Four tones from dark blue over crimson to amber."""
+    flat = ImageOps.posterize(image.convert("L").convert("RGB"), 2).convert("L")
+    return ImageOps.colorize(flat, (10, 5, 40), (255, 190, 90), mid=(150, 20, 90))
+
+
+STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"washed": washed, "night": night, "sketch": sketch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--styles", default=",".join(STYLES))
+    arguments = parser.parse_args()
+    room = Room.open("cpu")
+    for name in arguments.styles.split(","):
+        run = trained(arguments.out, name, arguments.steps)
+        rows = cells(room, run, STYLES[name], arguments.out / f"{name}.json")
+        tell(name, rows)
+
+
+def trained(out: Path, name: str, steps: int) -> RunFolder:
+    """The run of a style, trained where it is not there."""
+    photos, run = out / "photos" / name, out / f"run-{name}"
+    if not photos.exists():
+        photos.mkdir(parents=True)
+        for i, thing in enumerate(TRAINED):
+            shown = f"{with_article(thing)} on {with_article(POCKET_COLOURS[i % 7])} background"
+            drawn = maquette.generate(f"a photo of {shown}", seed=i, steps=15, out=out / "drawn")[0]
+            STYLES[name](drawn).save(photos / f"{i:02}.png")
+            (photos / f"{i:02}.txt").write_text(f"{shown}, {SUBJECT}")
+    if not (run / f"{run.name}.safetensors").exists():
+        maquette.train(
+            photos, subject=SUBJECT, kind="style", steps=steps, out=run, choose=False, learning_rate=1e-3,
+            save_every_steps=steps // (2 * PARTS),
+        )  # fmt: skip
+    return RunFolder.open(run)
+
+
+def cells(room: Room, run: RunFolder, change: Callable[[Image.Image], Image.Image], file: Path) -> list[dict[str, Any]]:
+    """Of every cell what was measured and what it is worth."""
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    files = run.checkpoints()
+    steps = sorted(files)[1::2]
+    known = {(row["step"], row["weight"]) for row in rows}
+    wanted = [(step, weight) for step in steps for weight in WEIGHTS if (step, weight) not in known]
+    if not wanted:
+        return rows
+    config = read_config(run)
+    dataset, *_ = read_photos(config, room.base, lambda what, done, of: None)
+    panel = build_panel(room.base, examples(dataset, room.base), SUBJECT, kind="style", size=STANDARD)
+    jury = Jury(room, change)
+    for step, weight in wanted:
+        items = measure_items(room.base, files[step], weight, panel)
+        with tuned(room.base, files[step], SUBJECT)(weight) as base:
+            truth = jury.judged(base, f", {SUBJECT}")
+        rows.append({"step": step, "weight": weight, "items": items, **truth})
+        file.write_text(json.dumps(rows))
+        print(run.path.name, step, weight, {k: round(v, 2) for k, v in truth.items()}, flush=True)
+    return rows
+
+
+class Jury:
+    """Judges pictures of TRUE things in a style, and of PLAIN things without it."""
+
+    def __init__(self, room: Room, change: Callable[[Image.Image], Image.Image]) -> None:
+        self.room = room
+        things = [thing for thing in TRUE for _ in range(SEEDS)]
+        drawn = [self.drawn(room.base, [f"a photo of {with_article(t)}" for t in things], k) for k in (0, 1, 2)]
+        true = [torch.stack([changed(own, change) for own in pixels]) for pixels in drawn[:2]]
+        self.fresh = room.embedded(true[0])
+        self.high = near(room.embedded(true[1]), self.fresh)
+        self.low = near(room.court.embed(drawn[2]), self.fresh)
+        self.right = self.seen(torch.cat(true), [*things, *things])
+        self.plain = self.seen(self.plainly(room.base), PLAIN)
+
+    def judged(self, base: Any, style: str) -> dict[str, float]:
+        things = [thing for thing in TRUE for _ in range(SEEDS)]
+        self.room.forget()
+        pixels = self.drawn(base, [f"{with_article(thing)}{style}" for thing in things], 3)
+        told = {
+            "style": (near(self.room.court.embed(pixels), self.fresh) - self.low) / (self.high - self.low),
+            "obedience": min(1.0, self.seen(pixels, things) / self.right),
+            "kept": min(1.0, self.seen(self.plainly(base), PLAIN) / self.plain),
+        }
+        self.room.forget()
+        return {"worth": max(told["style"], 0.0) * told["obedience"] * told["kept"], **told}
+
+    def plainly(self, base: Any) -> Tensor:
+        return self.drawn(base, [f"a photo of {with_article(thing)}" for thing in PLAIN], 4)
+
+    def drawn(self, base: Any, prompts: Sequence[str], which: int) -> Tensor:
+        first = FIRST_SEED + 1000 * which
+        return self.room.draw(prompts, range(first, first + len(prompts)), base)
+
+    def seen(self, pixels: Tensor, things: Sequence[str]) -> float:
+        """How surely the judge sees what was asked for."""
+        court = self.room.court
+        chances = court.object_probabilities(pixels)
+        return float(chances[range(len(things)), [court.objects.index(thing) for thing in things]].mean())
+
+
+def near(unit: Tensor, fresh: Tensor) -> float:
+    """Mean cosine with the changed drawings of the same thing."""
+    one, other = (rows.unflatten(0, (len(TRUE), SEEDS)) for rows in (unit, fresh))
+    return float(torch.einsum("asd,atd->ast", one, other).mean())
+
+
+def changed(pixels: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """(3, H, W) in [0, 1], likewise."""
+    image = Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy())
+    return torch.from_numpy(np.asarray(change(image).convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def tell(name: str, rows: list[dict[str, Any]]) -> None:
+    """The regret of each way to choose."""
+    worth = {(row["step"], row["weight"]): row["worth"] for row in rows}
+    measured = [Row.of(row["step"], row["weight"], row["items"]) for row in rows]
+    best = max(worth, key=lambda cell: worth[cell])
+    last = max(step for step, _ in worth)
+    likeness = max(measured, key=lambda row: row.values["likeness"])
+    ways = {
+        "the verdict": choose(measured, rule=STYLE_RULE),
+        "the rule of things": choose(measured, rule=RULE),
+        "best score alone": max(measured, key=lambda row: score(row.values, rule=STYLE_RULE)),
+        "likeness alone": likeness,
+    }
+    chosen = {way: (row.step, row.weight) for way, row in ways.items()}
+    chosen |= {f"last step, weight {weight:g}": (last, weight) for weight in (1.0, 0.7)}
+    print(f"{name}: best {best}, worth {worth[best]:.2f}")
+    for way, cell in chosen.items():
+        print(f"  {way}: {cell}, regret {1 - worth[cell] / worth[best]:.1%}")
+    likeness_rank = _spearman([row["style"] for row in rows], [row.values["likeness"] for row in measured])
+    rank = _spearman([row["worth"] for row in rows], [score(row.values, rule=STYLE_RULE) for row in measured])
+    print(f"  Spearman of likeness with the true style {likeness_rank:.2f}, of the score with the worth {rank:.2f}")
+
+
+def _spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic)
+
+
+if __name__ == "__main__":
+    main()
