@@ -165,7 +165,7 @@ def near(unit: Tensor, fresh: Tensor) -> float:
 def changed(pixels: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
     """(3, H, W) in [0, 1], likewise."""
     image = Image.fromarray((pixels.permute(1, 2, 0) * 255).round().byte().numpy())
-    return torch.from_numpy(np.asarray(change(image).convert("RGB"))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(change(image).convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def tell(name: str, rows: list[dict[str, Any]]) -> None:
