@@ -106,6 +106,14 @@ def test_rows_that_differ_in_a_file_that_a_setting_names_are_two(folder: Path) -
     assert usual.row == found[0].row
 
 
+def test_nothing_to_choose_between_is_told_before_the_training(folder: Path) -> None:
+    row = {"photos": "a", "subject": "zkw dog", "then": ["evaluate"], "steps": 50}
+    told = read_jobs([Row(str(n), {**row, "id": n, "save_every_steps": n}) for n in (50, 49)], folder)
+    one, two = told
+    assert isinstance(one, Bad) and "save_every_steps = 50 leaves one checkpoint of 50 steps" in one.why
+    assert isinstance(two, Job)
+
+
 def test_ids_that_are_numbers_and_photos_of_users_that_are_not_here(folder: Path) -> None:
     rows = [
         {"id": 0, "photos": "a"}, {"id": "home", "photos": "~no-such-user/a"}, {"id": "nul", "photos": "a\0b"},
@@ -121,7 +129,7 @@ def test_ids_that_are_numbers_and_photos_of_users_that_are_not_here(folder: Path
     ("pack", "says"),
     [
         ('prompts = ["x"]\nstepps = 4\n', "unknown key 'stepps'; did you mean 'steps'"),
-        ('prompts = ["x"]\nsteps = 0\n', "steps = 0 is not possible"), 
+        ('prompts = ["x"]\nsteps = 0\n', "steps = 0 is not possible"),
         ("steps = 4\n", "pack.toml: The pack has no prompts"),
         ('prompts = ["x"]\nbase = "other"\n', "pack.toml: base is not a pack's: the fleet decides it"),
     ],

@@ -166,6 +166,8 @@ class _Reader:
         tenant, priority, deadline = self._head(values)
         settings, given = self._settings(values, varies)
         then = self._then(values.get("then", []))
+        if "evaluate" in then:
+            _require_choice(given)
         body: dict[str, Any] = {"photos": None, "settings": given, "then": then}
         if (most := values.get("max_cost")) is not None:
             if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < math.inf:
@@ -269,6 +271,16 @@ class _Reader:
             marks = {key: keys.file_mark(str(place)) for key, place in places.items() if place is not None}
             self.named[named] = json.dumps(marks)
         return self.named[named]
+
+
+def _require_choice(given: dict[str, Any]) -> None:
+    """Raise MaquetteError where a training is seen to save one checkpoint alone."""
+    steps, every = given.get("steps"), given.get("save_every_steps")
+    if isinstance(steps, int) and isinstance(every, int) and every >= steps and not given.get("save_every_epochs"):
+        raise MaquetteError(
+            f"save_every_steps = {every} leaves one checkpoint of {steps} steps, and evaluate chooses between several: "
+            "save more often, or leave evaluate out."
+        )
 
 
 def _is_plain(values: dict[str, Any]) -> bool:
