@@ -4,8 +4,8 @@ python -m benchmarks.style_choice OUT [--steps 200] [--styles washed,night,sketc
 
 A style is a change of the pictures' colours and edges. Its 14 photos are things that pocket drew, changed so, each with
 its caption; other things, seeds and prompts are the truth. Worth of a (step, weight) = style x obedience x kept: how
-near drawings in the style are, in the judge's image tower, to pocket's own drawings of the same things changed so (0
-the unchanged, 1 two such drawings of other seeds); how surely the judge sees the thing asked for, over those drawings;
+near the colours and edges of drawings in the style are to those of pocket's own drawings of the same things changed so
+(Bhattacharyya's coefficient of pooled histograms; 0 for the unchanged drawings, 1 for changed ones of other seeds); how surely the judge sees the thing asked for, over those drawings;
 how surely it sees things asked for without the style, over pocket's. Prints the regret of the verdict and of others,
 and keeps the rows in OUT/style.json, so that a stopped call goes on.
 """
@@ -45,6 +45,7 @@ PLAIN = ("cow", "duck", "strawberry", "carrot", "hamburger", "basketball", "ligh
 SEEDS, FIRST_SEED = 2, 60_000
 PARTS = 5  # checkpoints that are judged
 WEIGHTS = (0.5, 0.7, 0.85, 1.0, 1.15)
+COLOURS, EDGES = 6, 16  # bins of a channel, and of edges
 
 
 def sketch(image: Image.Image) -> Image.Image:
@@ -124,9 +125,10 @@ class Jury:
         things = [thing for thing in TRUE for _ in range(SEEDS)]
         drawn = [self.drawn(room.base, [f"a photo of {with_article(t)}" for t in things], k) for k in (0, 1, 2)]
         true = [torch.stack([changed(own, change) for own in pixels]) for pixels in drawn[:2]]
-        self.fresh = room.embedded(true[0])
-        self.high = near(room.embedded(true[1]), self.fresh)
-        self.low = near(room.court.embed(drawn[2]), self.fresh)
+        true = [room.seen(room.base.encode_images(pixels * 2 - 1)[0]) for pixels in true]  # as pictures are seen
+        self.fresh = histograms(true[0])
+        self.high = near(histograms(true[1]), self.fresh)
+        self.low = near(histograms(drawn[2]), self.fresh)
         self.right = self.seen(torch.cat(true), [*things, *things])
         self.plain = self.seen(self.plainly(room.base), PLAIN)
 
@@ -135,7 +137,7 @@ class Jury:
         self.room.forget()
         pixels = self.drawn(base, [f"{with_article(thing)}{style}" for thing in things], 3)
         told = {
-            "style": (near(self.room.court.embed(pixels), self.fresh) - self.low) / (self.high - self.low),
+            "style": (near(histograms(pixels), self.fresh) - self.low) / (self.high - self.low),
             "obedience": min(1.0, self.seen(pixels, things) / self.right),
             "kept": min(1.0, self.seen(self.plainly(base), PLAIN) / self.plain),
         }
@@ -156,10 +158,21 @@ class Jury:
         return float(chances[range(len(things)), [court.objects.index(thing) for thing in things]].mean())
 
 
-def near(unit: Tensor, fresh: Tensor) -> float:
-    """Mean cosine with the changed drawings of the same thing."""
-    one, other = (rows.unflatten(0, (len(TRUE), SEEDS)) for rows in (unit, fresh))
-    return float(torch.einsum("asd,atd->ast", one, other).mean())
+def histograms(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) in [0, 1] -> shares of COLOURS ** 3 colours and of EDGES strengths of edges, over all pictures."""
+    bins = (pixels * COLOURS).long().clamp(0, COLOURS - 1)
+    colours = torch.bincount(
+        ((bins[:, 0] * COLOURS + bins[:, 1]) * COLOURS + bins[:, 2]).flatten(), minlength=COLOURS**3
+    )
+    grey = pixels.mean(1)
+    slope = (grey.diff(dim=1)[:, :, :-1].square() + grey.diff(dim=2)[:, :-1].square()).sqrt()
+    edges = torch.histc(slope, EDGES, 0, 0.5)
+    return colours / colours.sum(), edges / edges.sum()
+
+
+def near(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    """Mean over both kinds of Bhattacharyya's coefficient, 1 for equal shares."""
+    return float(np.mean([float((a * b).sqrt().sum()) for a, b in zip(one, other, strict=True)]))
 
 
 def changed(pixels: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
