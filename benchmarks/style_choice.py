@@ -5,9 +5,10 @@ python -m benchmarks.style_choice OUT [--steps 200] [--styles washed,night,sketc
 A style is a change of the pictures' colours and edges. Its 14 photos are things that pocket drew, changed so, each with
 its caption; other things, seeds and prompts are the truth. Worth of a (step, weight) = style x obedience x kept: how
 near the colours and edges of drawings in the style are to those of pocket's own drawings of the same things changed so
-(Bhattacharyya's coefficient of pooled histograms; 0 for the unchanged drawings, 1 for changed ones of other seeds); how surely the judge sees the thing asked for, over those drawings;
-how surely it sees things asked for without the style, over pocket's. Prints the regret of the verdict and of others,
-and keeps the rows in OUT/style.json, so that a stopped call goes on.
+(Bhattacharyya's coefficient of pooled histograms; 0 for the unchanged drawings, 1 for changed ones of other seeds); how
+surely the judge sees the thing asked for, over those drawings; how surely it sees things asked for without the style,
+over pocket's. Prints the regret of the verdict and of others. What was judged is kept in OUT, so that a stopped call
+goes on.
 """
 
 from __future__ import annotations
