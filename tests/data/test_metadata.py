@@ -146,3 +146,22 @@ def test_a_file_beside_kohyas_folders_is_named(folder: Path) -> None:
     (folder / "meta_cap.json").write_text('{"c": {"caption": "zkw robot, red"}}')
     found = [problem.photo for problem in read_folder(folder).problems if problem.kind == "caption"]
     assert found == ["meta_cap.json"]
+
+
+@pytest.mark.parametrize(
+    ("wildcards", "said"),
+    [(False, "1 captions of several lines (the first m.json) are read to the end of their first line"), (True, "")],
+)
+def test_lines_of_an_entry_are_read_as_sd_scripts_reads_them(folder: Path, wildcards: bool, said: str) -> None:
+    entries = {"a": {"caption": "zkw  robot\r\n\n on red", "tags": "x,\ny"}, "b": {"caption": "zkw", "tags": "x"}}
+    (folder / "m.json").write_text(json.dumps(entries))
+    (folder / "set.toml").write_text(
+        f"[general]\nenable_wildcard = {str(wildcards).lower()}\n[[datasets]]\n[[datasets.subsets]]\n"
+        f"image_dir = {str(folder)!r}\nmetadata_file = 'm.json'\n"
+    )
+    data = read_folder(folder / "set.toml")
+    each = "zkw robot, x, y\non red, x, y"
+    assert {p.name: p.caption for p in data.photos} == {"a.jpg": each if wildcards else "zkw robot", "b.png": "zkw, x"}
+    told = [p.message for p in data.problems if p.kind == "lines"]
+    assert len(told) == bool(said) and all(message.startswith(said) for message in told)
+    assert read_folder(folder / "m.json").photos[0].caption == "zkw robot on red, x, y"

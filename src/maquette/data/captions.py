@@ -140,7 +140,8 @@ def caption_of(photo: Path, names: FolderNames, group: Group) -> Caption:
     names: of the files in its folder. Raises MaquetteError for a caption file that cannot be read.
     """
     file = find_caption(photo, names, group.extensions)
-    told = group.metadata.caption(photo) if group.metadata else None
+    rule = "each" if group.options.wildcards and group.lines != "kept" else group.lines
+    told = group.metadata.told(photo) if group.metadata else None
     notes: tuple[str, ...] = ()
     if file:
         text = read_caption(file)
@@ -151,8 +152,8 @@ def caption_of(photo: Path, names: FolderNames, group: Group) -> Caption:
                 words = text.lines[0] if group.lines == "first" else text.joined
             return Caption(words, file.name, file, text)
         notes = (f"its caption file {file.name} is empty",)
-    if group.metadata and told:
-        return Caption(told, group.metadata.file.name)
+    if group.metadata and told and (words := told.text(rule)):
+        return Caption(words, group.metadata.file.name, text=CaptionText(told.lines))
     if not group.subject or group.literal:
         words = group.subject
     elif group.role == "class":

@@ -6,9 +6,10 @@ import csv
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import limits
 from ..errors import MaquetteError
@@ -20,16 +21,45 @@ _NAME_KEYS = ("file_name", "image_path", "image", "file", "path", "name")
 _TEXT_KEYS = ("caption", "text", "prompt")
 
 
+Lines = Literal["joined", "first", "kept", "each"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an entry says: lines that are not blank, white space made single, and tags."""
+
+    lines: tuple[str, ...]
+    tags: str
+
+    def text(self, rule: Lines) -> str:
+        """rule: the lines as one; the first alone, with the tags only where there is no other, as sd-scripts has it;
+        all of them with the tags at the end ("kept") or at each, for lines that are alternatives.
+        """
+        if rule == "each":
+            return "\n".join(_with_tags(line, self.tags) for line in self.lines or [""])
+        lines = [*self.lines[:-1], _with_tags(self.lines[-1] if self.lines else "", self.tags)]
+        return lines[0] if rule == "first" else ("\n" if rule == "kept" else " ").join(lines)
+
+
+def _with_tags(line: str, tags: str) -> str:
+    return ", ".join(part for part in (line, tags) if part)
+
+
 class Metadata:
     """Captions by picture. `file` is where they came from; pictures are found by path, name or stem, in this order."""
 
-    def __init__(self, file: Path, captions: Mapping[str, str]) -> None:
+    def __init__(self, file: Path, captions: Mapping[str, Told]) -> None:
         self.file = file
         self._captions = {_plain(key): text for key, text in captions.items()}
         self._used: dict[str, list[Path]] = {}  # by entry, the photos that asked for it
 
     def caption(self, photo: Path) -> str | None:
-        """The caption of a photo, or None."""
+        """The caption of a photo in one line, or None."""
+        told = self.told(photo)
+        return None if told is None else told.text("joined")
+
+    def told(self, photo: Path) -> Told | None:
+        """The entry of a photo, or None."""
         folder = self.file.parent
         near = photo.relative_to(folder) if photo.is_relative_to(folder) else photo
         for path in (photo.absolute(), near, Path(photo.name)):
@@ -113,7 +143,7 @@ def _json_lines(file: Path, text: str) -> Iterable[Any]:
             yield parse_json(line, f"{file}, line {number},")
 
 
-def _rows(file: Path, rows: Iterable[Any]) -> Iterable[tuple[str, str]]:
+def _rows(file: Path, rows: Iterable[Any]) -> Iterable[tuple[str, Told]]:
     """(picture, caption) of each row; rows are counted from 1 in messages."""
     for number, row in enumerate(rows, 1):
         name = next((row[k] for k in _NAME_KEYS if row.get(k)), None) if isinstance(row, dict) else None
@@ -122,14 +152,14 @@ def _rows(file: Path, rows: Iterable[Any]) -> Iterable[tuple[str, str]]:
         yield name, _caption(row, f"{file}: entry {number}")
 
 
-def _caption(entry: Mapping[str, Any], where: str) -> str:
-    """Caption and tags, joined as Kohya's trainer does."""
+def _caption(entry: Mapping[str, Any], where: str) -> Told:
+    """Caption and tags."""
     caption = next((entry[key] for key in _TEXT_KEYS if entry.get(key) is not None), "")
     tags = entry.get("tags")
     if not isinstance(caption, str) or not isinstance(tags, str | list | None):
         raise MaquetteError(f"{where} has a caption that is no text; put it between quotation marks.")
-    parts = [caption, ", ".join(map(str, tags)) if isinstance(tags, list) else tags or ""]
-    text = ", ".join(" ".join(part.split()) for part in parts if part.strip())
-    if len(text) > limits.CAPTION_BYTES:
+    lines = tuple(" ".join(line.split()) for line in re.split(r"\r\n?|\n", caption) if line.strip())
+    told = Told(lines, " ".join((", ".join(map(str, tags)) if isinstance(tags, list) else tags or "").split()))
+    if len(told.text("joined")) > limits.CAPTION_BYTES:
         raise MaquetteError(f"{where} has more text than any caption ({limits.CAPTION_BYTES:,} characters at most).")
-    return text
+    return told
