@@ -227,6 +227,24 @@ def test_a_limit_of_cost_is_refused_where_nothing_tells_the_cost(tmp_path: Path,
         planning.plan(settings(tmp_path, jobs, settings=tmp_path / "fleet.toml"))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "[quotas.poor]\nmony = 1\n",
+            r"fleet\.toml, \[quotas\.poor\] has the unknown key 'mony'; did you mean 'money'",
+        ),
+        ("[quotas.poor]\nin_flight = 0\n", r"fleet\.toml, \[quotas\.poor\]: in_flight = 0 is not possible"),
+        ("[quotas]\npoor = 3\n", r"fleet\.toml: quotas\.poor = 3 is not possible"),
+        ("[prices]\ncpu = -1\n", r"fleet\.toml: prices\.cpu = -1 is not possible"),
+    ],
+)
+def test_faults_of_the_settings_name_the_table(tmp_path: Path, write_jobs: Write, text: str, says: str) -> None:
+    (tmp_path / "fleet.toml").write_text(text)
+    with pytest.raises(MaquetteError, match=says):
+        planning.plan(settings(tmp_path, write_jobs({}), settings=tmp_path / "fleet.toml"))
+
+
 def test_money_that_cannot_be_counted_holds_its_tenant(tmp_path: Path, write_jobs: Write) -> None:
     (tmp_path / "fleet.toml").write_text("[prices]\nH200 = 3.5\n[quotas.poor]\nmoney = 1.0\n")
     jobs = write_jobs({"id": "p1", "tenant": "poor"}, {"id": "p2", "tenant": "poor"}, {"id": "good"})

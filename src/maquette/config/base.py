@@ -146,14 +146,14 @@ def _sentence(
 
 def _table_of(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[int | str, ...], str]:
     """The innermost table that a fault lies in, where in it, and which it is, for people: tables in lists are counted
-    from 1.
+    from 1, tables in tables have their own name.
     """
     place = ""
-    while len(loc) > 1 and isinstance(loc[1], int):
-        inner = [one for one in get_args(model.model_fields[str(loc[0])].annotation) if isinstance(one, type)]
-        if not inner or not issubclass(inner[0], BaseModel):
+    while len(loc) > 1 and (field := model.model_fields.get(str(loc[0]))) is not None:
+        inner = [one for one in get_args(field.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not inner or (get_origin(field.annotation) is dict and len(loc) == 2):
             break
-        place += f", number {loc[1] + 1} of {loc[0]}"
+        place += f", number {loc[1] + 1} of {loc[0]}" if isinstance(loc[1], int) else f", [{loc[0]}.{loc[1]}]"
         model, loc = inner[0], loc[2:]
     return model, loc, place
 
