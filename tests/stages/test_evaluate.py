@@ -131,6 +131,27 @@ def test_a_folded_weight_is_one_in_the_side_car(run: Path, monkeypatch: pytest.M
     assert result.reasons[-1] == "The weight 0.7 is folded into the file: use it at 1."
 
 
+@pytest.mark.parametrize(("method", "kind"), [("textual-inversion", "Word:"), ("dreambooth", "Model:")])
+def test_the_last_lines_say_what_the_file_is(
+    method: str,
+    kind: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, settings = tmp_path / "disc", {key: value for key, value in SMALLEST.items() if key != "rank"}
+    train.run(
+        TrainConfig.parse(
+            {**settings, "method": method, "photos": photos, "out": out, "steps": 2, "save_every_steps": 1}
+        )
+    )
+    monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 1.0))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["evaluate", str(out)])
+    assert capsys.readouterr().out.splitlines()[-2].split() == [kind, str(out / "disc.safetensors")]
+
+
 def never(*_: Any, **__: Any) -> Verdict:
     raise AssertionError("it was measured")
 
@@ -355,9 +376,9 @@ def test_transparency_says_where_the_subject_is(photos: Path, tmp_path: Path) ->
 def test_the_base_predicts_what_the_run_said_it_does(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pocket predicts noise; that it is asked for v makes it a bad base, but the same one as in training."""
-    out = tmp_path / "v"
-    values = {**SMALLEST, "prediction_type": "v_prediction", "probe_prediction": False, "steps": 2}
+    """pocket predicts v; that it is asked for noise makes it a bad base, but the same one as in training."""
+    out = tmp_path / "noise"
+    values = {**SMALLEST, "prediction_type": "epsilon", "probe_prediction": False, "steps": 2}
     train.run(TrainConfig.parse({**values, "photos": photos, "out": out, "save_every_steps": 1}))
     given: list[Any] = []
 
@@ -367,7 +388,7 @@ def test_the_base_predicts_what_the_run_said_it_does(
 
     monkeypatch.setattr(evaluate, "judge", judged)
     maquette.evaluate(out)
-    assert given == ["v_prediction"]
+    assert given == ["epsilon"]
 
 
 def test_photos_keep_the_roles_they_had_in_the_run(

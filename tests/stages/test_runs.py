@@ -227,3 +227,17 @@ def test_a_finished_run_that_stopped_while_trained_longer_keeps_its_states(place
     assert [one.what for one in maquette.runs(runs=[run.path], clean=True).freed] == ["state"]
     (run.path / "state/finished.json").write_text("{")
     assert "finished.json" in maquette.runs(folder=place).runs[-1].problem
+
+
+def test_clean_says_whether_a_run_can_be_trained_longer_without_its_state(tmp_path: Path) -> None:
+    """A LoRA notes what it can begin from as it drops its state; one that kept it, a word and a model do not."""
+    kept = make_run(tmp_path, "kept", keep_state=True)
+    word = make_run(tmp_path, "word", method="textual-inversion")
+    killed = make_run(tmp_path, "killed")
+    (killed.path / "state/finished.json").write_text('{"step": 4}')
+    freed = maquette.runs(runs=[kept.path, word.path, killed.path], clean=True).freed
+    assert [one.lost for one in freed] == [
+        "the run cannot be trained longer; a new one can begin from its last file",
+        "the run cannot be trained longer",
+        "longer training of the run begins from its last file",
+    ]

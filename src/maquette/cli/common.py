@@ -12,6 +12,8 @@ from .terminal import Screen
 if TYPE_CHECKING:
     from ..events import Event
 
+KINDS = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}  # of products, as `methods.METHODS` has them
+
 
 def print_json(result: Any) -> None:
     """The result of a stage on stdout, for programs: valid JSON in whatever encoding stdout has."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..config.runs import EvaluateConfig
-from .common import Display, print_json
+from .common import KINDS, Display, print_json
 from .options import options_from
 
 
@@ -39,5 +39,5 @@ def command(
         print(sentence)
     if result.hard_photos:
         print(f"Photos that stay hard, look at their captions: {', '.join(result.hard_photos)}")
-    print(f"LoRA:   {result.file}")
+    print(f"{KINDS[result.product]:7} {result.file}")
     print(f"Report: {result.report}")

@@ -13,7 +13,7 @@ import typer
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
 from ..files import read_toml
-from .common import Display, print_json
+from .common import KINDS, Display, print_json
 from .interrupt import interruptible
 from .options import options_from
 from .start import INTERRUPTED
@@ -125,6 +125,5 @@ def _say_what_was_made(result: TrainResult) -> None:
         print(f"{made} in {speed}.")
     for sentence in result.reasons:
         print(sentence)
-    kind = {"adapter": "LoRA:", "embedding": "Word:", "model": "Model:"}[result.product]
-    print(f"{kind:7} {result.file}")
+    print(f"{KINDS[result.product]:7} {result.file}")
     print(f"Report: {result.report}")

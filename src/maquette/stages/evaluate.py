@@ -51,6 +51,7 @@ class EvaluateResult:
     """The choice, and where it lies."""
 
     run: str
+    product: str  # what the file is, as `methods.METHODS` has it
     step: int
     weight: float
     file: str
@@ -128,7 +129,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         record(folder.path, verdict, config.fold_weight, found)
         page = run_page.write(folder, page_values.values(verdict, photos, found))
         on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
-    return _result(folder.path, verdict, file, page, found)
+    return _result(folder.path, METHODS[training.method].product, verdict, file, page, found)
 
 
 def _photos_of(folder: RunFolder, training: TrainConfig, base: BaseModel, on_event: Listener) -> Dataset:
@@ -193,7 +194,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         product,
     )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
-    return _result(out, verdict, file, page, found)
+    return _result(out, product, verdict, file, page, found)
 
 
 @dataclass(frozen=True)
@@ -293,10 +294,13 @@ def _extent(config: EvaluateConfig, candidates: Sequence[Candidate], weights: Se
     return {"size": STANDARD, "cells": len(candidates) + AROUND, "weights": weights}
 
 
-def _result(path: Path, verdict: Verdict, file: Path, page: Path, encoders: list[dict[str, Any]]) -> EvaluateResult:
+def _result(
+    path: Path, product: str, verdict: Verdict, file: Path, page: Path, encoders: list[dict[str, Any]]
+) -> EvaluateResult:
     values = verdict.to_json()
     return EvaluateResult(
         run=str(path),
+        product=product,
         step=verdict.choice.step,
         weight=verdict.choice.weight,
         file=str(file),

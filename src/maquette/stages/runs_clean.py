@@ -13,6 +13,7 @@ from ..config.train import TrainConfig
 from ..errors import MaquetteError
 from ..events import Event, Listener
 from ..files import read_object
+from ..methods import METHODS
 from ..run_folder import RunFolder
 
 
@@ -61,13 +62,23 @@ def _of_run(folder: RunFolder, checkpoints: bool) -> Iterator[Removable]:
     if folder.chosen is None or stopped_longer(folder, TrainConfig.read(folder.config)):
         return  # a run that stopped needs the rest to go on
     for place in folder.states().values():
-        yield Removable(str(place), size_of(place), "state", "longer training of the run begins from its last file")
+        yield Removable(str(place), size_of(place), "state", _without_state(folder))
     if checkpoints:
         files = folder.checkpoints()
         kept = {max(files, default=0), _chosen(folder)}
         for step, file in files.items():
             if step not in kept:
                 yield Removable(str(file), size_of(file), "checkpoint", "nothing can be chosen anew among what is gone")
+
+
+def _without_state(folder: RunFolder) -> str:
+    """What becomes of longer training: a run that dropped its state itself has noted what it can begin from."""
+    if (folder.path / "state" / "finished.json").is_file():
+        return "longer training of the run begins from its last file"
+    method = METHODS[TrainConfig.read(folder.config).method]
+    if method.product == "adapter" and not method.embedding:
+        return "the run cannot be trained longer; a new one can begin from its last file"
+    return "the run cannot be trained longer"
 
 
 def stopped_longer(folder: RunFolder, config: TrainConfig) -> bool:
