@@ -135,3 +135,9 @@ def test_paths_may_be_path_objects() -> None:
     """Keys that are text because they may also be "pocket" or hf:owner/name."""
     made = TrainConfig.parse({"photos": Path("photos"), "base": Path("a") / "base", "vae": Path("b.safetensors")})
     assert (made.base, made.vae) == (str(Path("a") / "base"), "b.safetensors")
+
+
+def test_spaces_are_no_subject() -> None:
+    """They would become the caption "a photo of" of every photo."""
+    assert TrainConfig.parse({"photos": "p", "subject": "  "}).subject is None
+    assert TrainConfig.parse({"photos": "p", "subject": "  ", "kind": "person"}).subject is None

@@ -77,6 +77,7 @@ def test_a_list_in_brackets_is_one_value_and_what_makes_no_sense_is_left_out() -
         ({"methods": ["lorra"]}, "there is no method 'lorra'; choose from lora, locon"),
         ({"methods": ["lora", "lora"]}, "one is named twice"),
         ({"bases": ["here/a.ckpt", "there/a.safetensors"]}, "two bases are called a, and runs are named after"),
+        ({"subject": " "}, "subject is empty: name the rare word and the class"),
         ({"bases": ["a"]}, "bases compares two or more; for one give base"),
         ({"methods": ["lora"]}, "There is nothing to compare: name methods, bases, or a setting with several values"),
         ({"settings": ["method=lora,loha"]}, "method is no setting here, .* option for it: --methods lora,loha"),

@@ -250,6 +250,8 @@ def test_a_run_whose_photos_are_gone_is_told_so(run: Path, tmp_path: Path) -> No
 def test_a_foreign_folder_needs_photos_and_subject(run: Path) -> None:
     with pytest.raises(MaquetteError, match=r"is no run folder of maquette, so name what was trained on.*--photos"):
         maquette.evaluate(run / "checkpoints")
+    with pytest.raises(MaquetteError, match=r"is no run folder of maquette, so name what was trained on.*--photos"):
+        maquette.evaluate(run / "checkpoints", photos=run, subject=" ")
     with pytest.raises(MaquetteError, match=r"There is no folder .*nothing"):
         maquette.evaluate(run / "nothing")
 

@@ -46,6 +46,8 @@ class CompareConfig(StageConfig):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if not self.subject.strip():
+            raise ValueError('subject is empty: name the rare word and the class, "ohwx man"')
         self.methods[:] = [name.strip() for part in self.methods for name in part.split(",") if name.strip()]
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise ValueError(f"there is no method {unknown[0]!r}; choose from {', '.join(METHODS)}")

@@ -69,6 +69,8 @@ class TrainConfig(
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.subject is not None and not self.subject.strip():
+            self.subject = None  # spaces name nothing
         if self.kind is not None and self.subject is not None and len(self.subject.split()) == 1:
             self.subject = f"{self.subject} {self.kind}"  # a rare word alone has no class
         if self.steps is not None and self.epochs is not None:

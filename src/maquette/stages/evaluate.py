@@ -149,7 +149,7 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     if not config.run.is_dir():
         raise MaquetteError(f"There is no folder {config.run}; name a run folder, or one with LoRA files.")
     candidates = find_candidates(config.run)
-    if config.photos is None or config.subject is None:
+    if config.photos is None or config.subject is None or not config.subject.strip():
         raise MaquetteError(
             f"{config.run} is no run folder of maquette, so name what was trained on: "
             f"maquette evaluate {shlex.quote(str(config.run))} "
