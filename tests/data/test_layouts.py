@@ -312,6 +312,19 @@ def test_photos_that_share_a_caption_or_mask_are_named(photo: Callable[..., Path
     ]
 
 
+def test_pictures_under_names_of_no_photos_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
+    content = photo("a.jpg").read_bytes()
+    for name in ("IMG_2", "b.jpg_large", "a.jpg_original"):  # the last is exiftool's copy of a photo that is read
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "notes.md").write_text("BM of mine")
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(9))
+    data = read_folder(tmp_path, "zkw robot")
+    assert [p.name for p in data.photos] == ["a.jpg"]
+    assert [p.message for p in data.problems] == [
+        "2 pictures (the first IMG_2) are not read: names of photos end in .jpg, .png and so on; rename them."
+    ]
+
+
 def test_photos_that_share_a_metadata_entry_are_named(photo: Callable[..., Path], tmp_path: Path) -> None:
     photo("a.jpg")
     photo("a.png")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import MaquetteError
+from ..files import open_regular
+from ..formats import pictures
 from .captions import CAPTION_EXTENSIONS, CaptionText, read_caption, same_name
 from .dataset import Photo, Problem
 from .images import OTHER_PICTURES, is_photo, read_photo
@@ -29,6 +31,7 @@ def not_used(files: Sequence[Path], extensions: Sequence[str], name: Callable[[P
     wanted = [extension.lower() for extension in extensions]
     captions: dict[str, list[Path]] = {}
     others: dict[str, list[Path]] = {}
+    nameless: list[Path] = []
     for file in files:
         suffix, base = file.suffix.lower(), same_name(str(file.with_suffix("")))
         if suffix in OTHER_PICTURES:
@@ -39,6 +42,13 @@ def not_used(files: Sequence[Path], extensions: Sequence[str], name: Callable[[P
             yield Problem("caption", name(file), f"{name(file)} is not used: there is no photo of that name.")
         elif base in bases and not is_photo(file) and suffix not in _SIDECARS:
             others.setdefault(suffix, []).append(file)
+        elif not is_photo(file) and suffix not in _SIDECARS and _begins_as_a_photo(file):
+            nameless.append(file)
+    if nameless:
+        message = (
+            f"{_of(nameless, 'picture', name)} not read: names of photos end in .jpg, .png and so on; rename them."
+        )
+        yield Problem("not_a_photo", name(nameless[0]), message)
     hidden = [max(found, key=lambda f: wanted.index(f.suffix.lower())) for found in captions.values() if len(found) > 1]
     if hidden:
         message = f"{_of(hidden, 'caption', name)} not read: a photo's {wanted[0]} file comes first."
@@ -69,6 +79,16 @@ def _is_text(file: Path) -> bool:
         return bool(read_caption(file).lines)
     except MaquetteError:  # pictures, sounds, what no one takes for a caption
         return False
+
+
+def _begins_as_a_photo(file: Path) -> bool:
+    """By its first bytes; those of a BMP are too few to tell."""
+    try:
+        with open_regular(file) as opened:
+            kind = pictures.kind_of(opened.read(16))
+    except (MaquetteError, OSError):  # pipes, files that may not be read: nobody's photos
+        return False
+    return kind in pictures.FORMATS and kind != "BMP"
 
 
 def _why_not(file: Path, name: str) -> str:
