@@ -11,11 +11,11 @@ import torch
 from maquette import MaquetteError
 from maquette.evaluation import Example, Row, choose
 from maquette.evaluation.candidates import Candidate
-from maquette.evaluation.noise import between_seeds, joined, of_twins
+from maquette.evaluation.noise import Noise, between_seeds, joined, of_twins
 from maquette.evaluation.page_values import values
 from maquette.evaluation.panel import Size
-from maquette.evaluation.rule import Rule, Term
-from maquette.evaluation.verdict import judge
+from maquette.evaluation.rule import PANEL_NOISE, Rule, Term
+from maquette.evaluation.verdict import floor_of, judge
 from maquette.families import load
 from maquette.formats import safetensors
 
@@ -139,3 +139,15 @@ def test_a_flow_base_is_not_judged_and_an_unvalidated_family_is_said(files: list
 
 def _named(base: object, spec: object) -> object:
     return type("Base", (), {"spec": spec})()
+
+
+def test_a_twin_on_the_same_panel_does_not_lower_the_panels_own_noise() -> None:
+    """A twin of the same seed on a processor is the same to the byte: its noise is 0, the panel's is not."""
+    assert floor_of(None, 1) == PANEL_NOISE
+    assert floor_of(Noise("twin runs", 0.0), 1) == PANEL_NOISE
+    assert floor_of(Noise("twin runs", 0.04), 1) == 0.04
+    assert floor_of(Noise("3 panels", 0.004), 3) == 0.004
+    assert Noise("twin runs", 0.0).sentence(PANEL_NOISE) == (
+        "Scores of files that are equally good differ by 0.000 between twin runs, less than the usual noise of a "
+        "panel, 0.015; what differs by no more than that counts as equal."
+    )

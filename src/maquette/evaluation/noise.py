@@ -21,10 +21,12 @@ class Noise:
     difference: float
     measures: dict[str, float] = field(default_factory=dict)
 
-    def sentence(self) -> str:
+    def sentence(self, floor: float = 0.0) -> str:
+        """floor: by how much scores may differ all the same, where that is more."""
+        less = f", less than the usual noise of a panel, {floor:.3f}" if floor > self.difference else ""
         return (
-            f"Scores of files that are equally good differ by {self.difference:.3f} between {self.source}; what "
-            "differs by no more counts as equal."
+            f"Scores of files that are equally good differ by {self.difference:.3f} between {self.source}{less}; what "
+            f"differs by no more{' than that' if less else ''} counts as equal."
         )
 
 

@@ -180,10 +180,11 @@ def judge(
     noises += _of_twin(measure, Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
-    choice = choose(every, prefer, panel.rule, floor=noise.difference if noise else PANEL_NOISE)
+    floor = floor_of(noise, seeds)
+    choice = choose(every, prefer, panel.rule, floor=floor)
     unit = candidates[0].unit
     by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
-    more = (noise and noise.sentence(), face_sentence(choice.row), by_whom, caution(base, panel.style))
+    more = (noise and noise.sentence(floor), face_sentence(choice.row), by_whom, caution(base, panel.style))
     return Verdict(
         choice,
         tuple(every),
@@ -194,6 +195,14 @@ def judge(
         tuple(_shown(base, panel, measure.drawn[choice.step, choice.weight])),
         noise,
     )
+
+
+def floor_of(noise: Noise | None, seeds: int) -> float:
+    """By how much scores may differ and count as equal: the noise that was measured. A twin on the same panel says
+    nothing of the panel's own, which is then taken to be the usual one.
+    """
+    measured = 0.0 if noise is None else noise.difference
+    return measured if seeds > 1 else max(measured, PANEL_NOISE)
 
 
 def _require_common(candidates: Sequence[Candidate], twin: Sequence[Candidate]) -> None:
