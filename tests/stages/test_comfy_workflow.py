@@ -32,6 +32,17 @@ def test_a_workflow_beside_the_picture(tmp_path: Path) -> None:
         run(config)
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_zero_terminal_snr_is_in_the_workflow(tmp_path: Path, zero: bool) -> None:
+    base = families.load(tiny.write_folder(tmp_path / "narrow", "sdxl", prediction="v_prediction"))
+    base.scheduler_config["rescale_betas_zero_snr"] = zero
+    told = {"prompt": "a cat", "width": 64, "height": 64, "comfy": tmp_path / "flow.json"}
+    written(GenerateConfig.parse(told), base, lambda event: None)
+    nodes = json.loads((tmp_path / "flow.json").read_text()).values()
+    found = [node["inputs"] for node in nodes if node["class_type"] == "ModelSamplingDiscrete"]
+    assert [(told["sampling"], told["zsnr"]) for told in found] == [("v_prediction", zero)]
+
+
 def test_an_embedding_of_the_second_drawing_alone(tmp_path: Path) -> None:
     base = tiny.write_folder(tmp_path / "narrow", "sd1")
     (tmp_path / "words").mkdir()

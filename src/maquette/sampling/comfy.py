@@ -88,9 +88,10 @@ def _opened(made: Workflow, base: str, prompt: str, settings: DrawSettings, fact
     model = Model([loader, 0], [loader, 1], [loader, 2])
     if facts.vae:
         model.vae = [made.add("VAELoader", vae_name=Path(facts.vae).name), 0]
-    if facts.prediction == "v_prediction" and facts.family != "sd2":
-        sampling = made.add("ModelSamplingDiscrete", model=model.model, sampling="v_prediction", zsnr=False)
-        model.model = [sampling, 0]
+    v = facts.prediction == "v_prediction"
+    if facts.zero_snr or (v and facts.family != "sd2"):
+        kind = "v_prediction" if v else "eps"
+        model.model = [made.add("ModelSamplingDiscrete", model=model.model, sampling=kind, zsnr=facts.zero_snr), 0]
     if facts.prediction == "flow":
         raise MaquetteError("ComfyUI has no node that runs a Stable Diffusion turned to flow.")
     _add_loras(made, model, prompt, settings)

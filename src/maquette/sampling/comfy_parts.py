@@ -12,7 +12,8 @@ Link = list[Any]
 @dataclass(frozen=True)
 class Facts:
     """What a workflow needs to know besides the settings. channels: of the UNet's input; size: of the first drawing;
-    embeddings: the names of textual inversions that the prompts call; vae: the file of one that is not the base's.
+    embeddings: the names of textual inversions that the prompts call; vae: the file of one that is not the base's;
+    zero_snr: whether the schedule ends in pure noise.
     """
 
     base: str
@@ -23,6 +24,7 @@ class Facts:
     size: tuple[int, int]
     embeddings: tuple[str, ...] = ()
     vae: str = ""
+    zero_snr: bool = False
 
 
 @dataclass

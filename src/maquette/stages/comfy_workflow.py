@@ -52,4 +52,5 @@ def _facts(settings: GenerateConfig, base: BaseModel) -> Facts:
         (canvas.width, canvas.height),
         tuple(embedding_files(base, prompts, settings.embedding_dir)),
         vae=str(Path(settings.vae)) if settings.vae else "",
+        zero_snr=bool(base.scheduler_config.get("rescale_betas_zero_snr")),
     )
