@@ -17,7 +17,12 @@ from maquette.sampling.recipe import read_recipe
 from maquette.sampling.words import Words
 
 BASE: Any = SimpleNamespace(
-    spec=SimpleNamespace(name="sd1"), content_hash="6ce0161689b3", source="v1-5.safetensors", vae_hash="", vae_source=""
+    spec=SimpleNamespace(name="sd1"),
+    content_hash="6ce0161689b3",
+    source="v1-5.safetensors",
+    vae_hash="",
+    vae_source="",
+    told_prediction="",
 )
 SHARE = st.floats(0.001, 0.999)
 TEXT = st.text("ab(){}[]<>:,\"'#é \\=", min_size=1, max_size=20).map(lambda text: f"a {text} b")

@@ -136,3 +136,15 @@ def test_pictures_with_controlnets(tmp_path: Path, begun: str) -> None:
         again = run(GenerateConfig.parse(told), base=pipeline)
     assert again.infotexts == first.infotexts
     assert Path(again.paths[0]).read_bytes() == Path(first.paths[0]).read_bytes()
+
+
+def test_what_the_base_is_told_to_predict(tmp_path: Path) -> None:
+    base = tiny.write_folder(tmp_path / "sd1", "sd1")
+    told = {"prompt": "a cat", "base": str(base), "steps": 2, "width": 64, "height": 64, "seed": 3}
+    first = run(GenerateConfig.parse({**told, "prediction_type": "v_prediction", "out": tmp_path / "first"}))
+    plain = run(GenerateConfig.parse({**told, "prediction_type": "epsilon", "out": tmp_path / "plain"}))
+    assert "Prediction type: v_prediction" in first.infotexts[0] and "Prediction type" not in plain.infotexts[0]
+    values = repeated(Path(first.paths[0]), {"base": str(base)})
+    again = run(GenerateConfig.parse({**values, "out": tmp_path / "again"}))
+    pictures = [np.asarray(Image.open(one.paths[0])) for one in (first, again, plain)]
+    assert np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])

@@ -68,6 +68,7 @@ class BaseModel:
     targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # "attention" -> regexes over module names
     vae_source: str = ""  # the file or folder of a VAE that was chosen instead of the model's own
     vae_hash: str = ""  # and the sha256 of its weights
+    told_prediction: str = ""  # what the user says that it predicts, where its files say otherwise
     notices: list[str] = field(default_factory=list)  # sentences for the user on what loading decided
 
     @property

@@ -47,6 +47,7 @@ class Checkpoint:
     tokenizers: dict[str, Path] = field(default_factory=dict)
     vae_source: str = ""
     vae_hash: str = ""
+    told_prediction: str = ""
 
     def content_hash(self) -> str:
         """sha256 of the file, or over the sha256 of each of the folder's weight files."""
@@ -75,6 +76,8 @@ def read(path: str | Path, prediction_type: str | None = None) -> Checkpoint:
 def override_prediction(checkpoint: Checkpoint, prediction_type: str) -> None:
     """Let the model predict what the user says, whatever its file says: "epsilon", "v_prediction" or "flow"."""
     known, family = PREDICTIONS[prediction_type], checkpoint.spec.name
+    if known != checkpoint.scheduler.get("prediction_type", "epsilon"):
+        checkpoint.told_prediction = known
     if (known == "flow") != (checkpoint.scheduler.get("prediction_type") == "flow"):
         checkpoint.scheduler = configs.scheduler_config(family, known)
     checkpoint.scheduler["prediction_type"] = known

@@ -149,6 +149,7 @@ def build(
         targets=TARGETS,
         vae_source=checkpoint.vae_source,
         vae_hash=checkpoint.vae_hash,
+        told_prediction=checkpoint.told_prediction,
         notices=notices,
     )
     model.hash_when_asked(partial(files_sha256, checkpoint.files))  # the checkpoint would keep its file mapped

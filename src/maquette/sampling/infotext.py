@@ -62,6 +62,7 @@ def values_of(
         "Model": Path(base.source).stem if base.source != "pocket" else "pocket",
         "VAE hash": base.vae_hash[:_SHORT] or None,
         "VAE": Path(base.vae_source).name or None,
+        "Prediction type": base.told_prediction or None,
         **_variation(settings),
         "Denoising strength": number_text(settings.strength) if beginning or settings.hires else None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,

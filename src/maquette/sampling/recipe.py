@@ -80,6 +80,7 @@ class Recipe:
     model: str | None = None
     model_hash: str | None = None
     vae: str | None = None
+    prediction: str | None = None
     hires_model: str | None = None
     refiner: str | None = None
     init_hash: str | None = None
@@ -97,6 +98,8 @@ def read_recipe(text: str) -> Recipe:
     """
     values = {key: value for key, value in parse_infotext(text).items() if not value.startswith("Use same ")}
     recipe = Recipe({}, values.get("Model"), values.get("Model hash"), values.get("VAE"))
+    if (predicts := values.get("Prediction type")) in ("epsilon", "v_prediction", "flow"):
+        recipe.prediction = predicts
     recipe.hires_model, recipe.refiner = values.get("Hires checkpoint"), values.get("Refiner")
     for key, (name, kind) in _SIMPLE.items():
         _take(recipe.settings, recipe.unknown, values, key, name, kind)

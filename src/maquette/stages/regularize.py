@@ -160,7 +160,8 @@ def _draw(
                 "Steps": config.steps, "Sampler": sampler, "Schedule type": schedule, "CFG scale": number_text(scale),
                 "Seed": config.seed + index, "Size": f"{width}x{height}", "Model hash": base.content_hash[:10],
                 "Model": Path(base.source).absolute().stem, "VAE hash": base.vae_hash[:10] or None,
-                "VAE": Path(base.vae_source).name or None, "RNG": "CPU",
+                "VAE": Path(base.vae_source).name or None, "Prediction type": base.told_prediction or None,
+                "RNG": "CPU",
             }  # fmt: skip
             write_text(path.with_suffix(".txt"), text + "\n")
             write_png(to_image(pixels), path, format_infotext(text, config.negative_prompt, values))

@@ -29,7 +29,7 @@ def repeated(picture: Path, given: dict[str, Any], on_event: Listener = ignore) 
         _warn(on_event, f"{picture}: {entry!r} cannot be understood and is left out.")
     if recipe.absent:
         _warn(on_event, f"{picture} was drawn with {', '.join(recipe.absent)}, which maquette has not: left out.")
-    values = {**recipe.settings, **given}
+    values = {**recipe.settings, **({"prediction_type": recipe.prediction} if recipe.prediction else {}), **given}
     missing = [*_base(recipe, values), *_models(recipe, values), *_pictures(recipe, values)]
     controls = [ControlUnit.of_text(unit) if isinstance(unit, str) else unit for unit in given.get("controls") or []]
     missing += [

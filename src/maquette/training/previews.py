@@ -142,6 +142,7 @@ class PreviewWriter:
             "Model": Path(self.job.base.source).absolute().stem,
             "VAE hash": self.job.base.vae_hash[:10] or None,
             "VAE": Path(self.job.base.vae_source).name or None,
+            "Prediction type": self.job.base.told_prediction or None,
             "Clip skip": config.clip_skip if config.clip_skip > 1 else None,
             "RNG": "CPU",
         }
