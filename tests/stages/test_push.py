@@ -164,6 +164,12 @@ def test_a_refusal_is_one_sentence(run: RunFolder, hub: Hub) -> None:
     assert hub.files == {}
 
 
+def test_a_hub_that_is_not_reached_is_one_sentence(run: RunFolder, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    with pytest.raises(MaquetteError, match=r"hf:me/disc was not written.*refused"):
+        maquette.push(run.path, "hf:me/disc", upload=True)
+
+
 def test_what_cannot_be_pushed_is_told(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(MaquetteError, match=r"'me/disc' is no place on the hub; write hf:owner/name"):
         maquette.push(run.path, "me/disc")

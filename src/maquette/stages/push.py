@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,4 +108,14 @@ def upload(repository: str, files: dict[str, Path], private: bool) -> str:
         raise MaquetteError(
             f"hf:{repository} was not written ({reason}); log in with `hf auth login`, and see that the name is yours."
         ) from error
+    except _unreached() as error:
+        raise MaquetteError(
+            f"hf:{repository} was not written, the hub cannot be reached ({reason_of(error)}); try again later."
+        ) from error
     return str(made)
+
+
+def _unreached() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises without a connection: before version 1 an OSError, then its client's own."""
+    clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return tuple(client.HTTPError for client in clients)
