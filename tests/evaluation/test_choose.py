@@ -70,7 +70,7 @@ def test_what_does_not_differ_by_a_standard_error_is_taken_early() -> None:
 def test_a_small_difference_in_every_picture_counts() -> None:
     """Pictures are compared in pairs: what is always a little better is better, however much pictures differ."""
     early = noisy(100, 0.6, 0.2)
-    better = {"likeness": [v + 0.02 for v in early.items["likeness"]], "obedience": [1.0] * 16}
+    better = {"likeness": [v + 0.04 for v in early.items["likeness"]], "obedience": [1.0] * 16}
     assert choose([early, Row.of(300, 1.0, better)], rule=RULE).step == 300
 
 

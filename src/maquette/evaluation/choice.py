@@ -95,9 +95,9 @@ def faults(values: Mapping[str, float], rule: Rule = RULE) -> list[Fault]:
     return sorted(found, key=lambda fault: -fault.excess)
 
 
-def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, floor: float = PANEL_NOISE) -> Choice:
+def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, floor: float | None = None) -> Choice:
     """The best (step, weight) within the limits; of those that do not differ from it by more than a standard error, or
-    by no more than `floor`, the usual noise of a panel or the one that was measured (`noise.Noise.difference`), the
+    by no more than `floor`, the noise that was measured (`noise.Noise.difference`) or else PANEL_NOISE of the best, the
     earliest step and there the best weight. With "likeness" or "flexible" the score counts otherwise (`Rule.dial`).
 
     Where every row passes a limit, the candidates are those that pass theirs least. Raises MaquetteError without rows.
@@ -110,7 +110,8 @@ def choose(rows: Sequence[Row], prefer: Prefer = "balanced", rule: Rule = RULE, 
     candidates = [i for i in range(len(rows)) if excess[i] <= allowed]
     best = max(candidates, key=lambda i: scores[i])
     errors = [difference_error(rows[best], row, prefer, rule) for row in rows]
-    errors = [error if i == best else max(error, floor) for i, error in enumerate(errors)]
+    least = PANEL_NOISE * scores[best] if floor is None else floor
+    errors = [error if i == best else max(error, least) for i, error in enumerate(errors)]
     accepted = [i for i in candidates if scores[best] - scores[i] <= errors[i]]
     first = min(rows[i].step for i in accepted)
     chosen = max((i for i in accepted if rows[i].step == first), key=lambda i: scores[i])

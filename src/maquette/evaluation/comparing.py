@@ -11,6 +11,7 @@ from ..families.base import BaseModel
 from .candidates import Candidate
 from .choice import Choice, Row, choose, difference_error, score
 from .panel import Panel
+from .rule import PANEL_NOISE
 from .search import search
 from .verdict import Cells
 
@@ -49,11 +50,13 @@ def at(base: BaseModel, panel: Panel, candidate: Candidate, weight: float) -> tu
 
 
 def ranking(rows: dict[str, Row]) -> list[str]:
-    """Sentences: which is best, and which do not differ from it by more than a standard error of the difference."""
+    """Sentences: which is best, and which do not differ from it by more than a standard error of the difference, or the
+    usual noise of a panel.
+    """
     scores = {name: score(row.values) for name, row in rows.items()}
     order = sorted(rows, key=lambda name: -scores[name])
     best = order[0]
-    same = [n for n in order[1:] if scores[best] - scores[n] <= difference_error(rows[best], rows[n])]
+    same = [n for n in order[1:] if scores[best] - scores[n] <= _error(rows[best], rows[n])]
     sentences = [f"{best} is best (score {scores[best]:.2f})."]
     if same:
         sentences.append(
@@ -88,7 +91,7 @@ def base_matters(rows: dict[tuple[str, str], Row]) -> list[str]:
             continue
         moved, home, own = rows[trained, used], rows[trained, trained], rows[used, used]
         a, b = score(moved.values), score(own.values)
-        error = difference_error(own, moved)
+        error = _error(own, moved)
         verdict = "as good as" if abs(a - b) <= error else ("better than" if a > b else "worse than")
         sentences.append(
             f"Trained on {trained} and used on {used} it is {verdict} one trained on {used} itself (score {a:.2f} "
@@ -96,6 +99,12 @@ def base_matters(rows: dict[tuple[str, str], Row]) -> list[str]:
             f"{own.values['likeness']:.2f}; on its own base it has {score(home.values):.2f})."
         )
     return sentences
+
+
+def _error(one: Row, other: Row) -> float:
+    """By how much the scores of two rows may differ and count as equal."""
+    usual = PANEL_NOISE * max(score(one.values), score(other.values))
+    return max(difference_error(one, other), usual)
 
 
 def _listed(names: Sequence[str]) -> str:

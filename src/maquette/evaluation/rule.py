@@ -32,8 +32,9 @@ class Rule:
 
 
 LEAST = 0.02
-# By how much scores of one panel differ that another panel would turn round (docs/measurements/panel.md)
-PANEL_NOISE = 0.015
+# By what share of the best score do scores of one panel differ that another panel would turn round
+# (docs/measurements/panel.md)
+PANEL_NOISE = 0.04
 
 # Fitted by benchmarks/checkpoint_choice.py to what checkpoints of half of its subjects were worth, and tried on the
 # other half, with likeness by the nearest photo. When likeness became what it is now its power was raised, and all were

@@ -14,7 +14,7 @@ from ..config.runs import WEIGHTS
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .candidates import Candidate
-from .choice import Choice, Row, choose
+from .choice import Choice, Row, choose, score
 from .drawing import decoded
 from .encoders import Encoder
 from .example import Example
@@ -180,8 +180,9 @@ def judge(
     noises += _of_twin(measure, Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
-    floor = floor_of(noise, seeds)
-    choice = choose(every, prefer, panel.rule, floor=floor)
+    best = choose(every, prefer, panel.rule).best
+    floor = floor_of(noise, seeds, score(best.values, prefer, panel.rule))
+    choice = choose(every, prefer, panel.rule, floor)
     unit = candidates[0].unit
     by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
     more = (noise and noise.sentence(floor), face_sentence(choice.row), by_whom, caution(base, panel.style))
@@ -197,12 +198,12 @@ def judge(
     )
 
 
-def floor_of(noise: Noise | None, seeds: int) -> float:
-    """By how much scores may differ and count as equal: the noise that was measured. A twin on the same panel says
-    nothing of the panel's own, which is then taken to be the usual one.
+def floor_of(noise: Noise | None, seeds: int, best: float) -> float:
+    """By how much scores may differ from the best one and count as equal: the noise that was measured. A twin on the
+    same panel says nothing of the panel's own, which is then taken to be the usual one.
     """
     measured = 0.0 if noise is None else noise.difference
-    return measured if seeds > 1 else max(measured, PANEL_NOISE)
+    return measured if seeds > 1 else max(measured, PANEL_NOISE * best)
 
 
 def _require_common(candidates: Sequence[Candidate], twin: Sequence[Candidate]) -> None:
