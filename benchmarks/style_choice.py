@@ -7,8 +7,8 @@ its caption; other things, seeds and prompts are the truth. Worth of a (step, we
 near the colours and edges of drawings in the style are to those of pocket's own drawings of the same things changed so
 (Bhattacharyya's coefficient of pooled histograms; 0 for the unchanged drawings, 1 for changed ones of other seeds); how
 surely the judge sees the thing asked for, over those drawings; how surely it sees things asked for without the style,
-over pocket's. Prints the regret of the verdict and of others. What was judged is kept in OUT, so that a stopped call
-goes on.
+over pocket's. Prints the regret of the verdict and of others, and keeps every row in benchmarks/results. What was
+judged is kept in OUT too, so that a stopped call goes on.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from maquette.training.verdicts import examples
 from tools.pocket.scenes import OBJECTS
 
 SUBJECT = "zkw style"
+RESULTS, ROW = Path(__file__).parent / "results" / "style_choice.json", ",\n  "
 TRAINED = tuple(OBJECTS)[:56:4]
 TRUE = ("bee", "whale", "lemon", "bell", "candle", "gift", "soccer ball", "doughnut")  # neither trained nor measured
 PLAIN = ("cow", "duck", "strawberry", "carrot", "hamburger", "basketball", "light bulb", "sun")
@@ -71,10 +72,22 @@ def main() -> None:
     parser.add_argument("--styles", default=",".join(STYLES))
     arguments = parser.parse_args()
     room = Room.open("cpu")
+    found = {}
     for name in arguments.styles.split(","):
         run = trained(arguments.out, name, arguments.steps)
         rows = cells(room, run, STYLES[name], arguments.out / f"{name}.json")
         tell(name, rows)
+        found[name] = [brief(row) for row in rows]
+    lines = ",\n".join(f' "{name}": [\n  {ROW.join(map(json.dumps, rows))}\n ]' for name, rows in found.items())
+    RESULTS.write_text(f"{{\n{lines}\n}}\n")
+
+
+def brief(row: dict[str, Any]) -> dict[str, float]:
+    """A row with the means of what was measured."""
+    means = Row.of(row["step"], row["weight"], row["items"]).values
+    truth = {f"true_{key}": row[key] for key in ("style", "obedience", "kept")}
+    told = {**{key: row[key] for key in ("step", "weight", "worth")}, **truth, **means}
+    return {key: round(value, 4) for key, value in told.items()}
 
 
 def trained(out: Path, name: str, steps: int) -> RunFolder:
