@@ -180,7 +180,7 @@ def _pooled(features: Tensor, part: str, attention: Tensor) -> Tensor:
     """(B, D, h, w) -> (B, D), of statistics (B, 2 D)."""
     height, width = features.shape[-2:]
     if part == "statistics":
-        return torch.cat([features.mean((2, 3)), features.std((2, 3))], 1)
+        return torch.cat([features.mean((2, 3)), features.std((2, 3), correction=0)], 1)
     if part == "centre":
         top, left = height // 4, width // 4
         return features[:, :, top : height - top, left : width - left].mean((2, 3))
