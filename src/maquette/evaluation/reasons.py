@@ -26,7 +26,7 @@ NAMES: dict[str, tuple[str, str]] = {
         "write captions that name what is not the subject, use a lower weight, or train fewer steps",
     ),
     "obedience": (
-        "prompts no longer steer the picture ({percent:.0f} % of attributes are drawn as asked)",
+        "prompts no longer steer the picture ({percent:.0f} % are drawn as asked)",
         "write captions that name what is not the subject, use a lower weight, or train fewer steps",
     ),
     "neighbours": (
@@ -95,7 +95,7 @@ def summary(row: Row) -> str:
     if "likeness" in values:
         parts.append(f"likeness {values['likeness']:.2f}")
     if "obedience" in values:
-        parts.append(f"{100 * values['obedience']:.0f} % of asked attributes")
+        parts.append(f"{100 * values['obedience']:.0f} % of prompts followed")
     if "neighbours" in values:
         parts.append(f"{100 * values['neighbours']:.0f} % of other things as asked")
     if not parts:

@@ -6,8 +6,8 @@ from ..errors import MaquetteError
 from ..families.base import BaseModel
 
 STYLE_CAUTION = (
-    "The limits were set on things, not on styles: how often they are right for a style nobody has measured yet. "
-    "Look at the pictures before you trust them."
+    "The limits were set on things, not on styles, of which only three have been tried: look at the pictures before "
+    "you trust them."
 )
 VALIDATED = ("pocket",)  # families on which benchmarks/checkpoint_choice.py has compared the rule with the truth
 
