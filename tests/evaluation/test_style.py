@@ -10,7 +10,7 @@ from maquette.evaluation import Example, Panel, build_panel
 from maquette.evaluation.drawing import decoded, draw_latents
 from maquette.evaluation.measures import likeness, measure
 from maquette.evaluation.panel import QUICK
-from maquette.evaluation.words import STYLED, Wording, attributes_of, others_of
+from maquette.evaluation.words import STYLED, attributes_of, others_of
 from maquette.families import load
 from maquette.families.base import BaseModel
 from maquette.families.sd.spec import SD1
@@ -64,34 +64,3 @@ def test_a_style_ought_to_make_pictures_alike(panel: Panel, base: BaseModel) -> 
 def test_what_is_asked_of_a_style_is_not_what_must_stay() -> None:
     assert attributes_of(SD1, style=True) == STYLED
     assert not set(STYLED) & {f"a {thing}" for thing in others_of(SD1, "style")}
-
-
-@pytest.mark.parametrize(
-    ("subject", "kind", "caption", "instead"),
-    [
-        ("zkw style", None, "a cat on grass, zkw style", "a cat on grass"),
-        ("zkw style", None, "zkw style, a cat", "a cat"),
-        ("zkw style", None, "A cat in the ZKW style", "A cat"),
-        ("zkw style", None, "a picture, zkw style", "a picture"),
-        ("zkw style", None, "zkw style", "a picture"),
-        ("zkw style", None, "a cat", "a cat"),
-        ("zkw watercolor", "style", "a cat in zkw watercolor", "a cat in watercolor"),
-        ("zkw style", "object", "a photo of zkw style", "a photo of a style"),
-        ("zkw watercolor", None, "a photo of zkw watercolor", "a photo of a watercolor"),
-    ],
-)
-def test_the_base_is_asked_without_the_rare_word(subject: str, kind: str | None, caption: str, instead: str) -> None:
-    wording = Wording.for_subject(subject, kind)  # type: ignore[arg-type]
-    assert wording.caption_instead(caption) == instead
-    assert wording.style is (kind == "style" or (kind is None and subject == "zkw style"))
-
-
-def test_words_of_things_and_of_styles() -> None:
-    thing, style = Wording.for_subject("zkw old robot"), Wording.for_subject("zkw watercolor", "style")
-    assert thing.of("in the snow") == "a photo of zkw old robot in the snow"
-    assert (
-        thing.instead("in the snow") == "a photo of an old robot in the snow"
-        and thing.of() == "a photo of zkw old robot"
-    )
-    assert style.of("a cat") == "a cat, zkw watercolor" and style.instead("a cat") == "a cat, watercolor"
-    assert style.of() == "a picture, zkw watercolor"

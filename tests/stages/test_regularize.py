@@ -85,6 +85,18 @@ def test_the_number_and_class_come_from_the_photos(quadrants: MakeImage, tmp_pat
     assert {p.caption for p in data.of("class")} == {"a photo of a robot"}
 
 
+def test_pictures_for_a_style_show_what_its_photos_do(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, caption in (("a", "a cat on grass, zkw style"), ("b", "a rose, zkw style")):
+        quadrants().save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(caption)
+    result = regularize(tmp_path / "reg", pocket, photos=folder, subject="zkw style")
+    assert result.prompts == ["a cat on grass", "a rose"]
+    alone = regularize(tmp_path / "alone", pocket, subject="zkw style", count=2)
+    assert alone.prompts[:2] == ["a dog", "an apple"]
+
+
 def test_what_is_missing_is_asked_for(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
     with pytest.raises(MaquetteError, match="give count, or the photos that the pictures are for"):
         regularize(tmp_path / "reg", pocket, prompt=["a cat"])

@@ -70,3 +70,11 @@ def test_no_prior_and_no_class_word() -> None:
         Prior.of(TrainConfig.parse({"photos": ".", "prior_preservation": True}, "the test"), None, CAPTIONS)
     with pytest.raises(MaquetteError, match="prior_prompts need prior_preservation"):
         TrainConfig.parse({"photos": ".", "prior_prompts": ["a cat"]}, "the test")
+
+
+def test_a_style_is_held_where_its_words_are_not() -> None:
+    """What its photos show is asked for without the style, and never "a photo of a style"."""
+    captions = ["a cat on grass, zkw style", "a rose in zkw style"]
+    config = TrainConfig.parse({"photos": ".", "kind": "style", "prior_preservation": True}, "the test")
+    made = Prior.of(config, "zkw style", captions)
+    assert made is not None and made.prompts == ["a picture", "a cat on grass", "a rose"]

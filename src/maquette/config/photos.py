@@ -118,7 +118,7 @@ class RegularizeConfig(StageConfig):
     photos: Path | None = None
     """Folder of photos that the pictures are for: gives their number, images x repeats, and the class."""
     prompt: list[str] = Field(default_factory=list)
-    """Prompts, shared out evenly; otherwise "a photo of a CLASS"."""
+    """Prompts, shared out evenly; otherwise "a photo of a CLASS", of a style ("zkw style") what the captions name."""
     count: Count | None = None
     """How many pictures the folder shall hold; otherwise one per sample of `photos`."""
     subject: str | None = None

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.wording import Wording
 from ..families.base import BaseModel
 from ..sampling.infotext import usual_cfg_scale
 from ..sampling.loop import sample
 from .rows import cells_at_once
-from .words import Wording, article
+from .words import article
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from ..data.captions import caption_for_class, class_of
+from ..data.wording import Wording
 from ..families.base import BaseModel
 from .drawing import decoded, draw_latents, plan_of
 from .encoders import Encoder
 from .example import Example
 from .tuned import Tuned
-from .words import Wording, attributes_of, others_of
+from .words import attributes_of, others_of
 
 STEPS = 25
 PLACES = (

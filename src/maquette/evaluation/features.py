@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.noise import NoiseSchedule
+from ..data.wording import Wording
 from ..families.base import BaseModel
 from ..families.unet.attention_maps import word_maps
 from .rows import batch_of
-from .words import Wording
 
 NOISE_LEVELS = (0.1, 0.25, 0.4)  # shares of the schedule's steps
 KEPT = 3  # of the ways to look that recognise the photos best; their similarities are averaged

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config.base import Kind
 from ..core.noise import NoiseSchedule
+from ..data.wording import Wording
 from ..errors import MaquetteError
 from ..families.base import BaseModel
 from .drawing import Drawing, Plan, draw, draw_latents, plan_of
@@ -20,7 +21,7 @@ from .judging import Margins, margins
 from .references import Describe, References, by_encoder, make_references
 from .rows import Rows, answers, answers_of, stratified
 from .rule import RULE, STYLE_RULE, Rule
-from .words import Wording, attributes_of, changes_look, others_of
+from .words import attributes_of, changes_look, others_of
 
 STYLE_REFERENCES = 4  # photos of a style show many things, so as many times more are compared
 GALLERY_SEED = 500  # of the class pictures that photos are told from; none of them is drawn for another use

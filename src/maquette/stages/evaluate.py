@@ -18,6 +18,7 @@ from ..config.base import Kind
 from ..config.runs import EvaluateConfig
 from ..data.dataset import Dataset
 from ..data.layouts import read_folder
+from ..data.wording import Wording
 from ..errors import MaquetteError
 from ..evaluation import dreambench, page_values
 from ..evaluation.candidates import Candidate, find_candidates
@@ -28,7 +29,6 @@ from ..evaluation.folding import folded
 from ..evaluation.panel import LARGE, QUICK, STANDARD
 from ..evaluation.tuned import product_of, tuned
 from ..evaluation.verdict import Verdict, judge
-from ..evaluation.words import Wording
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
 from ..families.loading import load

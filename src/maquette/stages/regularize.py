@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config.photos import RegularizeConfig
-from ..data.captions import caption_for_class, class_of
 from ..data.images import find_photos
 from ..data.layouts import read_folder
+from ..data.wording import Wording
 from ..errors import MaquetteError
+from ..evaluation.words import POCKET_STYLED, STYLED
 from ..events import Cancel, Event, Listener, ignore, until
 from ..families.base import BaseModel
 from ..files import require_place, write_text
@@ -77,17 +78,31 @@ def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]
                 f"The prompt {prompt[:200]!r} names a LoRA: regularization images are what the base draws alone, "
                 "and it would be read as words. Leave it out, or draw with maquette generate."
             )
-    classes = [class_of(config.subject)] if config.subject else []
-    samples = 0
+    subjects = [config.subject] if config.subject else []
+    samples, captions = 0, []
     if config.photos is not None:
         dataset = read_folder(config.photos, config.subject, repeats=config.repeats)
         for problem in dataset.problems:
             on_event(Event("warning", {"message": problem.message}))
         samples = dataset.samples("instance")
-        classes = list(dict.fromkeys(class_of(p.subject) for p in dataset.of("instance") if p.subject)) or classes
-    if not config.prompt and not classes:
+        subjects = list(dict.fromkeys(p.subject for p in dataset.of("instance") if p.subject)) or subjects
+        captions = [photo.caption for photo in dataset.of("instance")]
+    if not config.prompt and not subjects:
         raise MaquetteError(f"The class is not known: name the subject of {config.photos} (--subject 'ohwx man').")
-    return given or [caption_for_class(name) for name in classes], config.count or samples
+    found = given or [prompt for subject in subjects for prompt in _of_class(subject, captions, config.base)]
+    return list(dict.fromkeys(found)), config.count or samples
+
+
+def _of_class(subject: str, captions: Sequence[str], base: str) -> list[str]:
+    """What the base draws beside photos of the subject: its class; of a style what the captions name, or other things,
+    without the style.
+    """
+    wording = Wording.for_subject(subject)
+    if not wording.style:
+        return [wording.instead()]
+    named = {caption: wording.caption_instead(caption) for caption in captions}
+    scenes = [scene for caption, scene in named.items() if scene not in (caption, "a photo", wording.instead())]
+    return scenes or [wording.instead(thing) for thing in (POCKET_STYLED if base == "pocket" else STYLED)]
 
 
 def _name(index: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config import TrainConfig
-from ..data.captions import caption_for_class, caption_of_class, class_of
+from ..data.wording import Wording
 from ..errors import MaquetteError
 from .batches import Batch
 
@@ -18,9 +18,8 @@ from .batches import Batch
 class Prior:
     """Prompts for which the model must go on predicting what it did before training."""
 
-    class_prompt: str  # "a photo of a robot"
-    subject: str
-    scenes: Mapping[str, str]  # a caption known before training -> the same with the class in the subject's place
+    wording: Wording
+    scenes: Mapping[str, str]  # a caption known before training -> what the base is asked instead
     others: Sequence[str]  # the user's further prompts
     share: float  # of each batch
 
@@ -31,9 +30,15 @@ class Prior:
             return None
         if subject is None:
             raise MaquetteError("prior_preservation needs the class word: name the subject (--subject 'ohwx man').")
-        of_class = {caption: caption_of_class(caption, subject) for caption in captions}
-        scenes = {caption: scene for caption, scene in of_class.items() if scene is not None}
-        return Prior(caption_for_class(class_of(subject)), subject, scenes, config.prior_prompts, config.prior_share)
+        wording = Wording.for_subject(subject, config.kind)
+        instead = {caption: wording.caption_instead(caption) for caption in captions}
+        scenes = {caption: scene for caption, scene in instead.items() if scene != caption}
+        return Prior(wording, scenes, config.prior_prompts, config.prior_share)
+
+    @property
+    def class_prompt(self) -> str:
+        """ "a photo of a robot"; of a style "a picture"."""
+        return self.wording.instead()
 
     @property
     def prompts(self) -> list[str]:
@@ -43,8 +48,9 @@ class Prior:
     def part(self, batch: Batch, random: torch.Generator) -> tuple[Batch, list[str]]:
         """The photos of the batch to hold, at least one, and the prompt for each.
 
-        In turn the photo's own scene with the class in it, the class alone, and one of the user's prompts. Which photo
-        gets which is drawn, as the batch's order is not: photos of one shape come in the order of the epoch.
+        In turn the photo's own scene with the class in it (of a style: without the style), the class alone, and one of
+        the user's prompts. Which photo gets which is drawn, as the batch's order is not: photos of one shape come in
+        the order of the epoch.
         """
         count = max(1, math.ceil(self.share * len(batch)))
         chosen = torch.randperm(len(batch), generator=random)[:count].tolist()
@@ -55,7 +61,8 @@ class Prior:
     def _prompt(self, turn: int, caption: str, random: torch.Generator) -> str:
         kinds = 3 if self.others else 2
         if turn % kinds == 0:
-            return self.scenes.get(caption) or caption_of_class(caption, self.subject) or self.class_prompt
+            scene = self.scenes.get(caption) or self.wording.caption_instead(caption)
+            return scene if scene != caption else self.class_prompt
         if turn % kinds == 1:
             return self.class_prompt
         return self.others[int(torch.randint(len(self.others), (), generator=random))]
