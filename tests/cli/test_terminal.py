@@ -217,4 +217,4 @@ def test_no_closed_stream_or_pipe_ends_a_report(photos: Path, closing: str) -> N
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_no_success(photos: Path) -> None:
     done = run(photos, {}, "maquette caption photos --dry-run --add hat > /dev/full")
-    assert done.returncode == 1 and b"No space left on device" in done.stderr
+    assert done.returncode == 1 and b"The disk is full" in done.stderr

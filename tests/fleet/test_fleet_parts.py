@@ -455,3 +455,10 @@ def test_the_driver_needs_no_torch() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["False", "False", "False"]
     assert json.dumps(ended.stderr) == '""'
+
+
+def test_a_full_disk_is_told_with_its_remedy() -> None:
+    told = failures.sentence(OSError(errno.ENOSPC, "No space left on device", "/data/jobs/a"))
+    assert told == "The disk is full, writing /data/jobs/a: make room and call the command again."
+    assert failures.sentence(OSError(errno.EIO, "Input/output error")).startswith("OSError: ")
+    assert failures.sentence(MaquetteError("a.png is damaged.")) == "a.png is damaged."

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import MaquetteError
+from ..errors import MaquetteError, sentence_of
 from .start import INTERRUPTED
 from .terminal import harmless
 
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
-            _fail(f"{error.filename or 'a file'}: {error.strerror or error}", debug)
+            _fail(sentence_of(error), debug)
         except Exception as error:  # a fault of the program: the sentence says how to report it
             _fail(
                 f"unexpected {type(error).__name__}: {error}. This is a fault in maquette; --debug shows where it "

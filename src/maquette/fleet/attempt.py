@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import MaquetteError
 from ..events import Cancel, Cancelled, Event
 from ..run_folder import RunFolder
 from . import carrying, failures, layout
@@ -186,9 +185,7 @@ class Attempt:
 
     def _failed(self, error: Exception) -> Outcome:
         kind = failures.kind_of(error)
-        message = self._plain(str(error) or type(error).__name__)
-        if not isinstance(error, MaquetteError):
-            message = f"{type(error).__name__}: {message}"
+        message = self._plain(failures.sentence(error))
         if kind not in failures.FINAL or (kind == "user" and not self.key):
             with contextlib.suppress(Exception):  # the store may be what failed; `fleet gc` finds the rest
                 if self.key and not self.store.folders(f"{self.folder}/{carrying.STATE}"):

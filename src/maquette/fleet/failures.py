@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 
-from ..errors import Diverged, MaquetteError, OutOfMemory
+from ..errors import FULL, Diverged, MaquetteError, OutOfMemory, sentence_of
 from .records import Kind
 
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.EROFS}
@@ -33,6 +33,14 @@ def kind_of(error: BaseException) -> Kind:
         if isinstance(one, Diverged):
             return "nan"
     return "user" if isinstance(error, MaquetteError) else "machine"
+
+
+def sentence(error: BaseException) -> str:
+    """What is told of it: a sentence for a person, otherwise with its kind."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return sentence_of(error)
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, MaquetteError) else f"{type(error).__name__}: {text}"
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

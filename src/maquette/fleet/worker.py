@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from . import keys
+from . import failures, keys
 from .attempt import Attempt
 from .groups import Gathering, Group
 from .preparing import Prepared, prepare, sweep
@@ -57,7 +57,7 @@ class Worker:
                 self._encode(made)
             return made
         except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
+            fault = failures.sentence(error)
             return Outcome(task.number, "failed", self.node, self.name, kind="machine", message=fault)
 
     def _encode(self, made: Prepared) -> None:
