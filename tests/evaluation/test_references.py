@@ -82,6 +82,11 @@ def test_pictures_that_ought_to_look_otherwise_are_not_compared(base: BaseModel)
     assert len(panel.references.pixels) == 1
 
 
+def test_a_single_attribute_cannot_be_told_from_others(base: BaseModel) -> None:
+    with pytest.raises(ValueError, match="two attributes"):
+        build_panel(base, [Example(robot("pink"), "x", "a")], SUBJECT, attributes=["on a red background"], size=QUICK)
+
+
 def test_places_leave_the_subject_as_it_is() -> None:
     assert not any(map(changes_look, (*PLACES, *POCKET_COLOURS))) and all(map(changes_look, STYLES))
 

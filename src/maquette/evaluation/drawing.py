@@ -69,8 +69,11 @@ def plan_of(
     clip_skip: int,
 ) -> Plan:
     """Every fourth picture of the subject without attribute, the others with one of them in turn; a style is never
-    asked for without a thing.
+    asked for without a thing. Raises ValueError for fewer than two attributes or other things: one cannot be told from
+    another.
     """
+    if len(attributes) < 2 or len(others) < 2:
+        raise ValueError("a panel needs two attributes and two other things, or more")
     asked, turn = [], 0
     for i in range(pictures):
         bare = i % BARE == 0 and not wording.style
