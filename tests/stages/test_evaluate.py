@@ -22,7 +22,7 @@ from maquette.evaluation.panel import QUICK, SMALL, STANDARD
 from maquette.evaluation.verdict import Shown, Verdict
 from maquette.families import load
 from maquette.formats import safetensors
-from maquette.stages import evaluate, train
+from maquette.stages import evaluate, evaluate_judges, train
 from maquette.training import verdicts
 from maquette.training.verdicts import affordable, weights_for
 
@@ -98,6 +98,30 @@ def test_the_chosen_step_becomes_the_runs_file_with_its_weight(
     longer = train.resume(run, {"steps": 3})  # from the last checkpoint, not from the chosen one
     assert (longer.start, longer.chosen) == (2, 3)
     assert not (run / "evaluation.json").exists()  # it was of the shorter run
+
+
+def test_a_style_is_judged_as_one(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    def judged(base: Any, candidates: Any, photos: Any, subject: str, **options: Any) -> Verdict:
+        given.append({**options, "captions": [photo.caption for photo in photos]})
+        return verdict_of(1, 0.7)
+
+    monkeypatch.setattr(evaluate, "judge", judged)
+    maquette.evaluate(run, kind="style")
+    maquette.evaluate(run)
+    assert [one["kind"] for one in given] == ["style", None], "the run was told nothing"
+    files, pictures = tmp_path / "files", tmp_path / "pictures"
+    shutil.copytree(run / "checkpoints", files)
+    pictures.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(pictures / "a.png")
+    maquette.evaluate(files, photos=pictures, subject="zkw style", out=tmp_path / "out")
+    assert given[-1]["captions"] == ["a picture, zkw style"]
+    for key, value in (("per_prompt", 2), ("faces", True)):
+        with pytest.raises(MaquetteError, match=r"not for styles|not of a style|name one of them"):
+            maquette.evaluate(run, kind="style", **{key: value})
+    with pytest.raises(MaquetteError, match="kind person is of the measures that clip and dino add"):
+        maquette.evaluate(run, kind="person")
 
 
 def test_side_car_and_preview_are_those_of_the_chosen_file_of_a_renamed_run(
@@ -207,8 +231,8 @@ def test_what_fails_at_the_encoders_changes_nothing(run: Path, monkeypatch: pyte
         raise MaquetteError("the memory does not suffice")
 
     monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
-    monkeypatch.setattr(evaluate, "open_dino", lambda folder, device: "dino")
-    monkeypatch.setattr(evaluate.dreambench, "table", table)
+    monkeypatch.setattr(evaluate_judges, "open_dino", lambda folder, device: "dino")
+    monkeypatch.setattr(evaluate_judges.dreambench, "table", table)
     before = {path: path.read_bytes() for path in run.glob("disc.*")}
     with pytest.raises(MaquetteError, match="the memory does not suffice"):
         maquette.evaluate(run, dino=tmp_path)
@@ -338,8 +362,8 @@ def test_clip_and_dino_add_the_papers_table_on_the_chosen_file(
         return [{"name": "trained", "dino": 0.612, "clip_i": None, "clip_t": None, "pres": 0.4, "div": None}]
 
     monkeypatch.setattr(evaluate, "judge", lambda *a, **k: verdict_of(1, 0.7))
-    monkeypatch.setattr(evaluate, "open_dino", lambda folder, device: f"dino of {folder}")
-    monkeypatch.setattr(evaluate.dreambench, "table", table)
+    monkeypatch.setattr(evaluate_judges, "open_dino", lambda folder, device: f"dino of {folder}")
+    monkeypatch.setattr(evaluate_judges.dreambench, "table", table)
     result = maquette.evaluate(run, dino=tmp_path, kind="animal", per_prompt=4)
     assert given["dino"] == f"dino of {tmp_path}" and given["clip"] is None
     assert (given["weight"], given["living"], given["per_prompt"]) == (0.7, True, 4)

@@ -15,19 +15,17 @@ import torch
 from .. import adapters
 from ..config import TrainConfig
 from ..config.base import Kind
+from ..config.photos import template_of
 from ..config.runs import EvaluateConfig
 from ..data.dataset import Dataset
 from ..data.layouts import read_folder
 from ..data.wording import Wording
 from ..errors import MaquetteError
-from ..evaluation import dreambench, page_values
+from ..evaluation import page_values
 from ..evaluation.candidates import Candidate, find_candidates
-from ..evaluation.encoders import Encoder, open_clip, open_dino
-from ..evaluation.example import Example
-from ..evaluation.faces import FaceJudge
 from ..evaluation.folding import folded
 from ..evaluation.panel import LARGE, QUICK, STANDARD
-from ..evaluation.tuned import product_of, tuned
+from ..evaluation.tuned import product_of
 from ..evaluation.verdict import Verdict, judge
 from ..events import Cancel, Event, Listener, ignore, progress_of_parts, until
 from ..families.base import BaseModel
@@ -42,6 +40,7 @@ from ..training.photos import read_photos
 from ..training.promotion import promote, promote_file
 from ..training.resuming import read_config
 from ..training.verdicts import AROUND, examples, record, weights_for
+from .evaluate_judges import open_judges
 
 WORDS = {"model": "whole model", "embedding": "word"}
 
@@ -105,7 +104,7 @@ def _of_run(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
         if subject is None:
             raise MaquetteError('Captions alone do not tell which word is the subject: name it (--subject "ohwx man").')
         photos, kind = examples(dataset, base), config.kind or training.kind
-        encoders, faces = _judges(config, base, photos, subject, kind)
+        encoders, faces = open_judges(config, base, photos, subject, kind)
         verdict = judge(
             base,
             candidates,
@@ -145,6 +144,12 @@ def _photos_of(folder: RunFolder, training: TrainConfig, base: BaseModel, on_eve
     return dataset
 
 
+def _named_photos(photos: Path, subject: str, kind: Kind | None) -> Dataset:
+    """What files of another trainer were trained on, by the user's word."""
+    style = Wording.for_subject(subject, kind).style
+    return read_folder(photos, subject, template=template_of("style" if style else kind))
+
+
 def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     if not config.run.is_dir():
         raise MaquetteError(f"There is no folder {config.run}; name a run folder, or one with LoRA files.")
@@ -161,9 +166,8 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     product, twin = product_of(candidates[0].file, config.subject), _twin(config.twin)
     _require_foldable(config, candidates, product)
     base = open_base(config.base or "pocket", config.device, None)
-    dataset = read_folder(config.photos, config.subject)
-    photos = examples(dataset, base)
-    encoders, faces = _judges(config, base, photos, config.subject, config.kind)
+    photos = examples(_named_photos(config.photos, config.subject, config.kind), base)
+    encoders, faces = open_judges(config, base, photos, config.subject, config.kind)
     verdict = judge(
         base,
         candidates,
@@ -195,52 +199,6 @@ def _of_folder(config: EvaluateConfig, on_event: Listener) -> EvaluateResult:
     )
     on_event(Event("saved", {"path": str(file), "step": verdict.choice.step}))
     return _result(out, product, verdict, file, page, found)
-
-
-@dataclass(frozen=True)
-class _Encoders:
-    """The user's CLIP and DINO."""
-
-    config: EvaluateConfig
-    base: BaseModel
-    wording: Wording
-    living: bool
-    clip: Encoder | None
-    dino: Encoder | None
-
-    @property
-    def eye(self) -> Encoder | None:
-        """By which likeness is measured: DINO, which tells subjects of one class apart, before CLIP."""
-        return self.dino or self.clip
-
-    def table(
-        self, candidates: Sequence[Candidate], verdict: Verdict, photos: Sequence[Example], clip_skip: int = 1,
-        cfg_scale: float | None = None,
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        """Rows on the chosen file; none without encoders, nor of a style, which DreamBench knows nothing of."""
-        if (self.clip is None and self.dino is None) or self.wording.style:
-            return []
-        subject = self.wording.subject
-        file = next(one.file for one in candidates if one.step == verdict.choice.step)
-        return dreambench.table(
-            self.base, tuned(self.base, file, subject), verdict.choice.weight, photos, subject, clip=self.clip,
-            dino=self.dino, living=self.living, per_prompt=self.config.per_prompt, seed=self.config.seed,
-            clip_skip=clip_skip, cfg_scale=cfg_scale,
-        )  # fmt: skip
-
-
-def _judges(
-    config: EvaluateConfig, base: BaseModel, photos: Sequence[Example], subject: str, kind: Kind | None
-) -> tuple[_Encoders, FaceJudge | None]:
-    """What judges beside the base, opened before anything is measured."""
-    wording, living = Wording.for_subject(subject, kind), kind in ("person", "animal")
-    if wording.style and config.per_prompt != 1:
-        raise MaquetteError("DreamBench asks for subjects, not for styles: leave --per-prompt out.")
-    if wording.style and config.faces:
-        raise MaquetteError("Faces are looked for in pictures of a person, not of a style: leave --faces out.")
-    clip = None if config.clip is None else open_clip(config.clip, base.device)
-    dino = None if config.dino is None else open_dino(config.dino, base.device)
-    return _Encoders(config, base, wording, living, clip, dino), FaceJudge(photos) if config.faces else None
 
 
 def _twin(path: Path | None) -> list[Candidate]:
