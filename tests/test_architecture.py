@@ -24,7 +24,19 @@ FLOORS = (
     ("cli",),
 )
 # What lies beneath all rooms: it imports no room but what is named here.
-ROOT = {"errors", "limits", "files", "shown", "events", "trainers", "config", "run_folder", "openmp", "__version__"}
+ROOT = {
+    "errors",
+    "limits",
+    "files",
+    "parsing",
+    "shown",
+    "events",
+    "trainers",
+    "config",
+    "run_folder",
+    "openmp",
+    "__version__",
+}
 NEIGHBOURS = {("training", "evaluation")}  # rooms of one floor, of which the first may import the second
 
 

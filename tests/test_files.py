@@ -12,7 +12,8 @@ import pytest
 
 from maquette import limits
 from maquette.errors import MaquetteError
-from maquette.files import at_home, is_regular, open_regular, parse_json, read_bytes, read_json, read_text
+from maquette.files import at_home, is_regular, open_regular, read_bytes, read_text
+from maquette.parsing import parse_json, read_json
 from maquette.shown import visible, visible_json
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import files, limits
+from . import files, limits, parsing
 from .errors import MaquetteError
 from .events import Listener
 from .files import slug, write_text
@@ -293,14 +293,14 @@ class RunFolder:
 
     def read_photos(self) -> list[dict[str, Any]]:
         """The photos that dataset.json lists, [] without one. Raises MaquetteError where it is damaged."""
-        photos = files.read_object(self.dataset).get("photos", []) if self.dataset.exists() else []
+        photos = parsing.read_object(self.dataset).get("photos", []) if self.dataset.exists() else []
         if not isinstance(photos, list) or not all(isinstance(photo, dict) for photo in photos):
             raise MaquetteError(f"{self.dataset} is damaged: its 'photos' are not as a run writes them.")
         return photos
 
     def read_evaluation(self) -> dict[str, Any]:
         """evaluation.json, {} without one. Raises MaquetteError for other types of its step, weight, reasons."""
-        found = files.read_object(self.evaluation) if self.evaluation.exists() else {}
+        found = parsing.read_object(self.evaluation) if self.evaluation.exists() else {}
         kinds = {"step": int, "weight": int | float, "reasons": list}
         if wrong := [key for key, kind in kinds.items() if key in found and not isinstance(found[key], kind)]:
             raise MaquetteError(f"{self.evaluation} is damaged in {wrong[0]!r}: choose again with maquette evaluate.")

@@ -20,8 +20,8 @@ from maquette.data.kohya_names import agrees, kohya_name
 from maquette.data.kohya_toml import read_dataset_file
 from maquette.data.metadata import read_metadata
 from maquette.errors import MaquetteError
-from maquette.files import parse_toml
 from maquette.formats.tokenizer import Tokenizer
+from maquette.parsing import parse_toml
 from maquette.prompts.captions import caption_chunks
 
 MOST_SECONDS = 30.0  # of the thread's own time: a pattern that tries every way would take hours

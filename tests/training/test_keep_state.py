@@ -11,8 +11,8 @@ from maquette.cli.main import main
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
-from maquette.files import read_object
 from maquette.formats.safetensors import file_sha256
+from maquette.parsing import read_object
 from maquette.run_folder import RunFolder
 from maquette.stages import train
 from maquette.training import resuming

@@ -18,8 +18,8 @@ import torch
 from maquette.config import TrainConfig
 from maquette.errors import MaquetteError
 from maquette.events import Event
-from maquette.files import read_object
 from maquette.formats import safetensors
+from maquette.parsing import read_object
 from maquette.report.samples import drawn
 from maquette.run_folder import RunFolder
 from maquette.stages import train

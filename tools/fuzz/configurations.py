@@ -83,8 +83,8 @@ def toml_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     def read() -> None:
         from maquette.config import TrainConfig
         from maquette.data.kohya_toml import read_dataset_file
-        from maquette.files import read_toml
         from maquette.interop.kohya import read as import_kohya
+        from maquette.parsing import read_toml
 
         if kind == 0:
             config = TrainConfig.parse(read_toml(path), str(path))

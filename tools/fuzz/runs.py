@@ -52,7 +52,7 @@ def run_case(rng: random.Random, folder: Path) -> Callable[[], object]:
     def read() -> None:
         from maquette.config import TrainConfig
         from maquette.config.runs import CommandConfig
-        from maquette.files import read_object
+        from maquette.parsing import read_object
         from maquette.report import run_page as report
         from maquette.run_folder import RunFolder
         from maquette.stages import command

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import limits
 from ..errors import MaquetteError
-from ..files import parse_json
+from ..parsing import parse_json
 
 Settings = Mapping[str, Any]
 

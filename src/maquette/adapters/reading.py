@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from ..errors import MaquetteError
-from ..files import read_json
 from ..formats import tensor_files
+from ..parsing import read_json
 from . import architectures, dialects, peft_folder
 from . import parts as adapter_parts
 from .dialects import Module

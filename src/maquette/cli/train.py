@@ -12,7 +12,7 @@ import typer
 
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
-from ..files import read_toml
+from ..parsing import read_toml
 from .common import KINDS, Display, print_json
 from .interrupt import interruptible
 from .options import options_from

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import at_home, read_toml
+from ..files import at_home
+from ..parsing import read_toml
 from .buckets import ShapeWish
 from .caption_options import CaptionOptions
 from .dataset import Problem

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from .. import limits
 from ..errors import MaquetteError
-from ..files import parse_json, read_json, read_text
+from ..files import read_text
+from ..parsing import parse_json, read_json
 
 _FOUND_IN_FOLDERS = re.compile(r"^(metadata\.(csv|jsonl?)|meta_\w+\.jsonl?)$", re.IGNORECASE)
 SUFFIXES = frozenset({".json", ".jsonl", ".csv"})

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import MaquetteError
-from ..files import parse_json
 from ..formats import ldm, safetensors, tensor_files
 from ..formats.known_hashes import files_sha256
+from ..parsing import parse_json
 from . import configs, folders
 from .base import FamilySpec
 from .detect import FAMILY_NAMES, Identity, identify

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import read_json as read_any_json
 from ..limits import RECORD_BYTES
+from ..parsing import read_json as read_any_json
 
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 

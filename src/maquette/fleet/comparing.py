@@ -14,7 +14,8 @@ from ..errors import MaquetteError
 from ..evaluation import comparing
 from ..evaluation.choice import Row, score
 from ..events import Cancel, Cancelled, Event, Listener, ignore, until
-from ..files import read_object, slug, write_json, write_text
+from ..files import slug, write_json, write_text
+from ..parsing import read_object
 from ..report import compare_page
 from ..run_folder import RunFolder
 from ..stages import compare_judge

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..files import portable, read_toml
+from ..files import portable
+from ..parsing import read_toml
 from . import keys, layout, photos
 from .rows import Row, known_keys, settings_of
 from .trainer import require_pack

@@ -12,8 +12,9 @@ from typing import Any
 from ..config.fleet import FleetConfig, FleetSettings
 from ..config.train import TrainConfig
 from ..errors import MaquetteError
-from ..files import parse_toml, read_text, read_toml
+from ..files import read_text
 from ..limits import CONFIGURATION_BYTES
+from ..parsing import parse_toml, read_toml
 from . import layout, rows
 from .index import Index
 from .jobs import Bad, Job, read_jobs

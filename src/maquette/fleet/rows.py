@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from ..config import TrainConfig, parse_setting
 from ..errors import MaquetteError
-from ..files import parse_json, read_text, read_toml, slug
+from ..files import read_text, slug
+from ..parsing import parse_json, read_toml
 
 LARGEST_ROWS = 4_000_000_000  # bytes of a file of jobs; a million rows take some 200 MB
 OWN = ("id", "tenant", "photos", "subject", "base", "set", "seed", "priority", "deadline", "max_cost", "then")

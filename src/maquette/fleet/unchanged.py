@@ -8,7 +8,8 @@ from pathlib import Path
 from ..config import TrainConfig
 from ..data.images import is_photo, walk
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 from . import keys
 
 RECORD = "contents.json"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import cache_of_user, open_regular, read_object, write_json
+from ..files import cache_of_user, open_regular, write_json
+from ..parsing import read_object
 from .safetensors_header import file_sha256
 
 LEAST = 64_000_000  # bytes; smaller files are hashed as fast as their entry is found

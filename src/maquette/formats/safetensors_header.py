@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import open_regular, parse_json
+from ..files import open_regular
 from ..limits import HEADER_BYTES, NAME_LENGTH, TENSOR_NUMBERS, TENSOR_SIDES, TENSORS
+from ..parsing import parse_json
 from .pictures import kind_of
 
 SIZES = {

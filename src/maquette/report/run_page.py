@@ -12,9 +12,10 @@ from typing import Any
 from ..config import TrainConfig
 from ..data.findings import TOY
 from ..errors import MaquetteError
-from ..files import is_regular, read_bytes, read_json, read_object, write_text
+from ..files import is_regular, read_bytes, write_text
 from ..limits import RECORD_BYTES
 from ..methods import METHODS
+from ..parsing import read_json, read_object
 from ..run_folder import RunFolder
 from .pages import render, style_sheet
 from .samples import drawn

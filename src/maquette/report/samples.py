@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..data.images import open_photo
 from ..errors import MaquetteError
-from ..files import read_json
 from ..limits import RECORD_BYTES
+from ..parsing import read_json
 
 
 def drawn(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..adapters import block_weights
 from ..adapters.file import Adapter
 from ..errors import MaquetteError
-from ..files import read_object
+from ..parsing import read_object
 from ..prompts import Network, parse_networks, replace_networks
 from .draw_settings import PromptSettings
 from .lora_folder import find_loras, known_lora

@@ -13,7 +13,7 @@ from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore, until
 from ..families import hub, parts
 from ..families.checkpoint import Checkpoint
-from ..files import read_toml
+from ..parsing import read_toml
 from ..weights import blend as algebra
 from ..weights import merge, stream
 from ..weights.ancestry import Ancestry, Parent, roles

@@ -21,8 +21,9 @@ from ..evaluation.rule import Rule
 from ..evaluation.validated import require_measurable
 from ..events import Event, Listener
 from ..families.base import BaseModel
-from ..files import read_object, slug, write_json
+from ..files import slug, write_json
 from ..formats.png import write_png
+from ..parsing import read_object
 from ..run_folder import RunFolder
 from ..sampling.images import to_image
 from ..training.photos import read_photos

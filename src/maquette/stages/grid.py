@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener, ignore
-from ..files import is_regular, read_bytes, read_object, write_json, write_text
+from ..files import is_regular, read_bytes, write_json, write_text
 from ..formats.picture_files import read_parameters
 from ..formats.png import write_png
+from ..parsing import read_object
 from ..report.grid_page import Shown, page, picture
 from ..sampling.grid.plan import Cell, Plan, files_of, plan_of
 from ..sampling.grid.settings import GridConfig

@@ -13,7 +13,7 @@ from ..adapters.parts import DISPLAY
 from ..errors import MaquetteError
 from ..families.detect import FAMILY_NAMES
 from ..families.named_layers import layer_names
-from ..files import parse_json
+from ..parsing import parse_json
 
 _FAMILIES = ("sd1", "sd2", "sdxl", "pocket")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..config.train import TrainConfig
 from ..errors import MaquetteError
 from ..events import Event, Listener
-from ..files import read_object
 from ..methods import METHODS
+from ..parsing import read_object
 from ..run_folder import RunFolder
 
 

@@ -11,7 +11,8 @@ from ..config.runs import EvaluateConfig
 from ..data.layouts import read_folder
 from ..errors import MaquetteError
 from ..events import Cancel, Event, Listener
-from ..files import read_object, slug
+from ..files import slug
+from ..parsing import read_object
 from ..run_folder import RunFolder
 from ..training import resuming, two_pass
 from ..training.two_pass import Found

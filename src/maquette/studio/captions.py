@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.caption_edit import Edits, tags_of
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 from .names import NotFound
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 
 POCKET: dict[str, Any] = {"family": "pocket", "native_size": 64, "latent_factor": 4, "buckets": False, "flow": False}
 SECONDS = 120.0

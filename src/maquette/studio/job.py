@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from .. import files
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 from ..run_folder import RunFolder
 from ..shown import finite_json
 from .names import NotFound

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..config.studio import StudioSettings
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
 from ..limits import CONFIGURATION_BYTES
+from ..parsing import read_object
 from .library import Library
 
 FILE = "settings.json"

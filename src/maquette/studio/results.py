@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig
 from ..errors import MaquetteError
-from ..files import atomic_writer, open_regular, read_json, read_object, write_json
+from ..files import atomic_writer, open_regular, write_json
 from ..limits import RECORD_BYTES
 from ..methods import METHODS
+from ..parsing import read_json, read_object
 from ..report import model_card
 from .names import Busy, NotFound, file_stem, shown_name
 

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from ..config import Kind, TrainConfig
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 from .examine import Examined, examine
 from .names import NotFound, new_id, require_id, shown_name
 from .photos import Photo, PhotoFolder

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import Dataset
-from ..files import read_json
 from ..formats.headers import header_of
 from ..limits import CONFIGURATION_BYTES
+from ..parsing import read_json
 from .effort import Effort, estimate_effort, has_card
 from .recipes import POCKET, STABLE_DIFFUSION, Recipe, default_steps, require_channels
 

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import __version__, openmp
 from ..errors import MaquetteError
-from ..files import read_object
+from ..parsing import read_object
 
 USUAL_THREADS = torch.get_num_threads()  # as torch chose them, before anybody had a reason to change them
 LARGEST = 100_000  # bytes of computer.json

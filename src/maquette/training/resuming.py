@@ -14,8 +14,9 @@ from .. import methods
 from ..config import TrainConfig
 from ..data.dataset import manifest
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
 from ..formats import safetensors
+from ..parsing import read_object
 from ..run_folder import RunFolder
 from . import identity, state
 from .job import Job

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..errors import MaquetteError
-from ..files import read_object, write_json
+from ..files import write_json
 from ..formats import safetensors
 from ..methods.base import Attached
+from ..parsing import read_object
 from ..run_folder import RunFolder
 from .ema import EMA
 from .grad_scaler import GradScaler

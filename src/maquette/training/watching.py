@@ -13,7 +13,8 @@ from ..evaluation.stopping import ending
 from ..evaluation.validated import require_measurable
 from ..events import Event, Listener
 from ..fast import compiled
-from ..files import read_object, write_json
+from ..files import write_json
+from ..parsing import read_object
 from .defaults import subject_of
 from .verdicts import examples
 

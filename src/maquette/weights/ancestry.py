@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MaquetteError
-from ..files import parse_json
 from ..formats import hashes
 from ..formats.known_hashes import files_sha256
+from ..parsing import parse_json
 
 _ROLES = ("primary", "secondary", "tertiary")
 _MOST_LINES, _MOST_DEPTH, _SHOWN = 200, 12, 80

@@ -11,7 +11,7 @@ from ...data.buckets import BucketRules, make_buckets, rules_for
 from ...data.captions import caption_for_subject
 from ...data.images import is_photo
 from ...errors import MaquetteError
-from ...files import parse_toml
+from ...parsing import parse_toml
 from ...trainers.kohya import BUCKET_LIMITS, OPTIONS, neutral
 from .values import Values
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from ...files import parse_json, parse_toml
+from ...parsing import parse_json, parse_toml
 
 if TYPE_CHECKING:
     from .read import _Reader

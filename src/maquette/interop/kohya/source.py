@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ... import files, limits
+from ... import files, limits, parsing
 from ...errors import MaquetteError
 from ...formats import shells
 from ...trainers.kohya import OPTIONS
@@ -50,14 +50,14 @@ def read(path: str | Path) -> Source:
     text = read_text(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        values = files.parse_json(text, str(path))
+        values = parsing.parse_json(text, str(path))
         if not isinstance(values, dict):
             raise MaquetteError(f"{path} holds no keys and values.")
         _require_known(values, path)
         form = kohya_form.read(values, str(path))
         return Source(path, form.given, form.script, processes=form.processes, notes=form.notes)
     if suffix == ".toml":
-        content = files.parse_toml(text, str(path))
+        content = parsing.parse_toml(text, str(path))
         if isinstance(content.get("datasets"), list):
             raise MaquetteError(
                 f"{path} is a data set file, which lists photos and trains nothing; name it as the photos: "
@@ -132,4 +132,4 @@ def _config_file(source: Source) -> None:
     text = source.text_of(name)
     if text is None:
         raise MaquetteError(f"{source.path}: its config_file {name} is not there; put it beside, or import it itself.")
-    source.given = _flat(files.parse_toml(text, name)) | source.given
+    source.given = _flat(parsing.parse_toml(text, name)) | source.given

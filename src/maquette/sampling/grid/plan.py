@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MaquetteError
-from ...files import parse_json
+from ...parsing import parse_json
 from ...prompts import parse_networks, strip_comments
 from ..apply_embeddings import all_files
 from ..jobs import MAX_SEED

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
-from ...files import read_json
 from ...limits import RECORD_BYTES
+from ...parsing import read_json
 from .. import results
 from ..core import studio_of
 from ..names import NotFound

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import files
+from ... import parsing
 from ...errors import MaquetteError
 from ...limits import RECORD_BYTES
 from ...run_folder import RunFolder
@@ -126,7 +126,7 @@ def pictures(job: Job) -> tuple[list[dict[str, Any]], list[str]]:
 def sample_prompts(folder: Path) -> list[str]:
     """The prompts of a folder of sample pictures; empty where they cannot be read."""
     try:
-        prompts = files.read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
+        prompts = parsing.read_json(folder / "prompts.json", RECORD_BYTES, "list of prompts")
     except MaquetteError:
         return []
     return [str(prompt) for prompt in prompts] if isinstance(prompts, list) else []

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from ...config import TrainConfig
 from ...config.needs import NEEDS
 from ...errors import MaquetteError
-from ...files import NotToml, parse_toml
+from ...parsing import NotToml, parse_toml
 from ...training.effort import has_driver
 from ..plans import OWN
 from ..presets import is_pocket

@@ -8,7 +8,7 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 
 from ...errors import MaquetteError
-from ...files import read_object
+from ...parsing import read_object
 from ..core import studio_of
 from ..names import is_id
 from . import jobs
