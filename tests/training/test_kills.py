@@ -28,3 +28,12 @@ def test_killed_at_random_moments_the_final_file_is_the_same_bytes(kills: int, s
     pictures = [sorted(p.name for p in (folder / "samples").iterdir()) for folder in (run, tmp_path / "whole/disc")]
     assert pictures[0] == pictures[1] and len(pictures[0]) == steps // 2 + 2
     assert not list(run.rglob(".*.part"))
+
+
+def test_what_a_kill_left_before_the_run_had_begun_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "runs/disc"
+    out.mkdir(parents=True)
+    (out / ".dataset.json.k1k2.part").write_text("{")
+    photos = make_photos(tmp_path / "photos")
+    train.run(TrainConfig.parse({**SETTINGS, "photos": photos, "steps": 1, "sample_prompts": [], "out": out}))
+    assert (out / "disc.safetensors").exists() and not list(out.rglob(".*.part"))

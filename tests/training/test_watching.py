@@ -39,7 +39,7 @@ def config(photos: Path, out: Path, **changes: Any) -> TrainConfig:
 
 
 def over_after(step: int) -> Any:
-    return lambda rows: f"Training ended by itself after step {step}." if rows and rows[-1].step >= step else None
+    return lambda rows, rule: f"Training ended by itself after step {step}." if rows and rows[-1].step >= step else None
 
 
 def test_a_run_that_is_over_ends_there_and_a_resumed_one_ends_at_the_same_step(
@@ -61,7 +61,7 @@ def test_a_run_that_is_over_ends_there_and_a_resumed_one_ends_at_the_same_step(
     ]
     assert len(held) == 2 and all(name in found for name in held)
 
-    monkeypatch.setattr(watching, "ending", lambda rows: None)
+    monkeypatch.setattr(watching, "ending", lambda rows, rule: None)
     cancel = train.Cancel()
 
     def stop_at_2(event: Event) -> None:

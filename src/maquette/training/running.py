@@ -62,6 +62,7 @@ def begun(
             held.enter_context(folder.locked())
             held.enter_context(explain_full_disk(folder))
             RunFolder.refuse_taken(folder.path)  # another run may have come and gone before the lock
+            folder.clear_unfinished()  # of one that was killed before it had begun
             write_json(folder.dataset, manifest(job.dataset))
             write_json(folder.computer, environment(job.base.device, processes.size))
             write_text(folder.config, job.config.to_toml())  # last: a folder with it can be resumed

@@ -9,6 +9,7 @@ from ..errors import MaquetteError
 from ..evaluation.choice import Row
 from ..evaluation.measures import measure_items
 from ..evaluation.panel import QUICK, Panel, build_panel
+from ..evaluation.rule import RULE
 from ..evaluation.stopping import ending
 from ..evaluation.validated import require_measurable
 from ..events import Event, Listener
@@ -71,7 +72,7 @@ class Watcher:
     def ending(self) -> str | None:
         """Why training should end now, else None."""
         rows = [row for _, row in sorted(self.rows.items())]
-        return ending(rows) if self.panel is None else ending(rows, self.panel.rule)
+        return ending(rows, RULE if self.panel is None else self.panel.rule)
 
 
 def _read(folder: RunFolder) -> list[Row]:
