@@ -174,8 +174,8 @@ def test_cancelled_jobs_are_not_run_until_they_are_retried(tmp_path: Path, write
     assert run(tmp_path, jobs).done == 1
 
 
-def test_a_signal_drains_and_the_next_run_goes_on(tmp_path: Path, write_jobs: Write) -> None:
-    jobs = write_jobs({"subject": "wait thing"}, {"id": "after"})
+def interrupted(tmp_path: Path, jobs: Path) -> RunResult:
+    """A run that is told to stop once a job has begun."""
     cancel = threading.Event()
 
     class Interrupted(LocalExecutor):
@@ -184,7 +184,12 @@ def test_a_signal_drains_and_the_next_run_goes_on(tmp_path: Path, write_jobs: Wr
                 cancel.set()
             return super().wait(0.1)
 
-    ended = driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Interrupted(trainer=FAKE))
+    return driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Interrupted(trainer=FAKE))
+
+
+def test_a_signal_drains_and_the_next_run_goes_on(tmp_path: Path, write_jobs: Write) -> None:
+    jobs = write_jobs({"subject": "wait thing"}, {"id": "after"})
+    ended = interrupted(tmp_path, jobs)
     assert (ended.status, ended.done) == ("stopped", 0)
     assert not list((tmp_path / "root").rglob("claim.json"))
     again = run(tmp_path, write_jobs({"id": "after"}))
@@ -260,15 +265,7 @@ def test_money_that_cannot_be_counted_holds_its_tenant(tmp_path: Path, write_job
 
 def test_a_signal_ends_an_evaluation_too(tmp_path: Path, write_jobs: Write) -> None:
     jobs = write_jobs({"subject": "judged thing", "then": ["evaluate"]})
-    cancel = threading.Event()
-
-    class Interrupted(LocalExecutor):
-        def wait(self, timeout: float) -> list[Outcome]:
-            if list((tmp_path / "root").rglob("claim.json")):
-                cancel.set()
-            return super().wait(0.1)
-
-    ended = driving.run(settings(tmp_path, jobs), cancel=cancel, executor=Interrupted(trainer=FAKE))
+    ended = interrupted(tmp_path, jobs)
     assert (ended.status, ended.done) == ("stopped", 0)
     assert not results(tmp_path) and not list((tmp_path / "root").rglob("claim.json"))
 

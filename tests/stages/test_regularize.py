@@ -85,6 +85,11 @@ def test_the_number_and_class_come_from_the_photos(quadrants: MakeImage, tmp_pat
     assert {p.caption for p in data.of("class")} == {"a photo of a robot"}
 
 
+def test_a_prompt_given_twice_counts_twice(tmp_path: Path, pocket: BaseModel) -> None:
+    prompts = ["a cat", "a cat", "a rose"]
+    assert regularize(tmp_path / "reg", pocket, prompt=prompts, count=3).prompts == prompts
+
+
 def test_pictures_for_a_style_show_what_its_photos_do(quadrants: MakeImage, tmp_path: Path, pocket: BaseModel) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

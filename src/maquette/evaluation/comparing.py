@@ -37,7 +37,7 @@ def judged(
 ) -> Judged:
     """Choose among a training's files on a panel that others are measured on too."""
     measure = Cells(base, candidates, panel, on_measured)
-    rows = search(list(measure.files), weights, measure, cells)
+    rows = search(list(measure.files), weights, measure, cells, rule=panel.rule)
     choice = choose(rows, rule=panel.rule)
     return Judged(choice, tuple(rows), measure.drawn[choice.step, choice.weight])
 

@@ -180,9 +180,10 @@ def judge(
     noises += _of_twin(measure, Cells(base, twin, panel, on_measured), rows, prefer)
     noise = max(noises, key=lambda one: one.difference, default=None)
     every = joined(panels) if seeds > 1 else rows
-    best = choose(every, prefer, panel.rule).best
-    floor = floor_of(noise, seeds, score(best.values, prefer, panel.rule))
-    choice = choose(every, prefer, panel.rule, floor)
+    choice = choose(every, prefer, panel.rule)
+    floor = floor_of(noise, seeds, score(choice.best.values, prefer, panel.rule))
+    if noise is not None:
+        choice = choose(every, prefer, panel.rule, floor)
     unit = candidates[0].unit
     by_whom = encoder and f"Likeness is measured by {encoder.name}, not by the base's own features."
     more = (noise and noise.sentence(floor), face_sentence(choice.row), by_whom, caution(base, panel.style))

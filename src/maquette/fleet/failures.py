@@ -8,7 +8,7 @@ import random
 from ..errors import FULL, Diverged, MaquetteError, OutOfMemory, sentence_of
 from .records import Kind
 
-MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.EROFS}
+MACHINE = FULL | {errno.EIO, errno.ESTALE, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.EROFS}
 FINAL: frozenset[Kind] = frozenset(("user", "nan", "poison", "budget"))
 """Kinds that no repetition mends; a result is committed for them at once."""
 KILLS, KILLS_HERE = 2, 3

@@ -89,8 +89,8 @@ def _plan(config: RegularizeConfig, on_event: Listener) -> tuple[list[str], int]
         captions = [photo.caption for photo in dataset.of("instance")]
     if not config.prompt and not subjects:
         raise MaquetteError(f"The class is not known: name the subject of {config.photos} (--subject 'ohwx man').")
-    found = given or [prompt for subject in subjects for prompt in _of_class(subject, captions, config.base)]
-    return list(dict.fromkeys(found)), config.count or samples
+    found = (prompt for subject in subjects for prompt in _of_class(subject, captions, config.base))
+    return given or list(dict.fromkeys(found)), config.count or samples
 
 
 def _of_class(subject: str, captions: Sequence[str], base: str) -> list[str]:

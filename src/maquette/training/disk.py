@@ -6,11 +6,11 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import MaquetteError
+from ..errors import FULL, MaquetteError
 from ..run_folder import RunFolder
 from . import state
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = FULL | {errno.EFBIG}
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def explain_full_disk(folder: RunFolder) -> Iterator[None]:
         yield
     except (OSError, MaquetteError) as error:
         fault = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(fault, OSError) or fault.errno not in FULL:
+        if not isinstance(fault, OSError) or fault.errno not in REFUSED:
             raise
         raise MaquetteError(_sentence(folder, str(error).rstrip("."))) from error
 
